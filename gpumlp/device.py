@@ -1,0 +1,299 @@
+"""Device strings, what "auto" means here, and what was found for `gpumlp info`.
+
+A device is "auto", "cpu", "cuda" (the first GPU) or "cuda:1"; resolve() turns it into "cpu" or
+"cuda:0", "cuda:1", …  CuPy is imported only inside these functions.
+"""
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+import re
+import sys
+import warnings
+
+from gpumlp import driver
+
+VARIABLE = "GPUMLP_DEVICE"
+VALID = '"auto", "cpu", "cuda" or "cuda:<number>", such as "cuda:1"'
+
+# The CUDA runtime's numbers for "no device" and "no driver, or one too old".
+NO_DEVICE = 100
+INSUFFICIENT_DRIVER = 35
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Why no GPU can be used: what failed, what to do, and whether "auto" should say so."""
+
+    what: str
+    remedy: str
+    broken: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.what}. {self.remedy}"
+
+
+_answered: dict[int, object] = {}  # GPU -> the cupy module with which it has worked
+_warned = False  # "auto" complains once a process
+
+
+def resolve(device: str = "auto") -> str:
+    """The device that a string means here: "cpu", or "cuda:<i>" for a GPU that answers.
+
+    "auto" is what the environment variable GPUMLP_DEVICE says; without it the first GPU, or the
+    CPU where none can be used. A broken CuPy or a driver too old is then told once, as a
+    RuntimeWarning; a machine without an NVIDIA GPU, driver or CuPy is not worth a word.
+
+    Raises ValueError for an invalid string, RuntimeError for a GPU that cannot be used.
+    """
+    asked = f"device {device!r}"
+    kind, index = parse(device)
+    if kind == "auto" and os.environ.get(VARIABLE):
+        device = os.environ[VARIABLE]
+        asked = f"device {device!r} (from {VARIABLE})"
+        try:
+            kind, index = parse(device)
+        except ValueError as error:
+            raise ValueError(f"{VARIABLE}: {error}") from None
+    if kind == "cpu":
+        return "cpu"
+    problem = gpu_problem(index)
+    if problem is None:
+        return f"cuda:{index}"
+    if kind == "cuda":
+        raise RuntimeError(f'{asked}: {problem} Or use device="cpu".')
+    if problem.broken:
+        _warn_once(f"{problem} Using the CPU.")
+    return "cpu"
+
+
+def parse(device: str) -> tuple[str, int]:
+    """A device string as ("auto" | "cpu" | "cuda", GPU number)."""
+    match = re.fullmatch(r"(auto|cpu)|cuda(?::([0-9]{1,4}))?", str(device))
+    if not match:
+        raise ValueError(f"{device!r} is no device; valid are {VALID}")
+    return match[1] or "cuda", int(match[2] or 0)
+
+
+def gpu_problem(index: int = 0) -> Problem | None:
+    """Why GPU number `index` cannot be used, or None if it works."""
+    if index in _answered and _answered[index] is sys.modules.get("cupy"):
+        return None
+    try:
+        import cupy
+    except Exception as error:
+        return _import_problem(error)
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+        if index < count:
+            _try_out(cupy, index)
+            _answered[index] = cupy
+            return None
+    except Exception as error:
+        return _runtime_problem(cupy, error)
+    if count == 0:
+        return _no_device()
+    names = "only cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+    what = f"there is no GPU number {index}: found {count} GPU{'s' * (count > 1)}, {names}"
+    return Problem(what, "Name one of these.")
+
+
+def _try_out(cupy, index: int) -> None:
+    """Raises unless the GPU runs what training needs: a compiled kernel, and cuBLAS."""
+    with cupy.cuda.Device(index):
+        one = cupy.zeros(1, dtype="float32") + 1
+        if one.item() != 1:
+            raise RuntimeError(f"GPU {index} computed 0 + 1 = {one.item()}")
+        cupy.cuda.device.get_cublas_handle()
+
+
+def _import_problem(error: Exception) -> Problem:
+    version = driver.cuda_version()
+    if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+        what = "CuPy is not installed"
+        if version is None:
+            what = f"{what}, and no NVIDIA driver was found"
+        return Problem(what, _install(version))
+    what = f"CuPy is installed but cannot be imported ({_one_line(error)})"
+    remove = f"Remove it (pip uninstall {_packages()})."
+    return Problem(what, f"{remove} {_install(version)}" if version else remove, True)
+
+
+def _runtime_problem(cupy, error: Exception) -> Problem:
+    """What an error of the CUDA runtime, or of a library that CuPy loads, means."""
+    version = driver.cuda_version()
+    status = getattr(error, "status", None)
+    if version is None and status in (NO_DEVICE, INSUFFICIENT_DRIVER):
+        return Problem("no NVIDIA driver was found", _install(None, cupy=False))
+    if status == NO_DEVICE:
+        return _no_device()
+    if version is not None and status == INSUFFICIENT_DRIVER:
+        built_for = cupy.cuda.runtime.runtimeGetVersion() // 1000
+        what = (
+            f"the NVIDIA driver supports CUDA {_dotted(version)}, but the installed CuPy "
+            f"{cupy.__version__} needs CUDA {built_for}"
+        )
+        remedy = _install(version)
+        if driver.extra(version):
+            remedy = f"Remove that CuPy (pip uninstall {_packages()}). {remedy}"
+        return Problem(what, remedy, True)
+    what = f"CuPy {cupy.__version__} is installed but the GPU does not work ({_one_line(error)})"
+    if status is not None or isinstance(error, MemoryError):
+        return Problem(what, "See with nvidia-smi whether the GPU works and is free.", True)
+    return Problem(what, _install(version), True)
+
+
+def _no_device() -> Problem:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return Problem("no NVIDIA GPU was found", "See whether nvidia-smi lists one.")
+    what = f"no NVIDIA GPU is visible (CUDA_VISIBLE_DEVICES={visible!r})"
+    return Problem(what, "Unset CUDA_VISIBLE_DEVICES or name a GPU in it.")
+
+
+def _install(version: tuple[int, int] | None, cupy: bool = True) -> str:
+    """What to install for a driver of this CUDA version (None: there is no driver)."""
+    newest = max(driver.EXTRAS)
+    extra = driver.extra(version)
+    if extra:
+        return f'Install CuPy: pip install "gpumlp[{extra}]".'
+    update = f"NVIDIA driver {driver.OLDEST_DRIVER[newest]} or newer"
+    if version is not None:
+        update += f" (this one supports only CUDA {_dotted(version)})"
+    then = f', then CuPy: pip install "gpumlp[{driver.EXTRAS[newest]}]"' if cupy else ""
+    return f"Install {update}{then}."
+
+
+def _packages() -> str:
+    """The installed packages that offer a module named cupy, as pip names them."""
+    names = importlib.metadata.packages_distributions().get("cupy", [])
+    return " ".join(sorted(set(names))) or "cupy"
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
+
+
+def _one_line(error: Exception) -> str:
+    """The line that says what happened; CuPy's ImportError is a banner that ends with it."""
+    text = str(error)
+    banner, _, original = text.partition("Original error:")
+    said = re.findall(r".*\w.*", original or banner)
+    if original and said:
+        return said[0].strip()
+    return f"{type(error).__name__}: {said[0].strip()}" if said else type(error).__name__
+
+
+def _warn_once(message: str) -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What `gpumlp info` shows; a value is None where the thing is missing."""
+
+    python: str
+    platform: str
+    numpy: str
+    blas: str
+    cupy: str | None
+    cupy_problem: str | None
+    driver: str | None
+    cuda: str | None
+    gpus: list[str]
+    auto: str
+    auto_reason: str
+    advice: str | None
+
+
+def found() -> Found:
+    """Looks at Python, NumPy, CuPy, the driver and the GPUs. Never raises, and never warns."""
+    import numpy
+
+    version = driver.cuda_version()
+    problem = gpu_problem()
+    auto, reason = _auto(problem)
+    cupy, cupy_problem = _cupy_version()
+    # Without a driver there is no GPU to be missed: nothing needs installing.
+    advice = str(problem) if problem and (version or problem.broken) else None
+    return Found(
+        python=f"{platform.python_version()} ({sys.executable})",
+        platform=platform.platform(),
+        numpy=numpy.__version__,
+        blas=_blas(),
+        cupy=cupy,
+        cupy_problem=cupy_problem,
+        driver=driver.driver_version(),
+        cuda=_dotted(version) if version else None,
+        gpus=_gpus(),
+        auto=auto,
+        auto_reason=reason,
+        advice=advice,
+    )
+
+
+def _auto(problem: Problem | None) -> tuple[str, str]:
+    """What "auto" means and why."""
+    value = os.environ.get(VARIABLE)
+    if value and value != "auto":
+        try:
+            kind, index = parse(value)
+        except ValueError as error:
+            return "an error", f"{VARIABLE}: {error}"
+        chosen = gpu_problem(index) if kind == "cuda" else None
+        if chosen:
+            return "an error", f"{VARIABLE}={value}: {chosen.what}"
+        return resolve(value), f"{VARIABLE}={value}"
+    if problem:
+        return "cpu", problem.what
+    return "cuda:0", "the first GPU that works"
+
+
+def _cupy_version() -> tuple[str | None, str | None]:
+    """CuPy's version with the CUDA it was built for, or None and why it cannot be imported."""
+    try:
+        import cupy
+
+        number = cupy.cuda.runtime.runtimeGetVersion()
+    except Exception as error:
+        return None, _import_problem(error).what
+    return f"{cupy.__version__}, CUDA {number // 1000}.{number % 1000 // 10}", None
+
+
+def _gpus() -> list[str]:
+    """One line a GPU: as CuPy numbers them, or as nvidia-smi lists them where CuPy cannot."""
+    try:
+        import cupy
+
+        runtime = cupy.cuda.runtime
+        lines = []
+        for index in range(runtime.getDeviceCount()):
+            facts = runtime.getDeviceProperties(index)
+            lines.append(
+                f"cuda:{index} {facts['name'].decode()}, {facts['totalGlobalMem'] / 2**30:.1f} GiB,"
+                f" compute capability {facts['major']}.{facts['minor']}"
+            )
+        return lines
+    except Exception:
+        return [f"{name}, {memory / 2**30:.1f} GiB" for name, memory in driver.gpus()]
+
+
+def _blas() -> str:
+    """NumPy's BLAS as it was built, and as it runs where threadpoolctl can tell."""
+    import numpy
+
+    built = numpy.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    text = f"{built.get('name', 'unknown')} {built.get('version', '')}".strip()
+    try:
+        import threadpoolctl
+    except ImportError:
+        return text
+    for library in threadpoolctl.threadpool_info():
+        if library["user_api"] == "blas":
+            kernel = f", {library['architecture']} kernels" if "architecture" in library else ""
+            return f"{text}, {library['num_threads']} threads{kernel}"
+    return text
