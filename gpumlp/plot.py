@@ -1,0 +1,49 @@
+"""The curves of a training run as a PNG: loss and accuracy against epochs."""
+
+from pathlib import Path
+
+COLORS = {"training": "tab:blue", "validation": "tab:orange"}
+
+
+def curves(history, path, title: str = "") -> Path:
+    """Draws a History into a PNG file: its loss and, for classification, its accuracy.
+
+    A stack of networks gets one line a network. Returns the path; raises ImportError, with what
+    to install, where matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        message = f'drawing curves needs matplotlib ({error}): pip install "gpumlp[plot]"'
+        raise ImportError(message) from error
+
+    panels = [("loss", {"training": history.loss, "validation": history.val_loss})]
+    if len(history.accuracy):
+        accuracies = {"training": history.accuracy, "validation": history.val_accuracy}
+        panels.append(("accuracy", accuracies))
+
+    # A Figure of its own, not pyplot: no window, no global state.
+    figure = Figure(figsize=(5.5 * len(panels), 4), layout="constrained")
+    for axes, (name, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+        _panel(axes, name, lines)
+    if title:
+        figure.suptitle(title)
+    path = Path(path)
+    figure.savefig(path, format="png", dpi=120)
+    return path
+
+
+def _panel(axes, name: str, lines: dict) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for part, values in lines.items():
+        if not len(values):
+            continue
+        epochs = range(1, len(values) + 1)
+        drawn = axes.plot(epochs, values, color=COLORS[part], marker="." if len(values) < 3 else "")
+        drawn[0].set_label(part)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.legend()
