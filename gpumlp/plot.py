@@ -24,7 +24,8 @@ def curves(history, path, title: str = "") -> Path:
 
     # A Figure of its own, not pyplot: no window, no global state.
     figure = Figure(figsize=(5.5 * len(panels), 4), layout="constrained")
-    for axes, (name, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+    row = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (name, lines) in zip(row, panels, strict=True):
         _panel(axes, name, lines)
     if title:
         figure.suptitle(title)

@@ -1,0 +1,140 @@
+"""The CUDA programs: texts of kernels/ put together for one activation, loss or type of data.
+
+A program is one text without #include, so that CuPy's cache on disk, keyed by the text, sees all.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+from gpumlp.activation import Activation, activations
+from gpumlp.loss import Form, losses, pair
+from gpumlp.optimizer import HYPERS
+
+REAL = {"float32": "float", "float64": "double"}
+SOURCE = {
+    "uint8": "unsigned char",
+    "int8": "signed char",
+    "int16": "short",
+    "uint16": "unsigned short",
+    "int32": "int",
+    "uint32": "unsigned",
+    "int64": "long long",
+    "float32": "float",
+    "float64": "double",
+}
+SCALARS = ("GO", "CLIP_SCALE", "RATE", "DECAY_SCALE")
+
+
+@functools.cache
+def text(name: str) -> str:
+    """A file of kernels/, in the installed package or, for an editable install, beside it."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "kernels", package.parent / "kernels"):
+        if (folder / name).is_file():
+            return f'#line 1 "{name}"\n' + (folder / name).read_text()
+    raise FileNotFoundError(f"kernels/{name} was not installed with gpumlp; install it again")
+
+
+def _program(dtype: str, definitions: list[str], *names: str) -> str:
+    head = [f"#define Real {REAL[dtype]}", text("common.cuh"), *definitions]
+    return "\n".join([*head, *(text(name) for name in names)])
+
+
+def _struct(name: str, functions: dict[str, tuple[str, str]]) -> str:
+    """A struct of one-line device functions: name -> (parameters, expression)."""
+    lines = [
+        f"    static __device__ Real {f}({parameters}) {{ return Real({expression}); }}"
+        for f, (parameters, expression) in functions.items()
+    ]
+    return "\n".join([f"struct {name} {{", *lines, "};"])
+
+
+def _flag(name: str, value: bool) -> str:
+    return f"constexpr bool {name} = {str(value).lower()};"
+
+
+def layer(dtype: str, f: Activation) -> str:
+    """Kernels `activate` and `backprop` of one activation."""
+    if f.cuda is None:
+        raise ValueError(
+            f"activation {f.name!r} has no CUDA side: give cuda=(f, f') with an expression in "
+            "z, p[i] and one in z, n, p[i], or use device='cpu'"
+        )
+    definitions = [text("philox.cuh"), text("activations.cuh")]
+    name = f.cuda
+    if not isinstance(name, str):
+        name = "Custom"
+        arguments = ("Real z, const Real* p", "Real z, Real n, const Real* p")
+        functions = dict(zip(("f", "df"), zip(arguments, f.cuda, strict=True), strict=True))
+        definitions.append(_struct(name, functions))
+    definitions += [
+        f"typedef {name} Activation;",
+        _flag("KEEPS_Z", f.df_from == "z"),
+        _flag("LEARNED", f.learned),
+        _flag("RANDOM", f.random),
+        _flag("IDENTITY", f.name == "identity" and f.built_in),
+    ]
+    return _program(dtype, definitions, "forward.cu", "backward.cu")
+
+
+def rows(dtype: str) -> str:
+    """Kernel `activate_rows`: softmax and log_softmax."""
+    return _program(dtype, [], "rows.cu")
+
+
+def loss(dtype: str, form: Form, rows: bool, log_u: bool) -> str:
+    """Kernel `loss` of one form."""
+    if form.cuda is None:
+        raise ValueError(
+            "this loss has no CUDA side: give its form cuda=(l, dl), two expressions in u, y and "
+            "p[i], or use device='cpu'"
+        )
+    definitions = [text("losses.cuh")]
+    name = form.cuda
+    if not isinstance(name, str):
+        name = "Custom"
+        functions = {
+            f: ("Real u, Real y, const Real* p", expression)
+            for f, expression in zip(("l", "dl"), form.cuda, strict=True)
+        }
+        definitions.append(_struct(name, functions))
+    definitions += [f"typedef {name} Form;", _flag("ROWS", rows), _flag("LOG_U", log_u)]
+    return _program(dtype, definitions, "losses.cu")
+
+
+def update(dtype: str) -> str:
+    """Kernels `advance` and `update_*`."""
+    hypers, scalars = ", ".join([*HYPERS, "HYPERS"]), ", ".join([*SCALARS, "SCALARS"])
+    return _program(dtype, [f"enum {{ {hypers} }};", f"enum {{ {scalars} }};"], "update.cu")
+
+
+def gather(dtype: str, source: str) -> str:
+    """Kernel `gather` from data of one type."""
+    return _program(dtype, [f"typedef {SOURCE[source]} Source;"], "gather.cu")
+
+
+def shuffle(dtype: str) -> str:
+    """Kernel `shuffle_keys`."""
+    return _program(dtype, [text("philox.cuh")], "shuffle.cu")
+
+
+def programs(dtype: str):
+    """(label, text) of every program of that dtype, for the tools that prove them all."""
+    for f in dict.fromkeys(activations[name].name for name in activations):
+        if not activations[f].rows:
+            yield f"layer-{f}", layer(dtype, activations[f])
+    forms = {}
+    for name, each in losses.items():
+        outputs = ("softmax", "sigmoid") if name == "focal" else ("softmax", "sigmoid", "exp", "tanh")
+        for output in outputs:
+            form, _, is_rows, log_u = pair(each, activations[output])
+            label = f"loss-{name}-{'rows' if is_rows else 'elements'}-{form.cuda}"
+            forms[label] = loss(dtype, form, is_rows, log_u)
+    yield from forms.items()
+    yield "rows", rows(dtype)
+    yield "update", update(dtype)
+    yield "shuffle", shuffle(dtype)
+    for source in SOURCE:
+        yield f"gather-{source}", gather(dtype, source)

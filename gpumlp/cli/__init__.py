@@ -1,0 +1,143 @@
+"""The command line: `gpumlp train`, `gpumlp predict` and `gpumlp info`.
+
+Each command is a module of this package with a function run(arguments) -> exit code; it is
+imported when it is called, so that `gpumlp --help` answers at once.
+"""
+
+import argparse
+import importlib
+import math
+import os
+import sys
+
+from gpumlp import __version__
+from gpumlp.cli.error import InputError
+
+DATASETS = ("digits", "breast_cancer", "wine", "iris", "diabetes")
+OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0, or 2 where the user gave something wrong."""
+    try:
+        arguments = _parser().parse_args(argv)
+        command = importlib.import_module(f"gpumlp.cli.{arguments.command}")
+        code = command.run(arguments)
+        sys.stdout.flush()
+        return code
+    except InputError as error:
+        return _complain(str(error), 2)
+    except MemoryError as error:
+        return _complain(f"not enough memory: {error}", 2)
+    except KeyboardInterrupt:
+        return _complain("interrupted", 130)
+    except BrokenPipeError:
+        # The reader has gone, as in `gpumlp predict … | head`; leave nothing to be flushed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except SystemExit as stop:  # argparse after --help and --version
+        return int(stop.code or 0)
+
+
+def _complain(sentence: str, code: int) -> int:
+    print(f"gpumlp: {' '.join(sentence.split())}", file=sys.stderr)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one sentence instead of its whole usage."""
+
+    def error(self, message):
+        raise InputError(f"{message} ({self.prog} --help lists what is valid)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="gpumlp", description="Trains and applies multilayer perceptrons.")
+    parser.add_argument("--version", action="version", version=f"gpumlp {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_predict(commands)
+    commands.add_parser("info", help="say what was found: Python, NumPy, CuPy, driver, GPUs")
+    return parser
+
+
+def _add_train(commands) -> None:
+    train = commands.add_parser(
+        "train",
+        help="train a network and save it",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    train.add_argument(
+        "data",
+        metavar="DATA",
+        help=f"{', '.join(DATASETS)}, or an .npz file that holds X (samples, features) and y: "
+        "integers, booleans or strings to classify, floats for regression",
+    )
+    train.add_argument(
+        "--hidden", type=_sizes, default="256,128", help="sizes of the hidden layers, or none"
+    )
+    train.add_argument("--activation", default="relu", help="of the hidden layers")
+    train.add_argument("--epochs", type=_count, default=200, help="at most so many")
+    train.add_argument(
+        "--patience", type=_count, default=30, help="stop after so many epochs without progress"
+    )
+    train.add_argument("--batch-size", type=_count, default=64)
+    train.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
+    train.add_argument(
+        "--lr", type=_positive, default=argparse.SUPPRESS, help="learning rate (default: by optimizer)"
+    )
+    train.add_argument("--dropout", type=_fraction, default=0.2, help="share of units left out")
+    train.add_argument("--l2", type=_not_negative, default=0.0, help="weight of the L2 penalty")
+    train.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
+    train.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    train.add_argument("--seed", type=_seed, default=0)
+    train.add_argument(
+        "--out", metavar="DIR", default=argparse.SUPPRESS, help="folder (default: runs/<name>)"
+    )
+    train.set_defaults(lr=None, out=None)
+
+
+def _add_predict(commands) -> None:
+    predict = commands.add_parser("predict", help="apply a saved network to new samples")
+    predict.add_argument("model", metavar="MODEL", help="what `gpumlp train` saved")
+    predict.add_argument("file", metavar="FILE", help="an .npz file that holds X, or an .npy file")
+    predict.add_argument("--out", metavar="FILE", help="write .csv, .npy or .npz instead of text")
+    predict.add_argument("--proba", action="store_true", help="also the probability of each class")
+    predict.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    if text == "none":
+        return ()
+    return tuple(_count(size) for size in text.split(","))
+
+
+def _count(text: str) -> int:
+    return _number(text, int, "a whole number, 1 or more", lambda value: value >= 1)
+
+
+def _seed(text: str) -> int:
+    expected = "a whole number from 0 to 2**63 - 1"
+    return _number(text, int, expected, lambda value: 0 <= value < 2**63)
+
+
+def _positive(text: str) -> float:
+    return _number(text, float, "a number above 0", lambda value: 0 < value < math.inf)
+
+
+def _not_negative(text: str) -> float:
+    return _number(text, float, "a number, 0 or more", lambda value: 0 <= value < math.inf)
+
+
+def _fraction(text: str) -> float:
+    return _number(text, float, "a number from 0 to below 1", lambda value: 0 <= value < 1)
+
+
+def _number(text, kind, expected, valid):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not valid(value):
+        raise argparse.ArgumentTypeError(f"expected {expected}, not {text!r}")
+    return value

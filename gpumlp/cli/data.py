@@ -1,0 +1,174 @@
+"""What the command line trains on: scikit-learn's small data sets, and .npz files."""
+
+import dataclasses
+import importlib
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from gpumlp.cli import DATASETS
+from gpumlp.cli.error import InputError
+
+FEWEST_SAMPLES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Samples with their classes or values.
+
+    x (samples, features) float64; y (samples,) class numbers with `classes` their labels, or
+    y (samples, targets) float64 with `classes` None.
+    """
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    classes: np.ndarray | None
+
+    def __str__(self) -> str:
+        samples, features = self.x.shape
+        if self.classes is not None:
+            aim = f"{len(self.classes)} classes"
+        else:
+            aim = f"{self.y.shape[1]} value{'s' * (self.y.shape[1] > 1)} to predict"
+        return f"{self.name}: {samples} samples, {features} features, {aim}"
+
+
+def load(name: str) -> Data:
+    """A data set by its name, or an .npz file by its path."""
+    if name in DATASETS:
+        return _bundled(name)
+    if Path(name).suffix != ".npz" and not Path(name).exists():
+        raise InputError(f"{name!r} is neither a file nor one of {', '.join(DATASETS)}")
+    return _from_file(name)
+
+
+def read_arrays(path: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """These arrays of an .npz file; an .npy file is its one array under the first name."""
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"{path} is not a file" if file.exists() else f"there is no file {path}")
+    try:
+        if file.stat().st_size == 0:
+            raise InputError(f"{path} is empty")
+        # Never pickle: a data file must not be able to run code.
+        loaded = np.load(file, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {names[0]: loaded}
+        with loaded:
+            held = loaded.files
+            arrays = {name: loaded[name] for name in names if name in held}
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        message = f"{path} cannot be read as an .npz file of plain arrays ({error})"
+        raise InputError(message) from error
+    for name in names:
+        if name not in arrays:
+            raise InputError(f"{path} has no array {name} (it holds: {', '.join(held) or 'none'})")
+    return arrays
+
+
+def features(array: np.ndarray, path: str) -> np.ndarray:
+    """An array as X: (samples, features), numbers, finite; float64."""
+    if array.ndim != 2:
+        shape = f"shape {array.shape}"
+        raise InputError(f"X in {path} has {shape}; it must have two axes, one row a sample")
+    if 0 in array.shape:
+        raise InputError(f"X in {path} is empty: its shape is {array.shape}")
+    return _finite_numbers(array, "X", path)
+
+
+def _from_file(path: str) -> Data:
+    arrays = read_arrays(path, ("X", "y"))
+    if "y" not in arrays:
+        raise InputError(f"{path} holds one array; training takes an .npz file with X and y")
+    x = features(arrays["X"], path)
+    y = arrays["y"]
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim not in (1, 2) or len(y) != len(x):
+        shapes = f"X has shape {x.shape}, y has shape {y.shape}"
+        raise InputError(f"{path}: {shapes}; y must have one row for each row of X")
+    if len(x) < FEWEST_SAMPLES:
+        raise InputError(f"{path} has {len(x)} samples; at least {FEWEST_SAMPLES} are needed")
+    name = Path(path).stem
+    if y.dtype.kind == "f":
+        return Data(name, x, _values(y, path), None)
+    return Data(name, x, *_numbered(y, path))
+
+
+def _values(y: np.ndarray, path: str) -> np.ndarray:
+    """y for regression, as (samples, targets)."""
+    if 0 in y.shape:
+        raise InputError(f"y in {path} is empty: its shape is {y.shape}")
+    y = _finite_numbers(y, "y", path).reshape(len(y), -1)
+    if (y == y[0]).all(axis=0).any():
+        raise InputError(f"y in {path} is the same number in every sample: nothing to learn")
+    return y
+
+
+def _numbered(y: np.ndarray, path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of any kind as class numbers 0, 1, …, and the label of each number."""
+    if y.dtype.kind not in "biuU":
+        kinds = "integers, booleans, strings or floats"
+        raise InputError(f"y in {path} has dtype {y.dtype}; it must hold {kinds}")
+    if y.ndim != 1:
+        raise InputError(f"y in {path} has shape {y.shape}; class labels must have one axis")
+    classes, numbers, counts = np.unique(y, return_inverse=True, return_counts=True)
+    if len(classes) < 2:
+        raise InputError(f"y in {path} has a single class, {classes[0]}; at least 2 are needed")
+    if counts.min() < 2:
+        rare = classes[counts.argmin()]
+        raise InputError(
+            f"class {rare} in {path} has a single sample; each class needs 2 or more "
+            "(values to predict, rather than classes, must be stored as floats)"
+        )
+    return numbers, classes
+
+
+def _finite_numbers(array: np.ndarray, name: str, path: str) -> np.ndarray:
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{name} in {path} has dtype {array.dtype}; it must hold numbers")
+    with np.errstate(over="ignore"):  # a number beyond float64 becomes infinity, refused below
+        numbers = array.astype(np.float64)
+    bad = np.argwhere(~np.isfinite(numbers))
+    if len(bad):
+        place = ", ".join(str(index) for index in bad[0])
+        where = f"at [{place}]" + (f" and {len(bad) - 1} more places" if len(bad) > 1 else "")
+        raise InputError(f"{name} in {path} has NaN or infinity {where}")
+    return numbers
+
+
+def _bundled(name: str) -> Data:
+    datasets = importlib.import_module("sklearn.datasets")
+    bunch = getattr(datasets, f"load_{name}")()
+    if name == "diabetes":
+        return Data(name, bunch.data, bunch.target[:, np.newaxis].astype(np.float64), None)
+    return Data(name, bunch.data, bunch.target, np.asarray(bunch.target_names))
+
+
+def split(data: Data, share: float, rng: np.random.Generator) -> tuple[Data, Data]:
+    """Sets a random share of the samples aside, the same share of every class.
+
+    Returns (rest, aside). Every class keeps at least one sample in the rest.
+    """
+    order = rng.permutation(len(data.x))
+    aside = max(1, round(share * len(order)))
+    if data.classes is not None:
+        order = order[_ranks(data.y[order]).argsort(kind="stable")]
+    parts = order[aside:], order[:aside]
+    rest, held = (dataclasses.replace(data, x=data.x[rows], y=data.y[rows]) for rows in parts)
+    return rest, held
+
+
+def _ranks(labels: np.ndarray) -> np.ndarray:
+    """For each sample, how far through its own class it stands, in [0, 1).
+
+    Sorted by rank, any prefix holds nearly its share of every class.
+    """
+    ranks = np.empty(len(labels))
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        ranks[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return ranks

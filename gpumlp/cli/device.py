@@ -1,0 +1,26 @@
+"""The --device option: which device a string means here, with complaints made into sentences."""
+
+import sys
+import warnings
+
+from gpumlp import device, driver
+from gpumlp.cli.error import InputError
+
+
+def choose(asked: str) -> tuple[str, str]:
+    """The device to use, and how to present it.
+
+    A GPU that is there but cannot be used for want of CuPy is pointed out.
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            chosen = device.resolve(asked)
+        except (ValueError, RuntimeError) as error:
+            raise InputError(str(error)) from error
+    for warning in caught:
+        print(f"gpumlp: warning: {warning.message}", file=sys.stderr)
+    if chosen != "cpu" or asked == "cpu" or caught or driver.cuda_version() is None:
+        return chosen, chosen
+    problem = device.gpu_problem()
+    return chosen, f"cpu ({problem})" if problem else "cpu"

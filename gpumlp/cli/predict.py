@@ -1,0 +1,102 @@
+"""`gpumlp predict`: applies a saved network to new samples."""
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+
+import gpumlp
+from gpumlp.cli.data import features, read_arrays
+from gpumlp.cli.device import choose
+from gpumlp.cli.error import InputError
+from gpumlp.cli.preparation import Preparation
+
+SUFFIXES = (".csv", ".npy", ".npz")
+ROWS_AT_ONCE = 8192  # bounds the memory of a prediction
+
+
+def run(arguments) -> int:
+    out = _checked_out(arguments.out, arguments.proba)
+    net, preparation = load_model(arguments.model, choose(arguments.device)[0])
+    if arguments.proba and preparation.classes is None:
+        raise InputError("--proba is for classification; this model predicts values")
+    x = features(read_arrays(arguments.file, ("X",))["X"], arguments.file)
+    if x.shape[1] != net.sizes[0]:
+        raise InputError(
+            f"{arguments.file} has {x.shape[1]} features; the model takes {net.sizes[0]}"
+        )
+    output = forward(net, preparation.inputs(x, net.dtype))
+    if preparation.classes is None:
+        found = {"value": preparation.values(output)}
+    else:
+        found = {"label": preparation.labels(output)}
+        if arguments.proba:
+            found |= {"probability": output, "classes": preparation.classes}
+    _write(found, out)
+    return 0
+
+
+def load_model(path: str, device: str):
+    """The network that `gpumlp train` saved, and its Preparation."""
+    try:
+        net = gpumlp.load(path, device=device)
+    except (gpumlp.FileError, OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be loaded as a model: {error}") from error
+    stored = net.metadata.get("preparation")
+    if not isinstance(stored, dict):
+        raise InputError(
+            f"{path} holds a network but not how its features were prepared: "
+            "it was not saved by `gpumlp train`"
+        )
+    return net, Preparation.from_metadata(stored, net.sizes[0], net.sizes[-1])
+
+
+def forward(net, x: np.ndarray) -> np.ndarray:
+    """The network's output for all of x, a few thousand rows at a time."""
+    starts = range(0, len(x), ROWS_AT_ONCE)
+    return np.concatenate([net.forward(x[start : start + ROWS_AT_ONCE]) for start in starts])
+
+
+def _checked_out(out: str | None, proba: bool) -> Path | None:
+    """Refuses an output that could not be written, before the work."""
+    if out is None:
+        return None
+    path = Path(out)
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"--out {out} must end in {', '.join(SUFFIXES)}")
+    if path.suffix == ".npy" and proba:
+        raise InputError("an .npy file holds one array; with --proba write .npz or .csv")
+    return path
+
+
+def _write(found: dict[str, np.ndarray], out: Path | None) -> None:
+    if out is None:
+        _write_table(found, sys.stdout)
+        return
+    try:
+        if out.suffix == ".npy":
+            np.save(out, next(iter(found.values())))
+        elif out.suffix == ".npz":
+            np.savez(out, **found)
+        else:
+            with out.open("w", newline="", encoding="utf-8") as file:
+                _write_table(found, file)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written ({error.strerror})") from error
+
+
+def _write_table(found: dict[str, np.ndarray], file) -> None:
+    """One line a sample, as CSV; a header only where there is more than one column."""
+    table = csv.writer(file, lineterminator="\n")
+    if "probability" in found:
+        table.writerow(["label", *found["classes"]])
+        for label, row in zip(found["label"], found["probability"], strict=True):
+            table.writerow([label, *(f"{share:.6g}" for share in row)])
+    elif "label" in found:
+        table.writerows([label] for label in found["label"])
+    else:
+        values = found["value"]
+        if values.shape[1] > 1:
+            table.writerow([f"y{column}" for column in range(values.shape[1])])
+        table.writerows([f"{value:.7g}" for value in row] for row in values)

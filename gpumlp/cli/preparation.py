@@ -1,0 +1,95 @@
+"""How samples become a network's input and its output becomes labels or values.
+
+Fitted on the training part alone and stored with the model as plain JSON, so that prediction
+prepares its samples as training did.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from gpumlp.cli.data import Data
+from gpumlp.cli.error import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparation:
+    """x is standardised with mean and deviation, each (features,).
+
+    Classification: `classes` holds the label of each output. Regression: `classes` is None, and
+    the network works on values standardised with y_mean and y_deviation, each (targets,).
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    classes: np.ndarray | None = None
+    y_mean: np.ndarray | None = None
+    y_deviation: np.ndarray | None = None
+
+    @classmethod
+    def fit(cls, data: Data) -> "Preparation":
+        mean, deviation = _moments(data.x, f"X of {data.name}")
+        if data.classes is not None:
+            return cls(mean, deviation, classes=data.classes)
+        y_mean, y_deviation = _moments(data.y, f"y of {data.name}")
+        return cls(mean, deviation, y_mean=y_mean, y_deviation=y_deviation)
+
+    @property
+    def outputs(self) -> int:
+        """How many units the network's last layer has."""
+        return len(self.y_mean if self.classes is None else self.classes)
+
+    def inputs(self, x: np.ndarray, dtype: str) -> np.ndarray:
+        """The network's input for raw features x (samples, features)."""
+        return ((x - self.mean) / self.deviation).astype(dtype)
+
+    def targets(self, y: np.ndarray, dtype: str) -> np.ndarray:
+        """What the network is to give for y: class numbers, or standardised values."""
+        if self.classes is not None:
+            return y
+        return ((y - self.y_mean) / self.y_deviation).astype(dtype)
+
+    def values(self, output: np.ndarray) -> np.ndarray:
+        """The predicted values (samples, targets) for a network's output."""
+        return output.astype(np.float64) * self.y_deviation + self.y_mean
+
+    def labels(self, output: np.ndarray) -> np.ndarray:
+        """The label of the most probable class of each sample."""
+        return self.classes[output.argmax(axis=1)]
+
+    def metadata(self) -> dict:
+        """This as JSON values."""
+        stored = {
+            name: None if value is None else value.tolist() for name, value in vars(self).items()
+        }
+        stored["classes_dtype"] = None if self.classes is None else self.classes.dtype.str
+        return stored
+
+    @classmethod
+    def from_metadata(cls, stored: dict, features: int, outputs: int) -> "Preparation":
+        """What metadata() stored, for a network with so many inputs and outputs."""
+        try:
+            expected = {"mean": features, "deviation": features}
+            if stored["classes"] is None:
+                expected |= {"y_mean": outputs, "y_deviation": outputs}
+                classes = None
+            else:
+                classes = np.array(stored["classes"], dtype=stored["classes_dtype"])
+            moments = {name: np.array(stored[name], dtype=np.float64) for name in expected}
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"the model's preparation cannot be read ({error!r})") from error
+        fits = all(moments[name].shape == (size,) for name, size in expected.items())
+        if not fits or (classes is not None and classes.shape != (outputs,)):
+            raise InputError("the model's preparation does not fit its network")
+        return cls(classes=classes, **moments)
+
+
+def _moments(values: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of each column; a constant column has deviation 1."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, deviation = values.mean(axis=0), values.std(axis=0)
+    if not (np.isfinite(mean).all() and np.isfinite(deviation).all()):
+        raise InputError(f"the numbers in {what} are too large for their mean and deviation")
+    # Rounding can leave a constant column a deviation that is tiny instead of 0.
+    constant = deviation <= 1e-12 * np.abs(mean)
+    return mean, np.where(constant, 1.0, deviation)

@@ -1,0 +1,130 @@
+// Equations (11) and (13), after the GEMM: delta = f'(z) * (W^T delta), and the bias gradient, the
+// sum of delta over the batch, in the same pass; for PReLU also the gradient of the slope.
+//
+// Bytes per element: reads delta and n (or z); writes delta: 3 Reals.  With Identity it is the sum
+// alone: 1 Real.
+//
+// `Activation`, KEEPS_Z, LEARNED, RANDOM and IDENTITY are defined before this text, forward.cu too.
+
+// Sums that cross blocks: one partial row for each chunk of rows, and a count of finished blocks.
+struct Partial {
+    Real* columns;              // (M, chunks, N)
+    Real* slope;                // (M, chunks, tiles)
+    unsigned* column_blocks;    // (M, tiles), all 0
+    unsigned* blocks;           // (M), all 0
+};
+
+// df/dp[0] of a learned slope; other activations have none.
+template<class A> __device__ __forceinline__ Real d_slope(Real z)
+{
+    if constexpr (LEARNED) return A::dp(z);
+    else return Real(0);
+}
+
+// The sum of a block's columns over threadIdx.y, for V columns of each thread, in a fixed order;
+// valid where threadIdx.y is 0.
+template<int V>
+__device__ __forceinline__ Pack<V> column_sum(Pack<V> sum)
+{
+    __shared__ Real sums[V][THREADS];
+    const int t = thread_in_block();
+    for (int v = 0; v < V; ++v) sums[v][t] = sum.v[v];
+    __syncthreads();
+    for (int half = blockDim.y / 2; half; half >>= 1) {
+        if (int(threadIdx.y) < half)
+            for (int v = 0; v < V; ++v) sums[v][t] += sums[v][t + half * blockDim.x];
+        __syncthreads();
+    }
+    for (int v = 0; v < V; ++v) sum.v[v] = sums[v][t];
+    return sum;
+}
+
+template<int V>
+__device__ __forceinline__ void backprop_tile(const Real* z, const Real* n, Real* delta,
+    Real* db, long long db_stride, const Real* p, long long p_stride, Real* dp, long long dp_stride,
+    Noise noise, Partial partial, long long rows, int columns, int tiles, int chunks)
+{
+    const Place at = place<V>(rows, tiles, chunks);
+    const long long base = at.network * rows * columns;
+    Pack<V> sum = {};
+    Real slope = Real(0);
+
+    if (at.column < columns) {
+        const Parameters layer = parameters(p + at.network * p_stride);
+        const unsigned long long seed = noise.seeds ? noise.seeds[at.network] : 0;
+        const unsigned step = noise.seeds ? unsigned(noise.step[at.network]) : 0;
+        const unsigned threshold = noise.dropout ? noise.dropout[at.network] : 0;
+        const Real scale = keep_scale(threshold);
+
+        for (long long row = at.first + threadIdx.y; row < at.last; row += blockDim.y) {
+            const long long element = row * columns + at.column;
+            Pack<V> d = load<V>(delta + base + element);
+            if (!IDENTITY || noise.dropout) {
+                Pack<V> kept_z = {}, value = {};
+                if (KEEPS_Z) kept_z = load<V>(z + base + element);
+                else value = load<V>(n + base + element);
+                #pragma unroll
+                for (int v = 0; v < V; ++v) {
+                    Parameters own = layer;
+                    if (RANDOM && noise.seeds)
+                        own = drawn(layer, random_bits(seed, element + v, noise.layer, step, SLOPE));
+                    if (noise.dropout) {
+                        const bool keep = random_bits(seed, element + v, noise.layer, step, DROPOUT) >= threshold;
+                        d.v[v] = keep ? d.v[v] * scale : Real(0);
+                        value.v[v] /= scale;                    // n before dropout, where it was kept
+                    }
+                    slope += d.v[v] * d_slope<Activation>(kept_z.v[v]);
+                    d.v[v] *= Activation::df(kept_z.v[v], value.v[v], own.p);   // (11)
+                }
+                store<V>(delta + base + element, d);
+            }
+            for (int v = 0; v < V; ++v) sum.v[v] += d.v[v];                     // (13)
+        }
+    }
+
+    sum = column_sum<V>(sum);
+    const bool owner = threadIdx.y == 0 && at.column < columns;
+    Real* gradient = db + at.network * db_stride;
+    if (chunks == 1) {
+        if (owner) for (int v = 0; v < V; ++v) gradient[at.column + v] = sum.v[v];
+    } else {
+        Real* mine = partial.columns + at.network * chunks * columns + at.column;
+        if (owner) for (int v = 0; v < V; ++v) mine[(long long)at.chunk * columns + v] = sum.v[v];
+        if (last_block(partial.column_blocks + at.network * tiles + at.tile, chunks) && owner)
+            for (int v = 0; v < V; ++v) {
+                Real total = Real(0);
+                for (int c = 0; c < chunks; ++c) total += mine[(long long)c * columns + v];
+                gradient[at.column + v] = total;
+            }
+    }
+    if constexpr (LEARNED) {
+        slope = block_sum(slope);
+        const int blocks = chunks * tiles;
+        Real* parts = partial.slope + at.network * blocks;
+        if (thread_in_block() == 0) parts[at.chunk * tiles + at.tile] = slope;
+        if (last_block(partial.blocks + at.network, blocks) && thread_in_block() == 0) {
+            Real total = Real(0);
+            for (int i = 0; i < blocks; ++i) total += parts[i];
+            dp[at.network * dp_stride] = total;
+        }
+    }
+}
+
+// delta (M, B, N) in: dL/dn^(k); out: delta^(k).  z, n (M, B, N); the one that f' ignores is not read.
+// db: (N) every db_stride, out.  dp: one Real every dp_stride, out, for a learned slope.
+extern "C" __global__ void __launch_bounds__(THREADS) backprop(
+    const Real* z, const Real* n, Real* delta, Real* db, long long db_stride,
+    const Real* p, long long p_stride, Real* dp, long long dp_stride,
+    const unsigned long long* seeds, const long long* step, const unsigned* dropout, unsigned layer,
+    Real* partial_columns, Real* partial_slope, unsigned* column_blocks, unsigned* blocks,
+    long long rows, int columns, int tiles, int chunks)
+{
+    const Noise noise{seeds, step, dropout, layer};
+    const Partial partial{partial_columns, partial_slope, column_blocks, blocks};
+    if (columns % VEC == 0)
+        backprop_tile<VEC>(z, n, delta, db, db_stride, p, p_stride, dp, dp_stride, noise, partial,
+                           rows, columns, tiles, chunks);
+    else
+        backprop_tile<1>(z, n, delta, db, db_stride, p, p_stride, dp, dp_stride, noise, partial,
+                         rows, columns, tiles, chunks);
+}

@@ -1,0 +1,83 @@
+// What every kernel shares: 128-bit packs, positions, reductions in a fixed order.
+//
+// `Real` is float or double, defined before this text.  Rows are samples; every array is (M, B, N):
+// M networks, B rows, N columns, contiguous; a stride is in elements.
+//
+// No floating-point atomics: a sum over blocks is written as partial sums, which the last block to
+// finish adds in the order of their index.  The result does not depend on who is last.
+
+constexpr int VEC = 16 / sizeof(Real);                  // Reals in 128 bits
+
+template<int V> struct alignas(V * sizeof(Real)) Pack { Real v[V]; };
+
+template<int V> __device__ __forceinline__ Pack<V> load(const Real* a)
+{
+    return *reinterpret_cast<const Pack<V>*>(a);
+}
+
+template<int V> __device__ __forceinline__ void store(Real* a, const Pack<V>& pack)
+{
+    *reinterpret_cast<Pack<V>*>(a) = pack;
+}
+
+// ---------------------------------------------------------------- where a block works
+// Blocks are numbered tile first, then chunk of rows, then network.  Within a tile a thread owns V
+// neighbouring columns and takes every blockDim.y-th row of the chunk.
+struct Place {
+    long long network, first, last;                     // rows first .. last - 1
+    int tile, chunk, column;
+};
+
+template<int V>
+__device__ __forceinline__ Place place(long long rows, int tiles, int chunks)
+{
+    const long long block = blockIdx.x;
+    Place at;
+    at.tile = int(block % tiles);
+    at.chunk = int(block / tiles % chunks);
+    at.network = block / tiles / chunks;
+    const long long height = (rows + chunks - 1) / chunks;
+    at.first = at.chunk * height;
+    at.last = at.first + height < rows ? at.first + height : rows;
+    at.column = (at.tile * int(blockDim.x) + int(threadIdx.x)) * V;
+    return at;
+}
+
+// ---------------------------------------------------------------- sums
+constexpr int THREADS = 256;                            // in every block of every kernel
+
+__device__ __forceinline__ int thread_in_block()
+{
+    return int(threadIdx.y * blockDim.x + threadIdx.x);
+}
+
+// The sum over the block's 256 threads, in a fixed order; valid in every thread.
+__device__ __forceinline__ Real block_sum(Real value)
+{
+    __shared__ Real sums[THREADS];
+    const int t = thread_in_block();
+    __syncthreads();                                    // the array's last use is over
+    sums[t] = value;
+    __syncthreads();
+    for (int half = THREADS / 2; half; half >>= 1) {
+        if (t < half) sums[t] += sums[t + half];
+        __syncthreads();
+    }
+    return sums[0];
+}
+
+// True in every thread of the last of `count` blocks to get here; what the others had written before
+// is then visible.  The counter is left at 0, ready for the next launch.
+__device__ __forceinline__ bool last_block(unsigned* arrived, unsigned count)
+{
+    __shared__ bool last;
+    __threadfence();                                    // this thread's partial sums, before the count
+    __syncthreads();
+    if (thread_in_block() == 0) {
+        last = atomicAdd(arrived, 1u) == count - 1;
+        if (last) *arrived = 0;
+        __threadfence();
+    }
+    __syncthreads();
+    return last;
+}

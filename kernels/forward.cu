@@ -1,0 +1,81 @@
+// Equations (1)-(9), after the GEMM: n = f(z + b), the bias and f in one pass, with dropout.
+//
+// Bytes per element: reads z; writes n, and z + b where f' needs it: 2 or 3 Reals.
+//
+// `Activation`, KEEPS_Z, LEARNED and RANDOM are defined before this text.
+
+// Random numbers of one layer in training; seeds is 0 at inference.
+struct Noise {
+    const unsigned long long* seeds;    // (M), the key
+    const long long* step;              // (M), updates made so far
+    const unsigned* dropout;            // (M): an element is dropped if its bits are below; or 0
+    unsigned layer;
+};
+
+// The parameters of f for V elements: the layer's own, or in training the drawn slopes of RReLU.
+struct Parameters { Real p[2]; };
+
+__device__ __forceinline__ Parameters parameters(const Real* p)
+{
+    return Parameters{{p[0], p[1]}};
+}
+
+__device__ __forceinline__ Parameters drawn(Parameters bounds, unsigned bits)
+{
+    const Real slope = bounds.p[0] + uniform(bits) * (bounds.p[1] - bounds.p[0]);
+    return Parameters{{slope, slope}};
+}
+
+// 1 / (1 - dropout probability), from the threshold on 32 bits.
+__device__ __forceinline__ Real keep_scale(unsigned threshold)
+{
+    return Real(1) / (Real(1) - Real(threshold) * Real(2.3283064365386963e-10));    // 2^-32
+}
+
+template<int V>
+__device__ __forceinline__ void activate_tile(Real* z, const Real* b, long long b_stride, Real* n,
+    const Real* p, long long p_stride, Noise noise, long long rows, int columns, int tiles, int chunks)
+{
+    const Place at = place<V>(rows, tiles, chunks);
+    if (at.column >= columns) return;
+    const Pack<V> bias = load<V>(b + at.network * b_stride + at.column);
+    const Parameters layer = parameters(p + at.network * p_stride);
+    const unsigned long long seed = noise.seeds ? noise.seeds[at.network] : 0;
+    const unsigned step = noise.seeds ? unsigned(noise.step[at.network]) : 0;
+    const unsigned threshold = noise.dropout ? noise.dropout[at.network] : 0;
+    const Real scale = keep_scale(threshold);
+    const long long base = at.network * rows * columns;
+
+    for (long long row = at.first + threadIdx.y; row < at.last; row += blockDim.y) {
+        const long long element = row * columns + at.column;
+        Pack<V> value = load<V>(z + base + element), result;
+        #pragma unroll
+        for (int v = 0; v < V; ++v) {
+            Parameters own = layer;
+            if (RANDOM && noise.seeds)
+                own = drawn(layer, random_bits(seed, element + v, noise.layer, step, SLOPE));
+            value.v[v] += bias.v[v];
+            result.v[v] = Activation::f(value.v[v], own.p);                     // (2)(4)(6)(9)
+            if (noise.dropout) {
+                const bool keep = random_bits(seed, element + v, noise.layer, step, DROPOUT) >= threshold;
+                result.v[v] = keep ? result.v[v] * scale : Real(0);
+            }
+        }
+        if (KEEPS_Z && z != n) store<V>(z + base + element, value);
+        store<V>(n + base + element, result);
+    }
+}
+
+// z (M, B, N) in: W n; out: z + b, if f' needs it and n is another array.  n (M, B, N) out.
+// b: (N) every b_stride; p: two Reals every p_stride.
+extern "C" __global__ void __launch_bounds__(THREADS) activate(
+    Real* z, const Real* b, long long b_stride, Real* n, const Real* p, long long p_stride,
+    const unsigned long long* seeds, const long long* step, const unsigned* dropout, unsigned layer,
+    long long rows, int columns, int tiles, int chunks)
+{
+    const Noise noise{seeds, step, dropout, layer};
+    if (columns % VEC == 0)
+        activate_tile<VEC>(z, b, b_stride, n, p, p_stride, noise, rows, columns, tiles, chunks);
+    else
+        activate_tile<1>(z, b, b_stride, n, p, p_stride, noise, rows, columns, tiles, chunks);
+}

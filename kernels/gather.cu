@@ -1,0 +1,66 @@
+// A minibatch by index: rows of X converted to Real, targets and sample weights, and the sum of the
+// weights of each network.  An index below 0 is padding: a row of zeros with weight 0.
+//
+// Bytes per element of X: reads one Source, writes one Real.
+//
+// `Source` (the type of X) is defined before this text.
+
+// A group of neighbours, so that 4-byte sources move 128 bits at once.
+template<int V> struct alignas(V * sizeof(Source)) SourcePack { Source v[V]; };
+
+template<int V>
+__device__ __forceinline__ void copy_row(const Source* from, Real* to, int columns)
+{
+    for (int j = int(threadIdx.x) * V; j < columns; j += int(blockDim.x) * V) {
+        const SourcePack<V> source = *reinterpret_cast<const SourcePack<V>*>(from + j);
+        Pack<V> result;
+        #pragma unroll
+        for (int v = 0; v < V; ++v) result.v[v] = Real(source.v[v]);
+        store<V>(to + j, result);
+    }
+}
+
+// order (1 or M, steps * batch): the row of position i; cursor (M): batches done in this epoch.
+// X (1 or M, R, columns), labels (1 or M, R) or dense (1 or M, R, outputs) or neither, weight
+// (1 or M, R) or 0; a stride is from network to network, 0 if shared.
+// Out: x (M, B, columns), y_labels (M, B) or y_dense (M, B, outputs), w (M, B), w_sum (M).
+extern "C" __global__ void __launch_bounds__(THREADS) gather(
+    const int* order, long long order_stride, const long long* cursor, long long batch,
+    const Source* X, long long x_stride, const int* labels, const Real* dense, long long y_stride,
+    const Real* weight, long long weight_stride,
+    Real* x, int* y_labels, Real* y_dense, Real* w, Real* w_sum,
+    long long rows, int columns, int outputs, int chunks)
+{
+    const Place at = place<1>(rows, 1, chunks);
+    const long long m = at.network;
+    const int* index = order + m * order_stride + cursor[m] * batch;
+
+    for (long long row = at.first + threadIdx.y; row < at.last; row += blockDim.y) {
+        const int source = index[row];
+        const long long out = m * rows + row;
+        if (source < 0) {
+            for (int j = int(threadIdx.x); j < columns; j += blockDim.x) x[out * columns + j] = Real(0);
+        } else {
+            const Source* from = X + m * x_stride + (long long)source * columns;
+            if (columns % VEC == 0) copy_row<VEC>(from, x + out * columns, columns);
+            else copy_row<1>(from, x + out * columns, columns);
+        }
+        if (dense)
+            for (int j = int(threadIdx.x); j < outputs; j += blockDim.x)
+                y_dense[out * outputs + j] =
+                    source < 0 ? Real(0) : dense[m * y_stride + (long long)source * outputs + j];
+        if (threadIdx.x == 0) {
+            if (labels) y_labels[out] = source < 0 ? 0 : labels[m * y_stride + source];
+            w[out] = source < 0 ? Real(0) : weight ? weight[m * weight_stride + source] : Real(1);
+        }
+    }
+    if (at.chunk == 0) {                                // one block adds the network's weights
+        Real sum = Real(0);
+        for (long long row = thread_in_block(); row < rows; row += THREADS) {
+            const int source = index[row];
+            sum += source < 0 ? Real(0) : weight ? weight[m * weight_stride + source] : Real(1);
+        }
+        sum = block_sum(sum);
+        if (thread_in_block() == 0) w_sum[m] = sum;
+    }
+}

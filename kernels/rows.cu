@@ -1,0 +1,31 @@
+// Softmax and log_softmax at the output, for predictions: n = softmax(z + b) along the row.
+//
+// Bytes per element: reads z (twice more from the cache); writes n: 2 Reals.
+
+// blockDim.x lanes (a power of two up to 32) share a row; every lane takes part in each shuffle.
+// z (M, B, N), b (N) every b_stride, n (M, B, N) out; may be z.
+extern "C" __global__ void __launch_bounds__(THREADS) activate_rows(
+    const Real* z, const Real* b, long long b_stride, Real* n, int logarithm,
+    long long rows, int columns, int chunks)
+{
+    const Place at = place<1>(rows, 1, chunks);
+    const Real* bias = b + at.network * b_stride;
+    for (long long first = at.first; first < at.last; first += blockDim.y) {
+        const long long row = first + threadIdx.y;
+        const int size = row < at.last ? columns : 0;
+        const long long offset = (at.network * rows + row) * columns;
+
+        Real top = Real(-1.0e38);
+        for (int j = int(threadIdx.x); j < size; j += blockDim.x) top = fmax(top, z[offset + j] + bias[j]);
+        for (int o = blockDim.x / 2; o; o >>= 1) top = fmax(top, __shfl_xor_sync(0xffffffffu, top, o));
+        Real total = Real(0);
+        for (int j = int(threadIdx.x); j < size; j += blockDim.x) total += exp(z[offset + j] + bias[j] - top);
+        for (int o = blockDim.x / 2; o; o >>= 1) total += __shfl_xor_sync(0xffffffffu, total, o);
+
+        const Real log_total = log(total), inverse = Real(1) / total;
+        for (int j = int(threadIdx.x); j < size; j += blockDim.x) {
+            const Real shifted = z[offset + j] + bias[j] - top;
+            n[offset + j] = logarithm ? shifted - log_total : exp(shifted) * inverse;
+        }
+    }
+}

@@ -1,0 +1,16 @@
+// The keys by which an epoch's rows are ordered: 32 random bits above the row's own number, so that
+// no two are equal and every sort gives the same order.
+//
+// Bytes per row: writes 8.
+
+// keys (M, rows) out; counter (row / 4, 0, epoch, SHUFFLE), key = the network's seed.
+extern "C" __global__ void __launch_bounds__(THREADS) shuffle_keys(
+    const unsigned long long* seeds, unsigned epoch, unsigned long long* keys, long long rows, int chunks)
+{
+    const Place at = place<1>(rows, 1, chunks);
+    const unsigned long long seed = seeds[at.network];
+    for (long long row = at.first + thread_in_block(); row < at.last; row += THREADS) {
+        const unsigned long long bits = random_bits(seed, row, 0u, epoch, SHUFFLE);
+        keys[at.network * rows + row] = bits << 32 | (unsigned long long)row;
+    }
+}
