@@ -243,18 +243,18 @@ class SGD(Optimizer):
 
 @dataclass
 class RMSprop(Optimizer):
-    """Hinton 2012, as PyTorch has it; centered: Graves 2013."""
+    """Hinton 2012, as PyTorch has it (rho is its alpha); centered: Graves 2013."""
 
-    alpha: float = 0.99
+    rho: float = 0.99
     eps: float = 1e-8
     momentum: float = 0.0
     centered: bool = False
 
     def change(self, g, state):
-        state["v"] = self.alpha * state["v"] + (1 - self.alpha) * g**2
+        state["v"] = self.rho * state["v"] + (1 - self.rho) * g**2
         variance = state["v"]
         if self.centered:
-            state["mean"] = self.alpha * state["mean"] + (1 - self.alpha) * g
+            state["mean"] = self.rho * state["mean"] + (1 - self.rho) * g
             variance = variance - state["mean"] ** 2
         g = g / (np.sqrt(variance) + self.eps)
         state["u"] = self.momentum * state["u"] - self.lr * g

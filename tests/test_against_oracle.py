@@ -121,7 +121,7 @@ OPTIMIZERS = [
     ("RMSprop", {"lr": (0.005, 0.002, 0.01), "centered": True, "l1": 0.01}),
     (
         "RMSprop",
-        {"lr": 0.01, "alpha": 0.9, "eps": 1e-6, "momentum": (0.5, 0.0, 0.8), "centered": True},
+        {"lr": 0.01, "rho": 0.9, "eps": 1e-6, "momentum": (0.5, 0.0, 0.8), "centered": True},
     ),
     ("Adam", {"lr": (0.01, 0.002, 0.005)}),
     ("Adam", {"lr": 0.01, "beta1": 0.8, "beta2": 0.95, "eps": 1e-4, "l2": (0.1, 0.0, 0.2)}),
@@ -244,11 +244,12 @@ def check_trajectory(net, layers, models, x, y, loss, options, optimizer, reduct
     """20 steps on one batch: the loss before each, and all parameters at the end."""
     kind, numbers = optimizer
     references = make_references(net, layers, models)
-    given = {key: each[0] if models is None else each for key, each in spread(numbers).items()}
+    if models is None:
+        numbers = {key: each[0] for key, each in spread(numbers).items()}
     trainer = gpumlp.Trainer(
         net,
         loss=with_options(loss, options, gpumlp.losses),
-        optimizer=getattr(gpumlp, kind)(**given),
+        optimizer=getattr(gpumlp, kind)(**numbers),
         reduction=reduction,
     )
     history = [np.array(to_numpy(trainer.step(x, y))) for _ in range(STEPS)]
@@ -274,7 +275,7 @@ def check_trajectory(net, layers, models, x, y, loss, options, optimizer, reduct
 
 
 def spread(numbers):
-    """Every number as three, one for each network; settings that are not numbers stay one."""
+    """Every number as three, one for each network."""
     return {
         key: value if isinstance(value, tuple) else (value,) * 3 for key, value in numbers.items()
     }

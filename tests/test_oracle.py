@@ -232,7 +232,7 @@ OPTIMIZER_RESULTS = [  # one weight after these five gradients, from 1
     (formulas.RMSprop(lr=0.1, momentum=0.5), -1.0024364171579248),
     (formulas.RMSprop(lr=0.1, centered=True), -0.2556265315852432),
     (
-        formulas.RMSprop(lr=0.1, alpha=0.9, momentum=0.5, centered=True),
+        formulas.RMSprop(lr=0.1, rho=0.9, momentum=0.5, centered=True),
         0.31284125413335023,
     ),
     (formulas.Adam(lr=0.1), 0.864568394549961),
