@@ -1,0 +1,17 @@
+"""A stand-in for the part of CuPy that the library uses, on a machine without a GPU.
+
+    cupy = standin.install(monkeypatch)         # "import cupy" now gives the stand-in
+    with standin.count() as c: ...              # c.launches, c.h2d, c.synchronisations, ...
+    standin.machine.memory = 1 << 20            # a device of one mebibyte
+
+Device arrays are host memory that nobody reaches by accident; kernels are the library's own
+CUDA texts, run by the SIMT shim; GEMMs work on raw addresses, as cuBLAS does. It is strict
+where CuPy is strict, and also where CuPy or CUDA would go wrong in silence. It knows nothing
+of asynchrony: work is done when it is submitted.
+"""
+
+from .counting import Counters, count, counters
+from .hardware import machine
+from .modules import build, install, uninstall
+
+__all__ = ["Counters", "build", "count", "counters", "install", "machine", "uninstall"]

@@ -1,0 +1,100 @@
+"""Simulated device memory: poisoned when fresh, limited, and found again by its address."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+
+import numpy as np
+
+from . import errors
+from .counting import record
+from .hardware import Device, machine
+from .streams import refuse_while_capturing
+
+ALIGNMENT = 512  # bytes, as of CuPy's memory pool
+POISON = 0xFF  # NaN as a floating-point number, -1 as an integer
+
+_live: weakref.WeakSet[Memory] = weakref.WeakSet()
+
+
+class Memory:
+    """A block of memory on one device. It is in use for as long as this object lives."""
+
+    def __init__(self, size: int, device: int, address: int, keep: object):
+        self.size, self.device, self.address = size, device, address
+        self._keep = keep  # what the host memory underneath belongs to
+        _live.add(self)
+
+    def host(self, shape: tuple[int, ...], dtype: np.dtype, order: str) -> np.ndarray:
+        """The block from its first byte on, as a NumPy array."""
+        raw = (ctypes.c_char * max(self.size, 1)).from_address(self.address)
+        raw.keep = self._keep  # a view may outlive this block in a recorded graph
+        return np.ndarray(shape, dtype, buffer=raw, order=order)
+
+
+class MemoryPointer:
+    def __init__(self, memory: Memory, address: int):
+        self._memory, self._address = memory, address
+
+    @property
+    def ptr(self) -> int:
+        return self._address
+
+    @property
+    def device_id(self) -> int:
+        return self._memory.device
+
+    @property
+    def device(self) -> Device:
+        return Device(self._memory.device)
+
+
+def allocate(size: int) -> Memory:
+    """`size` poisoned bytes on the current device."""
+    machine.require_device()
+    refuse_while_capturing("an allocation")
+    device = machine.current_device
+    used = machine.used.get(device, 0)
+    if used + size > machine.memory:
+        raise errors.OutOfMemoryError(size, used)
+    buffer = np.full(size + ALIGNMENT, POISON, np.uint8)
+    memory = Memory(size, device, -(-buffer.ctypes.data // ALIGNMENT) * ALIGNMENT, buffer)
+    machine.used[device] = used + size
+    record(allocations=1, allocated_bytes=size, current_bytes=size)
+    weakref.finalize(memory, _free, machine.used, device, size).atexit = False
+    return memory
+
+
+def _free(used: dict[int, int], device: int, size: int) -> None:
+    if used is machine.used:  # else the block is of a machine that is gone
+        used[device] -= size
+        record(current_bytes=-size)
+
+
+def find(address: int, size: int) -> Memory:
+    """The live block of the current device that holds these bytes, all of them.
+
+    A kernel that is given anything else reads or writes memory that is not its own: on a
+    device, at best an error, at worst a wrong number.
+    """
+    for memory in _live:
+        if memory.address <= address and address + size <= memory.address + memory.size:
+            if memory.device == machine.current_device:
+                return memory
+            detail = f"{address:#x} is on device {memory.device}, not on the current one"
+            raise errors.detailed(errors.CUDARuntimeError(errors.ILLEGAL_ADDRESS), detail)
+    detail = f"{size} bytes at {address:#x} are not inside one live allocation"
+    raise errors.detailed(errors.CUDARuntimeError(errors.ILLEGAL_ADDRESS), detail)
+
+
+def is_device_address(address: int) -> bool:
+    return any(each.address <= address < each.address + each.size for each in _live)
+
+
+def adopt(address: int, size: int, owner: object) -> Memory:
+    """The block at an address that another library shares; `owner` keeps it alive."""
+    for memory in _live:
+        if memory.address <= address and address + size <= memory.address + memory.size:
+            return memory
+    return Memory(size, machine.current_device, address, owner)

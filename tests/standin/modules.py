@@ -1,0 +1,153 @@
+"""The module objects that take CuPy's place in sys.modules, and how they get there."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import sys
+import types
+
+import pytest
+
+from . import array, blas, errors, functions, hardware, kernels, memory, streams
+from .counting import counters
+
+VERSION = "14.2.0"
+ROOTS = ("cupy", "cupy_backends")
+
+_before: list[dict[str, types.ModuleType]] = []  # what uninstall() puts back
+_hooks: list[object] = []
+
+
+def _contents() -> dict[str, dict[str, object]]:
+    """Every module that the stand-in offers, and what is in it."""
+    runtime = {
+        "getDevice": hardware.getDevice,
+        "getDeviceCount": hardware.getDeviceCount,
+        "getDeviceProperties": hardware.getDeviceProperties,
+        "memGetInfo": hardware.memGetInfo,
+        "driverGetVersion": hardware.driverGetVersion,
+        "runtimeGetVersion": hardware.runtimeGetVersion,
+        "CUDARuntimeError": errors.CUDARuntimeError,
+    }
+    cublas = {
+        "sgemmStridedBatched": blas.sgemmStridedBatched,
+        "dgemmStridedBatched": blas.dgemmStridedBatched,
+        "CUBLASError": errors.CUBLASError,
+        "CUBLAS_OP_N": blas.CUBLAS_OP_N,
+        "CUBLAS_OP_T": blas.CUBLAS_OP_T,
+    }
+    return {
+        "cupy": {
+            "__version__": VERSION,
+            "ndarray": array.ndarray,
+            "RawModule": kernels.RawModule,
+            "RawKernel": kernels.RawKernel,
+            **functions.table(),
+        },
+        "cupy.cuda": {
+            "Device": hardware.Device,
+            "Stream": streams.Stream,
+            "Event": streams.Event,
+            "Graph": streams.Graph,
+            "get_current_stream": streams.get_current_stream,
+            "get_elapsed_time": streams.get_elapsed_time,
+        },
+        "cupy.cuda.runtime": runtime,
+        "cupy.cuda.device": {
+            "Device": hardware.Device,
+            "get_cublas_handle": blas.get_cublas_handle,
+        },
+        "cupy.cuda.memory": {
+            "MemoryPointer": memory.MemoryPointer,
+            "OutOfMemoryError": errors.OutOfMemoryError,
+        },
+        "cupy_backends": {},
+        "cupy_backends.cuda": {},
+        "cupy_backends.cuda.libs": {},
+        "cupy_backends.cuda.libs.cublas": cublas,
+    }
+
+
+def build() -> dict[str, types.ModuleType]:
+    """Fresh module objects by their names, each an attribute of its parent."""
+    modules = {}
+    for name, contents in _contents().items():
+        module = types.ModuleType(name, "Part of the stand-in for CuPy.")
+        module.__spec__ = importlib.machinery.ModuleSpec(name, loader=None)
+        vars(module).update(contents)
+        module.__getattr__ = _refusal(name)
+        modules[name] = module
+        parent, _, child = name.rpartition(".")
+        if parent:
+            setattr(modules[parent], child, module)
+    return modules
+
+
+def _refusal(module: str):
+    def refuse(name: str):
+        raise AttributeError(
+            f"the stand-in has no {module}.{name}; what the library may use of CuPy is listed "
+            "in tests/standin/allowed.py, functions.py and modules.py"
+        )
+
+    return refuse
+
+
+class _BrokenCuPy:
+    """An import hook: importing CuPy raises `error`."""
+
+    def __init__(self, error: ImportError):
+        self._error = error
+
+    def find_spec(self, name: str, path=None, target=None):
+        if name in ROOTS:
+            raise self._error
+
+
+def install(
+    monkeypatch: pytest.MonkeyPatch | None = None,
+    *,
+    error: int | ImportError | None = None,
+    **fields: object,
+) -> types.ModuleType | None:
+    """Put the stand-in in CuPy's place, on a fresh machine, and return its module `cupy`.
+
+    With `monkeypatch`, the end of the test puts back what was there; otherwise `uninstall`.
+    `fields` are those of hardware.Machine: devices=2, memory=4096, driver_version=12040, ...
+    `error` is a status that every call of the CUDA runtime fails with, or an ImportError that
+    `import cupy` ends with; then there is no module to return.
+    """
+    broken = isinstance(error, ImportError)
+    hardware.machine.configure(error=None if broken else error, **fields)
+    streams.reset_streams()
+    counters.__init__()
+    modules = {} if broken else build()
+    hook = _BrokenCuPy(error) if broken else None
+    names = {name for name in sys.modules if name.partition(".")[0] in ROOTS} | modules.keys()
+
+    if monkeypatch is not None:
+        for name in names:
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        for name, module in modules.items():
+            monkeypatch.setitem(sys.modules, name, module)
+        if hook:
+            monkeypatch.setattr(sys, "meta_path", [hook, *sys.meta_path])
+    else:
+        uninstall()
+        _before.append({name: sys.modules.pop(name) for name in names if name in sys.modules})
+        sys.modules.update(modules)
+        if hook:
+            _hooks.append(hook)
+            sys.meta_path.insert(0, hook)
+    return modules.get("cupy")
+
+
+def uninstall() -> None:
+    """Undo `install()`; without one, do nothing."""
+    if not _before:
+        return
+    while _hooks:
+        sys.meta_path.remove(_hooks.pop())
+    for name in [name for name in sys.modules if name.partition(".")[0] in ROOTS]:
+        del sys.modules[name]
+    sys.modules.update(_before.pop())

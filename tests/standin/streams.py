@@ -1,0 +1,202 @@
+"""Streams, events and captured graphs.
+
+Work runs at once, in the order of the calls, or is recorded while its stream is capturing.
+So a missing wait between two streams is not noticed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+import weakref
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from . import errors
+from .counting import record
+from .hardware import check_current, machine
+
+_handles = itertools.count(0x1000, 0x10)
+
+
+class Node(NamedTuple):
+    """A recorded operation, and the memory that it will touch.
+
+    CuPy's memory pool does not know of graphs: a block that is freed after the capture is
+    given to somebody else, and the graph writes there. Hence the weak references.
+    """
+
+    run: Callable[[], None]
+    memory: tuple[weakref.ref, ...]
+
+
+class Graph:
+    def __init__(self, *args: object, **kwargs: object):
+        raise NotImplementedError(
+            "currently this class cannot be initiated by the user and must be created via "
+            "stream capture"
+        )
+
+    @classmethod
+    def _from(cls, nodes: list[Node], device: int) -> Graph:
+        graph = cls.__new__(cls)
+        graph._nodes, graph._device = tuple(nodes), device
+        return graph
+
+    def launch(self, stream: Stream | None = None) -> None:
+        stream = stream or get_current_stream()
+        check_current(self._device)
+        if stream.is_capturing():
+            raise errors.detailed(
+                errors.CUDARuntimeError(errors.CAPTURE_UNSUPPORTED), "launch of a graph"
+            )
+        for node in self._nodes:
+            if any(reference() is None for reference in node.memory):
+                detail = "the graph uses an array that has been freed: keep a reference"
+                raise errors.detailed(errors.CUDARuntimeError(errors.ILLEGAL_ADDRESS), detail)
+        record(graphs=1)
+        for node in self._nodes:
+            node.run()
+
+    def upload(self, stream: Stream | None = None) -> None:
+        check_current(self._device)
+
+
+class Stream:
+    null: Stream  # the default stream, of every device
+
+    def __init__(self, null: bool = False, non_blocking: bool = False):
+        self._non_blocking = non_blocking
+        self._recorded: list[Node] | None = None  # a list while capturing
+        self._invalidated = False
+        self._before: list[Stream] = []
+        if null:
+            self.ptr, self.device_id = 0, -1
+        else:
+            machine.require_device()
+            self.ptr, self.device_id = next(_handles), machine.current_device
+
+    @property
+    def is_non_blocking(self) -> bool:
+        return self._non_blocking
+
+    def use(self) -> Stream:
+        if self.device_id not in (-1, machine.current_device):
+            raise RuntimeError(
+                f"a stream of device {self.device_id} used on device {machine.current_device}"
+            )
+        _current[machine.current_device] = self
+        return self
+
+    def __enter__(self) -> Stream:
+        before = get_current_stream()
+        self.use()
+        self._before.append(before)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._before.pop().use()
+
+    def synchronize(self) -> None:
+        machine.require_device()
+        if self.is_capturing():
+            self._invalidated = True
+            raise errors.CUDARuntimeError(errors.CAPTURE_UNSUPPORTED)
+        record(synchronisations=1)
+
+    def record(self, event: Event | None = None) -> Event:
+        event = event or Event()
+        event.record(self)
+        return event
+
+    def wait_event(self, event: Event) -> None:
+        machine.require_device()
+
+    def begin_capture(self, mode: int | None = None) -> None:
+        if self.ptr == 0:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        if self.is_capturing():
+            raise errors.detailed(
+                errors.CUDARuntimeError(errors.ILLEGAL_STATE), "capturing already"
+            )
+        self._recorded, self._invalidated = [], False
+
+    def end_capture(self) -> Graph:
+        if self._recorded is None:
+            raise errors.detailed(
+                errors.CUDARuntimeError(errors.ILLEGAL_STATE), "the stream is not capturing"
+            )
+        nodes, self._recorded = self._recorded, None
+        if self._invalidated:
+            raise errors.CUDARuntimeError(errors.CAPTURE_INVALIDATED)
+        return Graph._from(nodes, self.device_id)
+
+    def is_capturing(self) -> bool:
+        return self._recorded is not None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Stream) and self.ptr == other.ptr
+
+    def __hash__(self) -> int:
+        return hash(self.ptr)
+
+
+Stream.null = Stream(null=True)
+_current: dict[int, Stream] = {}  # device -> stream
+
+
+def reset_streams() -> None:
+    _current.clear()
+
+
+def get_current_stream() -> Stream:
+    machine.require_device()
+    return _current.get(machine.current_device, Stream.null)
+
+
+class Event:
+    def __init__(self, block: bool = False, disable_timing: bool = False):
+        machine.require_device()
+        self._timed = not disable_timing
+        self._time: float | None = None
+
+    def record(self, stream: Stream | None = None) -> None:
+        self._time = time.perf_counter()
+
+    def synchronize(self) -> None:
+        refuse_while_capturing("Event.synchronize")
+        record(synchronisations=1)
+
+    @property
+    def done(self) -> bool:
+        return True
+
+
+def get_elapsed_time(start_event: Event, end_event: Event) -> float:
+    """Milliseconds between two recorded events."""
+    for event in (start_event, end_event):
+        if event._time is None or not event._timed:
+            raise errors.detailed(
+                errors.CUDARuntimeError(errors.INVALID_HANDLE), "the event was not recorded"
+            )
+    return 1000 * (end_event._time - start_event._time)
+
+
+def refuse_while_capturing(what: str) -> None:
+    """For what the host would have to wait for, and for what a graph cannot hold."""
+    if get_current_stream().is_capturing():
+        raise RuntimeError(
+            f"the current stream is capturing, so synchronous API calls are disallowed ({what})"
+        )
+
+
+def submit(run: Callable[[], None], memory: Iterable[object]) -> None:
+    """Do `run` now or, while the current stream is capturing, whenever its graph is launched.
+
+    `run` must not hold on to device arrays: `memory` says which blocks it touches.
+    """
+    stream = get_current_stream()
+    if stream.is_capturing():
+        stream._recorded.append(Node(run, tuple(weakref.ref(block) for block in memory)))
+    else:
+        run()
