@@ -35,23 +35,21 @@ class ndarray(operations.DeviceArray):
     __array_priority__ = 100
     __hash__ = None
 
-    def __init__(self, shape, dtype=float):
-        self._allocate(shape, dtype, "C")
+    def __init__(self, *args: object, **kwargs: object):
+        raise NotImplementedError("arrays are made with cupy.empty and its like")
 
-    def _allocate(self, shape: int | tuple[int, ...], dtype, order: str) -> None:
+    @classmethod
+    def _empty(cls, shape: int | tuple[int, ...], dtype, order: str = "C") -> ndarray:
+        """Poisoned memory of its own."""
         lengths = shape if isinstance(shape, (tuple, list)) else (shape,)
         lengths = tuple(operator.index(length) for length in lengths)
         dtype = np.dtype(dtype)
         if dtype.kind not in KINDS:
             raise ValueError(f"Unsupported dtype {dtype}")
+        self = cls.__new__(cls)
         self._memory = memory.allocate(math.prod(lengths) * dtype.itemsize)
         self._host = self._memory.host(lengths, dtype, order)
         self._base = None
-
-    @classmethod
-    def _empty(cls, shape, dtype, order: str = "C") -> ndarray:
-        self = cls.__new__(cls)
-        self._allocate(shape, dtype, order)
         return self
 
     @classmethod

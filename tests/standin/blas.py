@@ -14,7 +14,7 @@ import numpy as np
 
 from . import memory
 from .counting import record
-from .errors import CUBLAS_INVALID_VALUE, CUBLAS_NOT_INITIALIZED, CUBLASError, detailed
+from .errors import CUBLAS_INVALID_VALUE, CUBLAS_NOT_INITIALIZED, cublas_error
 from .hardware import machine
 from .streams import get_current_stream
 
@@ -29,8 +29,8 @@ def get_cublas_handle() -> int:
     return _FIRST_HANDLE + machine.current_device
 
 
-def invalid_value(detail: str) -> RuntimeError:
-    return detailed(CUBLASError(CUBLAS_INVALID_VALUE), detail)
+def _invalid_value(detail: str) -> RuntimeError:
+    return cublas_error(CUBLAS_INVALID_VALUE, detail)
 
 
 class _Matrices(NamedTuple):
@@ -48,16 +48,16 @@ class _Matrices(NamedTuple):
         """(batch, rows, columns), after a look at every byte's owner."""
         if self.leading < max(1, self.rows):
             detail = f"ld{self.name.lower()} = {self.leading} for {self.rows} rows"
-            raise invalid_value(detail)
+            raise _invalid_value(detail)
         if self.stride < 0:
-            raise invalid_value(f"stride{self.name} = {self.stride}")
+            raise _invalid_value(f"stride{self.name} = {self.stride}")
         shape = (self.batch, self.rows, self.columns)
         if 0 in shape:
             return np.empty(shape, dtype)
         extent = (self.batch - 1) * self.stride + (self.columns - 1) * self.leading + self.rows
         itemsize = np.dtype(dtype).itemsize
         if self.address % itemsize:
-            raise invalid_value(f"{self.name} is misaligned")
+            raise _invalid_value(f"{self.name} is misaligned")
         memory.find(self.address, extent * itemsize)
         raw = (ctypes.c_char * (extent * itemsize)).from_address(self.address)
         strides = tuple(itemsize * step for step in (self.stride, 1, self.leading))
@@ -90,12 +90,12 @@ def _gemm(
             "calling cuBLAS API during stream capture is currently unsupported"
         )
     if handle != get_cublas_handle():
-        raise detailed(CUBLASError(CUBLAS_NOT_INITIALIZED), "not the current device's handle")
+        raise cublas_error(CUBLAS_NOT_INITIALIZED, "not the current device's handle")
     m, n, k, batch = map(operator.index, (m, n, k, batchCount))
     if min(m, n, k, batch) < 0:
-        raise invalid_value(f"m, n, k, batchCount = {m}, {n}, {k}, {batch}")
+        raise _invalid_value(f"m, n, k, batchCount = {m}, {n}, {k}, {batch}")
     if {transa, transb} - {CUBLAS_OP_N, CUBLAS_OP_T}:
-        raise invalid_value(f"transa, transb = {transa!r}, {transb!r}")
+        raise _invalid_value(f"transa, transb = {transa!r}, {transb!r}")
 
     a_shape = (m, k) if transa == CUBLAS_OP_N else (k, m)
     b_shape = (k, n) if transb == CUBLAS_OP_N else (n, k)

@@ -63,7 +63,15 @@ class OutOfMemoryError(MemoryError):
         super().__init__(text + (f", limit set to: {limit:,} bytes)." if limit else ")."))
 
 
-def detailed(error: CUDARuntimeError | CUBLASError, detail: str) -> RuntimeError:
-    """The error with what the stand-in knows, and CUDA would not say, behind its text."""
+def runtime_error(status: int, detail: str) -> CUDARuntimeError:
+    """CUDA's error with what the stand-in knows, and CUDA would not say, behind its text."""
+    return _detailed(CUDARuntimeError(status), detail)
+
+
+def cublas_error(status: int, detail: str) -> CUBLASError:
+    return _detailed(CUBLASError(status), detail)
+
+
+def _detailed(error, detail: str):
     error.args = (f"{error} ({detail})",)
     return error

@@ -122,15 +122,20 @@ def copyto(dst, src, casting="same_kind", where=None):
 
 
 def broadcast_to(array, shape):
-    return array._view(np.broadcast_to(operations.host_operand(array), shape))
+    return _view(np.broadcast_to, array, shape)
 
 
 def expand_dims(a, axis):
-    return a._view(np.expand_dims(operations.host_operand(a), axis))
+    return _view(np.expand_dims, a, axis)
 
 
 def moveaxis(a, source, destination):
-    return a._view(np.moveaxis(operations.host_operand(a), source, destination))
+    return _view(np.moveaxis, a, source, destination)
+
+
+def _view(function, a, *args):
+    host = function(operations.host_operand(a), *args)
+    return a._view(host)
 
 
 # ---------------------------------------------------------------------- the rest

@@ -83,9 +83,9 @@ def find(address: int, size: int) -> Memory:
             if memory.device == machine.current_device:
                 return memory
             detail = f"{address:#x} is on device {memory.device}, not on the current one"
-            raise errors.detailed(errors.CUDARuntimeError(errors.ILLEGAL_ADDRESS), detail)
+            raise errors.runtime_error(errors.ILLEGAL_ADDRESS, detail)
     detail = f"{size} bytes at {address:#x} are not inside one live allocation"
-    raise errors.detailed(errors.CUDARuntimeError(errors.ILLEGAL_ADDRESS), detail)
+    raise errors.runtime_error(errors.ILLEGAL_ADDRESS, detail)
 
 
 def is_device_address(address: int) -> bool:

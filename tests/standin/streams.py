@@ -47,13 +47,11 @@ class Graph:
         stream = stream or get_current_stream()
         check_current(self._device)
         if stream.is_capturing():
-            raise errors.detailed(
-                errors.CUDARuntimeError(errors.CAPTURE_UNSUPPORTED), "launch of a graph"
-            )
+            raise errors.runtime_error(errors.CAPTURE_UNSUPPORTED, "launch of a graph")
         for node in self._nodes:
             if any(reference() is None for reference in node.memory):
                 detail = "the graph uses an array that has been freed: keep a reference"
-                raise errors.detailed(errors.CUDARuntimeError(errors.ILLEGAL_ADDRESS), detail)
+                raise errors.runtime_error(errors.ILLEGAL_ADDRESS, detail)
         record(graphs=1)
         for node in self._nodes:
             node.run()
@@ -116,16 +114,12 @@ class Stream:
         if self.ptr == 0:
             raise RuntimeError("cannot capture on the default (legacy) stream")
         if self.is_capturing():
-            raise errors.detailed(
-                errors.CUDARuntimeError(errors.ILLEGAL_STATE), "capturing already"
-            )
+            raise errors.runtime_error(errors.ILLEGAL_STATE, "capturing already")
         self._recorded, self._invalidated = [], False
 
     def end_capture(self) -> Graph:
         if self._recorded is None:
-            raise errors.detailed(
-                errors.CUDARuntimeError(errors.ILLEGAL_STATE), "the stream is not capturing"
-            )
+            raise errors.runtime_error(errors.ILLEGAL_STATE, "the stream is not capturing")
         nodes, self._recorded = self._recorded, None
         if self._invalidated:
             raise errors.CUDARuntimeError(errors.CAPTURE_INVALIDATED)
@@ -176,9 +170,7 @@ def get_elapsed_time(start_event: Event, end_event: Event) -> float:
     """Milliseconds between two recorded events."""
     for event in (start_event, end_event):
         if event._time is None or not event._timed:
-            raise errors.detailed(
-                errors.CUDARuntimeError(errors.INVALID_HANDLE), "the event was not recorded"
-            )
+            raise errors.runtime_error(errors.INVALID_HANDLE, "the event was not recorded")
     return 1000 * (end_event._time - start_event._time)
 
 
