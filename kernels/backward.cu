@@ -61,16 +61,16 @@ __device__ __forceinline__ void backprop_tile(const Real* z, const Real* n, Real
             Pack<V> d = load<V>(delta + base + element);
             if (!IDENTITY || noise.dropout) {
                 Pack<V> kept_z = {}, value = {};
+                const NoiseBits<V> bits = noise_bits<V>(noise, seed, step, element);
                 if (KEEPS_Z) kept_z = load<V>(z + base + element);
                 else value = load<V>(n + base + element);
                 #pragma unroll
                 for (int v = 0; v < V; ++v) {
                     Parameters own = layer;
                     if (RANDOM && noise.seeds)
-                        own = drawn(layer, random_bits(seed, element + v, noise.layer, step, SLOPE));
+                        own = drawn(layer, bits.slope.v[v]);
                     if (noise.dropout) {
-                        const bool keep = random_bits(seed, element + v, noise.layer, step, DROPOUT) >= threshold;
-                        d.v[v] = keep ? d.v[v] * scale : Real(0);
+                        d.v[v] = bits.dropout.v[v] >= threshold ? d.v[v] * scale : Real(0);
                         value.v[v] /= scale;                    // n before dropout, where it was kept
                     }
                     slope += d.v[v] * d_slope<Activation>(kept_z.v[v]);
@@ -102,10 +102,9 @@ __device__ __forceinline__ void backprop_tile(const Real* z, const Real* n, Real
         const int blocks = chunks * tiles;
         Real* parts = partial.slope + at.network * blocks;
         if (thread_in_block() == 0) parts[at.chunk * tiles + at.tile] = slope;
-        if (last_block(partial.blocks + at.network, blocks) && thread_in_block() == 0) {
-            Real total = Real(0);
-            for (int i = 0; i < blocks; ++i) total += parts[i];
-            dp[at.network * dp_stride] = total;
+        if (last_block(partial.blocks + at.network, blocks)) {
+            const Real total = ordered_sum(parts, blocks);
+            if (thread_in_block() == 0) dp[at.network * dp_stride] = total;
         }
     }
 }

@@ -66,6 +66,14 @@ __device__ __forceinline__ Real block_sum(Real value)
     return sums[0];
 }
 
+// The sum of parts[0 .. count - 1] by one block, in a fixed order; valid in every thread.
+__device__ __forceinline__ Real ordered_sum(const Real* parts, long long count)
+{
+    Real sum = Real(0);
+    for (long long i = thread_in_block(); i < count; i += THREADS) sum += parts[i];
+    return block_sum(sum);
+}
+
 // True in every thread of the last of `count` blocks to get here; what the others had written before
 // is then visible.  The counter is left at 0, ready for the next launch.
 __device__ __forceinline__ bool last_block(unsigned* arrived, unsigned count)

@@ -32,6 +32,19 @@ __device__ __forceinline__ Real keep_scale(unsigned threshold)
     return Real(1) / (Real(1) - Real(threshold) * Real(2.3283064365386963e-10));    // 2^-32
 }
 
+// The same bits forward and backward.
+template<int V> struct NoiseBits { Bits<V> slope, dropout; };
+
+template<int V>
+__device__ __forceinline__ NoiseBits<V> noise_bits(const Noise& noise, unsigned long long seed,
+                                                   unsigned step, long long element)
+{
+    NoiseBits<V> bits = {};
+    if (RANDOM && noise.seeds) bits.slope = random_bits<V>(seed, element, noise.layer, step, SLOPE);
+    if (noise.dropout) bits.dropout = random_bits<V>(seed, element, noise.layer, step, DROPOUT);
+    return bits;
+}
+
 template<int V>
 __device__ __forceinline__ void activate_tile(Real* z, const Real* b, long long b_stride, Real* n,
     const Real* p, long long p_stride, Noise noise, long long rows, int columns, int tiles, int chunks)
@@ -49,17 +62,16 @@ __device__ __forceinline__ void activate_tile(Real* z, const Real* b, long long 
     for (long long row = at.first + threadIdx.y; row < at.last; row += blockDim.y) {
         const long long element = row * columns + at.column;
         Pack<V> value = load<V>(z + base + element), result;
+        const NoiseBits<V> bits = noise_bits<V>(noise, seed, step, element);
         #pragma unroll
         for (int v = 0; v < V; ++v) {
             Parameters own = layer;
             if (RANDOM && noise.seeds)
-                own = drawn(layer, random_bits(seed, element + v, noise.layer, step, SLOPE));
+                own = drawn(layer, bits.slope.v[v]);
             value.v[v] += bias.v[v];
             result.v[v] = Activation::f(value.v[v], own.p);                     // (2)(4)(6)(9)
-            if (noise.dropout) {
-                const bool keep = random_bits(seed, element + v, noise.layer, step, DROPOUT) >= threshold;
-                result.v[v] = keep ? result.v[v] * scale : Real(0);
-            }
+            if (noise.dropout)
+                result.v[v] = bits.dropout.v[v] >= threshold ? result.v[v] * scale : Real(0);
         }
         if (KEEPS_Z && z != n) store<V>(z + base + element, value);
         store<V>(n + base + element, result);

@@ -28,11 +28,9 @@ __device__ __forceinline__ void finish_loss(Real sum, Real factor, const Place& 
     sum = block_sum(sum);
     Real* parts = partial + at.network * chunks;
     if (thread_in_block() == 0) parts[at.chunk] = sum;
-    if (last_block(arrived + at.network, chunks) && thread_in_block() == 0) {
-        Real total = Real(0);
-        for (int c = 0; c < chunks; ++c) total += parts[c];
-        value[at.network] = total * factor;
-    }
+    if (!last_block(arrived + at.network, chunks)) return;
+    const Real total = ordered_sum(parts, chunks);
+    if (thread_in_block() == 0) value[at.network] = total * factor;
 }
 
 // 1 / sum of weights for the mean, 1 for the sum; 0 for a batch without weight.

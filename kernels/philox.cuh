@@ -23,13 +23,24 @@ __device__ __forceinline__ Philox philox(unsigned c0, unsigned c1, unsigned c2, 
     return Philox{{c0, c1, c2, c3}};
 }
 
-// The 32 bits of one element of one network's layer: counter (element / 4, layer, step, purpose).
-__device__ __forceinline__ unsigned random_bits(unsigned long long seed, long long element,
-                                                unsigned layer, unsigned step, unsigned purpose)
+// The 32 bits of each of V neighbouring elements of one network's layer, the first a multiple of V:
+// counter (element / 4, layer, step, purpose).
+template<int V> struct Bits { unsigned v[V]; };
+
+template<int V>
+__device__ __forceinline__ Bits<V> random_bits(unsigned long long seed, long long element,
+                                               unsigned layer, unsigned step, unsigned purpose)
 {
     const Philox four = philox(unsigned(element >> 2), layer, step, purpose, seed);
-    const unsigned lane = unsigned(element) & 3u;          // a register array has no run-time index
-    return lane == 0 ? four.v[0] : lane == 1 ? four.v[1] : lane == 2 ? four.v[2] : four.v[3];
+    const unsigned lane = unsigned(element) & 3u;
+    Bits<V> bits;
+    if constexpr (V == 4)                                  // a register array has no run-time index
+        for (int v = 0; v < 4; ++v) bits.v[v] = four.v[v];
+    else if constexpr (V == 2)
+        for (int v = 0; v < 2; ++v) bits.v[v] = lane ? four.v[v + 2] : four.v[v];
+    else
+        bits.v[0] = lane == 0 ? four.v[0] : lane == 1 ? four.v[1] : lane == 2 ? four.v[2] : four.v[3];
+    return bits;
 }
 
 // uint32 -> [0, 1), exactly representable: the upper 24 bits.

@@ -26,7 +26,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) advance(
     const Real* rates, const long long* first_rate,
     long long* cursor, long long* t, long long* halted, Real* losses, Real* weights, Real* norm,
     Real* scalars, Real* partial, unsigned* arrived,
-    long long networks, long long size, int chunks)
+    long long networks, long long steps, long long size, int chunks)
 {
     const Place at = place<1>(size / VEC, 1, chunks);
     const long long m = at.network;
@@ -37,15 +37,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) advance(
     }
     sum = block_sum(sum);
     if (thread_in_block() == 0) partial[m * chunks + at.chunk] = sum;
-    if (!last_block(arrived + m, chunks) || thread_in_block() != 0) return;
+    if (!last_block(arrived + m, chunks)) return;
+    const Real length = sqrt(ordered_sum(partial + m * chunks, chunks));
+    if (thread_in_block() != 0) return;
 
-    Real total = Real(0);
-    for (int c = 0; c < chunks; ++c) total += partial[m * chunks + c];
-    const Real length = sqrt(total);
     const bool counts = halted[m] == 0 && w_sum[m] > Real(0);
     const bool finite = isfinite(loss[m]) && isfinite(length);
-    losses[cursor[m] * networks + m] = loss[m];
-    weights[cursor[m] * networks + m] = counts ? w_sum[m] : Real(0);
+    const long long noted = cursor[m] % steps * networks + m;
+    losses[noted] = loss[m];
+    weights[noted] = counts ? w_sum[m] : Real(0);
     norm[m] = length;
     cursor[m] += 1;
 

@@ -1,0 +1,104 @@
+"""The backend contract: the operations that a network is made of, on NumPy or on CuPy.
+
+`get(device)` gives an object with these operations; NumpyOps is the readable reference, CupyOps
+launches the kernels of kernels/ and cuBLAS.  Each works in place on buffers that the caller owns.
+Arrays are (M, B, N): M networks, B samples, N units; where (1 or M, ...) is written, a leading axis
+of 1 is shared by all networks.  Arrays are contiguous, but for their leading axis.
+
+gemm(a, b, out, *, ta, tb, alpha, beta)
+    out <- alpha op(a) op(b) + beta out, batched.  a (1 or M, I, J), b (1 or M, J, L), out (M, I, L);
+    op transposes where ta, tb say so.
+activate(f, z, b, n, p, noise=None)
+    n <- f(z + b), (2)(4)(6)(9).  z (M, B, N) is left as z + b where f.df_from is "z" and n is
+    another array; n may be z.  b (M, N); p (1 or M, >= 2): the parameters of f.  With noise, dropout
+    n <- n * keep / (1 - probability), and the drawn slopes of RReLU.
+backprop(f, z, n, delta, db, p, dp=None, noise=None)
+    delta <- f'(z) * delta, (11), through the same dropout; db (M, N) <- sum of delta over the batch,
+    (13); dp (M,) <- the gradient of a learned slope.  n is not kept.
+loss(pair, u, b, targets, w, w_sum, mean, p, delta, value)
+    value (M,) <- sum_i w_i L_i / w_sum (or the sum); delta (M, B, N) <- its derivative, or None.
+    u is z without its bias b (M, N) if pair.fused, else ŷ, and b is None.  w (1 or M, B);
+    w_sum (M,).  A network whose w_sum is 0 gets 0.
+advance(g, loss, w_sum, hyper, rates, first_rate, state)
+    For each network: the norm of its gradient g (M, P); whether it moves in this step (finite, some
+    weight, not halted); the step's scalars; state is a `State`.
+update(family, theta, g, slots, scalars, hyper, t, decayed)
+    The law of gpumlp.optimizer moves theta (M, P) and its slots, for the networks that move.
+gather(data, order, cursor, batch, out)
+    A minibatch into the buffers `out` (a `Batch`): the rows order[m, cursor[m] * batch + i] of data
+    (a `Data`); -1 is a row of zeros with weight 0.
+shuffle_keys(seeds, epoch, rows)
+    uint64 (M, rows): 32 random bits above the row's number; sorted, they are the epoch's order.
+
+Also: xp (numpy or cupy), device ("cpu", "cuda:0"), on_device() (a context), to_device, to_host,
+free_memory() (bytes, or None).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+Array = Any  # a NumPy or CuPy array
+
+
+def get(device: str):
+    """The operations on "cpu" or "cuda:i"; an object of its own for each network."""
+    if device == "cpu":
+        from gpumlp.backend.numpy_ops import NumpyOps
+
+        return NumpyOps()
+    from gpumlp.backend.cupy_ops import CupyOps
+
+    return CupyOps(int(device.removeprefix("cuda:")))
+
+
+class Noise(NamedTuple):
+    """The randomness of one layer in training: Philox with key seeds[m], counter (element, layer,
+    step, purpose)."""
+
+    seeds: Array  # (M,) uint64
+    step: Array  # (M,) int64: updates made so far
+    layer: int
+    dropout: Array | None  # (M,) uint32: an element is dropped if its bits are below
+
+
+class Targets(NamedTuple):
+    """y, as labels (1 or M, B) int32 or dense (1 or M, B, N); it enters as scale y + shift."""
+
+    labels: Array | None
+    dense: Array | None
+    scale: float
+    shift: float
+
+
+class Data(NamedTuple):
+    """What minibatches are gathered from; a leading axis of 1 is shared by all networks."""
+
+    x: Array  # (1 or M, R, N_0), any real dtype
+    labels: Array | None  # (1 or M, R) int32
+    dense: Array | None  # (1 or M, R, N_K)
+    weight: Array | None  # (1 or M, R)
+
+
+class Batch(NamedTuple):
+    """A minibatch."""
+
+    x: Array  # (1 or M, B, N_0)
+    labels: Array | None
+    dense: Array | None
+    w: Array  # (1 or M, B)
+    w_sum: Array  # (M,)
+
+
+@dataclass
+class State:
+    """What changes in training, for each of M networks, on the device."""
+
+    t: Array  # (M,) int64: updates made
+    halted: Array  # (M,) int64: 0, or the step whose loss or gradient was not finite; -1: stopped
+    cursor: Array  # (M,) int64: batches done in this epoch
+    losses: Array  # (steps, M): the loss of each batch
+    weights: Array  # (steps, M): and its weight, 0 where it did not count
+    norm: Array  # (M,): the norm of the last gradient
+    scalars: Array  # (M, 4): moves or not, clipping factor, learning rate, scale of the penalties

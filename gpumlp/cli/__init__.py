@@ -79,14 +79,23 @@ def _add_train(commands) -> None:
     train.add_argument("--activation", default="relu", help="of the hidden layers")
     train.add_argument("--epochs", type=_count, default=200, help="at most so many")
     train.add_argument(
-        "--patience", type=_count, default=30, help="stop after so many epochs without progress"
+        "--patience", type=_count, default=20, help="stop after so many epochs without progress"
     )
     train.add_argument("--batch-size", type=_count, default=64)
     train.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
     train.add_argument(
-        "--lr", type=_positive, default=argparse.SUPPRESS, help="learning rate (default: by optimizer)"
+        "--lr",
+        type=_positive,
+        default=argparse.SUPPRESS,
+        help="learning rate (default: by optimizer)",
     )
     train.add_argument("--dropout", type=_fraction, default=0.2, help="share of units left out")
+    train.add_argument(
+        "--label-smoothing",
+        type=_fraction,
+        default=0.1,
+        help="share of a class given to the others",
+    )
     train.add_argument("--l2", type=_not_negative, default=0.0, help="weight of the L2 penalty")
     train.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
     train.add_argument("--dtype", choices=("float32", "float64"), default="float32")

@@ -19,13 +19,15 @@ class Data:
     """Samples with their classes or values.
 
     x (samples, features) float64; y (samples,) class numbers with `classes` their labels, or
-    y (samples, targets) float64 with `classes` None.
+    y (samples, targets) float64 with `classes` None. one_scale: the features are of one kind and
+    unit, as the pixels of an image are.
     """
 
     name: str
     x: np.ndarray
     y: np.ndarray
     classes: np.ndarray | None
+    one_scale: bool = False
 
     def __str__(self) -> str:
         samples, features = self.x.shape
@@ -92,10 +94,10 @@ def _from_file(path: str) -> Data:
         raise InputError(f"{path}: {shapes}; y must have one row for each row of X")
     if len(x) < FEWEST_SAMPLES:
         raise InputError(f"{path} has {len(x)} samples; at least {FEWEST_SAMPLES} are needed")
-    name = Path(path).stem
-    if y.dtype.kind == "f":
-        return Data(name, x, _values(y, path), None)
-    return Data(name, x, *_numbered(y, path))
+    numbers, classes = (_values(y, path), None) if y.dtype.kind == "f" else _numbered(y, path)
+    # Bytes are how images are stored.
+    one_scale = arrays["X"].dtype == np.uint8
+    return Data(Path(path).stem, x, numbers, classes, one_scale)
 
 
 def _values(y: np.ndarray, path: str) -> np.ndarray:
@@ -145,7 +147,8 @@ def _bundled(name: str) -> Data:
     bunch = getattr(datasets, f"load_{name}")()
     if name == "diabetes":
         return Data(name, bunch.data, bunch.target[:, np.newaxis].astype(np.float64), None)
-    return Data(name, bunch.data, bunch.target, np.asarray(bunch.target_names))
+    classes = np.asarray(bunch.target_names)
+    return Data(name, bunch.data, bunch.target, classes, one_scale=name == "digits")
 
 
 def split(data: Data, share: float, rng: np.random.Generator) -> tuple[Data, Data]:

@@ -28,7 +28,7 @@ class Preparation:
 
     @classmethod
     def fit(cls, data: Data) -> "Preparation":
-        mean, deviation = _moments(data.x, f"X of {data.name}")
+        mean, deviation = _moments(data.x, f"X of {data.name}", data.one_scale)
         if data.classes is not None:
             return cls(mean, deviation, classes=data.classes)
         y_mean, y_deviation = _moments(data.y, f"y of {data.name}")
@@ -84,10 +84,16 @@ class Preparation:
         return cls(classes=classes, **moments)
 
 
-def _moments(values: np.ndarray, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of each column; a constant column has deviation 1."""
+def _moments(values: np.ndarray, what: str, one_scale: bool = False):
+    """Mean and deviation of each column; a constant column has deviation 1.
+
+    one_scale: every column gets the same deviation, the root of the mean variance, so that a pixel
+    that is hardly ever inked is not blown up by a deviation of its own.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         mean, deviation = values.mean(axis=0), values.std(axis=0)
+        if one_scale:
+            deviation = np.full_like(deviation, np.sqrt((deviation**2).mean()))
     if not (np.isfinite(mean).all() and np.isfinite(deviation).all()):
         raise InputError(f"the numbers in {what} are too large for their mean and deviation")
     # Rounding can leave a constant column a deviation that is tiny instead of 0.

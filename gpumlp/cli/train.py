@@ -30,11 +30,11 @@ def run(arguments) -> int:
     rest, held_out = data.split(samples, HELD_OUT, rng)
     training, validation = data.split(rest, VALIDATION, rng)
     preparation = Preparation.fit(training)
-    net = _network(arguments, device, samples, preparation)
+    net = _network(arguments, device, preparation)
 
-    sizes = [len(part.x) for part in (training, validation, held_out)]
-    print("data      {}".format(samples))
-    print("          {} to train, {} to validate, {} held out".format(*sizes))
+    train, validate, hold = (len(part.x) for part in (training, validation, held_out))
+    print(f"data      {samples}")
+    print(f"          {train} to train, {validate} to validate, {hold} held out")
     print(f"device    {presented}")
     print(net.summary(), flush=True)
 
@@ -46,11 +46,106 @@ def run(arguments) -> int:
         print(f"interrupted after {epochs} epochs; the network trained so far is saved")
     print(f"trained   {epochs} epochs in {seconds:.2f} s")
 
-    name, score = _score(net, preparation, held_out)
-    print(f"{name:10}{score} on the held-out fifth ({len(held_out.x)} samples)")
-    metadata = {"preparation": preparation.metadata(), "data": samples.name, name: score}
+    scores = _scores(net, preparation, held_out)
+    for name, score in scores.items():
+        print(f"{name:10}{score:.4f} on the held-out fifth")
+    metadata = {"data": samples.name, "preparation": preparation.metadata(), "held_out": scores}
     model = out / "model.safetensors"
     gpumlp.save(net, model, metadata=metadata)
     print(f"model     {model}")
     _draw(history, out / "curves.png", samples.name)
     return 0
+
+
+def _folder(path: str) -> Path:
+    """Makes the folder for the results, before the work."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the folder {path} cannot be made ({error.strerror})") from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"the folder {path} cannot be written to")
+    return folder
+
+
+def _network(arguments, device: str, preparation: Preparation):
+    """The network for these features and classes or values."""
+    hidden = sorted(name for name, known in gpumlp.activations.items() if not known.rows)
+    if arguments.activation not in hidden:
+        raise InputError(
+            f"unknown activation {arguments.activation!r}; there are {', '.join(hidden)}"
+        )
+    return gpumlp.MLP(
+        (len(preparation.mean), *arguments.hidden, preparation.outputs),
+        hidden=arguments.activation,
+        output="identity" if preparation.classes is None else "softmax",
+        dtype=arguments.dtype,
+        device=device,
+        seed=arguments.seed,
+        dropout=arguments.dropout,
+    )
+
+
+def _optimizer(arguments):
+    lr = arguments.lr or LEARNING_RATE[arguments.optimizer]
+    l2 = arguments.l2
+    if arguments.optimizer == "adamw":
+        return gpumlp.AdamW(lr, weight_decay=l2)
+    if arguments.optimizer == "momentum":
+        return gpumlp.SGD(lr, momentum=0.9, nesterov=True, l2=l2)
+    kinds = {"sgd": gpumlp.SGD, "rmsprop": gpumlp.RMSprop, "adam": gpumlp.Adam}
+    return kinds[arguments.optimizer](lr, l2=l2)
+
+
+def _fit(arguments, net, preparation: Preparation, training, validation):
+    """Trains the network in place until it stops getting better; returns the history."""
+    x, y = _prepared(preparation, training, arguments.dtype)
+    loss = "squared_error"
+    if preparation.classes is not None:
+        loss = gpumlp.losses["cross_entropy"](label_smoothing=arguments.label_smoothing)
+    trainer = gpumlp.Trainer(
+        net,
+        loss=loss,
+        optimizer=_optimizer(arguments),
+        batch_size=min(arguments.batch_size, len(x)),
+        seed=arguments.seed,
+    )
+    try:
+        return trainer.fit(
+            x,
+            y,
+            epochs=arguments.epochs,
+            validation=_prepared(preparation, validation, arguments.dtype),
+            callbacks=[gpumlp.EarlyStopping(patience=arguments.patience, restore_best=True)],
+            progress=True,
+        )
+    except gpumlp.DivergenceError as error:
+        raise InputError(f"training failed: {error}") from error
+
+
+def _prepared(preparation: Preparation, part: data.Data, dtype: str):
+    return preparation.inputs(part.x, dtype), preparation.targets(part.y, dtype)
+
+
+def _scores(net, preparation: Preparation, part: data.Data) -> dict[str, float]:
+    """Accuracy, or R² and the root of the mean squared error, on samples not trained on."""
+    output = forward(net, preparation.inputs(part.x, net.dtype))
+    if preparation.classes is not None:
+        return {"accuracy": float((output.argmax(axis=1) == part.y).mean())}
+    squares = (preparation.values(output) - part.y) ** 2
+    spread = ((part.y - part.y.mean(axis=0)) ** 2).sum(axis=0)
+    # R² is the mean over the targets; a target that is constant here has none.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        r2 = 1 - squares.sum(axis=0) / spread
+    return {"R²": float(r2.mean()), "RMSE": float(np.sqrt(squares.mean()))}
+
+
+def _draw(history, path: Path, title: str) -> None:
+    """Draws the curves; without matplotlib the training was still worth it, so only says so."""
+    from gpumlp import plot
+
+    try:
+        print(f"curves    {plot.curves(history, path, title)}")
+    except ImportError as error:
+        print(f"gpumlp: no curves: {error}", file=sys.stderr)

@@ -1,0 +1,298 @@
+"""The operations on CuPy arrays: the kernels of kernels/ and cuBLAS.
+
+The contract, with every argument's meaning, is in gpumlp/backend/__init__.py.  Each operation is one
+launch, but for `gemm`, which is one call of cuBLAS.  Programs are compiled by NVRTC when first used
+and kept on disk by CuPy.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import cupy as cp
+import numpy as np
+from cupy_backends.cuda.libs import cublas
+
+from gpumlp.backend import sources
+
+THREADS = 256  # of every block of every kernel; THREADS in kernels/common.cuh
+NULL = np.uintp(0)  # an absent array
+
+# Rows that one thread takes: few where blocks are independent, more where a later block has to add
+# their partial sums, of which there are at most so many.
+ROWS_PER_THREAD = 4
+SUMMED_ROWS_PER_THREAD = 8
+MOST_PARTIAL_SUMS = 64
+
+
+@functools.cache
+def _kernel(device: int, text: str, name: str):
+    """One kernel of one program on one device."""
+    with cp.cuda.Device(device):
+        return cp.RawModule(code=text, options=("-std=c++17",)).get_function(name)
+
+
+def _power_of_two(size: int) -> int:
+    return 1 << (size - 1).bit_length()
+
+
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _or_null(array):
+    return NULL if array is None else array
+
+
+def _stride(array) -> np.int64:
+    """Elements from network to network; 0 if the array is shared."""
+    if array is None or len(array) == 1:
+        return np.int64(0)
+    return np.int64(array.strides[0] // array.itemsize)
+
+
+class CupyOps:
+    """The contract of gpumlp.backend on CuPy arrays of one device."""
+
+    xp = cp
+
+    def __init__(self, index: int):
+        self.device = f"cuda:{index}"
+        self._index = index
+        self._kernels: dict = {}
+        self._partial: dict = {}
+        self._arrived = None
+        self._scalars: dict = {}
+
+    def on_device(self):
+        return cp.cuda.Device(self._index)
+
+    def to_device(self, array):
+        return cp.asarray(array)
+
+    def to_host(self, array):
+        return cp.asnumpy(array)
+
+    def free_memory(self):
+        with self.on_device():
+            free, _ = cp.cuda.runtime.memGetInfo()
+            return free + cp.get_default_memory_pool().free_bytes()
+
+    # ------------------------------------------------------------ launching
+    def _get(self, key, name, text):
+        """The kernel `name`, compiled when first used; `text` makes its program."""
+        if key not in self._kernels:
+            self._kernels[key] = _kernel(self._index, text(), name)
+        return self._kernels[key]
+
+    def _scratch(self, dtype, partial: int, counters: int):
+        """Room for partial sums, and counters that are 0 before and after every launch."""
+        held = self._partial.get(dtype.char)
+        if held is None or held.size < partial:
+            held = self._partial[dtype.char] = cp.empty(partial, dtype)
+        if self._arrived is None or self._arrived.size < counters:
+            self._arrived = cp.zeros(counters, np.uint32)
+        return held, self._arrived
+
+    def _number(self, value: float, dtype) -> int:
+        """The host address of a number that cuBLAS reads."""
+        key = value, dtype.char
+        if key not in self._scalars:
+            self._scalars[key] = np.array(value, dtype)
+        return self._scalars[key].ctypes.data
+
+    # ------------------------------------------------------------ one layer
+    def gemm(self, a, b, out, *, ta=False, tb=False, alpha=1.0, beta=0.0):
+        # Read by columns, as cuBLAS does, row-major out is out^T = op(b)^T op(a)^T.
+        function = cublas.sgemmStridedBatched if out.itemsize == 4 else cublas.dgemmStridedBatched
+        inner = a.shape[1] if ta else a.shape[2]
+        function(
+            cp.cuda.device.get_cublas_handle(),
+            cublas.CUBLAS_OP_T if tb else cublas.CUBLAS_OP_N,
+            cublas.CUBLAS_OP_T if ta else cublas.CUBLAS_OP_N,
+            out.shape[2],
+            out.shape[1],
+            inner,
+            self._number(alpha, out.dtype),
+            b.data.ptr,
+            b.shape[2],
+            int(_stride(b)),
+            a.data.ptr,
+            a.shape[2],
+            int(_stride(a)),
+            self._number(beta, out.dtype),
+            out.data.ptr,
+            out.shape[2],
+            out.strides[0] // out.itemsize,
+            out.shape[0],
+        )
+
+    def activate(self, f, z, b, n, p, noise=None):
+        models, rows, columns = z.shape
+        if f.rows:
+            return self._activate_rows(f, z, b, n)
+        kernel = self._get(("activate", f), "activate", lambda: sources.layer(str(z.dtype), f))
+        (lanes, height), tiles = _tile(columns, z.itemsize)
+        chunks = _ceil_div(rows, height * ROWS_PER_THREAD)
+        kernel(
+            (models * chunks * tiles,),
+            (lanes, height),
+            (
+                *(z, b, np.int64(b.strides[0] // b.itemsize), n, p, _stride(p)),
+                *_noise(noise),
+                *(np.int64(rows), np.int32(columns), np.int32(tiles), np.int32(chunks)),
+            ),
+        )
+
+    def _activate_rows(self, f, z, b, n):
+        models, rows, columns = z.shape
+        kernel = self._get("activate_rows", "activate_rows", lambda: sources.rows(str(z.dtype)))
+        lanes, height = _lanes(columns)
+        chunks = _ceil_div(rows, height * ROWS_PER_THREAD)
+        kernel(
+            (models * chunks,),
+            (lanes, height),
+            (
+                *(z, b, np.int64(b.strides[0] // b.itemsize), n),
+                np.int32(f.name == "log_softmax"),
+                *(np.int64(rows), np.int32(columns), np.int32(chunks)),
+            ),
+        )
+
+    def backprop(self, f, z, n, delta, db, p, dp=None, noise=None):
+        models, rows, columns = delta.shape
+        kernel = self._get(("backprop", f), "backprop", lambda: sources.layer(str(delta.dtype), f))
+        (lanes, height), tiles = _tile(columns, delta.itemsize)
+        chunks = min(_ceil_div(rows, height * SUMMED_ROWS_PER_THREAD), MOST_PARTIAL_SUMS)
+        sums, slopes = models * chunks * columns, models * chunks * tiles
+        partial, arrived = self._scratch(delta.dtype, sums + slopes, models * (tiles + 1))
+        kernel(
+            (models * chunks * tiles,),
+            (lanes, height),
+            (
+                *(z, n, delta, db, np.int64(db.strides[0] // db.itemsize), p, _stride(p)),
+                *(_or_null(dp), np.int64(0 if dp is None else dp.strides[0] // dp.itemsize)),
+                *_noise(noise),
+                *(partial, partial[sums:], arrived, arrived[models * tiles :]),
+                *(np.int64(rows), np.int32(columns), np.int32(tiles), np.int32(chunks)),
+            ),
+        )
+
+    # ------------------------------------------------------------ the loss
+    def loss(self, pair, u, b, targets, w, w_sum, mean, p, delta, value):
+        models, rows, columns = u.shape
+        real = u.dtype.type
+        kernel = self._get(
+            ("loss", pair),
+            "loss",
+            lambda: sources.loss(str(u.dtype), pair.form, pair.rows, pair.log_u),
+        )
+        lanes, height = _lanes(columns)
+        chunks = min(_ceil_div(rows, height * ROWS_PER_THREAD), 2 * THREADS)
+        partial, arrived = self._scratch(u.dtype, models * chunks, models)
+        y = targets.dense if targets.labels is None else targets.labels
+        kernel(
+            (models * chunks,),
+            (lanes, height),
+            (
+                *(u, _or_null(b), np.int64(0 if b is None else b.strides[0] // b.itemsize)),
+                *(_or_null(targets.labels), _or_null(targets.dense), _stride(y)),
+                *(real(targets.scale), real(targets.shift)),
+                *(w, _stride(w), w_sum, np.int32(mean), p, _or_null(delta), value),
+                *(partial, arrived, np.int64(rows), np.int32(columns), np.int32(chunks)),
+            ),
+        )
+
+    # ------------------------------------------------------------ the update
+    def advance(self, g, loss, w_sum, hyper, rates, first_rate, state):
+        models, size = g.shape
+        chunks = _update_chunks(g)
+        partial, arrived = self._scratch(g.dtype, models * chunks, models)
+        kernel = self._get("advance", "advance", lambda: sources.update(str(g.dtype)))
+        kernel(
+            (models * chunks,),
+            (THREADS,),
+            (
+                *(g, loss, w_sum, hyper, _or_null(rates), first_rate),
+                *(state.cursor, state.t, state.halted, state.losses, state.weights, state.norm),
+                *(state.scalars, partial, arrived),
+                *(np.int64(models), np.int64(len(state.losses)), np.int64(size), np.int32(chunks)),
+            ),
+        )
+
+    def update(self, family, theta, g, slots, scalars, hyper, t, decayed):
+        models, size = theta.shape
+        chunks = _update_chunks(theta)
+        name = f"update_{family}"
+        kernel = self._get(name, name, lambda: sources.update(str(theta.dtype)))
+        kernel(
+            (models * chunks,),
+            (THREADS,),
+            (
+                *(theta, g, *map(_or_null, slots), scalars, hyper, t),
+                *(np.int64(size), np.int64(decayed), np.int32(chunks)),
+            ),
+        )
+
+    # ------------------------------------------------------------ minibatches
+    def gather(self, data, order, cursor, batch, out):
+        models, rows, columns = out.x.shape
+        source, outputs = str(data.x.dtype), 0 if data.dense is None else data.dense.shape[2]
+        kernel = self._get(
+            ("gather", source), "gather", lambda: sources.gather(str(out.x.dtype), source)
+        )
+        (lanes, height), _ = _tile(columns, out.x.itemsize)
+        chunks = _ceil_div(rows, height * ROWS_PER_THREAD)
+        y = data.dense if data.labels is None else data.labels
+        kernel(
+            (models * chunks,),
+            (lanes, height),
+            (
+                *(order, _stride(order), cursor, np.int64(batch), data.x, _stride(data.x)),
+                *(_or_null(data.labels), _or_null(data.dense), _stride(y)),
+                *(_or_null(data.weight), _stride(data.weight)),
+                *(out.x, _or_null(out.labels), _or_null(out.dense), out.w, out.w_sum),
+                *(np.int64(rows), np.int32(columns), np.int32(outputs), np.int32(chunks)),
+            ),
+        )
+
+    def shuffle_keys(self, seeds, epoch, rows):
+        models = len(seeds)
+        keys = cp.empty((models, rows), np.uint64)
+        chunks = _ceil_div(rows, THREADS * ROWS_PER_THREAD)
+        kernel = self._get("shuffle_keys", "shuffle_keys", lambda: sources.shuffle("float32"))
+        kernel(
+            (models * chunks,),
+            (THREADS,),
+            (seeds, np.uint32(epoch), keys, np.int64(rows), np.int32(chunks)),
+        )
+        return keys
+
+
+def _tile(columns: int, itemsize: int):
+    """The block (lanes, rows) over a tile of columns, and the number of tiles.
+
+    A lane takes 128 bits where the row divides into such packs, else one element.
+    """
+    pack = 16 // itemsize
+    packs = columns // pack if columns % pack == 0 else columns
+    lanes, height = _lanes(packs)
+    return (lanes, height), _ceil_div(packs, lanes)
+
+
+def _lanes(columns: int):
+    """The block (lanes, rows) whose lanes, within one warp, share a row."""
+    lanes = min(32, _power_of_two(columns))
+    return lanes, THREADS // lanes
+
+
+def _update_chunks(theta) -> int:
+    packs = theta.shape[1] * theta.itemsize // 16
+    return min(_ceil_div(packs, THREADS * ROWS_PER_THREAD), 8 * THREADS)
+
+
+def _noise(noise):
+    """The arguments seeds, step, dropout, layer."""
+    if noise is None:
+        return NULL, NULL, NULL, np.uint32(0)
+    return noise.seeds, noise.step, _or_null(noise.dropout), np.uint32(noise.layer)

@@ -1,0 +1,336 @@
+"""The network: sizes, activations, parameters, and what can be asked of it without training."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from gpumlp import activation, arrays, backend, device, initializer, memory, propagate
+from gpumlp.backend import Batch, Noise
+from gpumlp.objective import Objective
+from gpumlp.parameters import Layout, Named, Parameters
+from gpumlp.workspace import Workspaces
+
+# Predictions run in chunks whose buffers stay about this large.
+CHUNK_BYTES = 64 << 20
+
+NO_NOISE: Any = None
+
+
+class MLP:
+    """A multilayer perceptron, or M of one shape: n^(k) = f^(k)(W^(k) n^(k-1) + b^(k)).
+
+    sizes:   N_0, N_1, ..., N_K: features, hidden units, outputs.
+    hidden:  the hidden layers' activation, a name or an `Activation`, or one for each of them.
+    output:  the output's activation.
+    models:  None for one network; M for a stack, which adds a leading axis to every array.
+    dtype:   "float32" or "float64".
+    device:  "auto", "cpu", "cuda", "cuda:1"; the environment variable GPUMLP_DEVICE says what
+             "auto" means.  A network keeps its device.
+    init:    a name of `gpumlp.initializers`, or a function draw(rng, fan_out, fan_in).
+    seed:    of the initial weights; network m of a stack has seed + m, or give M of them.
+    dropout: the probability with which a hidden unit is dropped in training: a number, or one for
+             each hidden layer; each may be one per network, (M,).
+
+    sizes, K, models, dtype, device, seed are attributes, and the parameters, as writable views:
+    W[k] ([M,] N_k, N_{k-1}), b[k] ([M,] N_k), slope[k] for a learned slope (PReLU), k = 1..K, slot 0
+    is None; theta ([M,] P) is the one buffer that holds them all.
+
+    Raises ValueError for arguments that make no network, RuntimeError for a device that is not
+    there, MemoryError, with the bytes predicted, where it does not fit.
+    """
+
+    def __init__(
+        self,
+        sizes: Iterable[int],
+        hidden: Any = "relu",
+        output: Any = "softmax",
+        *,
+        models: int | None = None,
+        dtype: Any = "float32",
+        device: str = "auto",
+        init: Any = "glorot_uniform",
+        seed: Any = 0,
+        dropout: Any = 0.0,
+    ):
+        self.sizes = _checked_sizes(sizes)
+        self.K = len(self.sizes) - 1
+        if models is not None and (isinstance(models, bool) or int(models) != models or models < 1):
+            raise ValueError(f"models = {models!r}; it is None, or how many networks there are")
+        self.models = None if models is None else int(models)
+        self.dtype = np.dtype(dtype)
+        if self.dtype not in (np.float32, np.float64):
+            raise ValueError(f"dtype is float32 or float64, not {dtype!r}")
+        self.f = [None, *_checked_activations(hidden, output, self.K)]
+        self.seed = seed
+        self.init = init
+        self.dropout = dropout
+        self.metadata: dict = {}
+        self.device = resolve(device)
+        for f in self.f[1:]:
+            if f.cuda is None and self.device != "cpu":
+                raise ValueError(
+                    f"activation {f.name!r} has no CUDA side: give cuda=(f, f'), an expression in "
+                    "z, p[i] and one in z, n, p[i], or use device='cpu'"
+                )
+        self.ops = backend.get(self.device)
+        learned = tuple(k for k in range(1, self.K + 1) if self.f[k].learned)
+        self.layout = Layout(self.sizes, learned, self.dtype.itemsize)
+        thresholds = _dropout_thresholds(dropout, self.K, self.models_count)
+        theta = self._initial_theta(initializer.find(init))
+        with self.ops.on_device(), memory.explained(self):
+            self._place(theta, thresholds)
+
+    def _place(self, theta, thresholds):
+        """The parameters and constants on the device."""
+        xp = self.ops.xp
+        self.parameters = Parameters(self.layout, xp.asarray(theta))
+        self.thresholds = [None if t is None else xp.asarray(t) for t in thresholds]
+        self.p = [None]
+        for k in range(1, self.K + 1):
+            if self.f[k].learned:
+                start = self.layout.slope[k].start
+                self.p.append(self.parameters.buffer[:, start : start + 2])
+            else:
+                constants = np.zeros((1, 2), self.dtype)
+                constants[0, : len(self.f[k].p)] = self.f[k].p
+                self.p.append(xp.asarray(constants))
+        self.workspaces = Workspaces(self)
+
+    def _initial_theta(self, draw) -> np.ndarray:
+        theta = np.zeros((self.models_count, self.layout.size), self.dtype)
+        on_host = Parameters(self.layout, theta)
+        for m, seed in enumerate(initializer.seeds(self.seed, self.models_count)):
+            rng = initializer.generator(seed)
+            for k in range(1, self.K + 1):
+                W = np.asarray(draw(rng, self.sizes[k], self.sizes[k - 1]))
+                if W.shape != on_host.W[k][m].shape:
+                    raise ValueError(
+                        f"init gave shape {W.shape} for W[{k}], which is {on_host.W[k][m].shape}"
+                    )
+                on_host.W[k][m] = W
+                if on_host.slope[k] is not None:
+                    on_host.slope[k][m] = self.f[k].p[0]
+        return theta
+
+    # ------------------------------------------------------------ what it is
+    @property
+    def models_count(self) -> int:
+        """M; 1 for a single network."""
+        return 1 if self.models is None else self.models
+
+    @property
+    def _named(self) -> Named:
+        return self.parameters.public(stacked=self.models is not None)
+
+    @property
+    def theta(self):
+        return self._named.theta
+
+    @property
+    def W(self):
+        return self._named.W
+
+    @property
+    def b(self):
+        return self._named.b
+
+    @property
+    def slope(self):
+        return self._named.slope
+
+    @property
+    def count(self) -> int:
+        """The number of parameters of one network."""
+        return self.layout.count
+
+    def __repr__(self):
+        stack = f", models={self.models}" if self.models else ""
+        sizes = "-".join(map(str, self.sizes))
+        return f"<MLP {sizes}{stack}, {self.count:,} parameters, {self.dtype}, {self.device}>"
+
+    def summary(self) -> str:
+        """Layers, shapes, activations and parameters, as a table."""
+        rows = [("layer", "shape", "activation", "dropout", "parameters")]
+        drop = _per_layer(self.dropout, self.K)
+        for k in range(1, self.K + 1):
+            N, fan_in = self.sizes[k], self.sizes[k - 1]
+            count = N * fan_in + N + int(self.f[k].learned)
+            rate = "" if k == self.K or not np.any(drop[k]) else f"{np.mean(drop[k]):g}"
+            rows.append((f"{k}", f"{fan_in} -> {N}", repr(self.f[k]), rate, f"{count:,}"))
+        widths = [max(len(row[i]) for row in rows) for i in range(5)]
+        lines = [
+            "  ".join(
+                cell.rjust(width) if i == 4 else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        stack = f"{self.models} networks of " if self.models else ""
+        lines.append(f"{stack}{self.count:,} parameters, {self.dtype}, on {self.device}")
+        return "\n".join(lines)
+
+    # ------------------------------------------------------------ what can be asked
+    def forward(self, x):
+        """ŷ = n^(K), ([M,] B, N_K), on the side that x was on.
+
+        x: (B, N_0), or for a stack also (M, B, N_0).
+        """
+        given = arrays.features(x, "x", self)
+        models, rows = self.models_count, given.array.shape[1]
+        with self.ops.on_device(), memory.explained(self):
+            xp = np if given.on_host else self.ops.xp
+            out = xp.empty((models, rows, self.sizes[-1]), self.dtype)
+            for start in range(0, rows, self.chunk_rows):
+                part = given.array[:, start : start + self.chunk_rows]
+                n = self._predict(arrays.settle(part, self))
+                out[:, start : start + self.chunk_rows] = (
+                    self.ops.to_host(n) if given.on_host else n
+                )
+        return out if self.models is not None else out[0]
+
+    def _predict(self, x):
+        """n^(K) (M, B, N_K) of x (1 or M, B, N_0) on the device; a buffer that is used again."""
+        ws = self.workspaces.get(x.shape[1], "predict")
+        propagate.forward(self, ws, x, [NO_NOISE] * (self.K + 1), last=self.K)
+        return ws.n[self.K]
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows of a chunk in prediction."""
+        row_bytes = self.models_count * 2 * max(self.sizes) * self.dtype.itemsize
+        return max(1, min(1 << 16, CHUNK_BYTES // row_bytes))
+
+    def loss_and_grad(self, x, y, loss="cross_entropy", sample_weight=None, reduction="mean"):
+        """The loss of a batch and its gradient by every parameter, (7)-(13), without dropout.
+
+        Returns value, a number ([M] of them), and grad, with grad.W[k], grad.b[k], grad.slope[k]
+        and grad.theta, on the side that x was on.  The mean over samples is weighted:
+        sum_i w_i L_i / sum_i w_i; reduction="sum" gives sum_i w_i L_i.
+        """
+        given = arrays.features(x, "x", self)
+        objective = Objective(self, loss, reduction)
+        with self.ops.on_device(), memory.explained(self):
+            xp = self.ops.xp
+            batch = self.batch(given.array, y, objective, sample_weight)
+            grad = Parameters(self.layout, xp.zeros_like(self.parameters.buffer))
+            ws = self.workspaces.get(batch.w.shape[1], "step")
+            noise = [NO_NOISE] * (self.K + 1)
+            propagate.loss_and_backward(self, ws, batch, objective, grad, noise)
+            value = ws.loss.copy()
+            if given.on_host:
+                value = self.ops.to_host(value)
+                grad = Parameters(self.layout, self.ops.to_host(grad.buffer))
+        stacked = self.models is not None
+        return (value if stacked else value[0]), grad.public(stacked)
+
+    def batch(self, x, y, objective, sample_weight=None, values: bool = True) -> Batch:
+        """A minibatch from checked features x (1 or M, B, N_0) and whatever y was given."""
+        xp, rows, models = self.ops.xp, x.shape[1], self.models_count
+        y = arrays.targets(y, "y", self, objective.loss, rows, values)
+        weight = arrays.weights(sample_weight, "sample_weight", self, rows, values)
+        if weight is None:
+            w, w_sum = self._ones(rows)
+        else:
+            w = arrays.settle(weight, self)
+            w_sum = xp.empty(models, self.dtype)
+            w_sum[...] = w.sum(axis=1)
+        return Batch(
+            arrays.settle(x, self),
+            arrays.settle(y.labels, self, np.int32),
+            arrays.settle(y.dense, self),
+            w,
+            w_sum,
+        )
+
+    def _ones(self, rows: int):
+        """Weights of 1 and their sum, kept for the next batch of as many rows."""
+        held = getattr(self, "_unit", None)
+        if held is None or held[0].shape[1] != rows:
+            xp = self.ops.xp
+            held = xp.ones((1, rows), self.dtype), xp.full(self.models_count, rows, self.dtype)
+            self._unit = held
+        return held
+
+    def noise(self, seeds, step) -> list:
+        """For each layer the randomness of a training step: Philox keys (M,), step numbers (M,)."""
+        return [
+            Noise(seeds, step, k, self.thresholds[k])
+            if self.thresholds[k] is not None or (k and self.f[k].random)
+            else NO_NOISE
+            for k in range(self.K + 1)
+        ]
+
+    def like(self, **changes) -> MLP:
+        """A network with these arguments changed, and the same parameters."""
+        arguments = {
+            "hidden": self.f[1 : self.K],
+            "output": self.f[self.K],
+            "models": self.models,
+            "dtype": self.dtype,
+            "device": self.device,
+            "init": "zeros",
+            "seed": self.seed,
+            "dropout": self.dropout,
+        } | changes
+        other = MLP(self.sizes, **arguments)
+        other.init = self.init
+        other.metadata = copy.deepcopy(self.metadata)
+        for k in range(1, self.K + 1):
+            for mine, its in (
+                (self.parameters.W[k], other.parameters.W[k]),
+                (self.parameters.b[k], other.parameters.b[k]),
+                (self.parameters.slope[k], other.parameters.slope[k]),
+            ):
+                if mine is not None:
+                    its[...] = other.ops.xp.asarray(
+                        mine if other.ops.xp is self.ops.xp else self.ops.to_host(mine)
+                    )
+        return other
+
+
+def resolve(name: str) -> str:
+    return device.resolve(name)
+
+
+def _checked_sizes(sizes) -> tuple[int, ...]:
+    sizes = tuple(sizes)
+    if len(sizes) < 2 or any(int(s) != s or s < 1 for s in sizes):
+        raise ValueError(f"sizes = {sizes}: they are N_0, ..., N_K, at least two, each at least 1")
+    return tuple(int(s) for s in sizes)
+
+
+def _checked_activations(hidden, output, K) -> list:
+    if isinstance(hidden, str | activation.Activation):
+        hidden = [hidden] * (K - 1)
+    hidden = [activation.find(f) for f in hidden]
+    if len(hidden) != K - 1:
+        raise ValueError(f"{len(hidden)} activations for {K - 1} hidden layers")
+    for f in hidden:
+        if f.rows:
+            raise ValueError(f"{f.name} acts on whole rows; it can only be the output")
+    return [*hidden, activation.find(output)]
+
+
+def _per_layer(dropout, K) -> list:
+    """The dropout of layers 0..K; 0 at the input and the output."""
+    if np.ndim(dropout) == 0:
+        dropout = [dropout] * (K - 1)
+    if len(dropout) != K - 1:
+        raise ValueError(f"dropout for {len(dropout)} of {K - 1} hidden layers")
+    return [0.0, *dropout, 0.0]
+
+
+def _dropout_thresholds(dropout, K, models) -> list:
+    """For each layer the 32-bit numbers (M,) below which a unit is dropped, or None."""
+    thresholds: list = []
+    for rate in _per_layer(dropout, K):
+        rates = np.asarray(rate, dtype=np.float64)
+        if rates.shape not in ((), (models,)) or not np.all((rates >= 0) & (rates < 1)):
+            raise ValueError(f"dropout = {rate!r}: a probability in [0, 1), or one per network")
+        bits = np.broadcast_to(np.minimum(np.rint(rates * 2**32), 2**32 - 1), (models,))
+        thresholds.append(bits.astype(np.uint32) if rates.any() else None)
+    return thresholds

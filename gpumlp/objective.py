@@ -1,0 +1,52 @@
+"""A loss as one network's output meets it: its form, its constants and how targets are read."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpumlp import loss as losses
+from gpumlp.backend import Targets
+
+
+class Objective:
+    """Loss and reduction of a network, ready for `propagate` (see gpumlp/loss.py for the forms)."""
+
+    def __init__(self, net, loss, reduction: str = "mean"):
+        if reduction not in ("mean", "sum"):
+            raise ValueError(f'reduction is "mean" or "sum", not {reduction!r}')
+        self.loss = losses.find(loss)
+        self.mean = reduction == "mean"
+        outputs = net.sizes[-1]
+        if self.loss.name in ("cross_entropy", "kl_divergence", "focal") and outputs == 1:
+            if not (self.loss.name == "focal" and net.f[net.K].name == "sigmoid"):
+                raise ValueError(
+                    f"{self.loss.name} compares classes and needs an output for each; for a single "
+                    'output use loss="binary_cross_entropy" with output="sigmoid"'
+                )
+        self.pair = losses.pair(self.loss, net.f[net.K])
+        if net.device != "cpu" and self.pair.form.cuda is None:
+            raise ValueError(
+                f"loss {self.loss.name!r} has no CUDA side: give its form cuda=(l, dl), two "
+                "expressions in u, y and p[i], or use device='cpu'"
+            )
+        self.scale, self.shift = self.loss.target_scale(outputs)
+        self._net = net
+        with net.ops.on_device():
+            self._p = net.ops.xp.asarray(np.array([*self.loss.p, 0.0], dtype=net.dtype)[None])
+
+    def evaluate(self, ws, batch, delta):
+        """ws.loss (M,) <- the loss of each network; delta <- its derivative, unless None."""
+        net, K = self._net, self._net.K
+        fused = self.pair.fused
+        net.ops.loss(
+            self.pair,
+            ws.z[K] if fused else ws.n[K],
+            net.parameters.b[K] if fused else None,
+            Targets(batch.labels, batch.dense, self.scale, self.shift),
+            batch.w,
+            batch.w_sum,
+            self.mean,
+            self._p,
+            delta,
+            ws.loss,
+        )

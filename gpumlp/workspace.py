@@ -1,0 +1,112 @@
+"""The buffers of a pass over the network: made once for a batch size, reused at every step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from gpumlp.parameters import ALIGNMENT
+
+
+class Workspace:
+    """z[k], n[k], delta[k] and what belongs to a batch of B rows, as views of one piece of memory.
+
+    purpose: "predict" keeps only what the next layer needs; "step" keeps what backward needs;
+    "fit" holds the gathered minibatch too.
+    """
+
+    x: Any = None
+    labels: Any = None
+    dense: Any = None
+    w: Any = None
+
+    def __init__(self, net, rows: int, purpose: str, memory):
+        K, models = net.K, net.models_count
+        views = {}
+        offset = 0
+        for name, (shape, dtype) in parts(net, rows, purpose).items():
+            length = math.prod(shape) * dtype.itemsize
+            views[name] = memory[offset : offset + length].view(dtype).reshape(shape)
+            offset += _aligned(length)
+
+        def layer(name, k):
+            """The layer's own buffer, or the beginning of one that layers take turns in."""
+            if (name, k) in views:
+                return views[name, k]
+            shared = views.get((name, "even" if k % 2 == 0 else "odd"))
+            if shared is None:
+                return None
+            size = models * rows * net.sizes[k]
+            return shared[:size].reshape(models, rows, net.sizes[k])
+
+        self.rows = rows
+        self.n = [None, *(layer("n", k) for k in range(1, K + 1))]
+        self.z = [None, *(views.get(("z", k), self.n[k]) for k in range(1, K + 1))]
+        self.delta = [None, *(layer("delta", k) for k in range(1, K + 1))]
+        self.loss, self.w_sum = views["loss"], views["w_sum"]
+        for name in ("x", "labels", "dense", "w"):
+            if name in views:
+                setattr(self, name, views[name])
+
+
+def parts(net, rows: int, purpose: str) -> dict:
+    """name -> (shape, dtype) of every buffer."""
+    models, sizes, K = net.models_count, net.sizes, net.K
+    real = net.dtype
+    found: dict = {"loss": ((models,), real), "w_sum": ((models,), real)}
+    if purpose == "fit":
+        found["x"] = (models, rows, sizes[0]), real
+        found["labels"] = (models, rows), np.dtype(np.int32)
+        found["dense"] = (models, rows, sizes[K]), real
+        found["w"] = (models, rows), real
+    if purpose == "predict":
+        _take_turns(found, "n", models * rows, sizes, real)
+        return found
+    for k in range(1, K + 1):
+        found["n", k] = (models, rows, sizes[k]), real
+        if net.f[k].df_from == "z" and not net.f[k].rows:
+            found["z", k] = (models, rows, sizes[k]), real
+    _take_turns(found, "delta", models * rows, sizes, real)
+    return found
+
+
+def _take_turns(found, name, rows, sizes, real):
+    """Two buffers in which even and odd layers take turns: a layer needs only its neighbour's."""
+    for turn, first in (("odd", 1), ("even", 2)):
+        widths = sizes[first::2]
+        if widths:
+            found[name, turn] = (rows * max(widths),), real
+
+
+def _aligned(length: int) -> int:
+    return math.ceil(length / ALIGNMENT) * ALIGNMENT
+
+
+def size(net, rows: int, purpose: str) -> int:
+    """Bytes of the workspace."""
+    return sum(
+        _aligned(math.prod(shape) * dtype.itemsize)
+        for shape, dtype in parts(net, rows, purpose).values()
+    )
+
+
+class Workspaces:
+    """The workspaces of a network: one memory, as large as the largest needed so far."""
+
+    def __init__(self, net):
+        self._net = net
+        self._memory = None
+        self._made: dict = {}
+
+    def get(self, rows: int, purpose: str) -> Workspace:
+        key = rows, purpose
+        if key not in self._made:
+            needed = size(self._net, rows, purpose)
+            if self._memory is None or self._memory.size < needed:
+                self._made.clear()
+                self._memory = None  # released before the larger one is taken
+                self._memory = self._net.ops.xp.empty(needed, np.uint8)
+            self._made[key] = Workspace(self._net, rows, purpose, self._memory)
+        return self._made[key]
