@@ -62,48 +62,35 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_train(commands) -> None:
-    train = commands.add_parser(
-        "train",
-        help="train a network and save it",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    train.add_argument(
-        "data",
-        metavar="DATA",
-        help=f"{', '.join(DATASETS)}, or an .npz file that holds X (samples, features) and y: "
-        "integers, booleans or strings to classify, floats for regression",
-    )
-    train.add_argument(
-        "--hidden", type=_sizes, default="256,128", help="sizes of the hidden layers, or none"
-    )
-    train.add_argument("--activation", default="relu", help="of the hidden layers")
-    train.add_argument("--epochs", type=_count, default=200, help="at most so many")
-    train.add_argument(
-        "--patience", type=_count, default=20, help="stop after so many epochs without progress"
-    )
-    train.add_argument("--batch-size", type=_count, default=64)
-    train.add_argument("--optimizer", choices=OPTIMIZERS, default="adam")
-    train.add_argument(
-        "--lr",
-        type=_positive,
-        default=argparse.SUPPRESS,
-        help="learning rate (default: by optimizer)",
-    )
-    train.add_argument("--dropout", type=_fraction, default=0.2, help="share of units left out")
-    train.add_argument(
-        "--label-smoothing",
-        type=_fraction,
-        default=0.1,
-        help="share of a class given to the others",
-    )
-    train.add_argument("--l2", type=_not_negative, default=0.0, help="weight of the L2 penalty")
-    train.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
-    train.add_argument("--dtype", choices=("float32", "float64"), default="float32")
-    train.add_argument("--seed", type=_seed, default=0)
-    train.add_argument(
-        "--out", metavar="DIR", default=argparse.SUPPRESS, help="folder (default: runs/<name>)"
-    )
+    train = commands.add_parser("train", help="train a network and save it")
     train.set_defaults(lr=None, out=None)
+
+    def option(name, text, **how):
+        if "default" in how:
+            text += " (default: %(default)s)"
+        train.add_argument(name, help=text, **how)
+
+    option(
+        "data",
+        f"{', '.join(DATASETS)}, or an .npz file that holds X (samples, features) and y: "
+        "integers, booleans or strings to classify, floats for regression",
+        metavar="DATA",
+    )
+    option("--hidden", "sizes of the hidden layers, or none", type=_sizes, default="256,128")
+    option("--activation", "f of the hidden layers", default="relu")
+    option("--epochs", "at most so many", type=_count, default=200)
+    option("--patience", "epochs without progress before it stops", type=_count, default=20)
+    option("--batch-size", "samples in a step", type=_count, default=64)
+    option("--optimizer", "how the steps are made", choices=OPTIMIZERS, default="adam")
+    option("--lr", "learning rate (default: one that suits the optimizer)", type=_positive)
+    option("--dropout", "share of hidden units left out", type=_fraction, default=0.2)
+    option("--l2", "weight of the L2 penalty", type=_not_negative, default=0.0)
+    smoothing = "share of a label spread over all classes"
+    option("--label-smoothing", smoothing, type=_fraction, default=0.1)
+    option("--device", "auto, cpu, cuda or cuda:<number>", default="auto")
+    option("--dtype", "precision", choices=("float32", "float64"), default="float32")
+    option("--seed", "of the split, the weights and the batches", type=_seed, default=0)
+    option("--out", "folder for the results (default: runs/<name of the data>)", metavar="DIR")
 
 
 def _add_predict(commands) -> None:

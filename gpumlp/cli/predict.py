@@ -3,6 +3,7 @@
 import csv
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def run(arguments) -> int:
         )
     output = forward(net, preparation.inputs(x, net.dtype))
     if preparation.classes is None:
-        found = {"value": preparation.values(output)}
+        found: dict[str, Any] = {"value": preparation.values(output)}
     else:
         found = {"label": preparation.labels(output)}
         if arguments.proba:
@@ -70,7 +71,7 @@ def _checked_out(out: str | None, proba: bool) -> Path | None:
     return path
 
 
-def _write(found: dict[str, np.ndarray], out: Path | None) -> None:
+def _write(found: dict[str, Any], out: Path | None) -> None:
     if out is None:
         _write_table(found, sys.stdout)
         return
@@ -86,7 +87,7 @@ def _write(found: dict[str, np.ndarray], out: Path | None) -> None:
         raise InputError(f"{out} cannot be written ({error.strerror})") from error
 
 
-def _write_table(found: dict[str, np.ndarray], file) -> None:
+def _write_table(found: dict[str, Any], file) -> None:
     """One line a sample, as CSV; a header only where there is more than one column."""
     table = csv.writer(file, lineterminator="\n")
     if "probability" in found:

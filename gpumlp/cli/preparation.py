@@ -12,19 +12,24 @@ from gpumlp.cli.data import Data
 from gpumlp.cli.error import InputError
 
 
+def _empty() -> np.ndarray:
+    return np.zeros(0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Preparation:
     """x is standardised with mean and deviation, each (features,).
 
-    Classification: `classes` holds the label of each output. Regression: `classes` is None, and
-    the network works on values standardised with y_mean and y_deviation, each (targets,).
+    Classification: `classes` holds the label of each output; y_mean and y_deviation are empty.
+    Regression: `classes` is None, and the network works on values standardised with y_mean and
+    y_deviation, each (targets,).
     """
 
     mean: np.ndarray
     deviation: np.ndarray
     classes: np.ndarray | None = None
-    y_mean: np.ndarray | None = None
-    y_deviation: np.ndarray | None = None
+    y_mean: np.ndarray = dataclasses.field(default_factory=_empty)
+    y_deviation: np.ndarray = dataclasses.field(default_factory=_empty)
 
     @classmethod
     def fit(cls, data: Data) -> "Preparation":
@@ -55,30 +60,38 @@ class Preparation:
 
     def labels(self, output: np.ndarray) -> np.ndarray:
         """The label of the most probable class of each sample."""
+        assert self.classes is not None, "regression has no labels"
         return self.classes[output.argmax(axis=1)]
 
     def metadata(self) -> dict:
         """This as JSON values."""
-        stored = {
-            name: None if value is None else value.tolist() for name, value in vars(self).items()
+        return {
+            "mean": self.mean.tolist(),
+            "deviation": self.deviation.tolist(),
+            "classes": None if self.classes is None else self.classes.tolist(),
+            "classes_dtype": None if self.classes is None else self.classes.dtype.str,
+            "y_mean": self.y_mean.tolist(),
+            "y_deviation": self.y_deviation.tolist(),
         }
-        stored["classes_dtype"] = None if self.classes is None else self.classes.dtype.str
-        return stored
 
     @classmethod
     def from_metadata(cls, stored: dict, features: int, outputs: int) -> "Preparation":
         """What metadata() stored, for a network with so many inputs and outputs."""
         try:
-            expected = {"mean": features, "deviation": features}
-            if stored["classes"] is None:
-                expected |= {"y_mean": outputs, "y_deviation": outputs}
-                classes = None
-            else:
-                classes = np.array(stored["classes"], dtype=stored["classes_dtype"])
-            moments = {name: np.array(stored[name], dtype=np.float64) for name in expected}
+            classes = stored["classes"]
+            if classes is not None:
+                classes = np.array(classes, dtype=stored["classes_dtype"])
+            targets = outputs if classes is None else 0
+            sizes = {
+                "mean": features,
+                "deviation": features,
+                "y_mean": targets,
+                "y_deviation": targets,
+            }
+            moments = {name: np.array(stored[name], dtype=np.float64) for name in sizes}
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"the model's preparation cannot be read ({error!r})") from error
-        fits = all(moments[name].shape == (size,) for name, size in expected.items())
+        fits = all(moments[name].shape == (size,) for name, size in sizes.items())
         if not fits or (classes is not None and classes.shape != (outputs,)):
             raise InputError("the model's preparation does not fit its network")
         return cls(classes=classes, **moments)

@@ -1,0 +1,66 @@
+# What a contributor does. Needs make and Python 3.10 or newer; everything else goes into .venv.
+
+.PHONY: help train test lint bench gpu clean
+
+VENV := .venv
+IN_VENV := $(VENV)/bin/python
+
+# The first of these that is new enough makes the environment; PYTHON=… names one instead.
+PYTHON ?=
+CANDIDATES = $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10)
+
+help:
+	@echo "make train   train a network on scikit-learn's digits"
+	@echo "make test    run every test (ARGS=… go to pytest)"
+	@echo "make lint    ruff and mypy"
+	@echo "make bench   the benchmarks"
+	@echo "make gpu     tests and benchmarks on a GPU, by the machine's own python3"
+	@echo "make clean   remove what the others made, but not runs/"
+
+train: $(VENV)/.plot
+	@$(IN_VENV) -m gpumlp train digits
+
+test: $(VENV)/.test
+	$(IN_VENV) -m pytest $(ARGS)
+
+lint: $(VENV)/.test
+	$(IN_VENV) -m ruff check .
+	$(IN_VENV) -m mypy
+
+bench: $(VENV)/.bench
+	$(IN_VENV) -m benchmarks $(ARGS)
+
+# For a machine that has everything but a network: no environment is made, nothing is installed.
+gpu:
+	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(or $(PYTHON),python3) -m benchmarks.gpu $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each stamp stands for an installed set of extras, plus CuPy for the NVIDIA driver that is found.
+# Without a driver the tests still want a CuPy, to hold the stand-in against its names.
+$(VENV)/.plot: EXTRAS = plot
+$(VENV)/.test: EXTRAS = test
+$(VENV)/.test: WITHOUT_DRIVER = cupy
+$(VENV)/.bench: EXTRAS = bench
+
+$(VENV)/.plot $(VENV)/.test $(VENV)/.bench: pyproject.toml $(VENV)/.made
+	@cupy=$$($(IN_VENV) -I gpumlp/driver.py); cupy=$${cupy:-$(WITHOUT_DRIVER)}; \
+	extras="$(EXTRAS)$${cupy:+,$$cupy}"; \
+	echo "Installing gpumlp[$$extras] into $(VENV)"; \
+	$(IN_VENV) -m pip install --quiet "pip>=21.3" && \
+	$(IN_VENV) -m pip install --editable ".[$$extras]"
+	@touch $@
+
+$(VENV)/.made:
+	@for python in $(CANDIDATES); do \
+	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then \
+	        echo "Making $(VENV) with $$($$python --version)"; \
+	        $$python -m venv $(VENV) && touch $@; \
+	        exit; \
+	    fi; \
+	done; \
+	echo "gpumlp needs Python 3.10 or newer, and none of these is: $(CANDIDATES)." \
+	    "Name one: make PYTHON=/path/to/python3 …" >&2; \
+	exit 1
