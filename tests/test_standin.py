@@ -1,0 +1,822 @@
+"""The stand-in for CuPy: what it does, what it refuses, what it counts."""
+
+import copy
+import gc
+import importlib
+import importlib.util
+import pickle
+import sys
+
+import numpy as np
+import pytest
+
+from tests import simt, standin
+from tests.standin import allowed, functions
+
+KERNELS = r"""
+extern "C" __global__ void axpy(const float* x, float* y, long long size, float a) {
+    long long step = (long long)gridDim.x * blockDim.x;
+    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < size; i += step)
+        y[i] += a * x[i];
+}
+extern "C" __global__ void fill_rows(double* x, long long stride, int rows, int columns) {
+    for (int i = threadIdx.x; i < rows * columns; i += blockDim.x)
+        x[i / columns * stride + i % columns] = i;
+}
+"""
+
+needs_compiler = pytest.mark.skipif(
+    simt.why_no_compiler() is not None, reason=f"the SIMT shim: {simt.why_no_compiler()}"
+)
+
+
+@pytest.fixture
+def cp(monkeypatch):
+    return standin.install(monkeypatch)
+
+
+@pytest.fixture
+def x(cp):
+    return cp.asarray(np.arange(12, dtype=np.float32).reshape(3, 4))
+
+
+def random(*shape, dtype=np.float32, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+# ---------------------------------------------------------------------- installing
+
+
+def test_install_and_uninstall_put_back_what_was_there():
+    before = {name: m for name, m in sys.modules.items() if name.startswith("cupy")}
+    cupy = standin.install()
+    try:
+        assert importlib.import_module("cupy") is cupy
+        assert importlib.import_module("cupy.cuda.device") is cupy.cuda.device
+        cublas = importlib.import_module("cupy_backends.cuda.libs.cublas")
+        assert callable(cublas.sgemmStridedBatched)
+        assert importlib.util.find_spec("cupy") is not None
+    finally:
+        standin.uninstall()
+    assert {name: m for name, m in sys.modules.items() if name.startswith("cupy")} == before
+    standin.uninstall()  # nothing to undo
+
+
+def test_install_twice_is_one_machine():
+    standin.install(devices=2)
+    cupy = standin.install()
+    try:
+        assert sys.modules["cupy"] is cupy
+        assert cupy.cuda.runtime.getDeviceCount() == 1
+    finally:
+        standin.uninstall()
+    assert not _is_standin(sys.modules.get("cupy"))
+
+
+def test_monkeypatch_undoes_the_installation():
+    with pytest.MonkeyPatch.context() as patch:
+        standin.install(patch)
+        assert _is_standin(importlib.import_module("cupy"))
+    assert not _is_standin(sys.modules.get("cupy"))
+
+
+def _is_standin(module) -> bool:
+    return module is not None and "stand-in" in (module.__doc__ or "")
+
+
+@pytest.mark.parametrize("path", ["linalg", "einsum", "matmul", "random", "RawKernel"])
+def test_what_is_not_listed_is_refused(cp, path):
+    with pytest.raises(AttributeError, match=f"no cupy.{path}; what the library may use"):
+        getattr(cp, path)
+
+
+def test_methods_that_are_not_listed_are_refused(x):
+    for name in ("tofile", "ctypes", "dot", "__array_interface__"):
+        with pytest.raises(AttributeError, match=name):
+            getattr(x, name)
+
+
+# ---------------------------------------------------------------------- no usable device
+
+
+def test_no_device(monkeypatch):
+    cp = standin.install(monkeypatch, devices=0)
+    for call in (
+        cp.cuda.runtime.getDeviceCount,
+        cp.cuda.runtime.memGetInfo,
+        cp.cuda.get_current_stream,
+        cp.cuda.device.get_cublas_handle,
+        cp.cuda.Stream,
+        lambda: cp.zeros(1),
+        lambda: cp.asarray([1.0]),
+        lambda: cp.cuda.Device(0).use(),
+    ):
+        with pytest.raises(cp.cuda.runtime.CUDARuntimeError, match="cudaErrorNoDevice"):
+            call()
+
+
+def test_old_driver(monkeypatch):
+    cp = standin.install(monkeypatch, error=35, driver_version=11040)
+    with pytest.raises(cp.cuda.runtime.CUDARuntimeError, match="InsufficientDriver") as raised:
+        cp.cuda.runtime.getDeviceCount()
+    assert raised.value.status == 35
+    assert cp.cuda.runtime.driverGetVersion() == 11040
+    assert cp.cuda.runtime.runtimeGetVersion() == 13020
+
+
+@pytest.mark.parametrize("patched", [True, False])
+def test_broken_cupy(patched):
+    error = ImportError("libcudart.so.13: cannot open shared object file")
+    with pytest.MonkeyPatch.context() as patch:
+        assert standin.install(patch if patched else None, error=error) is None
+        try:
+            with pytest.raises(ImportError, match="libcudart"):
+                importlib.import_module("cupy")
+        finally:
+            standin.uninstall()
+    assert all(type(hook).__name__ != "_BrokenCuPy" for hook in sys.meta_path)
+
+
+# ---------------------------------------------------------------------- arrays
+
+
+def test_fresh_memory_is_poisoned_and_aligned(cp):
+    for dtype in (np.float32, np.float64):
+        assert np.isnan(cp.empty((3, 5), dtype).get()).all()
+    assert (cp.empty(7, np.int32).get() == -1).all()
+    assert cp.empty(1).data.ptr % 512 == 0
+
+
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda x, h: x + h,
+        lambda x, h: h + x,
+        lambda x, h: x.__iadd__(h),
+        lambda x, h: np.multiply(h, x, out=h),
+        lambda x, h: h.__imul__(x),
+        lambda x, h: x < h,
+        lambda x, h: x * [1.0, 2.0, 3.0, 4.0],
+        lambda x, h: x == None,  # noqa: E711
+        lambda x, h: np.sum(x),
+        lambda x, h: np.concatenate([x, h]),
+        lambda x, h: np.add.reduce(x),
+        lambda x, h: np.asarray(x),
+        lambda x, h: h.__setitem__(slice(None), x),
+        lambda x, h: x @ x,
+        lambda x, h: pickle.dumps(x),
+        lambda x, h: copy.deepcopy(x),
+    ],
+)
+def test_host_and_device_do_not_mix(x, mix):
+    with pytest.raises(TypeError):
+        mix(x, np.ones((3, 4), np.float32))
+
+
+@pytest.mark.parametrize("name", ["sqrt", "add", "sum", "argmax", "where", "take", "sort"])
+def test_functions_refuse_host_arrays(cp, x, name):
+    h = np.ones((3, 4), np.float32)
+    arguments = {"add": (x, h), "where": (h > 0, x, x), "take": (x, np.array([0]))}
+    with pytest.raises(TypeError, match="Unsupported type"):
+        getattr(cp, name)(*arguments.get(name, (h,)))
+
+
+@pytest.mark.parametrize("index", [[0, 1], np.array([0, 1]), np.ones((3, 4), bool), True])
+def test_indices_that_need_a_copy_are_refused(x, index):
+    with pytest.raises(NotImplementedError, match=r"cupy\.take"):
+        x[index]
+
+
+def test_views_share_memory(cp, x):
+    x[1:, ::2] = 0.0
+    x[0] = x[1]
+    x.T[3, 2] = -1.0
+    x[2, 1] += 2
+    expected = [[0, 5, 0, 7], [0, 5, 0, 7], [0, 11, 0, -1]]
+    assert np.array_equal(x.get(), expected)
+    assert x[2, 3].ndim == 0
+    assert cp.may_share_memory(x, x[1:])
+
+
+def test_operators_are_numpys(cp):
+    a, b = random(3, 5), random(5, seed=1)
+    da, db = cp.asarray(a), cp.asarray(b)
+    for device, host in [
+        (da + db, a + b),
+        (2 - da, 2 - a),
+        (np.float32(2) / da, np.float32(2) / a),
+        (da * np.float64(2), a * np.float64(2)),
+        (da**2, a**2),
+        (-da, -a),
+        (abs(da), abs(a)),
+        (da > db, a > b),
+        ((da > 0) & ~(da > 1), (a > 0) & ~(a > 1)),
+        (da.T + 1, a.T + 1),
+        (da.sum(axis=1, keepdims=True), a.sum(axis=1, keepdims=True)),
+        (da.astype(np.int32), a.astype(np.int32)),
+    ]:
+        assert device.dtype == host.dtype
+        assert device.strides == host.strides
+        assert np.array_equal(device.get(), host)
+    with pytest.raises(TypeError, match="cast"):
+        cp.arange(3).__iadd__(0.5)
+
+
+@pytest.mark.parametrize("name", sorted(allowed.ELEMENTWISE))
+def test_elementwise(cp, name):
+    ufunc = allowed.ELEMENTWISE[name]
+    integers = "shift" in name or "bitwise" in name or name == "invert"
+    operands = [np.arange(1, 7, dtype=np.int32 if integers else np.float64)] * ufunc.nin
+    device = [cp.asarray(operand) for operand in operands]
+    expected = ufunc(*operands)
+    assert np.array_equal(getattr(cp, name)(*device).get(), expected)
+    out = cp.empty(6, expected.dtype)
+    assert getattr(cp, name)(*device, out=out) is out
+    assert np.array_equal(out.get(), expected)
+
+
+@pytest.mark.parametrize("name", [*allowed.SUMS, *allowed.EXTREMES, *allowed.POSITIONS])
+def test_reductions_give_arrays(cp, name):
+    host = random(4, 7)
+    device = cp.asarray(host)
+    for axis in (None, 0, -1):
+        result = getattr(cp, name)(device, axis)
+        assert isinstance(result, cp.ndarray)
+        assert np.array_equal(result.get(), getattr(np, name)(host, axis))
+        assert np.array_equal(getattr(device, name)(axis=axis).get(), result.get())
+
+
+def test_other_functions(cp):
+    a = random(3, 4)
+    d = cp.asarray(a)
+    index = cp.asarray(np.array([2, 0]))
+    for device, host in [
+        (cp.where(d > 0, d, 0.0), np.where(a > 0, a, np.float32(0))),
+        (cp.take(d, index, axis=0), a[[2, 0]]),
+        (cp.sort(d, axis=0), np.sort(a, axis=0)),
+        (cp.concatenate([d, d], axis=1), np.concatenate([a, a], axis=1)),
+        (cp.stack([d, d]), np.stack([a, a])),
+        (cp.moveaxis(d, 0, 1), a.T),
+        (cp.expand_dims(d, 0), a[None]),
+        (cp.broadcast_to(d, (2, 3, 4)), np.broadcast_to(a, (2, 3, 4))),
+        (cp.ascontiguousarray(d.T), np.ascontiguousarray(a.T)),
+        (cp.arange(3), np.arange(3)),
+        (cp.arange(1, 2, 0.25, dtype=np.float32), np.arange(1, 2, 0.25, dtype=np.float32)),
+        (cp.zeros(3, np.int32), np.zeros(3, np.int32)),
+        (cp.ones((2, 3)), np.ones((2, 3))),
+        (cp.full((2, 3), 7.0), np.full((2, 3), 7.0)),
+        (cp.zeros_like(d), np.zeros_like(a)),
+        (cp.ones_like(d), np.ones_like(a)),
+        (cp.full_like(d, 2), np.full_like(a, 2)),
+        (cp.array(d, dtype=np.float64), a.astype(np.float64)),
+        (d.T.reshape(-1), a.T.reshape(-1)),
+        (d.T.ravel(), a.T.ravel()),
+        (d.view(np.int32), a.view(np.int32)),
+        (d[None].squeeze(), a),
+    ]:
+        assert device.dtype == host.dtype
+        assert np.array_equal(device.get(), host)
+    with pytest.raises(IndexError):
+        cp.take(d, cp.asarray(np.array([3])), axis=0)
+    assert set(functions.table()) >= {"where", "take", "sum", "sqrt", "float32", "copyto"}
+
+
+def test_copyto(cp, x):
+    y = cp.zeros((3, 4))
+    cp.copyto(y, x)
+    assert np.array_equal(y.get(), x.get())
+    cp.copyto(y, 5.0, where=x > 5)
+    assert np.array_equal(y.get(), np.where(x.get() > 5, 5, x.get()))
+    with pytest.raises(TypeError, match="Cannot cast float64 to int32"):
+        cp.copyto(cp.zeros((3, 4), np.int32), y)
+    with pytest.raises(ValueError, match="broadcast"):
+        cp.copyto(y, x[:, :3])
+
+
+def test_scalars_of_an_array(x):
+    assert float(x[0, 1]) == 1.0
+    assert int(x[1, 0]) == 4
+    assert bool(x[0, 1])
+    assert x.sum().item() == 66.0
+    assert type(x.sum().item()) is float
+
+
+def test_to_the_host(cp, x):
+    out = np.empty((3, 4), np.float32)
+    assert x.get(out=out) is out
+    assert np.array_equal(out, cp.asnumpy(x))
+    assert np.array_equal(x.T.get(), out.T)
+    assert np.array_equal(x[:, ::2].get(), out[:, ::2])
+    with pytest.raises(ValueError, match="out is"):
+        x.get(out=np.empty((3, 4)))
+    out[:] = 0
+    assert x.sum().item() == 66.0  # a copy
+
+
+# ---------------------------------------------------------------------- other libraries
+
+
+class Foreign:
+    """An array of another library, on the same device."""
+
+    def __init__(self, array, protocol):
+        self._array = array
+        if protocol == "interface":
+            self.__cuda_array_interface__ = array.__cuda_array_interface__
+        else:
+            self.__dlpack__ = array.__dlpack__
+            self.__dlpack_device__ = array.__dlpack_device__
+
+
+@pytest.mark.parametrize("protocol", ["interface", "dlpack"])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_exchange_without_a_copy(cp, x, protocol, transposed):
+    source = x.T if transposed else x
+    foreign = Foreign(source, protocol)
+    with standin.count() as c:
+        mine = cp.asarray(foreign) if protocol == "interface" else cp.from_dlpack(foreign)
+        mine[0, 0] = 42.0
+    assert (c.h2d, c.d2h, c.allocations) == (0, 0, 0)
+    assert mine.strides == source.strides
+    assert source[0, 0].item() == 42.0
+
+
+def test_cpu_libraries_refuse_a_device_capsule(cp, x):
+    with pytest.raises(RuntimeError, match="device"):
+        np.from_dlpack(x)
+    with pytest.raises(TypeError, match="CPU arrays cannot be directly imported"):
+        cp.from_dlpack(np.ones(3))
+    assert x.__dlpack_device__() == (2, 0)
+    with pytest.raises(BufferError):
+        x.__dlpack__(dl_device=(1, 0))
+
+
+def test_the_other_library_keeps_the_memory(cp):
+    view = cp.from_dlpack(Foreign(cp.full(4, 3.0), "dlpack"))
+    gc.collect()
+    assert np.array_equal(view.get(), [3.0] * 4)
+
+
+# ---------------------------------------------------------------------- memory
+
+
+def test_memory_in_use(cp):
+    total = cp.cuda.runtime.memGetInfo()[1]
+    with standin.count() as c:
+        a = cp.empty(1000, np.float32)
+        view = a[10:]
+        b = cp.zeros(500)
+        assert cp.cuda.runtime.memGetInfo() == (total - 8000, total)
+        del a
+        assert c.current_bytes == 8000  # the view keeps it
+        del view, b
+        assert cp.cuda.runtime.memGetInfo()[0] == total
+    assert (c.allocations, c.allocated_bytes, c.peak_bytes, c.current_bytes) == (2, 8000, 8000, 0)
+
+
+def test_out_of_memory(monkeypatch):
+    cp = standin.install(monkeypatch, memory=1 << 20)
+    kept = cp.zeros(1 << 19, np.uint8)
+    with pytest.raises(cp.cuda.memory.OutOfMemoryError, match=r"allocating 1,048,576 .* 524,288"):
+        cp.empty(1 << 18, np.float32)
+    standin.machine.memory = 4 << 20
+    assert cp.empty(1 << 18, np.float32).size == 1 << 18
+    assert isinstance(cp.cuda.memory.OutOfMemoryError(1, 2), MemoryError)
+    assert kept.nbytes == 1 << 19
+
+
+# ---------------------------------------------------------------------- counters
+
+
+@pytest.mark.parametrize(
+    ("work", "expected"),
+    [
+        (lambda cp, x: cp.asarray(np.ones(3)), {"h2d": 1, "allocations": 1}),
+        (lambda cp, x: cp.asarray(x), {}),
+        (lambda cp, x: cp.ascontiguousarray(x), {}),
+        (lambda cp, x: x.set(np.ones((3, 4), np.float32)), {"h2d": 1}),
+        (lambda cp, x: x.get(), {"d2h": 1, "synchronisations": 1}),
+        (lambda cp, x: cp.asnumpy(x), {"d2h": 1, "synchronisations": 1}),
+        (lambda cp, x: x[0, 0].item(), {"d2h": 1, "synchronisations": 1}),
+        (lambda cp, x: float(x[0, 0]), {"d2h": 1, "synchronisations": 1}),
+        (lambda cp, x: bool(x[0, 0]), {"d2h": 1, "synchronisations": 1}),
+        (
+            lambda cp, x: x[:, 1:].get(),
+            {"d2d": 1, "allocations": 1, "d2h": 1, "synchronisations": 1},
+        ),
+        (lambda cp, x: x[1:].reshape(-1), {}),
+        (lambda cp, x: x.T.reshape(-1), {"d2d": 1, "allocations": 1}),
+        (lambda cp, x: x + 1, {"elementwise": 1, "allocations": 1}),
+        (lambda cp, x: x.__iadd__(1), {"elementwise": 1}),
+        (lambda cp, x: cp.sqrt(x, out=x), {"elementwise": 1}),
+        (lambda cp, x: x.sum(), {"elementwise": 1, "allocations": 1}),
+        (lambda cp, x: x.fill(0), {"elementwise": 1}),
+        (lambda cp, x: cp.zeros(3), {"elementwise": 1, "allocations": 1}),
+        (lambda cp, x: cp.empty(3), {"allocations": 1}),
+        (lambda cp, x: x.astype(np.float64), {"elementwise": 1, "allocations": 1}),
+        (lambda cp, x: x.copy(), {"d2d": 1, "allocations": 1}),
+        (lambda cp, x: x.__setitem__(0, x[1]), {"d2d": 1}),
+        (lambda cp, x: x.__setitem__(0, 1.0), {"elementwise": 1}),
+        (lambda cp, x: cp.copyto(x[0], x[1]), {"d2d": 1}),
+        (lambda cp, x: cp.cuda.get_current_stream().synchronize(), {"synchronisations": 1}),
+        (lambda cp, x: cp.cuda.Event().synchronize(), {"synchronisations": 1}),
+        (lambda cp, x: repr(x), {}),
+    ],
+)
+def test_what_is_counted(cp, x, work, expected):
+    with standin.count() as c:
+        work(cp, x)
+    names = ("h2d", "d2h", "d2d", "elementwise", "allocations", "synchronisations")
+    counted = {name: getattr(c, name) for name in names if getattr(c, name)}
+    assert counted == expected
+    assert (c.launches, c.gemms) == (0, 0)
+
+
+def test_counters_nest_and_reset(cp):
+    with standin.count() as outer:
+        kept = cp.zeros(4)
+        with standin.count() as inner:
+            kept += 1
+        kept += 1
+    kept += 1
+    assert (outer.elementwise, inner.elementwise, standin.counters.elementwise) == (3, 1, 4)
+    before = standin.counters.snapshot()
+    standin.counters.reset()
+    assert before.elementwise == 4
+    assert (standin.counters.elementwise, standin.counters.current_bytes) == (0, 32)
+    assert standin.counters.peak_bytes == 32
+
+
+# ---------------------------------------------------------------------- kernels
+
+
+@needs_compiler
+def test_a_kernel_runs_and_is_counted(cp):
+    a, b = random(1000), random(1000, seed=1)
+    da, db = cp.asarray(a), cp.asarray(b)
+    kernel = cp.RawModule(code=KERNELS, options=("-std=c++17",)).get_function("axpy")
+    with standin.count() as c:
+        kernel((3,), (64,), (da, db, np.int64(1000), np.float32(2)))
+        kernel((3,), (64,), (da, db, 1000, np.float32(-1)))  # a Python int is an int64
+    assert (c.launches, c.kernels) == (2, ["axpy", "axpy"])
+    assert (c.elementwise, c.h2d, c.d2h, c.allocations) == (0, 0, 0, 0)
+    assert np.allclose(db.get(), b + a, atol=1e-5)
+
+
+@needs_compiler
+def test_a_kernel_takes_rows_of_a_wider_array(cp):
+    wide = cp.zeros((3, 10))
+    kernel = cp.RawModule(code=KERNELS).get_function("fill_rows")
+    kernel((1,), (32,), (wide[:, 2:6], np.int64(10), np.int32(3), np.int32(4)))
+    expected = np.zeros((3, 10))
+    expected[:, 2:6] = np.arange(12).reshape(3, 4)
+    assert np.array_equal(wide.get(), expected)
+    for bad in (wide.T, wide[:, ::2], cp.zeros((2, 3, 4)).transpose(0, 2, 1), wide[::-1, :4]):
+        with pytest.raises(TypeError, match="not contiguous in all but its leading"):
+            kernel((1,), (32,), (bad, np.int64(10), np.int32(3), np.int32(4)))
+
+
+@needs_compiler
+def test_arguments_of_a_kernel(cp):
+    x, y = cp.zeros(4, np.float32), cp.zeros(4, np.float32)
+    kernel = cp.RawModule(code=KERNELS).get_function("axpy")
+    size, a = np.int64(4), np.float32(1)
+    for bad in (
+        (x, y, size, 1.0),  # Python's float is a double
+        (x, y, np.int32(4), a),
+        (x, np.zeros(4, np.float32), size, a),
+        (x, None, size, a),
+        (x, y.astype(np.float64), size, a),
+        (x, y, size),
+    ):
+        with pytest.raises(TypeError):
+            kernel((1,), (32,), bad)
+    with pytest.raises(TypeError, match="block must be a tuple"):
+        kernel((1,), 32, (x, y, size, a))
+    with pytest.raises(TypeError, match="grid must hold ints"):
+        kernel((1.0,), (32,), (x, y, size, a))
+    with pytest.raises(RuntimeError, match="threads"):
+        kernel((1,), (2048,), (x, y, size, a))
+    with pytest.raises(RuntimeError, match="a grid of"):
+        kernel((1, 65536), (32,), (x, y, size, a))
+    with pytest.raises(RuntimeError, match="shared memory"):
+        kernel((1,), (32,), (x, y, size, a), shared_mem=60_000)
+
+
+@needs_compiler
+def test_addresses_as_arguments(cp):
+    x, y = cp.ones(4, np.float32), cp.zeros(4, np.float32)
+    kernel = cp.RawModule(code=KERNELS).get_function("axpy")
+    size, a = np.int64(4), np.float32(1)
+    kernel((1,), (32,), (np.uint64(x.data.ptr), y, size, a))
+    assert np.array_equal(y.get(), [1, 1, 1, 1])
+    kernel((0,), (32,), (np.uint64(0), y, np.int64(0), a))  # a null pointer; CuPy makes the 0 a 1
+    host = np.zeros(4, np.float32)
+    with pytest.raises(RuntimeError, match="not inside one live allocation"):
+        kernel((1,), (32,), (np.uint64(host.ctypes.data), y, size, a))
+
+
+@needs_compiler
+def test_arguments_are_checked_while_capturing(cp):
+    x = cp.zeros(4, np.float32)
+    kernel = cp.RawModule(code=KERNELS).get_function("axpy")
+    stream = cp.cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        with pytest.raises(TypeError):
+            kernel((1,), (32,), (x, x, np.int64(4), 1.0))
+        stream.end_capture()
+
+
+# ---------------------------------------------------------------------- graphs
+
+
+@needs_compiler
+def test_a_graph_replays(cp):
+    x, y, z = cp.ones(8, np.float32), cp.zeros(8, np.float32), cp.zeros(8, np.float32)
+    kernel = cp.RawModule(code=KERNELS).get_function("axpy")
+    stream = cp.cuda.Stream(non_blocking=True)
+    with standin.count() as c, stream:
+        stream.begin_capture()
+        assert stream.is_capturing()
+        kernel((1,), (32,), (x, y, np.int64(8), np.float32(3)))
+        cp.multiply(y, 2, out=y)
+        cp.copyto(z, y)
+        x.fill(10)
+        graph = stream.end_capture()
+    assert (c.launches, c.elementwise, c.d2d, c.graphs) == (0, 0, 0, 0)
+    assert y.sum().item() == 0  # recorded, not done
+    with standin.count() as c:
+        graph.launch(stream)
+        assert np.array_equal(z.get(), np.full(8, 6))
+        graph.launch()
+        assert np.array_equal(z.get(), np.full(8, (6 + 30) * 2))
+    assert (c.launches, c.elementwise, c.d2d, c.graphs) == (2, 4, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("work", "error"),
+    [
+        (lambda cp, x: x.get(), "synchronous API calls are disallowed"),
+        (lambda cp, x: x[0, 0].item(), "synchronous API calls are disallowed"),
+        (lambda cp, x: cp.asarray(np.ones(3)), "synchronous API calls are disallowed"),
+        (lambda cp, x: x.set(np.ones((3, 4), np.float32)), "synchronous API calls are disallowed"),
+        (lambda cp, x: cp.empty(3), "an allocation"),
+        (lambda cp, x: x + 1, "an allocation"),
+        (lambda cp, x: x.sum(), "an allocation"),
+        (lambda cp, x: cp.cuda.Event().synchronize(), "synchronous API calls are disallowed"),
+        (lambda cp, x: cp.cuda.get_current_stream().begin_capture(), "cudaErrorIllegalState"),
+    ],
+)
+def test_refused_while_capturing(cp, x, work, error):
+    stream = cp.cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        with pytest.raises(RuntimeError, match=error):
+            work(cp, x)
+        stream.end_capture()
+
+
+def test_cublas_is_refused_while_capturing(cp):
+    stream = cp.cuda.Stream(non_blocking=True)
+    a = cp.ones((1, 1, 1), np.float32)
+    with stream:
+        stream.begin_capture()
+        with pytest.raises(NotImplementedError, match="cuBLAS API during stream capture"):
+            gemm(cp, a, a, cp_out=a)
+        stream.end_capture()
+
+
+def test_synchronising_spoils_the_capture(cp):
+    stream = cp.cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        with pytest.raises(cp.cuda.runtime.CUDARuntimeError, match="CaptureUnsupported"):
+            stream.synchronize()
+        with pytest.raises(cp.cuda.runtime.CUDARuntimeError, match="CaptureInvalidated"):
+            stream.end_capture()
+    assert not stream.is_capturing()
+
+
+def test_only_the_current_stream_records(cp):
+    x = cp.zeros(2)
+    stream = cp.cuda.Stream(non_blocking=True)
+    stream.begin_capture()
+    x += 1  # on the default stream
+    graph = stream.end_capture()
+    graph.launch()
+    assert np.array_equal(x.get(), [1, 1])
+    assert cp.cuda.get_current_stream() == cp.cuda.Stream.null
+
+
+def test_a_graph_does_not_keep_its_arrays(cp):
+    x = cp.zeros(2)
+    stream = cp.cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        x += 1
+        graph = stream.end_capture()
+    graph.launch()
+    del x
+    with pytest.raises(cp.cuda.runtime.CUDARuntimeError, match="freed: keep a reference"):
+        graph.launch()
+
+
+def test_streams_and_events(cp):
+    assert cp.cuda.get_current_stream() is cp.cuda.Stream.null
+    stream = cp.cuda.Stream(non_blocking=True)
+    start, end = cp.cuda.Event(), cp.cuda.Event()
+    with pytest.raises(cp.cuda.runtime.CUDARuntimeError, match="InvalidResourceHandle"):
+        cp.cuda.get_elapsed_time(start, end)
+    with stream:
+        assert cp.cuda.get_current_stream() is stream
+        start.record()
+        end.record(stream)
+    assert cp.cuda.get_current_stream() is cp.cuda.Stream.null
+    assert cp.cuda.get_elapsed_time(start, end) >= 0
+    with pytest.raises(cp.cuda.runtime.CUDARuntimeError, match="IllegalState"):
+        stream.end_capture()
+
+
+# ---------------------------------------------------------------------- several devices
+
+
+def test_arrays_know_their_device(monkeypatch):
+    cp = standin.install(monkeypatch, devices=2)
+    assert cp.cuda.runtime.getDeviceCount() == 2
+    with cp.cuda.Device(1):
+        x = cp.ones(3)
+        assert cp.cuda.runtime.getDevice() == 1
+        handle = cp.cuda.device.get_cublas_handle()
+    assert x.device.id == 1
+    assert x.data.device.id == 1
+    assert handle != cp.cuda.device.get_cublas_handle()
+    with pytest.raises(ValueError, match="array device = 1 while current = 0"):
+        x + 1
+    with pytest.raises(ValueError, match="array device = 1 while current = 0"):
+        cp.sum(x)
+    y = cp.zeros(3)
+    cp.copyto(y, x)  # the only thing that goes across
+    assert np.array_equal(y.get(), [1, 1, 1])
+    free, total = cp.cuda.Device(1).mem_info
+    assert total - free == 24
+
+
+def test_streams_belong_to_a_device(monkeypatch):
+    cp = standin.install(monkeypatch, devices=2)
+    stream = cp.cuda.Stream(non_blocking=True)
+    with cp.cuda.Device(1), pytest.raises(RuntimeError, match="stream of device 0"):
+        stream.use()
+    with pytest.raises(cp.cuda.runtime.CUDARuntimeError, match="invalid device ordinal"):
+        cp.cuda.Device(2).use()
+
+
+def test_properties(cp):
+    properties = cp.cuda.runtime.getDeviceProperties(0)
+    assert isinstance(properties["name"], bytes)
+    assert (properties["major"], properties["minor"]) == (9, 0)
+    assert cp.cuda.Device(0).compute_capability == "90"
+    assert properties["sharedMemPerBlockOptin"] > properties["sharedMemPerBlock"]
+    assert properties["multiProcessorCount"] > 0
+
+
+# ---------------------------------------------------------------------- GEMM
+
+
+def gemm(cp, a, b, cp_out, ta=0, tb=0, factor=1.0, keep=0.0, **changes):
+    """C <- factor op(A) op(B) + keep C on arrays (batch, columns, rows), as cuBLAS sees them."""
+    cublas = importlib.import_module("cupy_backends.cuda.libs.cublas")
+    dtype = cp_out.dtype.type
+    numbers = np.array([factor, keep], dtype)
+    address = numbers.ctypes.data
+    itemsize = numbers.itemsize
+
+    def layout(array):
+        batch_step, leading, _ = (step // itemsize for step in array.strides)
+        return leading, batch_step
+
+    batch, n, m = cp_out.shape
+    lda, stride_a = layout(a)
+    ldb, stride_b = layout(b)
+    ldc, stride_c = layout(cp_out)
+    arguments = {
+        "handle": cp.cuda.device.get_cublas_handle(),
+        "transa": ta,
+        "transb": tb,
+        "m": m,
+        "n": n,
+        "k": a.shape[1] if ta == 0 else a.shape[2],
+        "alpha": address,
+        "A": a.data.ptr,
+        "lda": lda,
+        "strideA": stride_a,
+        "B": b.data.ptr,
+        "ldb": ldb,
+        "strideB": stride_b,
+        "beta": address + itemsize,
+        "C": cp_out.data.ptr,
+        "ldc": ldc,
+        "strideC": stride_c,
+        "batchCount": batch,
+        **changes,
+    }
+    call = cublas.sgemmStridedBatched if dtype is np.float32 else cublas.dgemmStridedBatched
+    call(*arguments.values())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("ta", [0, 1])
+@pytest.mark.parametrize("tb", [0, 1])
+@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 0.0), (-0.5, 1.0), (2.0, 0.25)])
+def test_gemm(cp, dtype, ta, tb, alpha, beta):
+    batch, m, n, k = 3, 5, 7, 11
+    # Column-major (rows, columns) in memory is an array (columns, rows); with wider rows.
+    a = cp.asarray(random(batch, *((k, m) if ta == 0 else (m, k)), dtype=dtype))
+    b = cp.asarray(random(batch, *((n, k + 2) if tb == 0 else (k, n + 2)), dtype=dtype, seed=1))
+    b = b[:, :, :-2]
+    c = cp.asarray(random(batch, n + 1, m + 4, dtype=dtype, seed=2))
+    before = c.get()
+    with standin.count() as counted:
+        gemm(cp, a, b, c[:, :n, :m], ta, tb, alpha, beta)
+    assert (counted.gemms, counted.allocations, counted.launches) == (1, 0, 0)
+    left = a.get().astype(np.float64).swapaxes(1, 2) if ta == 0 else a.get().astype(np.float64)
+    right = b.get().astype(np.float64).swapaxes(1, 2) if tb == 0 else b.get().astype(np.float64)
+    expected = before.astype(np.float64)
+    expected[:, :n, :m] *= beta
+    expected[:, :n, :m] += alpha * (left @ right).swapaxes(1, 2)
+    assert np.allclose(c.get(), expected, atol=1e-5 if dtype == np.float32 else 1e-12)
+
+
+def test_gemm_with_one_matrix_for_all(cp):
+    a, b = random(1, 4, 3), random(2, 5, 4, seed=1)
+    c = cp.empty((2, 5, 3), np.float32)  # poisoned: beta = 0 must not read it
+    gemm(cp, cp.asarray(a), cp.asarray(b), c, strideA=0)
+    assert np.allclose(c.get(), b @ a, atol=1e-5)
+
+
+def test_gemm_of_nothing(cp):
+    c = cp.full((2, 5, 3), 4.0, np.float32)
+    empty = cp.empty((2, 0, 3), np.float32)
+    other = cp.empty((2, 5, 1), np.float32)
+    gemm(cp, empty, other, c, k=0, ldb=1)
+    assert (c.get() == 0).all()
+    gemm(cp, empty, other, c, m=0, lda=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lda": 2}, "INVALID_VALUE.*lda = 2 for 3 rows"),
+        ({"ldb": 3}, "INVALID_VALUE.*ldb = 3 for 4 rows"),
+        ({"ldc": 2}, "INVALID_VALUE.*ldc = 2 for 3 rows"),
+        ({"strideA": -12}, "INVALID_VALUE.*strideA"),
+        ({"m": -1}, "INVALID_VALUE"),
+        ({"transa": "N"}, "INVALID_VALUE.*transa"),
+        ({"handle": 0}, "NOT_INITIALIZED"),
+        ({"lda": 4}, "not inside one live allocation"),
+        ({"strideB": 21}, "not inside one live allocation"),
+        ({"batchCount": 3}, "not inside one live allocation"),
+    ],
+)
+def test_gemm_refuses(cp, changes, message):
+    a, b = cp.asarray(random(2, 4, 3)), cp.asarray(random(2, 5, 4))
+    c = cp.zeros((2, 5, 3), np.float32)
+    with pytest.raises(RuntimeError, match=message):
+        gemm(cp, a, b, c, **changes)
+    assert (c.get() == 0).all()
+
+
+def test_gemm_refuses_overlaps(cp):
+    square = cp.asarray(random(2, 4, 4))
+    other = cp.asarray(random(2, 4, 4))
+    with pytest.raises(ValueError, match="C overlaps A"):
+        gemm(cp, square, other, square)
+    with pytest.raises(ValueError, match="C overlaps B"):
+        gemm(cp, other, square, square)
+    with pytest.raises(ValueError, match="two elements of C overlap"):
+        gemm(cp, other, other, square, strideC=0)
+
+
+def test_gemm_between_interleaved_matrices(cp):
+    """Two matrices of each network in one row of a flat buffer: they do not overlap."""
+    flat = cp.asarray(random(3, 20))
+    source, target = flat[:, :8].reshape(3, 2, 4), flat[:, 8:16].reshape(3, 2, 4)
+    assert source.base is flat
+    square = random(3, 4, 4, seed=1)
+    expected = source.get() @ square
+    gemm(cp, cp.asarray(square), source, target)
+    assert np.allclose(target.get(), expected, atol=1e-5)
+
+
+def test_gemm_knows_freed_memory_and_other_devices(monkeypatch):
+    cp = standin.install(monkeypatch, devices=2)
+    a, c = cp.zeros((1, 4, 4), np.float32), cp.zeros((1, 4, 4), np.float32)
+    address = cp.zeros((1, 4, 4), np.float32).data.ptr  # freed at once
+    with pytest.raises(RuntimeError, match="not inside one live allocation"):
+        gemm(cp, a, a, c, B=address)
+    with cp.cuda.Device(1):
+        far = cp.zeros((1, 4, 4), np.float32)
+    with pytest.raises(RuntimeError, match="on device 1"):
+        gemm(cp, a, far, c)
+    with pytest.raises(ValueError, match="alpha is a device address"):
+        gemm(cp, a, a, c, alpha=a.data.ptr)
