@@ -217,18 +217,29 @@ def make_references(net, layers, models):
 # --- the two comparisons --------------------------------------------------------------------------
 
 
-def check_gradients(net, layers, models, x, y, loss, options, sample_weight=None):
+def check_gradients(net, layers, models, x, y, loss, options, sample_weight=None, reduction="mean"):
     """The loss and every gradient, relative to the largest element of the array.
 
     Where a whole array is far smaller than the others, it is held to 1e-6 of the largest.
+    x, y and the weights may be lists, one for each network.
     """
     value, grad = net.loss_and_grad(
-        x, y, loss=with_options(loss, options, gpumlp.losses), sample_weight=sample_weight
+        np.asarray(x),
+        np.asarray(y),
+        loss=with_options(loss, options, gpumlp.losses),
+        sample_weight=None if sample_weight is None else np.asarray(sample_weight),
+        reduction=reduction,
     )
     references = make_references(net, layers, models)
-    for reference, member in zip(references, members(models), strict=True):
+    for m, (reference, member) in enumerate(zip(references, members(models), strict=True)):
         expected_value, expected = formulas.loss_and_grad(
-            reference, x, y, loss, options, sample_weight=sample_weight
+            reference,
+            own(x, m),
+            own(y, m),
+            loss,
+            options,
+            sample_weight=own(sample_weight, m),
+            reduction=reduction,
         )
         np.testing.assert_allclose(member(value), expected_value, rtol=GRADIENT_TOLERANCE)
         found = arrays_of(grad, layers, member)
@@ -238,6 +249,11 @@ def check_gradients(net, layers, models, x, y, loss, options, sample_weight=None
             assert a.shape == b.shape
             error = np.abs(a - b).max() / max(np.abs(b).max(), 1e-6 * largest)
             assert error <= GRADIENT_TOLERANCE, f"array {i} of W, b, slope: {error:.1e}"
+
+
+def own(data, m):
+    """Network m's part of a list, or what all of them share."""
+    return data[m] if isinstance(data, list) else data
 
 
 def check_trajectory(net, layers, models, x, y, loss, options, optimizer, reduction="mean"):
@@ -252,16 +268,17 @@ def check_trajectory(net, layers, models, x, y, loss, options, optimizer, reduct
         optimizer=getattr(gpumlp, kind)(**numbers),
         reduction=reduction,
     )
-    history = [np.array(to_numpy(trainer.step(x, y))) for _ in range(STEPS)]
+    batch = np.asarray(x), np.asarray(y)
+    history = [np.array(to_numpy(trainer.step(*batch))) for _ in range(STEPS)]
 
     for m, (reference, member) in enumerate(zip(references, members(models), strict=True)):
-        own = {key: each[m] for key, each in spread(numbers).items()}
+        own_numbers = {key: each[m] for key, each in spread(numbers).items()}
         expected_history = formulas.train(
             reference,
-            getattr(formulas, kind)(**own),
+            getattr(formulas, kind)(**own_numbers),
             STEPS,
-            x,
-            y,
+            own(x, m),
+            own(y, m),
             loss,
             options=options,
             reduction=reduction,
@@ -343,7 +360,12 @@ def test_the_gradients_of_a_loss(loss, options, output, kind, models, device):
     check_gradients(net, layers, models, x, y, loss, options, sample_weight=weight)
 
 
-ONE_OUTPUT = [case for case in LOSSES if case[2] not in ROWWISE and case[0] != "cross_entropy"]
+# Distributions over classes need more than one output.
+ONE_OUTPUT = [
+    case
+    for case in LOSSES
+    if case[2] not in ROWWISE and case[0] not in ("cross_entropy", "kl_divergence")
+]
 
 
 @pytest.mark.parametrize("loss, options, output, kind", ONE_OUTPUT, ids=named(ONE_OUTPUT))
@@ -365,6 +387,24 @@ def test_the_trajectory_of_an_optimizer(optimizer, models, reduction, device):
     net = make_network(sizes, layers, models, device, rng)
     x, y = rng.normal(size=(BATCH, 4)), rng.integers(3, size=BATCH)
     check_trajectory(net, layers, models, x, y, "cross_entropy", {}, optimizer, reduction=reduction)
+
+
+OWN_DATA = [
+    ("cross_entropy", "softmax", "label"),
+    ("squared_error", "identity", "real"),
+]
+
+
+@pytest.mark.parametrize("loss, output, kind", OWN_DATA, ids=named(OWN_DATA))
+def test_networks_with_data_of_their_own(loss, output, kind, device):
+    rng = np.random.default_rng(15)
+    sizes, layers = (4, 7, 3), [("prelu", {}), (output, {})]
+    net = make_network(sizes, layers, 3, device, rng)
+    x = [rng.normal(size=(BATCH, 4)) for _ in range(3)]
+    y = [targets(kind, 3, rng) for _ in range(3)]
+    weight = [rng.uniform(0.1, 2.0, BATCH) for _ in range(3)]
+    check_gradients(net, layers, 3, x, y, loss, {}, sample_weight=weight)
+    check_trajectory(net, layers, 3, x, y, loss, {}, OPTIMIZERS[0])
 
 
 # --- random architectures -------------------------------------------------------------------------
@@ -395,9 +435,16 @@ def random_case(seed, pool):
 def test_the_gradients_of_a_random_network(seed, models):
     case = random_case(seed, ELEMENTWISE)
     net = make_network(case.sizes, case.layers, models, "cpu", case.rng)
-    weight = case.rng.uniform(0.1, 2.0, BATCH)
     check_gradients(
-        net, case.layers, models, case.x, case.y, case.loss, case.options, sample_weight=weight
+        net,
+        case.layers,
+        models,
+        case.x,
+        case.y,
+        case.loss,
+        case.options,
+        sample_weight=case.rng.uniform(0.1, 2.0, BATCH),
+        reduction="sum" if seed % 2 else "mean",
     )
 
 
