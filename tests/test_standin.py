@@ -147,6 +147,8 @@ def test_fresh_memory_is_poisoned_and_aligned(cp):
     assert cp.empty(1).data.ptr % 512 == 0
 
 
+# CuPy's __array__ does not take NumPy's `copy` either.
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @pytest.mark.parametrize(
     "mix",
     [
@@ -299,6 +301,12 @@ def test_scalars_of_an_array(x):
     assert bool(x[0, 1])
     assert x.sum().item() == 66.0
     assert type(x.sum().item()) is float
+
+
+def test_columns_first_stays_columns_first(cp):
+    host = np.asfortranarray(random(3, 4))
+    assert cp.asarray(host).strides == host.strides
+    assert cp.ascontiguousarray(cp.asarray(host)).flags.c_contiguous
 
 
 def test_to_the_host(cp, x):

@@ -187,7 +187,7 @@ class ndarray(operations.DeviceArray):
     def __dlpack__(self, *, stream=None, max_version=None, dl_device=None, copy=None):
         if copy or dl_device not in (None, self.__dlpack_device__()):
             raise BufferError("the stand-in shares its memory, and on its own device alone")
-        return dlpack.export(self._host, self._memory.device, max_version)
+        return dlpack.export(self._host, self._memory.device)
 
     # ------------------------------------------------------------------ views
 

@@ -52,16 +52,13 @@ class _Matrices(NamedTuple):
         if self.stride < 0:
             raise _invalid_value(f"stride{self.name} = {self.stride}")
         shape = (self.batch, self.rows, self.columns)
-        if 0 in shape:
-            return np.empty(shape, dtype)
-        extent = (self.batch - 1) * self.stride + (self.columns - 1) * self.leading + self.rows
         itemsize = np.dtype(dtype).itemsize
         if self.address % itemsize:
             raise _invalid_value(f"{self.name} is misaligned")
-        memory.find(self.address, extent * itemsize)
-        raw = (ctypes.c_char * (extent * itemsize)).from_address(self.address)
         strides = tuple(itemsize * step for step in (self.stride, 1, self.leading))
-        return np.ndarray(shape, dtype, buffer=raw, strides=strides)
+        if 0 not in shape:
+            memory.find(self.address, memory.bytes_spanned(shape, itemsize, strides))
+        return memory.host_view(self.address, shape, dtype, strides)
 
     def overlaps_itself(self) -> bool:
         """Whether two elements may share an address."""

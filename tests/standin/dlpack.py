@@ -1,7 +1,6 @@
-"""DLPack capsules that say "CUDA", made from NumPy's and turned back into NumPy's.
+"""DLPack capsules that say "CUDA": NumPy's, with the device in them changed.
 
-Only the device in the capsule changes; with it, NumPy and CPU libraries refuse the capsule
-as they refuse CuPy's.
+So NumPy and CPU libraries refuse them as they refuse CuPy's.
 """
 
 from __future__ import annotations
@@ -10,55 +9,58 @@ import ctypes
 
 import numpy as np
 
-CPU, CUDA = 1, 2  # kDLCPU, kDLCUDA
+from . import memory
 
-# Where the tensor begins: behind version, context, deleter and flags; or right at the start.
-TENSOR_OFFSET = {b"dltensor_versioned": 32, b"dltensor": 0}
-DEVICE_OFFSET = 8  # in the tensor, behind the pointer to its data
+CUDA = 2  # kDLCUDA
+NAME = b"dltensor"  # of a capsule that nobody has consumed
+KINDS = {0: "i", 1: "u", 2: "f", 5: "c", 6: "b"}  # kDLInt, kDLUInt, kDLFloat, kDLComplex, kDLBool
 
-_name_of = ctypes.pythonapi.PyCapsule_GetName
-_name_of.restype, _name_of.argtypes = ctypes.c_char_p, [ctypes.py_object]
+
+class _Tensor(ctypes.Structure):
+    """DLTensor of dlpack.h; strides count elements."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device_type", ctypes.c_int32),
+        ("device_id", ctypes.c_int32),
+        ("ndim", ctypes.c_int32),
+        ("kind", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
 _pointer_of = ctypes.pythonapi.PyCapsule_GetPointer
 _pointer_of.restype, _pointer_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
 
 
-def _set_device(capsule: object, kind: int, index: int) -> None:
-    name = _name_of(capsule)
-    tensor = _pointer_of(capsule, name) + TENSOR_OFFSET[name]
-    device = (ctypes.c_int32 * 2).from_address(tensor + DEVICE_OFFSET)
-    device[0], device[1] = kind, index
+def _tensor(capsule: object) -> _Tensor:
+    return _Tensor.from_address(_pointer_of(capsule, NAME))
 
 
-def export(host: np.ndarray, device: int, max_version: tuple[int, int] | None) -> object:
+def export(host: np.ndarray, device: int) -> object:
     """A capsule of `host`, said to be on CUDA device `device`."""
-    capsule = host.__dlpack__(max_version=max_version)
-    _set_device(capsule, CUDA, device)
+    capsule = host.__dlpack__()
+    tensor = _tensor(capsule)
+    tensor.device_type, tensor.device_id = CUDA, device
     return capsule
 
 
-class _Relabelled:
-    """What NumPy takes: the same capsule, said to be on the CPU."""
-
-    def __init__(self, capsule: object):
-        _set_device(capsule, CPU, 0)
-        self._capsule = capsule
-
-    def __dlpack__(self, **options: object) -> object:
-        return self._capsule
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        return CPU, 0
-
-
-def receive(producer: object) -> np.ndarray:
-    """The memory of any device array that speaks DLPack, as a NumPy array."""
+def receive(producer: object) -> tuple[np.ndarray, object]:
+    """The memory of a device array that speaks DLPack, and what keeps it alive."""
     if producer.__dlpack_device__()[0] != CUDA:
         raise TypeError(
             "CPU arrays cannot be directly imported to CuPy. "
             "Use `cupy.array(numpy.from_dlpack(input))` instead."
         )
-    try:
-        capsule = producer.__dlpack__(stream=1, max_version=(1, 0))
-    except TypeError:  # a producer of DLPack before 1.0
-        capsule = producer.__dlpack__(stream=1)
-    return np.from_dlpack(_Relabelled(capsule))
+    capsule = producer.__dlpack__(stream=1)  # the legacy default stream
+    tensor = _tensor(capsule)
+    dtype = np.dtype(f"{KINDS[tensor.kind]}{tensor.bits // 8}")
+    shape, strides = tuple(tensor.shape[: tensor.ndim]), None
+    if tensor.strides:
+        strides = tuple(step * dtype.itemsize for step in tensor.strides[: tensor.ndim])
+    address = tensor.data + tensor.byte_offset
+    return memory.host_view(address, shape, dtype, strides), capsule

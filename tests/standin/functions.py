@@ -5,13 +5,11 @@ CuPy has more arguments than these; a call that uses one of them fails here.
 
 from __future__ import annotations
 
-import ctypes
-import math
 import types
 
 import numpy as np
 
-from . import allowed, dlpack, operations
+from . import allowed, dlpack, memory, operations
 from .array import ndarray
 from .counting import record
 from .streams import Stream, refuse_while_capturing
@@ -75,9 +73,8 @@ def array(obj, dtype=None, copy=True):
         return obj.astype(obj.dtype if dtype is None else dtype, copy=copy)
     host = np.asarray(obj, dtype)
     refuse_while_capturing("a copy from the host")
-    result = ndarray._empty(host.shape, host.dtype)
+    result = ndarray._from_result(host)  # columns first stays columns first, as in CuPy
     record(h2d=1)
-    result._host[...] = host
     return result
 
 
@@ -93,20 +90,14 @@ def asnumpy(a, stream: Stream | None = None, order="C", out=None):
 
 
 def from_dlpack(array):
-    return ndarray._adopt(dlpack.receive(array), array)
+    return ndarray._adopt(*dlpack.receive(array))
 
 
 def _from_cuda_array_interface(producer) -> ndarray:
     interface = producer.__cuda_array_interface__
-    dtype = np.dtype(interface["typestr"])
     shape, strides = interface["shape"], interface.get("strides")
-    if strides is None:
-        size = math.prod(shape) * dtype.itemsize
-    else:
-        reach = (step * (length - 1) for length, step in zip(shape, strides, strict=True))
-        size = sum(reach) + dtype.itemsize
-    raw = (ctypes.c_char * size).from_address(interface["data"][0])
-    return ndarray._adopt(np.ndarray(shape, dtype, buffer=raw, strides=strides), producer)
+    host = memory.host_view(interface["data"][0], shape, interface["typestr"], strides)
+    return ndarray._adopt(host, producer)
 
 
 def copyto(dst, src, casting="same_kind", where=None):

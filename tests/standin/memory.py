@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import weakref
 
 import numpy as np
@@ -18,6 +19,23 @@ POISON = 0xFF  # NaN as a floating-point number, -1 as an integer
 _live: weakref.WeakSet[Memory] = weakref.WeakSet()
 
 
+def bytes_spanned(shape: tuple[int, ...], itemsize: int, strides: tuple[int, ...] | None) -> int:
+    """From the first byte of an array to behind its last one; strides None is C order."""
+    if 0 in shape:
+        return 0
+    if strides is None:
+        return math.prod(shape) * itemsize
+    return itemsize + sum(step * (n - 1) for step, n in zip(strides, shape, strict=True))
+
+
+def host_view(address: int, shape, dtype, strides=None, keep: object = None) -> np.ndarray:
+    """The bytes at an address as a NumPy array, which keeps `keep` alive."""
+    size = bytes_spanned(shape, np.dtype(dtype).itemsize, strides)
+    raw = (ctypes.c_char * max(size, 1)).from_address(address)
+    raw.keep = keep
+    return np.ndarray(shape, dtype, buffer=raw, strides=strides)
+
+
 class Memory:
     """A block of memory on one device. It is in use for as long as this object lives."""
 
@@ -27,10 +45,15 @@ class Memory:
         _live.add(self)
 
     def host(self, shape: tuple[int, ...], dtype: np.dtype, order: str) -> np.ndarray:
-        """The block from its first byte on, as a NumPy array."""
-        raw = (ctypes.c_char * max(self.size, 1)).from_address(self.address)
-        raw.keep = self._keep  # a view may outlive this block in a recorded graph
-        return np.ndarray(shape, dtype, buffer=raw, order=order)
+        """The block from its first byte on, as a NumPy array.
+
+        It may outlive this block, in a recorded graph, and then keeps the bytes alone.
+        """
+        if order not in ("C", "F"):
+            raise ValueError(f"order must be 'C' or 'F', not {order!r}")
+        if order == "F":
+            return host_view(self.address, shape[::-1], dtype, keep=self._keep).T
+        return host_view(self.address, shape, dtype, keep=self._keep)
 
 
 class MemoryPointer:
