@@ -48,6 +48,7 @@ class Loss:
     classes: integer labels 0..N_K-1 are accepted and stand for one-hot targets.
     coding:  a target y enters as coding[0] y + coding[1]: (2, -1) makes 0/1 into -1/+1.
     bounds:  the values that targets may take.
+    outputs: the built-in output activations whose range fits; None if all do.
 
     >>> pinball = Loss("pinball", Form(lambda u, y, p: np.maximum(.9 * (y - u), .1 * (u - y)),
     ...                                lambda u, y, p: np.where(y > u, -.9, .1),
@@ -63,6 +64,7 @@ class Loss:
     classes: bool = False
     coding: tuple[float, float] = (1.0, 0.0)
     bounds: tuple[float, float] = (-np.inf, np.inf)
+    outputs: tuple[str, ...] | None = None
     limits: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -117,8 +119,9 @@ class Pair(NamedTuple):
 
 def pair(loss: Loss, output) -> Pair:
     """The form of the loss that fits the output activation (the table above)."""
-    if loss.name == "focal" and output.name not in ("softmax", "log_softmax", "sigmoid"):
-        raise ValueError(f"focal needs output softmax, log_softmax or sigmoid, not {output.name}")
+    if loss.outputs is not None and output.built_in and output.name not in loss.outputs:
+        *others, last = loss.outputs
+        raise ValueError(f"{loss.name} needs output {', '.join(others)} or {last}, not {output.name}")
     if output.rows:
         log_u = loss.log is not None or output.name == "log_softmax"
         return Pair(loss.log or loss.identity, fused=True, rows=True, log_u=log_u)
@@ -203,6 +206,9 @@ def _margin(u, y):
     return np.maximum(1 - y * u, 0)
 
 
+_SIMPLEX = ("softmax", "log_softmax")
+_PROBABILITY = ("softmax", "sigmoid", "hard_sigmoid")
+_POSITIVE = ("exp", "softplus", *_PROBABILITY)
 _PLUS_MINUS = (2.0, -1.0)
 _UNIT = (0.0, 1.0)
 _NONNEGATIVE = (0.0, np.inf)
@@ -248,6 +254,7 @@ _TABLE = [
         ),
         log=Form(lambda u, y, p: np.exp(u) - y * u, lambda u, y, p: np.exp(u) - y, "PoissonLog"),
         bounds=_NONNEGATIVE,
+        outputs=_POSITIVE,
     ),
     # l = -y log ŷ; labels or probabilities; with smoothing s, y (1 - s) + s / N_K
     Loss(
@@ -262,6 +269,7 @@ _TABLE = [
         limits={"label_smoothing": (0.0, 1.0)},
         classes=True,
         bounds=_UNIT,
+        outputs=("log_softmax", *_POSITIVE),
     ),
     # l = -(y log ŷ + (1 - y) log(1 - ŷ)); multilabel too
     Loss(
@@ -274,6 +282,7 @@ _TABLE = [
         ),
         classes=True,
         bounds=_UNIT,
+        outputs=_PROBABILITY,
     ),
     # softmax: l = -y (1 - ŷ)^gamma log ŷ; sigmoid: the same of ŷ and y, and of 1 - ŷ and 1 - y
     Loss(
@@ -288,6 +297,7 @@ _TABLE = [
         limits={"gamma": (0.0, np.inf)},
         classes=True,
         bounds=_UNIT,
+        outputs=(*_SIMPLEX, "sigmoid"),
     ),
     # l = max(0, 1 - y ŷ), y = ±1, one class against the rest
     Loss(
@@ -336,6 +346,7 @@ _TABLE = [
         log=Form(lambda u, y, p: _xlogx(y) - y * u, lambda u, y, p: -y, "KlDivergenceLog"),
         classes=True,
         bounds=_UNIT,
+        outputs=("log_softmax", *_POSITIVE),
     ),
 ]
 

@@ -6,7 +6,7 @@ COLORS = {"training": "tab:blue", "validation": "tab:orange"}
 
 
 def curves(history, path, title: str = "") -> Path:
-    """Draws a History into a PNG file: its loss and, for classification, its accuracy.
+    """Draws a History into a PNG file: its losses and, for classification, its accuracy.
 
     A stack of networks gets one line a network. Returns the path; raises ImportError, with what
     to install, where matplotlib is missing.
@@ -18,9 +18,8 @@ def curves(history, path, title: str = "") -> Path:
         raise ImportError(message) from error
 
     panels = [("loss", {"training": history.loss, "validation": history.val_loss})]
-    if len(history.accuracy):
-        accuracies = {"training": history.accuracy, "validation": history.val_accuracy}
-        panels.append(("accuracy", accuracies))
+    if history.val_accuracy:
+        panels.append(("accuracy", {"validation": history.val_accuracy}))
 
     # A Figure of its own, not pyplot: no window, no global state.
     figure = Figure(figsize=(5.5 * len(panels), 4), layout="constrained")
@@ -38,7 +37,7 @@ def _panel(axes, name: str, lines: dict) -> None:
     from matplotlib.ticker import MaxNLocator
 
     for part, values in lines.items():
-        if not len(values):
+        if not values:
             continue
         epochs = range(1, len(values) + 1)
         drawn = axes.plot(epochs, values, color=COLORS[part], marker="." if len(values) < 3 else "")
@@ -47,4 +46,5 @@ def _panel(axes, name: str, lines: dict) -> None:
     axes.set_ylabel(name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    axes.legend()
+    if axes.lines:
+        axes.legend()

@@ -14,7 +14,6 @@ from gpumlp.cli.error import InputError
 from gpumlp.cli.preparation import Preparation
 
 SUFFIXES = (".csv", ".npy", ".npz")
-ROWS_AT_ONCE = 8192  # bounds the memory of a prediction
 
 
 def run(arguments) -> int:
@@ -27,7 +26,7 @@ def run(arguments) -> int:
         raise InputError(
             f"{arguments.file} has {x.shape[1]} features; the model takes {net.sizes[0]}"
         )
-    output = forward(net, preparation.inputs(x, net.dtype))
+    output = net.forward(preparation.inputs(x, net.dtype))
     if preparation.classes is None:
         found: dict[str, Any] = {"value": preparation.values(output)}
     else:
@@ -51,12 +50,6 @@ def load_model(path: str, device: str):
             "it was not saved by `gpumlp train`"
         )
     return net, Preparation.from_metadata(stored, net.sizes[0], net.sizes[-1])
-
-
-def forward(net, x: np.ndarray) -> np.ndarray:
-    """The network's output for all of x, a few thousand rows at a time."""
-    starts = range(0, len(x), ROWS_AT_ONCE)
-    return np.concatenate([net.forward(x[start : start + ROWS_AT_ONCE]) for start in starts])
 
 
 def _checked_out(out: str | None, proba: bool) -> Path | None:

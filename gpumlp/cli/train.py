@@ -11,7 +11,6 @@ import gpumlp
 from gpumlp.cli import data
 from gpumlp.cli.device import choose
 from gpumlp.cli.error import InputError
-from gpumlp.cli.predict import forward
 from gpumlp.cli.preparation import Preparation
 
 HELD_OUT = 1 / 5
@@ -130,7 +129,7 @@ def _prepared(preparation: Preparation, part: data.Data, dtype: str):
 
 def _scores(net, preparation: Preparation, part: data.Data) -> dict[str, float]:
     """Accuracy, or R² and the root of the mean squared error, on samples not trained on."""
-    output = forward(net, preparation.inputs(part.x, net.dtype))
+    output = net.forward(preparation.inputs(part.x, net.dtype))
     if preparation.classes is not None:
         return {"accuracy": float((output.argmax(axis=1) == part.y).mean())}
     squares = (preparation.values(output) - part.y) ** 2

@@ -1,0 +1,78 @@
+"""The schedule's factors on the device, where `advance` looks up each network's own."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpumlp.schedule import Plateau, Schedule
+
+AHEAD = 1024  # factors are worked out for at least so many updates at once
+
+
+class Rates:
+    """table[t - first[0]]: the factor of the update after t updates; None for a constant rate.
+
+    One table serves all networks: how many updates a network has made may differ, the schedule does
+    not.  A plateau's factors, one per network, are `plateau_factor` (M,), which the trainer puts into
+    the learning rates themselves.
+    """
+
+    def __init__(self, net, state, schedule):
+        self._net, self._state = net, state
+        self.schedule = schedule
+        self.steps_per_epoch: int | None = None
+        self.total: int | None = None  # updates of all fits, when the running one will have ended
+        self.issued = 0  # updates asked for so far; a network that skipped some is behind
+        self._until = 0
+        self.table = None
+        self.first = net.ops.xp.zeros(1, np.int64)
+        self.memory = schedule.begin(net.models_count) if self._by_plateau else {}
+
+    @property
+    def _by_plateau(self) -> bool:
+        return isinstance(self.schedule, Plateau)
+
+    def plan(self, steps_per_epoch: int, steps: int):
+        """A fit of so many updates begins."""
+        self.steps_per_epoch, self.total = steps_per_epoch, self.issued + steps
+        self._until = 0  # the factors may differ from those worked out before
+
+    def cover(self, steps: int):
+        """Make sure that the table holds the next updates."""
+        needed = self.issued + steps
+        if self.schedule is not None and not self._by_plateau and needed > self._until:
+            start = self._fewest()
+            self._until = max(needed, self.issued + AHEAD)
+            self.table = self._net.ops.xp.asarray(self.factors(np.arange(start, self._until)))
+            self.first.fill(start)
+        self.issued = needed
+
+    def _fewest(self) -> int:
+        """The fewest updates made by any network that still moves; reads the device."""
+        t, halted = (self._net.ops.to_host(a) for a in (self._state.t, self._state.halted))
+        return int(t[halted == 0].min(initial=self.issued))
+
+    def factors(self, steps: np.ndarray) -> np.ndarray:
+        """The factor of each update, in the network's dtype."""
+        if isinstance(self.schedule, Schedule):
+            values = self.schedule.factors(steps, self.steps_per_epoch, self.total)
+        else:
+            values = self.schedule(steps)
+        values = np.broadcast_to(np.asarray(values, dtype=self._net.dtype), steps.shape)
+        if not (np.isfinite(values).all() and (values >= 0).all()):
+            raise ValueError(f"the schedule gave a factor that is negative or not finite: {values}")
+        return np.ascontiguousarray(values)
+
+    def observe(self, history) -> bool:
+        """Take note of an epoch; true if the plateau's factors may have changed."""
+        if not self._by_plateau:
+            return False
+        monitor = self.schedule.monitor or ("val_loss" if history.val_loss else "loss")
+        self.schedule.observe(self.memory, np.atleast_1d(history.last(monitor)))
+        return True
+
+    def at(self, steps: np.ndarray) -> np.ndarray:
+        """Each network's factor (M,) in the update after steps (M,) updates."""
+        if self._by_plateau:
+            return self.memory["factor"]
+        return np.ones(len(steps)) if self.schedule is None else self.factors(steps)

@@ -1,0 +1,197 @@
+"""Learning-rate schedules: the factor on the optimiser's rate before each update.
+
+A schedule is called with the numbers of the updates (an array, the first update is 0) and returns
+their factors; any such function can be given.  Those below count in epochs, or with unit="step" in
+updates; `Trainer.fit` tells them how many updates an epoch has and how many there will be.  `Plateau`
+watches a loss instead, and acts at the end of epochs, on each network by itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A factor as a function of time, in epochs or steps; total is the length of the whole fit."""
+
+    unit: str = "epoch"
+
+    def __post_init__(self):
+        if self.unit not in ("epoch", "step"):
+            raise ValueError(f'unit is "epoch" or "step", not {self.unit!r}')
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name != "unit" and value is not None and not (np.isfinite(value) and value >= 0):
+                raise ValueError(f"{type(self).__name__}: {f.name} = {value!r}")
+
+    def factor(self, time: np.ndarray, total: float | None) -> np.ndarray:
+        """The factor at each time."""
+        raise NotImplementedError
+
+    def factors(self, steps: np.ndarray, steps_per_epoch: int | None, total: int | None):
+        """The factor of each update; `total` updates will be made."""
+        if self.unit == "step":
+            return self.factor(steps.astype(np.float64), total)
+        if steps_per_epoch is None:
+            raise ValueError(
+                f"{type(self).__name__} counts epochs, which Trainer.step does not know; "
+                'use Trainer.fit, or unit="step"'
+            )
+        return self.factor(steps / steps_per_epoch, total and total / steps_per_epoch)
+
+    def _length(self, own: float | None, total: float | None) -> float:
+        length = own if own is not None else total
+        if not length:
+            raise ValueError(f"{type(self).__name__} needs total= where Trainer.fit does not tell it")
+        return length
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """1."""
+
+    def factor(self, time, total):
+        return np.ones_like(time)
+
+
+@dataclass(frozen=True)
+class Step(Schedule):
+    """decay ^ floor(time / every)."""
+
+    every: float = 10
+    decay: float = 0.1
+
+    def factor(self, time, total):
+        return self.decay ** np.floor(time / self.every)
+
+
+@dataclass(frozen=True)
+class Exponential(Schedule):
+    """decay ^ time."""
+
+    decay: float = 0.95
+
+    def factor(self, time, total):
+        return self.decay**time
+
+
+@dataclass(frozen=True)
+class InverseScaling(Schedule):
+    """(1 + time)^(-power)."""
+
+    power: float = 0.5
+
+    def factor(self, time, total):
+        return (1 + time) ** -self.power
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """A linear rise from 0 over `warmup`, then half a cosine from 1 to `floor` at `total`
+    (Loshchilov and Hutter 2017)."""
+
+    total: float | None = None
+    warmup: float = 0.0
+    floor: float = 0.0
+
+    def factor(self, time, total):
+        length = self._length(self.total, total)
+        if self.warmup >= length:
+            raise ValueError(f"Cosine: warmup {self.warmup:g} is not shorter than the fit, {length:g}")
+        progress = np.clip((time - self.warmup) / (length - self.warmup), 0, 1)
+        cosine = self.floor + (1 - self.floor) * 0.5 * (1 + np.cos(np.pi * progress))
+        return np.where(time < self.warmup, time / max(self.warmup, 1e-300), cosine)
+
+
+@dataclass(frozen=True)
+class OneCycle(Schedule):
+    """Half a cosine from 1 / start up to 1 over the fraction `rise` of `total`, and one down to
+    1 / (start end) (Smith and Topin 2019); the optimiser's rate is the highest."""
+
+    total: float | None = None
+    rise: float = 0.3
+    start: float = 25.0
+    end: float = 1e4
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not (0 < self.rise < 1 and self.start > 0 and self.end > 0):
+            raise ValueError("OneCycle: rise is in (0, 1), start and end are above 0")
+
+    def factor(self, time, total):
+        progress = np.clip(time / self._length(self.total, total), 0, 1)
+        low, last = 1 / self.start, 1 / (self.start * self.end)
+        up = _cosine(low, 1.0, np.minimum(progress / self.rise, 1))
+        down = _cosine(1.0, last, np.maximum(progress - self.rise, 0) / (1 - self.rise))
+        return np.where(progress < self.rise, up, down)
+
+
+def _cosine(start, stop, progress):
+    return start + (stop - start) * 0.5 * (1 - np.cos(np.pi * progress))
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """The rate times `decay` after `patience` epochs without the loss falling by more than `delta`,
+    never below `floor` times the first; for each network by itself.
+
+    monitor: "val_loss" or "loss"; None takes the validation loss if there is a validation set.
+    """
+
+    decay: float = 0.1
+    patience: int = 10
+    delta: float = 0.0
+    floor: float = 0.0
+    monitor: str | None = None
+
+    def __post_init__(self):
+        if not (0 < self.decay < 1 and self.patience >= 1 and self.delta >= 0 and self.floor >= 0):
+            raise ValueError(f"{self}: decay is in (0, 1), patience at least 1")
+
+    def begin(self, models: int) -> dict[str, np.ndarray]:
+        """What is remembered from epoch to epoch."""
+        return {
+            "best": np.full(models, np.inf),
+            "waited": np.zeros(models, np.int64),
+            "factor": np.ones(models),
+        }
+
+    def observe(self, memory: dict[str, np.ndarray], loss) -> None:
+        """Take note of an epoch's loss (M,); memory["factor"] is the rate's factor from now on."""
+        better = loss < memory["best"] - self.delta
+        memory["best"] = np.where(better, loss, memory["best"])
+        memory["waited"] = np.where(better, 0, memory["waited"] + 1)
+        full = memory["waited"] >= self.patience
+        lowered = np.maximum(memory["factor"] * self.decay, self.floor)
+        memory["factor"] = np.where(full, lowered, memory["factor"])
+        memory["waited"] = np.where(full, 0, memory["waited"])
+
+
+_by_name = {
+    "constant": Constant,
+    "step": Step,
+    "exponential": Exponential,
+    "inverse_scaling": InverseScaling,
+    "cosine": Cosine,
+    "one_cycle": OneCycle,
+    "plateau": Plateau,
+}
+
+schedules = MappingProxyType(_by_name)
+
+
+def find(schedule):
+    """A schedule from its name, or the one given; None is a constant rate."""
+    if schedule is None:
+        return None
+    if isinstance(schedule, str):
+        if schedule not in schedules:
+            raise ValueError(f"unknown schedule {schedule!r}; there are: {', '.join(schedules)}")
+        return schedules[schedule]()
+    if not (callable(schedule) or isinstance(schedule, Schedule | Plateau)):
+        raise TypeError(f"a schedule is a name, a Schedule or a function, not {schedule!r}")
+    return schedule

@@ -1,0 +1,337 @@
+"""Training: minibatches, updates, schedules, validation, and how a fit ends."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+
+from gpumlp import arrays, initializer, memory, propagate
+from gpumlp import schedule as schedules
+from gpumlp.backend import Batch, State
+from gpumlp.backend.sources import SCALARS
+from gpumlp.evaluate import Evaluation
+from gpumlp.history import History
+from gpumlp.interrupt import Interrupt
+from gpumlp.objective import Objective
+from gpumlp.optimizer import HYPERS, Adam, Optimizer
+from gpumlp.parameters import Parameters
+from gpumlp.rates import Rates
+from gpumlp.rows import Rows
+
+STEPS_NOTED = 1024  # losses of at least so many batches are kept on the device
+
+
+class DivergenceError(ArithmeticError):
+    """The loss or the gradient of a single network is not finite; the last good weights are in
+    place.  epoch, step and lr say when; history is what came before."""
+
+    def __init__(self, epoch: int, step: int, lr: float, history: History):
+        self.epoch, self.step, self.lr, self.history = epoch, step, lr, history
+        super().__init__(
+            f"the loss or its gradient is NaN or infinite in epoch {epoch}, at update {step}, with "
+            f"learning rate {lr:g}; the network keeps the weights from before it. "
+            "Lower the learning rate, scale the data, or set clip_norm"
+        )
+
+
+class Trainer:
+    """Trains a network, or all of a stack in the same passes.
+
+    loss:       a name of `gpumlp.losses` or a `Loss`.
+    optimizer:  SGD, RMSprop, Adam (the default, 1e-3) or AdamW; numbers may be one per network.
+    batch_size: rows of a minibatch; fewer rows make one batch.
+    schedule:   a name of `gpumlp.schedules`, one of its objects, or a function of the update's
+                number that gives the factor on the learning rate.
+    shuffle:    a new order in every epoch, by the network's own seed.
+    reduction:  "mean" over the batch's samples (weighted), or "sum", as (12) and (13) print it.
+    seed:       of order, dropout and drawn slopes; network m of a stack has seed + m, or give M.
+    clip_norm:  a gradient longer than this is shortened to it, each network's by itself.
+
+    A second `fit` goes on where the first stopped: optimiser, schedule and order included.
+    """
+
+    def __init__(
+        self,
+        net,
+        loss: Any = "cross_entropy",
+        optimizer: Optimizer | None = None,
+        batch_size: int = 128,
+        schedule: Any = None,
+        shuffle: bool = True,
+        reduction: str = "mean",
+        seed: Any = 0,
+        clip_norm: Any = None,
+    ):
+        optimizer = Adam() if optimizer is None else optimizer
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer = {optimizer!r}; it is an object such as gpumlp.Adam(1e-3)")
+        if int(batch_size) != batch_size or batch_size < 1:
+            raise ValueError(f"batch_size = {batch_size!r}; it is at least 1")
+        if clip_norm is not None and not np.all(np.asarray(clip_norm) > 0):
+            raise ValueError(f"clip_norm = {clip_norm!r}; it is above 0, or None")
+        self.net, self.optimizer, self.batch_size = net, optimizer, int(batch_size)
+        self.shuffle, self.reduction, self.seed, self.clip_norm = shuffle, reduction, seed, clip_norm
+        self.objective = Objective(net, loss, reduction)
+        self.epoch = 0
+        self.history = History()
+        self._hyper = optimizer.hyper(net.models_count, clip_norm)
+        seeds = initializer.seeds(seed, net.models_count)
+        with net.ops.on_device(), memory.explained(net, self.batch_size, self._slot_count):
+            self._allocate(seeds)
+            self.rates = Rates(net, self.state, schedules.find(schedule))
+
+    def _allocate(self, seeds):
+        """The gradient, the optimiser's state and the counters, on the device."""
+        net, xp = self.net, self.net.ops.xp
+        models, real = net.models_count, net.dtype
+        self.grad = Parameters(net.layout, xp.zeros_like(net.parameters.buffer))
+        self.slots = {
+            name: xp.zeros_like(net.parameters.buffer) if used else None
+            for name, used in self.optimizer.slots().items()
+        }
+        self.seeds = xp.asarray(seeds)
+        self.hyper = xp.asarray(self._hyper.astype(real))
+        self.state = State(
+            t=xp.zeros(models, np.int64),
+            halted=xp.zeros(models, np.int64),
+            cursor=xp.zeros(models, np.int64),
+            losses=xp.zeros((STEPS_NOTED, models), real),
+            weights=xp.zeros((STEPS_NOTED, models), real),
+            norm=xp.zeros(models, real),
+            scalars=xp.zeros((models, len(SCALARS)), real),
+        )
+        self.noise = net.noise(self.seeds, self.state.t)
+
+    @property
+    def _slot_count(self) -> int:
+        return sum(self.optimizer.slots().values())
+
+    @property
+    def loss(self):
+        """The `Loss` that is trained."""
+        return self.objective.loss
+
+    @property
+    def steps(self):
+        """Updates made: a number, or (M,) for a stack."""
+        t = self.net.ops.to_host(self.state.t)
+        return t.copy() if self.net.models is not None else int(t[0])
+
+    @property
+    def diverged(self) -> dict[int, int]:
+        """network -> the update whose loss or gradient was not finite; reads the device."""
+        halted = self.net.ops.to_host(self.state.halted)
+        return {int(m): int(halted[m]) for m in np.flatnonzero(halted > 0)}
+
+    @property
+    def lr(self):
+        """The learning rate of the last update: a number, or (M,) for a stack."""
+        lr = self.net.ops.to_host(self.state.scalars)[:, SCALARS.index("RATE")]
+        return lr.copy() if self.net.models is not None else float(lr[0])
+
+    # ------------------------------------------------------------ one update
+    def step(self, x, y, sample_weight=None):
+        """One update on exactly this batch; returns its loss before the update, 0-d or (M,), on the
+        network's device and without waiting for it.
+
+        Host arrays are checked for NaN; for arrays on the device that would mean to wait, so that
+        a loss that is not finite shows in `diverged`, and the network stops moving.
+        """
+        net = self.net
+        given = arrays.features(x, "x", net, finite=not arrays.is_on_gpu(x))
+        rows = given.array.shape[1]
+        with net.ops.on_device(), memory.explained(net, rows, self._slot_count):
+            values = not arrays.is_on_gpu(y)
+            batch = net.batch(given.array, y, self.objective, sample_weight, values)
+            self.rates.cover(1)
+            self._update(net.workspaces.get(rows, "step"), batch)
+            loss = net.workspaces.get(rows, "step").loss.copy()
+        return loss if net.models is not None else loss[0]
+
+    def _update(self, ws, batch: Batch):
+        """Forward, backward, and (14)(15): everything here stays on the device."""
+        net, state = self.net, self.state
+        propagate.loss_and_backward(net, ws, batch, self.objective, self.grad, self.noise)
+        net.ops.advance(
+            self.grad.buffer,
+            ws.loss,
+            batch.w_sum,
+            self.hyper,
+            self.rates.table,
+            self.rates.first,
+            state,
+        )
+        # (14)  W^(k) <- W^(k) - lr (dL/dW^(k) + l2 W^(k));  (15)  b^(k) <- b^(k) - lr dL/db^(k)
+        net.ops.update(
+            self.optimizer.family,
+            net.parameters.buffer,
+            self.grad.buffer,
+            list(self.slots.values()),
+            state.scalars,
+            self.hyper,
+            state.t,
+            net.layout.decayed,
+        )
+
+    # ------------------------------------------------------------ many
+    def fit(
+        self,
+        x,
+        y,
+        epochs: int = 10,
+        validation=None,
+        callbacks=(),
+        progress: bool = True,
+        sample_weight=None,
+    ) -> History:
+        """Train for some epochs; returns the history, which a later fit continues.
+
+        x ([M,] R, N_0), y, sample_weight ([M,] R): see `MLP.loss_and_grad`.
+        validation: (x, y) or (x, y, sample_weight).
+        callbacks: objects such as `EarlyStopping`; progress: a bar on the terminal.
+
+        Ctrl-C ends the fit after the running update, with the network trained so far and
+        history.interrupted set.  A loss or gradient that is not finite raises DivergenceError, with
+        the last good weights in place; in a stack that network stands still, a warning says so, and
+        the others go on.
+        """
+        if int(epochs) != epochs or epochs < 1:
+            raise ValueError(f"epochs = {epochs!r}; it is at least 1")
+        net = self.net
+        data_bytes = getattr(x, "nbytes", 0)
+        with net.ops.on_device(), memory.explained(
+            net, self.batch_size, self._slot_count, data_bytes
+        ):
+            rows = Rows(net, self.objective, x, y, sample_weight, self.batch_size)
+            evaluation = validation and Evaluation(net, self.objective, *validation)
+            return self._fit(rows, int(epochs), evaluation, list(callbacks), progress)
+
+    def _fit(self, rows, epochs, evaluation, callbacks, progress) -> History:
+        history, state = self.history, self.state
+        history.interrupted = False
+        self._stopping = False
+        state.halted[state.halted < 0] = 0  # those that a callback stopped, not those that diverged
+        self.rates.plan(rows.steps, epochs * rows.steps)
+        self._make_room(rows.steps)
+        for callback in callbacks:
+            callback.on_fit_begin(self, history)
+        with Interrupt() as interrupt, _bar(epochs, progress) as bar:
+            for _ in range(epochs):
+                begin = time.perf_counter()
+                self._run_epoch(rows, interrupt)
+                if interrupt.asked:
+                    history.interrupted = True
+                    break
+                self._close_epoch(history, rows.steps, evaluation, begin)
+                bar.set_postfix_str(_line(history), refresh=False)
+                bar.update()
+                for callback in callbacks:
+                    callback.on_epoch_end(self, history)
+                if self._stopping:
+                    break
+        for callback in callbacks:
+            callback.on_fit_end(self, history)
+        return history
+
+    def _make_room(self, steps):
+        """The tables hold the losses of a whole epoch."""
+        if len(self.state.losses) < steps:
+            xp, shape = self.net.ops.xp, (steps, self.net.models_count)
+            self.state.losses = xp.zeros(shape, self.net.dtype)
+            self.state.weights = xp.zeros(shape, self.net.dtype)
+
+    def _run_epoch(self, rows, interrupt):
+        net, state = self.net, self.state
+        order = rows.order(self.seeds if self.shuffle else None, self.epoch)
+        state.cursor.fill(0)
+        self.rates.cover(rows.steps)
+        for i in range(rows.steps):
+            if interrupt.asked:
+                return
+            ws = net.workspaces.get(rows.batch_rows(i), "fit")
+            batch = rows.batch(ws)
+            net.ops.gather(rows.data, order, state.cursor, rows.batch_size, batch)
+            self._update(ws, batch)
+        self.epoch += 1
+
+    def _close_epoch(self, history, steps, evaluation, begin):
+        """Read what the device noted, validate, and see whether all went well."""
+        net, state, to_host = self.net, self.state, self.net.ops.to_host
+        weights = to_host(state.weights)[:steps].astype(np.float64)
+        losses = np.where(weights > 0, to_host(state.losses)[:steps], 0).astype(np.float64)
+        if self.objective.mean:
+            losses *= weights
+        with np.errstate(invalid="ignore", divide="ignore"):  # a network that stood still: NaN
+            loss = losses.sum(axis=0) / weights.sum(axis=0)
+        halted = to_host(state.halted)
+        public = self._public
+        history.loss.append(public(loss))
+        history.lr.append(self.lr)
+        if evaluation:
+            value, accuracy = evaluation()
+            history.val_loss.append(public(value))
+            if accuracy is not None:
+                history.val_accuracy.append(public(accuracy))
+        if self.rates.observe(history):
+            self._set_rates()
+        history.seconds.append(time.perf_counter() - begin)
+        self._check(history, halted)
+
+    def _set_rates(self):
+        """The learning rates on the device: the optimiser's, times the plateau's factors."""
+        hyper = self._hyper.copy()
+        hyper[:, HYPERS.index("LR")] *= self.rates.memory["factor"]
+        self.hyper[...] = self.net.ops.to_device(hyper.astype(self.net.dtype))
+
+    def _public(self, values):
+        return np.array(values) if self.net.models is not None else float(values[0])
+
+    def _check(self, history, halted):
+        """A network that diverged: alone it raises, in a stack it is reported."""
+        new = {int(m): int(halted[m]) for m in np.flatnonzero(halted > 0)}
+        new = {m: t for m, t in new.items() if m not in history.diverged}
+        history.diverged.update(new)
+        if not new:
+            return
+        lr = self._hyper[:, HYPERS.index("LR")] * self.rates.at(halted - 1)
+        if self.net.models is None:
+            raise DivergenceError(self.epoch, new[0], float(lr[0]), history)
+        told = ", ".join(f"{m} (update {t}, learning rate {lr[m]:g})" for m, t in new.items())
+        warnings.warn(
+            f"epoch {self.epoch}: the loss or its gradient is NaN or infinite for network {told}; "
+            "it keeps the weights from before, the others go on",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        if np.all(halted != 0):
+            self._stopping = True
+
+    def stop(self, members=None):
+        """End the fit after this epoch; or only for the networks where members (M,) is true."""
+        halted = self.net.ops.to_host(self.state.halted).copy()
+        chosen = np.ones(len(halted), bool) if members is None else np.asarray(members, bool)
+        halted[chosen & (halted == 0)] = -1
+        self.state.halted[...] = self.net.ops.to_device(halted)
+        self._stopping = bool(np.all(halted != 0))
+
+
+
+def _bar(epochs, progress):
+    from tqdm.auto import tqdm
+
+    return tqdm(total=epochs, unit="epoch", disable=not progress)
+
+
+def _line(history) -> str:
+    """The newest figures; of a stack the best, by name."""
+    figures = []
+    for name, best in (("loss", np.nanmin), ("val_loss", np.nanmin), ("val_accuracy", np.nanmax)):
+        values = getattr(history, name)
+        if values:
+            value = np.asarray(values[-1])
+            known = value.ndim == 0 or np.isfinite(value).any()
+            figures.append(f"{name} {float(best(value)) if known else np.nan:.4f}")
+    return ", ".join(figures)
