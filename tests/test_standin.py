@@ -189,6 +189,18 @@ def test_indices_that_need_a_copy_are_refused(x, index):
         x[index]
 
 
+def test_a_number_under_a_mask(x):
+    with standin.count() as c:
+        mask = x > 5
+        x[mask] = -1.0
+    assert np.array_equal(x.get(), np.where(np.arange(12) > 5, -1, np.arange(12)).reshape(3, 4))
+    assert (c.elementwise, c.synchronisations) == (2, 0)
+    with pytest.raises(ValueError, match="cannot be used for fill"):
+        x[mask] = x[0]
+    with pytest.raises(NotImplementedError):
+        x[mask[0]] = 0.0
+
+
 def test_views_share_memory(cp, x):
     x[1:, ::2] = 0.0
     x[0] = x[1]
@@ -377,6 +389,8 @@ def test_memory_in_use(cp):
         assert cp.cuda.runtime.memGetInfo() == (total - 8000, total)
         del a
         assert c.current_bytes == 8000  # the view keeps it
+        pool = cp.get_default_memory_pool()
+        assert (pool.used_bytes(), pool.total_bytes(), pool.free_bytes()) == (8000, 8000, 0)
         del view, b
         assert cp.cuda.runtime.memGetInfo()[0] == total
     assert (c.allocations, c.allocated_bytes, c.peak_bytes, c.current_bytes) == (2, 8000, 8000, 0)

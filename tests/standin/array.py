@@ -195,6 +195,9 @@ class ndarray(operations.DeviceArray):
         return self._view(self._host[_basic_index(key)])
 
     def __setitem__(self, key, value) -> None:
+        if isinstance(key, ndarray) and key.dtype == bool and key.shape == self.shape:
+            operations.fill(self, value, where=key)  # a number under a mask: CuPy need not wait
+            return
         target = self[key]
         if isinstance(value, ndarray):
             operations.copy(target, value)

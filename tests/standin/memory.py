@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import ctypes
 import math
 import weakref
@@ -16,7 +17,9 @@ from .streams import refuse_while_capturing
 ALIGNMENT = 512  # bytes, as of CuPy's memory pool
 POISON = 0xFF  # NaN as a floating-point number, -1 as an integer
 
-_live: weakref.WeakSet[Memory] = weakref.WeakSet()
+# The blocks in use: their addresses in ascending order, and what is there.
+_addresses: list[int] = []
+_live: dict[int, weakref.ref[Memory]] = {}
 
 
 def bytes_spanned(shape: tuple[int, ...], itemsize: int, strides: tuple[int, ...] | None) -> int:
@@ -42,7 +45,12 @@ class Memory:
     def __init__(self, size: int, device: int, address: int, keep: object):
         self.size, self.device, self.address = size, device, address
         self._keep = keep  # what the host memory underneath belongs to
-        _live.add(self)
+        bisect.insort(_addresses, address)
+        _live[address] = weakref.ref(self)
+        weakref.finalize(self, _forget, address).atexit = False
+
+    def holds(self, address: int, size: int) -> bool:
+        return self.address <= address and address + size <= self.address + self.size
 
     def host(self, shape: tuple[int, ...], dtype: np.dtype, order: str) -> np.ndarray:
         """The block from its first byte on, as a NumPy array.
@@ -95,29 +103,64 @@ def _free(used: dict[int, int], device: int, size: int) -> None:
         record(current_bytes=-size)
 
 
+def _forget(address: int) -> None:
+    del _addresses[bisect.bisect_left(_addresses, address)]
+    del _live[address]
+
+
+def _block_below(address: int) -> Memory | None:
+    """The live block that begins at or before an address."""
+    position = bisect.bisect_right(_addresses, address)
+    return _live[_addresses[position - 1]]() if position else None
+
+
 def find(address: int, size: int) -> Memory:
     """The live block of the current device that holds these bytes, all of them.
 
     A kernel that is given anything else reads or writes memory that is not its own: on a
     device, at best an error, at worst a wrong number.
     """
-    for memory in _live:
-        if memory.address <= address and address + size <= memory.address + memory.size:
-            if memory.device == machine.current_device:
-                return memory
-            detail = f"{address:#x} is on device {memory.device}, not on the current one"
-            raise errors.runtime_error(errors.ILLEGAL_ADDRESS, detail)
-    detail = f"{size} bytes at {address:#x} are not inside one live allocation"
-    raise errors.runtime_error(errors.ILLEGAL_ADDRESS, detail)
+    block = _block_below(address)
+    if block is None or not block.holds(address, size):
+        detail = f"{size} bytes at {address:#x} are not inside one live allocation"
+        raise errors.runtime_error(errors.ILLEGAL_ADDRESS, detail)
+    if block.device != machine.current_device:
+        detail = f"{address:#x} is on device {block.device}, not on the current one"
+        raise errors.runtime_error(errors.ILLEGAL_ADDRESS, detail)
+    return block
 
 
 def is_device_address(address: int) -> bool:
-    return any(each.address <= address < each.address + each.size for each in _live)
+    block = _block_below(address)
+    return block is not None and block.holds(address, 1)
 
 
 def adopt(address: int, size: int, owner: object) -> Memory:
     """The block at an address that another library shares; `owner` keeps it alive."""
-    for memory in _live:
-        if memory.address <= address and address + size <= memory.address + memory.size:
-            return memory
+    block = _block_below(address)
+    if block is not None and block.holds(address, size):
+        return block
     return Memory(size, machine.current_device, address, owner)
+
+
+class MemoryPool:
+    """Freed memory goes back to the device at once, so the pool never holds any."""
+
+    def used_bytes(self) -> int:
+        return machine.used.get(machine.current_device, 0)
+
+    def total_bytes(self) -> int:
+        return self.used_bytes()
+
+    def free_bytes(self) -> int:
+        return 0
+
+    def free_all_blocks(self) -> None:
+        pass
+
+
+_pool = MemoryPool()
+
+
+def get_default_memory_pool() -> MemoryPool:
+    return _pool

@@ -8,7 +8,7 @@ import types
 
 import pytest
 
-from . import array, blas, errors, functions, hardware, kernels, streams
+from . import array, blas, errors, functions, hardware, kernels, memory, streams
 from .counting import counters
 
 VERSION = "14.2.0"
@@ -41,6 +41,7 @@ def _contents() -> dict[str, dict[str, object]]:
             "__version__": VERSION,
             "ndarray": array.ndarray,
             "RawModule": kernels.RawModule,
+            "get_default_memory_pool": memory.get_default_memory_pool,
             **functions.table(),
         },
         "cupy.cuda": {
@@ -56,7 +57,10 @@ def _contents() -> dict[str, dict[str, object]]:
             "Device": hardware.Device,
             "get_cublas_handle": blas.get_cublas_handle,
         },
-        "cupy.cuda.memory": {"OutOfMemoryError": errors.OutOfMemoryError},
+        "cupy.cuda.memory": {
+            "MemoryPool": memory.MemoryPool,
+            "OutOfMemoryError": errors.OutOfMemoryError,
+        },
         "cupy_backends": {},
         "cupy_backends.cuda": {},
         "cupy_backends.cuda.libs": {},
