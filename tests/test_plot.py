@@ -1,0 +1,35 @@
+"""The curves of a training run."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from gpumlp import plot
+
+
+@pytest.mark.parametrize("accuracy", [[], [0.5, 0.75, 1.0]])
+def test_curves_are_drawn(accuracy, tmp_path):
+    history = types.SimpleNamespace(
+        loss=[3.0, 2.0, 1.0], val_loss=[3.0, 2.5, 2.4], val_accuracy=accuracy
+    )
+    path = plot.curves(history, tmp_path / "curves.png", "a title")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_curves_of_a_stack_are_drawn(tmp_path):
+    losses = [np.array([3.0, 4.0]), np.array([2.0, 3.0])]
+    history = types.SimpleNamespace(loss=losses, val_loss=[], val_accuracy=[])
+    assert plot.curves(history, tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_curves_of_no_epoch_are_empty(tmp_path):
+    history = types.SimpleNamespace(loss=[], val_loss=[], val_accuracy=[])
+    assert plot.curves(history, tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_curves_without_matplotlib_say_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r'pip install "gpumlp\[plot\]"'):
+        plot.curves(None, tmp_path / "curves.png")
