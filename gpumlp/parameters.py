@@ -57,7 +57,7 @@ class Parameters:
         """The views as users see them: without the leading axis for a single network."""
 
         def seen(views):
-            return [v if v is None or stacked else v[0] for v in views]
+            return [v if v is None or stacked else v[0, ...] for v in views]  # views, 0-d too
 
         theta = self.buffer if stacked else self.buffer[0]
         return Named(seen(self.W), seen(self.b), seen(self.slope), theta)
