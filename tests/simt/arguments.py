@@ -1,8 +1,8 @@
 """Checks and packs the arguments of a launch, by the rules of CuPy's RawKernel made strict.
 
-CuPy passes a NumPy scalar as it is, a Python int as int64, a float as float64, a bool as bool, and an
-array as its address, and never looks at the kernel's parameters. Here each must be exactly what
-the parameter is.
+CuPy passes a NumPy scalar as it is, a Python int as int64, a float as float64, a bool as bool and
+an array as its address, and never looks at the kernel's parameters. Here each must be exactly
+what the parameter is.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ class Kernel:
 
     def _extent(self, what: str, extent) -> ctypes.Array:
         if not isinstance(extent, tuple) or not 1 <= len(extent) <= 3:
-            raise LaunchError(f"{self.name}: {what} is a tuple of one to three ints, not {extent!r}")
+            raise LaunchError(f"{self.name}: {what} is a tuple of 1 to 3 ints, not {extent!r}")
         sizes = [operator.index(size) for size in extent] + [1] * (3 - len(extent))
         if min(sizes) < 1 or max(sizes) >= 2**31:
             raise LaunchError(f"{self.name}: {what} {extent} is impossible")

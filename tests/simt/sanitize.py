@@ -20,7 +20,7 @@ import pytest
 from .compiler import SANITIZERS, find_compiler, why_no_compiler
 
 LIBRARIES = {"address": "libasan.so", "thread": "libtsan.so"}
-TESTS = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 OPTIONS = {
     "address": {
@@ -30,7 +30,7 @@ OPTIONS = {
     },
     "thread": {
         "TSAN_OPTIONS": "halt_on_error=1:report_thread_leaks=0:report_signal_unsafe=0"
-        ":history_size=4"
+        ":history_size=4:atexit_sleep_ms=0"
     },
 }
 
@@ -40,8 +40,8 @@ def run(
 ) -> subprocess.CompletedProcess:
     """Run `python *argv` under "address" or "thread"; skip the test where that is impossible.
 
-    Standard output and standard error come back as text. tests/ and the repository are on the
-    child's path, so that `["-m", "simt.samples"]` and `["-m", "pytest", "tests/..."]` work.
+    Standard output and standard error come back as text. The repository is on the child's path, so
+    that `["-m", "tests.simt.samples"]` and `["-m", "pytest", "tests/..."]` work.
     """
     reason = why_not(sanitizer)
     if reason:
@@ -69,7 +69,7 @@ def _run(sanitizer, argv, timeout, env) -> subprocess.CompletedProcess:
     return subprocess.run(
         [*_fixed_addresses(sanitizer), sys.executable, *argv],
         env=_environment(sanitizer) | env,
-        cwd=TESTS.parent,
+        cwd=REPOSITORY,
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -77,7 +77,7 @@ def _run(sanitizer, argv, timeout, env) -> subprocess.CompletedProcess:
 
 
 def _environment(sanitizer: str) -> dict[str, str]:
-    path = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]
+    path = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
     return (
         os.environ
         | OPTIONS[sanitizer]

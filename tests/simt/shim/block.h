@@ -151,9 +151,6 @@ class Block {
             fail("%s at line %d: mask %08x does not name the calling lane %d", what, line, mask,
                  lane);
         Warp& warp = warp_of(thread);
-        if (const Meeting* other = warp.find_overlap(mask))
-            fail("%s at line %d: mask %08x overlaps mask %08x, at which lanes wait at line %d", what,
-                 line, mask, other->mask, other->line);
         Meeting* meeting = warp.find(mask);
         if (!meeting) {
             IgnoreAccesses ignore;

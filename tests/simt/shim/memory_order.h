@@ -57,32 +57,30 @@ class Courier {
 };
 #endif
 
-// One block's tokens. They lie on the heap and die with the block, so that nothing in a later block
-// is ordered by them.
 class MemoryOrder {
   public:
-    explicit MemoryOrder(int threads) : fence_of(threads), has_fenced(threads, false) {}
+    explicit MemoryOrder(int threads) : tokens(first_thread + threads), has_fenced(threads) {}
 
     // Barriers alternate between two tokens: a thread that is late to leave one must not receive
     // what a faster thread brings to the next.
-    void arrive_at_barrier(unsigned phase) { release(&barrier_token[phase & 1]); }
-    void leave_barrier(unsigned phase) { acquire(&barrier_token[phase & 1]); }
+    void arrive_at_barrier(unsigned phase) { release(&tokens[phase & 1]); }
+    void leave_barrier(unsigned phase) { acquire(&tokens[phase & 1]); }
 
     // By the host, when all threads have arrived: what each of them fenced, any may now publish.
     void open_barrier() {
         if (fenced.empty()) return;
         Courier courier;
         for (int thread : fenced) {
-            acquire(&fence_of[thread]);
+            acquire(fence_token(thread));
             has_fenced[thread] = false;
         }
-        release(&block_fence);
+        release(&tokens[block_fence]);
         fenced.clear();
         block_has_fenced = true;
     }
 
     void fence(int thread) {
-        release(&fence_of[thread]);
+        release(fence_token(thread));
         if (has_fenced[thread]) return;
         has_fenced[thread] = true;
         IgnoreAccesses ignore;
@@ -92,18 +90,23 @@ class MemoryOrder {
     void atomic(int thread, void* address) {
         if (has_fenced[thread] || block_has_fenced) {
             Courier courier;
-            if (has_fenced[thread]) acquire(&fence_of[thread]);
-            if (block_has_fenced) acquire(&block_fence);
+            if (has_fenced[thread]) acquire(fence_token(thread));
+            if (block_has_fenced) acquire(&tokens[block_fence]);
             release(address);
         }
         acquire(address);
     }
 
   private:
-    uint64_t barrier_token[2] = {}, block_fence = 0;
-    std::vector<uint64_t> fence_of;  // one token a thread
-    std::vector<bool> has_fenced;    // since the last barrier
-    std::vector<int> fenced;         // the same as a list
+    enum { first_barrier, second_barrier, block_fence, first_thread };
+
+    void* fence_token(int thread) { return &tokens[first_thread + thread]; }
+
+    // On the heap: ThreadSanitizer forgets what it knows of an address when it is freed, and what
+    // one block has released must not order anything in the next.
+    std::vector<uint64_t> tokens;
+    std::vector<bool> has_fenced;  // since the last barrier
+    std::vector<int> fenced;       // the same as a list
     bool block_has_fenced = false;
 };
 

@@ -46,12 +46,6 @@ struct Warp {
             if (meeting.mask == mask) return &meeting;
         return nullptr;
     }
-
-    const Meeting* find_overlap(unsigned mask) const {
-        for (const Meeting& meeting : meetings)
-            if (meeting.mask != mask && (meeting.arrived & mask)) return &meeting;
-        return nullptr;
-    }
 };
 
 }  // namespace simt
