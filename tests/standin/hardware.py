@@ -21,10 +21,6 @@ class Machine:
     current_device: int = 0
     used: dict[int, int] = dataclasses.field(default_factory=dict)  # bytes in use, per device
 
-    def configure(self, **fields: object) -> None:
-        """Start afresh, with `fields` in place of the defaults."""
-        self.__init__(**fields)
-
     def require_device(self) -> None:
         """Raise what CUDA raises where there is no usable device."""
         if self.error is not None:

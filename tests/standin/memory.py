@@ -98,8 +98,8 @@ def allocate(size: int) -> Memory:
 
 
 def _free(used: dict[int, int], device: int, size: int) -> None:
-    if used is machine.used:  # else the block is of a machine that is gone
-        used[device] -= size
+    used[device] -= size
+    if used is machine.used:  # else the block is not of the machine that is installed now
         record(current_bytes=-size)
 
 

@@ -9,13 +9,12 @@ import types
 import pytest
 
 from . import array, blas, errors, functions, hardware, kernels, memory, streams
-from .counting import counters
+from .counting import Counters, counters
 
 VERSION = "14.2.0"
 ROOTS = ("cupy", "cupy_backends")
 
-_before: list[dict[str, types.ModuleType]] = []  # what uninstall() puts back
-_hooks: list[object] = []
+_installations: list[pytest.MonkeyPatch] = []  # what uninstall() undoes, the last one first
 
 
 def _contents() -> dict[str, dict[str, object]]:
@@ -113,41 +112,32 @@ def install(
     """Put the stand-in in CuPy's place, on a fresh machine, and return its module `cupy`.
 
     With `monkeypatch`, the end of the test puts back what was there; otherwise `uninstall`.
+    What was there may be the stand-in, too: its machine comes back with it.
     `fields` are those of hardware.Machine: devices=2, memory=4096, driver_version=12040, ...
     `error` is a status that every call of the CUDA runtime fails with, or an ImportError that
     `import cupy` ends with; then there is no module to return.
     """
+    if monkeypatch is None:
+        monkeypatch = pytest.MonkeyPatch()
+        _installations.append(monkeypatch)
     broken = isinstance(error, ImportError)
-    hardware.machine.configure(error=None if broken else error, **fields)
-    streams.reset_streams()
-    counters.__init__()
-    modules = {} if broken else build()
-    hook = _BrokenCuPy(error) if broken else None
-    names = {name for name in sys.modules if name.partition(".")[0] in ROOTS} | modules.keys()
+    fresh_machine = hardware.Machine(error=None if broken else error, **fields)
+    for state, fresh in ((hardware.machine, fresh_machine), (counters, Counters())):
+        for name, value in vars(fresh).items():
+            monkeypatch.setattr(state, name, value)
+    monkeypatch.setattr(streams, "_current", {})
 
-    if monkeypatch is not None:
-        for name in names:
-            monkeypatch.delitem(sys.modules, name, raising=False)
-        for name, module in modules.items():
-            monkeypatch.setitem(sys.modules, name, module)
-        if hook:
-            monkeypatch.setattr(sys, "meta_path", [hook, *sys.meta_path])
-    else:
-        uninstall()
-        _before.append({name: sys.modules.pop(name) for name in names if name in sys.modules})
-        sys.modules.update(modules)
-        if hook:
-            _hooks.append(hook)
-            sys.meta_path.insert(0, hook)
+    modules = {} if broken else build()
+    for name in [name for name in sys.modules if name.partition(".")[0] in ROOTS]:
+        monkeypatch.delitem(sys.modules, name)
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    if broken:
+        monkeypatch.setattr(sys, "meta_path", [_BrokenCuPy(error), *sys.meta_path])
     return modules.get("cupy")
 
 
 def uninstall() -> None:
-    """Undo `install()`; without one, do nothing."""
-    if not _before:
-        return
-    while _hooks:
-        sys.meta_path.remove(_hooks.pop())
-    for name in [name for name in sys.modules if name.partition(".")[0] in ROOTS]:
-        del sys.modules[name]
-    sys.modules.update(_before.pop())
+    """Undo the last `install()` that is not undone."""
+    if _installations:
+        _installations.pop().undo()

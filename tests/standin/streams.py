@@ -139,10 +139,6 @@ Stream.null = Stream(null=True)
 _current: dict[int, Stream] = {}  # device -> stream
 
 
-def reset_streams() -> None:
-    _current.clear()
-
-
 def get_current_stream() -> Stream:
     machine.require_device()
     return _current.get(machine.current_device, Stream.null)
