@@ -10,7 +10,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 import numpy as np
-from autodiff import (
+
+from tests.autodiff import (
     Tensor,
     absolute,
     clip,

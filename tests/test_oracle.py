@@ -6,11 +6,11 @@ those of LOSS_VALUES are worked by hand.
 
 import math
 
-import autodiff
-import formulas
 import numpy as np
 import pytest
-from autodiff import Tensor, gradient
+
+from tests import autodiff, formulas
+from tests.autodiff import Tensor, gradient
 
 
 def check_by_finite_differences(f, arrays, rng, h=1e-5, tolerance=1e-8):
