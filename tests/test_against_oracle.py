@@ -261,6 +261,21 @@ def test_the_trajectory_of_an_optimizer(optimizer, models, reduction, device):
     check_trajectory(case, make_network(case, device, rng), optimizer)
 
 
+@pytest.mark.parametrize("optimizer", [OPTIMIZERS[3], OPTIMIZERS[10]], ids=["SGD", "Adam"])
+def test_the_trajectory_of_a_wide_network(optimizer, device):
+    """More parameters than the update takes at once, and weights that end within a block."""
+    rng = np.random.default_rng(16)
+    case = Case(
+        sizes=(37, 301, 61),
+        layers=[("prelu", {}), ("identity", {})],
+        loss="squared_error",
+        x=rng.normal(size=(BATCH, 37)),
+        y=rng.normal(size=(BATCH, 61)),
+        models=3,
+    )
+    check_trajectory(case, make_network(case, device, rng), optimizer)
+
+
 OWN_DATA = [
     ("cross_entropy", "softmax", "label"),
     ("squared_error", "identity", "real"),
