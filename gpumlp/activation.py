@@ -279,7 +279,7 @@ _TABLE = [
     Activation(
         "hard_swish",
         lambda z, p: z * np.clip(z + 3, 0, 6) / 6,
-        lambda z, n, p: _where(z < -3, 0, _where(z <= 3, z / 3 + 0.5, 1, z), z),
+        lambda z, n, p: _where(z <= -3, 0, _where(z < 3, z / 3 + 0.5, 1, z), z),
         "HardSwish",
     ),
     Activation("mish", lambda z, p: z * np.tanh(softplus(z)), _df_mish, "Mish"),

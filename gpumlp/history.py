@@ -44,6 +44,20 @@ class History:
         return {key: _plain(value) for key, value in asdict(self).items()}
 
 
+def from_state(state: dict) -> History:
+    """The history that `History.state` described."""
+    import numpy as np
+
+    seen = {
+        key: [np.array(v) if isinstance(v, list) else v for v in value]
+        if isinstance(value, list)
+        else value
+        for key, value in state.items()
+    }
+    seen["diverged"] = {int(m): t for m, t in state["diverged"].items()}
+    return History(**seen)
+
+
 def _plain(value):
     if isinstance(value, list):
         return [_plain(v) for v in value]

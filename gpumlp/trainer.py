@@ -276,14 +276,14 @@ class Trainer:
             if accuracy is not None:
                 history.val_accuracy.append(public(accuracy))
         if self.rates.observe(history):
-            self._set_rates()
+            self.apply_plateau()
         history.seconds.append(time.perf_counter() - begin)
         self._check(history, halted)
 
-    def _set_rates(self):
+    def apply_plateau(self):
         """The learning rates on the device: the optimiser's, times the plateau's factors."""
         hyper = self._hyper.copy()
-        hyper[:, HYPERS.index("LR")] *= self.rates.memory["factor"]
+        hyper[:, HYPERS.index("LR")] *= self.rates.memory.get("factor", 1.0)
         self.hyper[...] = self.net.ops.to_device(hyper.astype(self.net.dtype))
 
     def _public(self, values):

@@ -139,7 +139,7 @@ struct HardSwish {
     static __device__ Real f (Real z, const Real* p)                { return z * HardSigmoid::f(z, p); }
     static __device__ Real df(Real z, Real, const Real*)
     {
-        return z < Real(-3) ? Real(0) : z <= Real(3) ? z / Real(3) + Real(0.5) : Real(1);
+        return z <= Real(-3) ? Real(0) : z < Real(3) ? z / Real(3) + Real(0.5) : Real(1);
     }
 };
 

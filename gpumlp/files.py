@@ -1,0 +1,295 @@
+"""Networks and trainings in files: safetensors for the arrays, JSON in its header for the rest.
+
+Nothing in a file is executed: activations, losses and schedules are stored by name, and those that
+a user made are handed to `load` again as custom={name: object}.
+
+The header's entry "gpumlp" is JSON: format, version, a digest of everything, the network's and the
+trainer's arguments, what training had come to.  Arrays are named W.1, b.1, slope.1, ..., for a
+trainer also optimizer.<slot>.W.1, ..., steps, halted and seeds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpumlp import activation, history, loss, optimizer, schedule
+from gpumlp.network import MLP
+from gpumlp.parameters import Parameters
+from gpumlp.trainer import Trainer
+
+VERSION = 1
+
+
+class FileError(ValueError):
+    """The file is not what it should be; the message says in what."""
+
+
+def save(what, path, metadata: dict | None = None) -> None:
+    """Write a network, or a trainer with its network, to a file; in one piece or not at all.
+
+    metadata: anything that JSON can hold; `load` gives it back as net.metadata.
+    """
+    trainer = what if isinstance(what, Trainer) else None
+    net = trainer.net if trainer is not None else what
+    if not isinstance(net, MLP):
+        raise TypeError(f"save takes a network or a Trainer, not {type(what).__name__}")
+    arrays = _named(net.layout, net.ops.to_host(net.parameters.buffer))
+    about: dict[str, Any] = {"network": _network_state(net)}
+    about["network"]["metadata"] = net.metadata if metadata is None else metadata
+    if trainer is not None:
+        about["trainer"] = _trainer_state(trainer)
+        arrays |= _trainer_arrays(trainer)
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    about |= {"format": "gpumlp", "version": VERSION}
+    about["digest"] = _digest(arrays, about)
+    _write(Path(path), arrays, {"gpumlp": json.dumps(about)})
+
+
+def load(path, device: str = "auto", custom: dict[str, Any] | None = None):
+    """The network or trainer of a file, on that device.
+
+    custom: the activations, losses and schedules of your own that it uses, by name.
+
+    Raises FileNotFoundError, or FileError with what is wrong: cut short, altered, not ours, or of a
+    newer version.
+    """
+    arrays, about = _read(Path(path))
+    try:
+        net = _make_network(about["network"], arrays, device, custom or {})
+        if "trainer" not in about:
+            return net
+        return _make_trainer(about["trainer"], arrays, net, custom or {})
+    except (KeyError, TypeError, IndexError) as error:
+        raise FileError(f"{path} does not hold what it should: {error!r}") from error
+
+
+# ---------------------------------------------------------------- arrays by name
+def _named(layout, buffer, prefix: str = "") -> dict[str, np.ndarray]:
+    views = Parameters(layout, buffer)
+    return {
+        f"{prefix}{group}.{k}": getattr(views, group)[k]
+        for group in ("W", "b", "slope")
+        for k in range(1, len(layout.sizes))
+        if getattr(views, group)[k] is not None
+    }
+
+
+def _fill(net, buffer, arrays, prefix: str = "") -> None:
+    """The named arrays into a buffer (M, P) on the network's device."""
+    on_host = np.zeros(buffer.shape, net.dtype)
+    for name, view in _named(net.layout, on_host, prefix).items():
+        if name not in arrays:
+            raise FileError(f"the file lacks {name}")
+        if arrays[name].shape != view.shape or arrays[name].dtype != view.dtype:
+            raise FileError(
+                f"{name} is {arrays[name].dtype} {arrays[name].shape}, not {view.dtype} {view.shape}"
+            )
+        view[...] = arrays[name]
+    buffer[...] = net.ops.to_device(on_host)
+
+
+# ---------------------------------------------------------------- the network
+def _network_state(net) -> dict:
+    return {
+        "sizes": list(net.sizes),
+        "activations": [{"name": f.name, "parameters": f.parameters} for f in net.f[1:]],
+        "models": net.models,
+        "dtype": str(net.dtype),
+        "seed": _plain(net.seed),
+        "init": net.init if isinstance(net.init, str) else None,
+        "dropout": _plain(net.dropout),
+    }
+
+
+def _make_network(state, arrays, device, custom) -> MLP:
+    functions = [
+        _find(activation.activations, custom, each, "activation") for each in state["activations"]
+    ]
+    net = MLP(
+        state["sizes"],
+        functions[:-1],
+        functions[-1],
+        models=state["models"],
+        dtype=state["dtype"],
+        device=device,
+        init="zeros",
+        seed=state["seed"],
+        dropout=state["dropout"],
+    )
+    net.init = state["init"]
+    net.metadata = state["metadata"]
+    with net.ops.on_device():
+        _fill(net, net.parameters.buffer, arrays)
+    return net
+
+
+def _find(table, custom, state, kind):
+    """The built-in of that name with the stored constants, or the user's own."""
+    name = state["name"]
+    if name in custom:
+        return custom[name]
+    if name not in table:
+        raise FileError(f"the file uses your own {kind} {name!r}: load(..., custom={{{name!r}: ...}})")
+    return table[name](**state["parameters"])
+
+
+# ---------------------------------------------------------------- the trainer
+def _trainer_state(trainer) -> dict:
+    rates = trainer.rates
+    return {
+        "loss": {"name": trainer.loss.name, "parameters": trainer.loss.parameters},
+        "optimizer": {"name": type(trainer.optimizer).__name__, **trainer.optimizer.state()},
+        "batch_size": trainer.batch_size,
+        "schedule": _schedule_state(rates.schedule),
+        "shuffle": bool(trainer.shuffle),
+        "reduction": trainer.reduction,
+        "seed": _plain(trainer.seed),
+        "clip_norm": _plain(trainer.clip_norm),
+        "epoch": trainer.epoch,
+        "history": trainer.history.state(),
+        "rates": {
+            "issued": rates.issued,
+            "steps_per_epoch": rates.steps_per_epoch,
+            "total": rates.total,
+            "memory": {key: _plain(value) for key, value in rates.memory.items()},
+        },
+    }
+
+
+def _trainer_arrays(trainer) -> dict[str, np.ndarray]:
+    to_host = trainer.net.ops.to_host
+    arrays = {"steps": to_host(trainer.state.t), "halted": to_host(trainer.state.halted)}
+    for slot, buffer in trainer.slots.items():
+        if buffer is not None:
+            arrays |= _named(trainer.net.layout, to_host(buffer), f"optimizer.{slot}.")
+    return arrays
+
+
+def _make_trainer(state, arrays, net, custom) -> Trainer:
+    arguments = dict(state["optimizer"])
+    kind = optimizer.optimizers[arguments.pop("name")]
+    trainer = Trainer(
+        net,
+        _find(loss.losses, custom, state["loss"], "loss"),
+        kind(**{key: _number(value) for key, value in arguments.items()}),
+        state["batch_size"],
+        _make_schedule(state["schedule"], custom),
+        state["shuffle"],
+        state["reduction"],
+        state["seed"],
+        _number(state["clip_norm"]),
+    )
+    trainer.epoch = state["epoch"]
+    trainer.history = history.from_state(state["history"])
+    rates = state["rates"]
+    trainer.rates.issued, trainer.rates.total = rates["issued"], rates["total"]
+    trainer.rates.steps_per_epoch = rates["steps_per_epoch"]
+    trainer.rates.memory = {key: np.asarray(value) for key, value in rates["memory"].items()}
+    with net.ops.on_device():
+        trainer.state.t[...] = net.ops.to_device(arrays["steps"])
+        trainer.state.halted[...] = net.ops.to_device(arrays["halted"])
+        for slot, buffer in trainer.slots.items():
+            if buffer is not None:
+                _fill(net, buffer, arrays, f"optimizer.{slot}.")
+        trainer.apply_plateau()
+    return trainer
+
+
+def _schedule_state(value) -> dict | None:
+    if value is None:
+        return None
+    for name, kind in schedule.schedules.items():
+        if type(value) is kind:
+            return {"name": name, "parameters": vars(value)}
+    return {"name": getattr(value, "__name__", "schedule"), "parameters": {}}
+
+
+def _make_schedule(state, custom):
+    return None if state is None else _find(schedule.schedules, custom, state, "schedule")
+
+
+def _plain(value):
+    return value.tolist() if hasattr(value, "tolist") else _each(value)
+
+
+def _each(value):
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _number(value):
+    """A number for all networks, or one for each."""
+    return np.array(value) if isinstance(value, list) else value
+
+
+# ---------------------------------------------------------------- bytes
+def _digest(arrays: dict[str, np.ndarray], about: dict) -> str:
+    """Of everything in the file but the digest itself."""
+    described = {key: value for key, value in about.items() if key != "digest"}
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape};".encode())
+        digest.update(arrays[name].tobytes())
+    return digest.hexdigest()
+
+
+def _write(path: Path, arrays, header) -> None:
+    """Into a temporary file beside it, synced, then renamed: the old file or the new one is there."""
+    from safetensors.numpy import save as to_bytes
+
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(to_bytes(arrays, metadata=header))
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _read(path: Path):
+    """The arrays and the description, both checked."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise FileError(f"{path} is cut short, or not a safetensors file: {error}") from None
+    if "gpumlp" not in header:
+        raise FileError(f"{path} was not written by gpumlp")
+    try:
+        about = json.loads(header["gpumlp"])
+        version, digest = about["version"], about["digest"]
+    except (ValueError, KeyError, TypeError):
+        raise FileError(f"{path} was altered: its description cannot be read") from None
+    if version > VERSION:
+        raise FileError(
+            f"{path} was written by a newer gpumlp (file version {version}; this one reads {VERSION})"
+        )
+    if digest != _digest(arrays, about):
+        raise FileError(f"{path} was altered: its contents are not those that were written")
+    return arrays, about
