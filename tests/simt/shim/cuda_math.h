@@ -1,7 +1,7 @@
 // CUDA's mathematical functions, overloaded on float and double as CUDA C++ has them.
 //
-// Not <math.h>: that takes ten times as long to read, and declares names (INFINITY, M_PI) that NVRTC
-// does not have, so that a kernel using them would pass here and fail there.
+// Not <math.h>: that takes far longer to read, and declares names (INFINITY, M_PI) that NVRTC does
+// not have, so that a kernel using them would pass here and fail there.
 #pragma once
 
 #define SIMT_UNARY(name)                                            \

@@ -112,8 +112,8 @@ static std::string refusal(const Launch& launch) {
         grid.z > 65535)
         return "a grid of " + text({grid.x, grid.y, grid.z}) + " blocks is impossible";
     if (launch.dynamic_shared_size > SharedMemory::limit)
-        return std::to_string(launch.dynamic_shared_size) + " bytes of shared memory; a block has " +
-               std::to_string(SharedMemory::limit);
+        return std::to_string(launch.dynamic_shared_size) +
+               " bytes of shared memory; a block has " + std::to_string(SharedMemory::limit);
     return "";
 }
 

@@ -1,4 +1,4 @@
-// What a translated program asks of the runtime, which is compiled once and linked to every program.
+// What a translated program asks of the runtime, which is compiled once for all programs.
 #pragma once
 #include <stddef.h>  // and no more: a program must not see names that NVRTC does not declare
 
