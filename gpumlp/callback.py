@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 
@@ -23,8 +25,8 @@ class EarlyStopping(Callback):
     """Stops each network when `monitor` has not fallen by more than `delta` for `patience` epochs,
     and restores its weights of the best epoch.
 
-    monitor: "val_loss", "loss", or "val_accuracy", which has to rise; None takes the validation loss
-             if there is a validation set, else the training loss.
+    monitor: "val_loss", "loss", or "val_accuracy", which has to rise; None takes the validation
+             loss if there is a validation set, else the training loss.
     best, best_epoch: of each network, (M,); a number for a single one.
 
     A second fit goes on with the best seen so far.
@@ -39,7 +41,8 @@ class EarlyStopping(Callback):
             raise ValueError(f'monitor = {monitor!r}; it is "loss", "val_loss" or "val_accuracy"')
         self.patience, self.delta, self.monitor = patience, delta, monitor
         self.restore_best = restore_best
-        self._best = self._theta = None
+        self._best: Any = None
+        self._theta: Any = None
 
     @property
     def best(self):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from gpumlp import propagate
-from gpumlp.backend import Batch
 from gpumlp.rows import Rows
 
 
@@ -13,7 +12,7 @@ class Evaluation:
     """Calling it gives the loss (M,) and, for losses on classes, the accuracy (M,), else None.
 
     A class is right if its output is the largest; with one output, if it is on the right side of
-    0.5, or of 0 where the output may be negative; with several 0/1 targets (multilabel), if all are.
+    0.5, or of 0 where it is no probability; with several 0/1 targets (multilabel), if all are.
     """
 
     def __init__(self, net, objective, x, y, sample_weight=None):

@@ -89,7 +89,8 @@ def _fill(net, buffer, arrays, prefix: str = "") -> None:
             raise FileError(f"the file lacks {name}")
         if arrays[name].shape != view.shape or arrays[name].dtype != view.dtype:
             raise FileError(
-                f"{name} is {arrays[name].dtype} {arrays[name].shape}, not {view.dtype} {view.shape}"
+                f"{name} is {arrays[name].dtype} {arrays[name].shape}, "
+                f"not {view.dtype} {view.shape}"
             )
         view[...] = arrays[name]
     buffer[...] = net.ops.to_device(on_host)
@@ -136,7 +137,8 @@ def _find(table, custom, state, kind):
     if name in custom:
         return custom[name]
     if name not in table:
-        raise FileError(f"the file uses your own {kind} {name!r}: load(..., custom={{{name!r}: ...}})")
+        hint = f"load(..., custom={{{name!r}: ...}})"
+        raise FileError(f"the file uses your own {kind} {name!r}: {hint}")
     return table[name](**state["parameters"])
 
 
@@ -240,7 +242,7 @@ def _digest(arrays: dict[str, np.ndarray], about: dict) -> str:
 
 
 def _write(path: Path, arrays, header) -> None:
-    """Into a temporary file beside it, synced, then renamed: the old file or the new one is there."""
+    """Into a temporary file beside it, synced, then renamed: the old file or the new is there."""
     from safetensors.numpy import save as to_bytes
 
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -276,7 +278,7 @@ def _read(path: Path):
     try:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            arrays = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
         raise FileError(f"{path} is cut short, or not a safetensors file: {error}") from None
     if "gpumlp" not in header:
@@ -288,7 +290,7 @@ def _read(path: Path):
         raise FileError(f"{path} was altered: its description cannot be read") from None
     if version > VERSION:
         raise FileError(
-            f"{path} was written by a newer gpumlp (file version {version}; this one reads {VERSION})"
+            f"{path} was written by a newer gpumlp: version {version}, this one reads {VERSION}"
         )
     if digest != _digest(arrays, about):
         raise FileError(f"{path} was altered: its contents are not those that were written")

@@ -10,8 +10,8 @@ def check_gradients(net, x, y, loss="cross_entropy", sample_weight=None, *, step
 
     In float64, on the network's device: for each W[k], b[k] and learned slope of each network, the
     derivative along one random direction d of +-1, (L(θ + h d) - L(θ - h d)) / 2h, is compared with
-    grad · d.  The error is relative to ‖grad‖, the expected size of grad · d.  One direction checks a
-    whole segment.  A kink (relu at 0) within the step shows as an error that is not one.
+    grad · d.  The error is relative to ‖grad‖, the expected size of grad · d.  One direction checks
+    a whole segment.  A kink (relu at 0) within the step shows as an error that is not one.
 
     >>> import numpy as np, gpumlp
     >>> net = gpumlp.MLP((4, 8, 3), hidden="tanh", device="cpu")

@@ -48,12 +48,10 @@ def from_state(state: dict) -> History:
     """The history that `History.state` described."""
     import numpy as np
 
-    seen = {
-        key: [np.array(v) if isinstance(v, list) else v for v in value]
-        if isinstance(value, list)
-        else value
-        for key, value in state.items()
-    }
+    seen: dict = {}
+    for key, value in state.items():
+        listed = isinstance(value, list)
+        seen[key] = [np.array(v) if isinstance(v, list) else v for v in value] if listed else value
     seen["diverged"] = {int(m): t for m, t in state["diverged"].items()}
     return History(**seen)
 

@@ -121,7 +121,8 @@ def pair(loss: Loss, output) -> Pair:
     """The form of the loss that fits the output activation (the table above)."""
     if loss.outputs is not None and output.built_in and output.name not in loss.outputs:
         *others, last = loss.outputs
-        raise ValueError(f"{loss.name} needs output {', '.join(others)} or {last}, not {output.name}")
+        needs = f"{', '.join(others)} or {last}"
+        raise ValueError(f"{loss.name} needs output {needs}, not {output.name}")
     if output.rows:
         log_u = loss.log is not None or output.name == "log_softmax"
         return Pair(loss.log or loss.identity, fused=True, rows=True, log_u=log_u)

@@ -1,4 +1,4 @@
-"""How much memory training takes, worked out beforehand, and what to say when there is too little."""
+"""How much memory training takes, worked out beforehand, and what to say if there is too little."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp import activation, arrays, backend, device, initializer, memory, propagate
+from gpumlp import activation, arrays, backend, initializer, memory, propagate
+from gpumlp import device as devices
 from gpumlp.backend import Batch, Noise
 from gpumlp.objective import Objective
 from gpumlp.parameters import Layout, Named, Parameters
@@ -36,8 +37,8 @@ class MLP:
              each hidden layer; each may be one per network, (M,).
 
     sizes, K, models, dtype, device, seed are attributes, and the parameters, as writable views:
-    W[k] ([M,] N_k, N_{k-1}), b[k] ([M,] N_k), slope[k] for a learned slope (PReLU), k = 1..K, slot 0
-    is None; theta ([M,] P) is the one buffer that holds them all.
+    W[k] ([M,] N_k, N_{k-1}), b[k] ([M,] N_k), slope[k] for a learned slope (PReLU), k = 1..K;
+    slot 0 is None.  theta ([M,] P) is the one buffer that holds them all.
 
     Raises ValueError for arguments that make no network, RuntimeError for a device that is not
     there, MemoryError, with the bytes predicted, where it does not fit.
@@ -69,7 +70,7 @@ class MLP:
         self.init = init
         self.dropout = dropout
         self.metadata: dict = {}
-        self.device = resolve(device)
+        self.device = devices.resolve(device)
         for f in self.f[1:]:
             if f.cuda is None and self.device != "cpu":
                 raise ValueError(
@@ -290,10 +291,6 @@ class MLP:
                         mine if other.ops.xp is self.ops.xp else self.ops.to_host(mine)
                     )
         return other
-
-
-def resolve(name: str) -> str:
-    return device.resolve(name)
 
 
 def _checked_sizes(sizes) -> tuple[int, ...]:

@@ -59,11 +59,9 @@ class Optimizer:
             numbers = np.asarray(value, dtype=np.float64)
             if numbers.ndim > 1 or not np.all((numbers >= low) & (numbers <= high)):
                 raise ValueError(
-                    f"{type(self).__name__}: {name} = {value!r} must be a number, or one per network, "
-                    f"in [{low:g}, {high:.12g}]"
+                    f"{type(self).__name__}: {name} = {value!r} must be a number, or one per "
+                    f"network, in [{low:g}, {high:.12g}]"
                 )
-        if getattr(self, "nesterov", False) and not np.all(np.asarray(self.momentum) > 0):
-            raise ValueError("Nesterov's momentum needs momentum > 0")
 
     def columns(self) -> dict[str, object]:
         """The hyperparameters under the names of HYPERS."""
@@ -84,8 +82,8 @@ class Optimizer:
             numbers = np.asarray(value, dtype=np.float64)
             if numbers.ndim and numbers.shape != (models,):
                 raise ValueError(
-                    f"{name.lower()} has shape {numbers.shape}; it must be a number, or one for each "
-                    f"of {models} networks"
+                    f"{name.lower()} has shape {numbers.shape}; it must be a number, or one for "
+                    f"each of {models} networks"
                 )
             table[:, HYPERS.index(name)] = numbers
         return table
@@ -93,7 +91,8 @@ class Optimizer:
     def state(self) -> dict:
         """The constructor's arguments, for files."""
         return {
-            f.name: np.asarray(getattr(self, f.name)).tolist() for f in fields(self)  # type: ignore
+            f.name: np.asarray(getattr(self, f.name)).tolist()
+            for f in fields(self)  # type: ignore
         }
 
 
@@ -116,6 +115,11 @@ class SGD(Optimizer):
     decay_per_weight: bool = False
 
     family: ClassVar[str] = "sgd"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.nesterov and not np.all(np.asarray(self.momentum) > 0):
+            raise ValueError("Nesterov's momentum needs momentum > 0")
 
     def columns(self):
         return {

@@ -39,7 +39,7 @@ class Layout:
 
 
 class Parameters:
-    """Views of a buffer (M, P): W[k] (M, N_k, N_{k-1}), b[k] (M, N_k), slope[k] (M,); slot 0 is None."""
+    """Views of a buffer (M, P): W[k] (M, N_k, N_{k-1}), b[k] (M, N_k), slope[k] (M,), k = 1..K."""
 
     def __init__(self, layout: Layout, buffer):
         sizes, K = layout.sizes, len(layout.sizes) - 1

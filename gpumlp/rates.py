@@ -13,8 +13,8 @@ class Rates:
     """table[t - first[0]]: the factor of the update after t updates; None for a constant rate.
 
     One table serves all networks: how many updates a network has made may differ, the schedule does
-    not.  A plateau's factors, one per network, are `plateau_factor` (M,), which the trainer puts into
-    the learning rates themselves.
+    not.  A plateau's factors, one per network, are memory["factor"] (M,), which the trainer puts
+    into the learning rates themselves.
     """
 
     def __init__(self, net, state, schedule):

@@ -2,8 +2,8 @@
 
 A schedule is called with the numbers of the updates (an array, the first update is 0) and returns
 their factors; any such function can be given.  Those below count in epochs, or with unit="step" in
-updates; `Trainer.fit` tells them how many updates an epoch has and how many there will be.  `Plateau`
-watches a loss instead, and acts at the end of epochs, on each network by itself.
+updates; `Trainer.fit` tells them how many updates an epoch has and how many there will be.
+`Plateau` watches a loss instead, and acts at the end of epochs, on each network by itself.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Schedule:
     def _length(self, own: float | None, total: float | None) -> float:
         length = own if own is not None else total
         if not length:
-            raise ValueError(f"{type(self).__name__} needs total= where Trainer.fit does not tell it")
+            raise ValueError(f"{type(self).__name__} needs total=, where no Trainer.fit tells it")
         return length
 
 
@@ -101,7 +101,7 @@ class Cosine(Schedule):
     def factor(self, time, total):
         length = self._length(self.total, total)
         if self.warmup >= length:
-            raise ValueError(f"Cosine: warmup {self.warmup:g} is not shorter than the fit, {length:g}")
+            raise ValueError(f"Cosine: warmup {self.warmup:g} is not below the fit's {length:g}")
         progress = np.clip((time - self.warmup) / (length - self.warmup), 0, 1)
         cosine = self.floor + (1 - self.floor) * 0.5 * (1 + np.cos(np.pi * progress))
         return np.where(time < self.warmup, time / max(self.warmup, 1e-300), cosine)

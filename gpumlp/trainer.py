@@ -73,7 +73,8 @@ class Trainer:
         if clip_norm is not None and not np.all(np.asarray(clip_norm) > 0):
             raise ValueError(f"clip_norm = {clip_norm!r}; it is above 0, or None")
         self.net, self.optimizer, self.batch_size = net, optimizer, int(batch_size)
-        self.shuffle, self.reduction, self.seed, self.clip_norm = shuffle, reduction, seed, clip_norm
+        self.shuffle, self.reduction, self.seed = shuffle, reduction, seed
+        self.clip_norm = clip_norm
         self.objective = Objective(net, loss, reduction)
         self.epoch = 0
         self.history = History()
@@ -202,8 +203,9 @@ class Trainer:
             raise ValueError(f"epochs = {epochs!r}; it is at least 1")
         net = self.net
         data_bytes = getattr(x, "nbytes", 0)
-        with net.ops.on_device(), memory.explained(
-            net, self.batch_size, self._slot_count, data_bytes
+        with (
+            net.ops.on_device(),
+            memory.explained(net, self.batch_size, self._slot_count, data_bytes),
         ):
             rows = Rows(net, self.objective, x, y, sample_weight, self.batch_size)
             evaluation = validation and Evaluation(net, self.objective, *validation)
@@ -259,7 +261,7 @@ class Trainer:
 
     def _close_epoch(self, history, steps, evaluation, begin):
         """Read what the device noted, validate, and see whether all went well."""
-        net, state, to_host = self.net, self.state, self.net.ops.to_host
+        state, to_host = self.state, self.net.ops.to_host
         weights = to_host(state.weights)[:steps].astype(np.float64)
         losses = np.where(weights > 0, to_host(state.losses)[:steps], 0).astype(np.float64)
         if self.objective.mean:
@@ -316,7 +318,6 @@ class Trainer:
         halted[chosen & (halted == 0)] = -1
         self.state.halted[...] = self.net.ops.to_device(halted)
         self._stopping = bool(np.all(halted != 0))
-
 
 
 def _bar(epochs, progress):

@@ -6,15 +6,15 @@ Arrays are (M, B, N): M networks, B samples, N units; where (1 or M, ...) is wri
 of 1 is shared by all networks.  Arrays are contiguous, but for their leading axis.
 
 gemm(a, b, out, *, ta, tb, alpha, beta)
-    out <- alpha op(a) op(b) + beta out, batched.  a (1 or M, I, J), b (1 or M, J, L), out (M, I, L);
-    op transposes where ta, tb say so.
+    out <- alpha op(a) op(b) + beta out, batched; op transposes where ta, tb say so.
+    op(a) (1 or M, I, J), op(b) (1 or M, J, L), out (M, I, L).
 activate(f, z, b, n, p, noise=None)
     n <- f(z + b), (2)(4)(6)(9).  z (M, B, N) is left as z + b where f.df_from is "z" and n is
-    another array; n may be z.  b (M, N); p (1 or M, >= 2): the parameters of f.  With noise, dropout
-    n <- n * keep / (1 - probability), and the drawn slopes of RReLU.
+    another array; n may be z.  b (M, N); p (1 or M, >= 2): the parameters of f.  With noise,
+    dropout n <- n * keep / (1 - probability), and the drawn slopes of RReLU.
 backprop(f, z, n, delta, db, p, dp=None, noise=None)
-    delta <- f'(z) * delta, (11), through the same dropout; db (M, N) <- sum of delta over the batch,
-    (13); dp (M,) <- the gradient of a learned slope.  n is not kept.
+    delta <- f'(z) * delta, (11), through the same dropout; db (M, N) <- sum of delta over the
+    batch, (13); dp (M,) <- the gradient of a learned slope.  n is not kept.
 loss(pair, u, b, targets, w, w_sum, mean, p, delta, value)
     value (M,) <- sum_i w_i L_i / w_sum (or the sum); delta (M, B, N) <- its derivative, or None.
     u is z without its bias b (M, N) if pair.fused, else ŷ, and b is None.  w (1 or M, B);

@@ -1,8 +1,8 @@
 """The operations on CuPy arrays: the kernels of kernels/ and cuBLAS.
 
-The contract, with every argument's meaning, is in gpumlp/backend/__init__.py.  Each operation is one
-launch, but for `gemm`, which is one call of cuBLAS.  Programs are compiled by NVRTC when first used
-and kept on disk by CuPy.
+The contract, with every argument's meaning, is in gpumlp/backend/__init__.py.  Each operation is
+one launch, but for `gemm`, which is one call of cuBLAS.  Programs are compiled by NVRTC when first
+used and kept on disk by CuPy.
 """
 
 from __future__ import annotations

@@ -145,7 +145,8 @@ class NumpyOps:
                     gradient[:penalised] += decay * h["L1"] * np.sign(value[:penalised])  # (14')
                 if h["WEIGHT_DECAY"]:
                     value[:penalised] *= 1 - lr * h["WEIGHT_DECAY"]
-                law(value, gradient, [None if s is None else s[part] for s in own], h, lr, int(t[m]))
+                state = [None if slot is None else slot[part] for slot in own]
+                law(value, gradient, state, h, lr, int(t[m]))
 
     # ------------------------------------------------------------ minibatches
     def gather(self, data, order, cursor, batch, out):

@@ -43,9 +43,9 @@ def bits(seeds, size, layer, step, purpose):
 
     seeds (M,) uint64; layer, step: scalars or (M,).
     """
-    column = [np.asarray(v).reshape(-1, 1) for v in (layer, step, purpose, seeds)]
-    counters = np.arange((size + 3) // 4, dtype=np.uint64)
-    return philox(counters, *column[:3], column[3]).reshape(len(seeds), -1)[:, :size]
+    key, c1, c2, c3 = (np.asarray(v).reshape(-1, 1) for v in (seeds, layer, step, purpose))
+    c0 = np.arange((size + 3) // 4, dtype=np.uint64)
+    return philox(c0, c1, c2, c3, key).reshape(len(seeds), -1)[:, :size]
 
 
 def uniform(random_bits, dtype):

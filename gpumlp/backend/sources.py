@@ -126,12 +126,11 @@ def programs(dtype: str):
         if not activations[f].rows:
             yield f"layer-{f}", layer(dtype, activations[f])
     forms = {}
-    for name, each in losses.items():
-        outputs = ("softmax", "sigmoid") if name == "focal" else ("softmax", "sigmoid", "exp", "tanh")
-        for output in outputs:
+    for each in losses.values():
+        for output in each.outputs or activations:
             form, _, is_rows, log_u = pair(each, activations[output])
-            label = f"loss-{name}-{'rows' if is_rows else 'elements'}-{form.cuda}"
-            forms[label] = loss(dtype, form, is_rows, log_u)
+            variable = ("log-p-" if log_u else "p-") if is_rows else ""
+            forms[f"loss-{variable}{form.cuda}"] = loss(dtype, form, is_rows, log_u)
     yield from forms.items()
     yield "rows", rows(dtype)
     yield "update", update(dtype)
