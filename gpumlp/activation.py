@@ -137,8 +137,15 @@ def _df_mish(z, n, p):
 
 
 def _where(condition, a, b, like):
-    """a where the condition holds, else b, in like's dtype."""
-    return np.where(condition, a, b).astype(like.dtype, copy=False)
+    """a where the condition holds, else b; numbers in like's dtype."""
+    real = like.dtype.type
+    a, b = (real(v) if np.ndim(v) == 0 else v for v in (a, b))
+    return np.where(condition, a, b)
+
+
+def _indicator(condition, like):
+    """1 where the condition holds, else 0, in like's dtype."""
+    return condition.astype(like.dtype)
 
 
 SELU_SCALE = 1.0507009873554805  # Klambauer et al. 2017: the fixed point with mean 0, variance 1
@@ -178,7 +185,7 @@ _TABLE = [
     Activation(
         "hard_tanh",
         lambda z, p: np.clip(z, -1, 1),
-        lambda z, n, p: _where(np.abs(n) < 1, 1, 0, n),
+        lambda z, n, p: _indicator(np.abs(n) < 1, n),
         "HardTanh",
         df_from="n",
     ),
@@ -199,14 +206,14 @@ _TABLE = [
     Activation(
         "relu",
         lambda z, p: np.maximum(z, 0),
-        lambda z, n, p: _where(n > 0, 1, 0, n),
+        lambda z, n, p: _indicator(n > 0, n),
         "Relu",
         df_from="n",
     ),
     Activation(
         "relu6",
         lambda z, p: np.clip(z, 0, 6),
-        lambda z, n, p: _where((n > 0) & (n < 6), 1, 0, n),
+        lambda z, n, p: _indicator((n > 0) & (n < 6), n),
         "Relu6",
         df_from="n",
     ),

@@ -76,9 +76,9 @@ def _add_train(commands) -> None:
         "integers, booleans or strings to classify, floats for regression",
         metavar="DATA",
     )
-    option("--hidden", "sizes of the hidden layers, or none", type=_sizes, default="256,128")
+    option("--hidden", "sizes of the hidden layers, or none", type=_sizes, default="256")
     option("--activation", "f of the hidden layers", default="relu")
-    option("--epochs", "at most so many", type=_count, default=200)
+    option("--epochs", "at most so many", type=_count, default=100)
     option("--patience", "epochs without progress before it stops", type=_count, default=20)
     option("--batch-size", "samples in a step", type=_count, default=64)
     option("--optimizer", "how the steps are made", choices=OPTIMIZERS, default="adam")

@@ -40,10 +40,11 @@ def run(arguments) -> int:
 def load_model(path: str, device: str):
     """The network that `gpumlp train` saved, and its Preparation."""
     try:
-        net = gpumlp.load(path, device=device)
+        loaded = gpumlp.load(path, device=device)
     except (gpumlp.FileError, OSError, ValueError) as error:
         raise InputError(f"{path} cannot be loaded as a model: {error}") from error
-    stored = net.metadata.get("preparation")
+    net = loaded.net if isinstance(loaded, gpumlp.Trainer) else loaded
+    stored = (net.metadata or {}).get("preparation")
     if not isinstance(stored, dict):
         raise InputError(
             f"{path} holds a network but not how its features were prepared: "
