@@ -56,10 +56,10 @@ def read_arrays(path: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         if file.stat().st_size == 0:
             raise InputError(f"{path} is empty")
         # Never pickle: a data file must not be able to run code.
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {names[0]: loaded}
-        with loaded:
+        with file.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {names[0]: loaded}
             held = loaded.files
             arrays = {name: loaded[name] for name in names if name in held}
     except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
