@@ -1,0 +1,227 @@
+"""The command line: what it prints, saves and predicts."""
+
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commandline import LABELS, blobs, run, train, trained
+
+import gpumlp
+from gpumlp import device
+from gpumlp.cli import DATASETS, OPTIMIZERS
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("cli"))
+
+
+def accuracy(printed: str) -> float:
+    return float(re.search(r"^accuracy +([\d.]+) on the held-out fifth", printed, re.MULTILINE)[1])
+
+
+# train
+
+
+def test_digits_are_learned(tmp_path, capsys):
+    assert train("digits", tmp_path / "run") == 0
+    printed = capsys.readouterr().out
+    assert accuracy(printed) >= 0.97
+    assert re.search(r"device +cpu", printed)
+    assert re.search(r"64 -> 256 +relu", printed)
+    assert re.search(r"trained +\d+ epochs in [\d.]+ s", printed)
+    for name, start in [("model.safetensors", b""), ("curves.png", b"\x89PNG")]:
+        path = tmp_path / "run" / name
+        assert str(path) in printed
+        assert path.read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_data_set_trains(name, tmp_path, capsys):
+    assert train(name, tmp_path, "--epochs", 2, "--hidden", 8) == 0
+    printed = capsys.readouterr().out
+    scores = ["R²", "RMSE"] if name == "diabetes" else ["accuracy"]
+    for score in scores:
+        assert re.search(rf"^{score} +-?[\d.]+ on the held-out fifth", printed, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("hidden", ["none", "16,8"])
+def test_every_optimizer_learns(name, hidden, folder, tmp_path, capsys):
+    options = ["--optimizer", name, "--hidden", hidden, "--lr", 0.03, "--l2", 1e-4]
+    assert train(folder / "labels.npz", tmp_path, *options) == 0
+    assert accuracy(capsys.readouterr().out) >= 0.95
+
+
+def test_options_reach_the_network(folder, tmp_path):
+    options = ["--activation", "tanh", "--dtype", "float64", "--hidden", "5,3", "--epochs", 1]
+    assert train(folder / "labels.npz", tmp_path, *options) == 0
+    net = gpumlp.load(tmp_path / "model.safetensors", device="cpu")
+    assert net.sizes == (4, 5, 3, 3)
+    assert net.dtype == np.float64
+    assert [f.name for f in net.f[1:]] == ["tanh", "tanh", "softmax"]
+
+
+def test_a_seed_repeats_a_run(folder, tmp_path):
+    thetas = []
+    for seed in (1, 1, 2):
+        assert train(folder / "labels.npz", tmp_path, "--seed", seed, "--epochs", 3) == 0
+        thetas.append(gpumlp.load(tmp_path / "model.safetensors", device="cpu").theta)
+    assert np.array_equal(thetas[0], thetas[1])
+    assert not np.array_equal(thetas[0], thetas[2])
+
+
+def test_results_go_into_runs_unless_told(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("train", folder / "labels.npz", "--epochs", 1, "--device", "cpu") == 0
+    assert Path("runs/labels/model.safetensors").is_file()
+
+
+def test_ctrl_c_saves_what_was_learned(folder, tmp_path):
+    options = ["--epochs", "1000000", "--patience", "1000000", "--device", "cpu", "--out", tmp_path]
+    command = [sys.executable, "-m", "gpumlp", "train", folder / "labels.npz", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        # The progress bar's first output says that training is under way.
+        assert process.stderr.read(1)
+        process.send_signal(signal.SIGINT)
+        printed, complaint = process.communicate(timeout=60)
+    assert process.returncode == 0, complaint.decode()
+    assert b"Traceback" not in complaint
+    assert b"the network trained so far is saved" in printed
+    assert (tmp_path / "model.safetensors").is_file()
+
+
+def test_without_matplotlib_only_the_curves_are_missing(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert train(folder / "labels.npz", tmp_path, "--epochs", 1) == 0
+    assert 'pip install "gpumlp[plot]"' in capsys.readouterr().err
+    assert (tmp_path / "model.safetensors").is_file()
+    assert not (tmp_path / "curves.png").exists()
+
+
+def test_a_broken_gpu_is_one_warning(folder, tmp_path, capsys, monkeypatch):
+    problem = device.Problem("CuPy is broken", "Mend it.", broken=True)
+    monkeypatch.setattr(device, "gpu_problem", lambda index=0: problem)
+    monkeypatch.setattr(device, "_warned", False)
+    monkeypatch.delenv(device.VARIABLE, raising=False)
+    assert run("train", folder / "labels.npz", "--out", tmp_path, "--epochs", 1) == 0
+    lines = capsys.readouterr().err.splitlines()
+    said = [line for line in lines if line.startswith("gpumlp:")]
+    assert said == ["gpumlp: warning: CuPy is broken. Mend it. Using the CPU."]
+
+
+# predict
+
+
+def test_labels_are_predicted(folder, capsys):
+    assert run("predict", folder / "labels/model.safetensors", folder / "labels.npz") == 0
+    predicted = capsys.readouterr().out.split()
+    assert predicted == list(np.load(folder / "labels.npz")["y"])
+
+
+def test_probabilities_are_the_networks_output(folder, capsys):
+    model = folder / "labels/model.safetensors"
+    assert run("predict", model, folder / "new.npy", "--proba", "--device", "cpu") == 0
+    header, *rows = csv.reader(capsys.readouterr().out.splitlines())
+    assert header == ["label", "ant", "bee", "cow"]
+    probabilities = np.array([row[1:] for row in rows], dtype=float)
+    net = gpumlp.load(model, device="cpu")
+    stored = net.metadata["preparation"]
+    x = (np.load(folder / "new.npy") - stored["mean"]) / stored["deviation"]
+    np.testing.assert_allclose(probabilities, net.forward(x.astype(np.float32)), atol=1e-5)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert [row[0] for row in rows] == list(LABELS[probabilities.argmax(axis=1)])
+
+
+def test_values_are_predicted_in_their_own_unit(folder, tmp_path):
+    model, out = folder / "values/model.safetensors", tmp_path / "out.npy"
+    assert run("predict", model, folder / "values.npz", "--out", out) == 0
+    y = np.load(folder / "values.npz")["y"]
+    assert np.load(out).shape == y.shape
+    residual = ((np.load(out) - y) ** 2).sum(axis=0) / ((y - y.mean(axis=0)) ** 2).sum(axis=0)
+    assert (residual < 0.05).all()
+
+
+def test_predictions_are_written(folder, tmp_path):
+    model, new = folder / "labels/model.safetensors", folder / "new.npy"
+    expected = np.resize(LABELS, 9)
+    for name in ("out.csv", "out.npy", "out.npz"):
+        assert run("predict", model, new, "--out", tmp_path / name) == 0
+    assert (tmp_path / "out.csv").read_text().split() == list(expected)
+    assert np.array_equal(np.load(tmp_path / "out.npy"), expected)
+    assert np.array_equal(np.load(tmp_path / "out.npz")["label"], expected)
+    assert run("predict", model, new, "--proba", "--out", tmp_path / "out.npz") == 0
+    written = np.load(tmp_path / "out.npz")
+    assert np.array_equal(written["classes"], LABELS)
+    assert np.array_equal(LABELS[written["probability"].argmax(axis=1)], expected)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([-5, 0, 7_000_000_000]),
+        np.array([3, 4, 250], dtype=np.uint8),
+        np.array(["é", "a,b", " "]),
+    ],
+)
+def test_labels_of_any_kind_come_back(labels, tmp_path, folder):
+    x, y = blobs()
+    np.savez(tmp_path / "data.npz", X=x, y=labels[y][:, np.newaxis])
+    assert train(tmp_path / "data.npz", tmp_path, "--hidden", "16") == 0
+    out = tmp_path / "out.npy"
+    assert run("predict", tmp_path / "model.safetensors", tmp_path / "data.npz", "--out", out) == 0
+    assert np.array_equal(np.load(out), labels[y])
+    assert np.load(out).dtype == labels.dtype
+
+
+def test_two_classes_may_be_booleans(tmp_path):
+    x = np.random.default_rng(0).normal(size=(80, 2))
+    np.savez(tmp_path / "data.npz", X=x, y=x[:, 0] > 0)
+    assert train(tmp_path / "data.npz", tmp_path, "--lr", 0.01) == 0
+    out = tmp_path / "out.npy"
+    assert run("predict", tmp_path / "model.safetensors", tmp_path / "data.npz", "--out", out) == 0
+    assert np.load(out).dtype == bool
+    assert (np.load(out) == (x[:, 0] > 0)).mean() > 0.9
+
+
+def test_a_reader_that_goes_away_is_no_error(folder, tmp_path):
+    np.save(tmp_path / "many.npy", np.ones((50_000, 4)))
+    model = folder / "labels/model.safetensors"
+    command = [sys.executable, "-m", "gpumlp", "predict", model, tmp_path / "many.npy"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+# info, help, version
+
+
+def test_info_says_what_was_found(capsys):
+    assert run("info") == 0
+    printed = capsys.readouterr().out
+    for name in ("gpumlp", "Python", "NumPy", "BLAS", "CuPy", "driver", "GPUs", "auto", "advice"):
+        assert re.search(rf"^{name} +\S", printed, re.MULTILINE)
+    assert np.__version__ in printed
+
+
+@pytest.mark.parametrize("options", [["--version"], ["--help"], ["train", "--help"]])
+def test_help_is_no_error(options, capsys):
+    assert run(*options) == 0
+    assert capsys.readouterr().out
+
+
+def test_the_module_is_the_command(tmp_path):
+    command = [sys.executable, "-m", "gpumlp", "train", "nothing.npz"]
+    root = Path(__file__).parent.parent
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "gpumlp: there is no file nothing.npz\n"

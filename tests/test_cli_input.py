@@ -1,0 +1,167 @@
+"""Bad input to the command line ends with one clear sentence and exit code 2."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commandline import LABELS, blobs, run, trained
+
+import gpumlp
+
+X, Y = blobs(30)
+BAD_NUMBERS = np.where(np.arange(120).reshape(30, 4) == 5, np.nan, X)
+BAD_FILES = {
+    "no X": (dict(a=X, y=Y), "has no array X"),
+    "no y": (dict(X=X), "has no array y"),
+    "NaN in X": (dict(X=BAD_NUMBERS, y=Y), "X in .* has NaN or infinity at .1, 1."),
+    "infinity in X": (dict(X=np.where(X > 150, np.inf, X), y=Y), "NaN or infinity .* more places"),
+    "NaN in y": (dict(X=X, y=np.where(Y == 1, np.nan, Y)), "y in .* has NaN or infinity"),
+    "huge X": (dict(X=X * 1e200, y=Y), "too large"),
+    "flat X": (dict(X=X[:, 0], y=Y), r"X in .* has shape \(30,\)"),
+    "cubic X": (dict(X=X.reshape(30, 2, 2), y=Y), "must have two axes"),
+    "empty X": (dict(X=X[:0], y=Y[:0]), "is empty"),
+    "no features": (dict(X=X[:, :0], y=Y), "is empty"),
+    "text in X": (dict(X=X.astype(str), y=Y), "must hold numbers"),
+    "complex X": (dict(X=X + 1j, y=Y), "must hold numbers"),
+    "objects in X": (dict(X=X.astype(object), y=Y), "cannot be read"),
+    "objects in y": (dict(X=X, y=LABELS[Y].astype(object)), "cannot be read"),
+    "short y": (dict(X=X, y=Y[:-1]), "y must have one row for each row of X"),
+    "scalar y": (dict(X=X, y=np.array(1)), "y must have one row for each row of X"),
+    "two axes of labels": (dict(X=X, y=np.stack([Y, Y], axis=1)), "must have one axis"),
+    "no targets": (dict(X=X, y=np.ones((30, 0))), "is empty"),
+    "dates in y": (dict(X=X, y=np.array(["2020-01-01"] * 30, "M8[D]")), "integers, booleans"),
+    "few samples": (dict(X=X[:6], y=Y[:6]), "has 6 samples; at least 10"),
+    "one class": (dict(X=X, y=np.ones(30, int)), "a single class, 1"),
+    "a rare class": (dict(X=X, y=np.where(np.arange(30) == 3, 9, Y)), "class 9 .* single sample"),
+    "constant y": (dict(X=X, y=np.ones(30)), "nothing to learn"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("cli"))
+
+
+def refused(capsys, *arguments) -> str:
+    """Runs a command that must end with exit code 2; returns its one sentence."""
+    assert run(*arguments) == 2
+    complaint = capsys.readouterr().err
+    assert re.fullmatch(r"gpumlp: [^\n]+\n", complaint)
+    return complaint
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_bad_arrays_are_one_sentence(case, tmp_path, capsys):
+    arrays, says = BAD_FILES[case]
+    np.savez(tmp_path / "bad.npz", **arrays)
+    said = refused(capsys, "train", tmp_path / "bad.npz", "--out", tmp_path / "run")
+    assert re.search(says, said)
+    assert "bad" in said
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "there is no file"),
+        (b"", "is empty"),
+        (b"X,y\n1,2\n", "cannot be read"),
+        (b"PK\x03\x04 and no more", "cannot be read"),
+        (b"\x93NUMPY\x01\x00", "cannot be read"),
+        (b"\x80\x04\x95", "cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "predict"])
+def test_bad_files_are_one_sentence(command, content, says, folder, tmp_path, capsys):
+    file = tmp_path / "bad.npz"
+    if content is not None:
+        file.write_bytes(content)
+    model = [folder / "labels/model.safetensors"] if command == "predict" else []
+    assert says in refused(capsys, command, *model, file)
+
+
+def test_a_damaged_file_is_one_sentence(folder, tmp_path, capsys):
+    damaged = bytearray((folder / "labels.npz").read_bytes())
+    damaged[400:500] = bytes(100)
+    (tmp_path / "bad.npz").write_bytes(damaged)
+    assert "cannot be read" in refused(capsys, "train", tmp_path / "bad.npz")
+    (tmp_path / "bad.npz").write_bytes(damaged[:1000])
+    assert "cannot be read" in refused(capsys, "train", tmp_path / "bad.npz")
+
+
+def test_a_folder_is_no_file(tmp_path, capsys):
+    assert "is not a file" in refused(capsys, "train", tmp_path)
+
+
+def test_one_array_is_not_enough_to_train(folder, capsys):
+    assert "X and y" in refused(capsys, "train", folder / "new.npy")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["trian"], "invalid choice: 'trian'"),
+        (["train"], "required: DATA"),
+        (["train", "mnist"], "one of digits, breast_cancer, wine, iris, diabetes"),
+        (["train", "iris", "--epochs", "-3"], "1 or more, not '-3'"),
+        (["train", "iris", "--epochs", "0"], "1 or more, not '0'"),
+        (["train", "iris", "--epochs", "many"], "1 or more, not 'many'"),
+        (["train", "iris", "--batch-size", "0"], "1 or more, not '0'"),
+        (["train", "iris", "--hidden", "8,,8"], "1 or more, not ''"),
+        (["train", "iris", "--hidden", "8,-1"], "--hidden: expected"),
+        (["train", "iris", "--activation", "softmax"], "unknown activation 'softmax'; there are"),
+        (["train", "iris", "--activation", "rleu"], "relu"),
+        (["train", "iris", "--optimizer", "lbfgs"], "invalid choice: 'lbfgs'"),
+        (["train", "iris", "--lr", "nan"], "above 0, not 'nan'"),
+        (["train", "iris", "--lr", "0"], "above 0, not '0'"),
+        (["train", "iris", "--dropout", "1"], "below 1, not '1'"),
+        (["train", "iris", "--l2", "-1"], "0 or more, not '-1'"),
+        (["train", "iris", "--dtype", "float16"], "invalid choice: 'float16'"),
+        (["train", "iris", "--device", "gpu"], "'gpu' is no device"),
+        (["train", "iris", "--seed", "-1"], "from 0"),
+        (["train", "iris", "--lr", "1e38", "--optimizer", "sgd"], "training failed"),
+        (["predict", "model"], "required: FILE"),
+    ],
+)
+def test_bad_options_are_one_sentence(options, says, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(*options) == 2
+    complaint = capsys.readouterr().err.splitlines()[-1]
+    assert complaint.startswith("gpumlp: ")
+    assert says in complaint
+
+
+def test_an_output_that_cannot_be_written_is_said_before_training(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    said = refused(capsys, "train", "iris", "--out", tmp_path / "file" / "run", "--device", "cpu")
+    assert "cannot be made" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["labels/model.safetensors", "wide.npy"], "has 5 features; the model takes 4"),
+        (["labels/model.safetensors", "none.npy"], "there is no file"),
+        (["labels/model.safetensors", "nan.npy"], "has NaN or infinity"),
+        (["labels/model.safetensors", "new.npy", "--out", "out.xlsx"], ".csv, .npy, .npz"),
+        (["labels/model.safetensors", "new.npy", "--out", "none/out.csv"], "cannot be written"),
+        (["labels/model.safetensors", "new.npy", "--proba", "--out", "o.npy"], "one array"),
+        (["values/model.safetensors", "new.npy", "--proba"], "this model predicts values"),
+        (["none.safetensors", "new.npy"], "none.safetensors"),
+        (["labels", "new.npy"], "there is no such file"),
+        (["empty", "new.npy"], "cannot be loaded"),
+        (["labels.npz", "new.npy"], "cannot be loaded"),
+        (["bare.safetensors", "new.npy"], "was not saved by `gpumlp train`"),
+        (["damaged.safetensors", "new.npy"], "preparation"),
+    ],
+)
+def test_bad_predictions_are_one_sentence(options, says, folder, capsys, monkeypatch):
+    monkeypatch.chdir(folder)
+    np.save("wide.npy", np.ones((3, 5)))
+    np.save("nan.npy", np.full((3, 4), np.nan))
+    Path("empty").write_bytes(b"")
+    net = gpumlp.MLP((4, 3), device="cpu")
+    gpumlp.save(net, "bare.safetensors")
+    gpumlp.save(net, "damaged.safetensors", metadata={"preparation": {"mean": [1, 2]}})
+    assert says in refused(capsys, "predict", *options)
