@@ -154,6 +154,7 @@ def _trainer_state(trainer) -> dict:
         "reduction": trainer.reduction,
         "seed": _plain(trainer.seed),
         "clip_norm": _plain(trainer.clip_norm),
+        "penalty_in_loss": trainer.penalty_in_loss,
         "epoch": trainer.epoch,
         "history": trainer.history.state(),
         "rates": {
@@ -187,6 +188,7 @@ def _make_trainer(state, arrays, net, custom) -> Trainer:
         state["reduction"],
         state["seed"],
         _number(state["clip_norm"]),
+        state["penalty_in_loss"],
     )
     trainer.epoch = state["epoch"]
     trainer.history = history.from_state(state["history"])

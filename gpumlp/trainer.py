@@ -49,6 +49,7 @@ class Trainer:
     reduction:  "mean" over the batch's samples (weighted), or "sum", as (12) and (13) print it.
     seed:       of order, dropout and drawn slopes; network m of a stack has seed + m, or give M.
     clip_norm:  a gradient longer than this is shortened to it, each network's by itself.
+    penalty_in_loss: the losses of the history contain the optimiser's L1 and L2 penalties.
 
     A second `fit` goes on where the first stopped: optimiser, schedule and order included.
     """
@@ -64,6 +65,7 @@ class Trainer:
         reduction: str = "mean",
         seed: Any = 0,
         clip_norm: Any = None,
+        penalty_in_loss: bool = False,
     ):
         optimizer = Adam() if optimizer is None else optimizer
         if not isinstance(optimizer, Optimizer):
@@ -74,7 +76,7 @@ class Trainer:
             raise ValueError(f"clip_norm = {clip_norm!r}; it is above 0, or None")
         self.net, self.optimizer, self.batch_size = net, optimizer, int(batch_size)
         self.shuffle, self.reduction, self.seed = shuffle, reduction, seed
-        self.clip_norm = clip_norm
+        self.clip_norm, self.penalty_in_loss = clip_norm, penalty_in_loss
         self.objective = Objective(net, loss, reduction)
         self.epoch = 0
         self.history = History()
@@ -105,6 +107,8 @@ class Trainer:
             scalars=xp.zeros((models, len(SCALARS)), real),
         )
         self.noise = net.noise(self.seeds, self.state.t)
+        whole = net.parameters.buffer, net.layout.decayed
+        self._penalised = whole if self.penalty_in_loss else (None, 0)
 
     @property
     def _slot_count(self) -> int:
@@ -164,6 +168,7 @@ class Trainer:
             self.rates.table,
             self.rates.first,
             state,
+            *self._penalised,
         )
         # (14)  W^(k) <- W^(k) - lr (dL/dW^(k) + l2 W^(k));  (15)  b^(k) <- b^(k) - lr dL/db^(k)
         net.ops.update(
@@ -217,17 +222,16 @@ class Trainer:
         self._stopping = False
         state.halted[state.halted < 0] = 0  # those that a callback stopped, not those that diverged
         self.rates.plan(rows.steps, epochs * rows.steps)
-        self._make_room(rows.steps)
         for callback in callbacks:
             callback.on_fit_begin(self, history)
         with Interrupt() as interrupt, _bar(epochs, progress) as bar:
             for _ in range(epochs):
                 begin = time.perf_counter()
-                self._run_epoch(rows, interrupt)
+                losses, weights = self.run_epoch(rows, interrupt=interrupt)
                 if interrupt.asked:
                     history.interrupted = True
                     break
-                self._close_epoch(history, rows.steps, evaluation, begin)
+                self._close_epoch(history, losses, weights, evaluation, begin)
                 bar.set_postfix_str(_line(history), refresh=False)
                 bar.update()
                 for callback in callbacks:
@@ -245,30 +249,41 @@ class Trainer:
             self.state.losses = xp.zeros(shape, self.net.dtype)
             self.state.weights = xp.zeros(shape, self.net.dtype)
 
-    def _run_epoch(self, rows, interrupt):
+    def run_epoch(self, rows: Rows, order=None, interrupt=None):
+        """One pass over the rows; returns loss and weight of each batch, (steps, M) float64.
+
+        order (1 or M, R) int32 on the device: the rows in this order, instead of the trainer's own.
+        The only reading of the device is at the end; a batch that did not count has weight 0.
+        """
         net, state = self.net, self.state
-        order = rows.order(self.seeds if self.shuffle else None, self.epoch)
+        if order is None:
+            order = rows.order(self.seeds if self.shuffle else None, self.epoch)
+        self._make_room(rows.steps)
         state.cursor.fill(0)
         self.rates.cover(rows.steps)
+        done = 0
         for i in range(rows.steps):
-            if interrupt.asked:
-                return
+            if interrupt is not None and interrupt.asked:
+                break
             ws = net.workspaces.get(rows.batch_rows(i), "fit")
             batch = rows.batch(ws)
             net.ops.gather(rows.data, order, state.cursor, rows.batch_size, batch)
             self._update(ws, batch)
-        self.epoch += 1
+            done += 1
+        self.epoch += done == rows.steps
+        losses, weights = (
+            net.ops.to_host(table)[:done].astype(np.float64)
+            for table in (state.losses, state.weights)
+        )
+        return losses, weights
 
-    def _close_epoch(self, history, steps, evaluation, begin):
-        """Read what the device noted, validate, and see whether all went well."""
-        state, to_host = self.state, self.net.ops.to_host
-        weights = to_host(state.weights)[:steps].astype(np.float64)
-        losses = np.where(weights > 0, to_host(state.losses)[:steps], 0).astype(np.float64)
+    def _close_epoch(self, history, losses, weights, evaluation, begin):
+        """Note the epoch, validate, and see whether all went well."""
+        losses = np.where(weights > 0, losses, 0)
         if self.objective.mean:
             losses *= weights
         with np.errstate(invalid="ignore", divide="ignore"):  # a network that stood still: NaN
             loss = losses.sum(axis=0) / weights.sum(axis=0)
-        halted = to_host(state.halted)
         public = self._public
         history.loss.append(public(loss))
         history.lr.append(self.lr)
@@ -280,7 +295,7 @@ class Trainer:
         if self.rates.observe(history):
             self.apply_plateau()
         history.seconds.append(time.perf_counter() - begin)
-        self._check(history, halted)
+        self._check(history)
 
     def apply_plateau(self):
         """The learning rates on the device: the optimiser's, times the plateau's factors."""
@@ -291,8 +306,9 @@ class Trainer:
     def _public(self, values):
         return np.array(values) if self.net.models is not None else float(values[0])
 
-    def _check(self, history, halted):
+    def _check(self, history):
         """A network that diverged: alone it raises, in a stack it is reported."""
+        halted = self.net.ops.to_host(self.state.halted)
         new = {int(m): int(halted[m]) for m in np.flatnonzero(halted > 0)}
         new = {m: t for m, t in new.items() if m not in history.diverged}
         history.diverged.update(new)

@@ -18,38 +18,52 @@ __device__ __forceinline__ Step step_of(const Real* scalars, long long network)
 }
 
 // ||g|| of each network; then: does it move (finite loss and gradient, some weight, not halted), its
-// step number t, and the scalars of the step.  The loss and the weight are noted in the epoch's tables.
+// step number t, and the scalars of the step.  The loss (with the penalty of theta, if theta is given)
+// and the weight are noted in the epoch's tables.
 // hyper (M, HYPERS); rates: the schedule's factors for the updates first[0], first[0] + 1, ..., or 0.
-// cursor, t, halted (M); losses, weights (steps, M).  partial (M, chunks); arrived (M), all 0.
+// cursor, t, halted (M); losses, weights (steps, M).  partial (2, M, chunks); arrived (M), all 0.
 extern "C" __global__ void __launch_bounds__(THREADS) advance(
-    const Real* g, const Real* loss, const Real* w_sum, const Real* hyper,
-    const Real* rates, const long long* first_rate,
+    const Real* g, const Real* theta, long long decayed,
+    const Real* loss, const Real* w_sum, const Real* hyper, const Real* rates, const long long* first_rate,
     long long* cursor, long long* t, long long* halted, Real* losses, Real* weights, Real* norm,
     Real* scalars, Real* partial, unsigned* arrived,
     long long networks, long long steps, long long size, int chunks)
 {
     const Place at = place<1>(size / VEC, 1, chunks);
     const long long m = at.network;
-    Real sum = Real(0);
+    const Real* h = hyper + m * HYPERS;
+    Real squares = Real(0), penalty = Real(0);
     for (long long i = at.first + thread_in_block(); i < at.last; i += THREADS) {
         const Pack<VEC> four = load<VEC>(g + m * size + i * VEC);
-        for (int v = 0; v < VEC; ++v) sum += four.v[v] * four.v[v];
+        for (int v = 0; v < VEC; ++v) squares += four.v[v] * four.v[v];
+        if (theta && i * VEC < decayed) {
+            const Pack<VEC> w = load<VEC>(theta + m * size + i * VEC);
+            for (int v = 0; v < VEC; ++v)
+                penalty += Real(0.5) * h[L2] * w.v[v] * w.v[v] + h[L1] * fabs(w.v[v]);
+        }
     }
-    sum = block_sum(sum);
-    if (thread_in_block() == 0) partial[m * chunks + at.chunk] = sum;
+    squares = block_sum(squares);
+    penalty = block_sum(penalty);
+    Real* parts = partial + m * chunks;
+    Real* penalties = partial + (networks + m) * chunks;
+    if (thread_in_block() == 0) {
+        parts[at.chunk] = squares;
+        penalties[at.chunk] = penalty;
+    }
     if (!last_block(arrived + m, chunks)) return;
-    const Real length = sqrt(ordered_sum(partial + m * chunks, chunks));
+    const Real length = sqrt(ordered_sum(parts, chunks));
+    penalty = ordered_sum(penalties, chunks);
     if (thread_in_block() != 0) return;
 
     const bool counts = halted[m] == 0 && w_sum[m] > Real(0);
     const bool finite = isfinite(loss[m]) && isfinite(length);
     const long long noted = cursor[m] % steps * networks + m;
-    losses[noted] = loss[m];
+    const Real decay = h[DECAY_PER_WEIGHT] > Real(0) ? Real(1) / w_sum[m] : Real(1);
+    losses[noted] = loss[m] + (theta ? decay * penalty : Real(0));
     weights[noted] = counts ? w_sum[m] : Real(0);
     norm[m] = length;
     cursor[m] += 1;
 
-    const Real* h = hyper + m * HYPERS;
     Real* s = scalars + m * SCALARS;
     s[GO] = Real(counts && finite);
     if (!counts) return;
@@ -58,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) advance(
         return;
     }
     s[RATE] = h[LR] * (rates ? rates[t[m] - first_rate[0]] : Real(1));
-    s[DECAY_SCALE] = h[DECAY_PER_WEIGHT] > Real(0) ? Real(1) / w_sum[m] : Real(1);
+    s[DECAY_SCALE] = decay;
     s[CLIP_SCALE] = h[CLIP_NORM] > Real(0) && length > h[CLIP_NORM] ? h[CLIP_NORM] / length : Real(1);
     t[m] += 1;
 }

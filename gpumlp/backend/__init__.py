@@ -19,9 +19,10 @@ loss(pair, u, b, targets, w, w_sum, mean, p, delta, value)
     value (M,) <- sum_i w_i L_i / w_sum (or the sum); delta (M, B, N) <- its derivative, or None.
     u is z without its bias b (M, N) if pair.fused, else ŷ, and b is None.  w (1 or M, B);
     w_sum (M,).  A network whose w_sum is 0 gets 0.
-advance(g, loss, w_sum, hyper, rates, first_rate, state)
+advance(g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0)
     For each network: the norm of its gradient g (M, P); whether it moves in this step (finite, some
-    weight, not halted); the step's scalars; state is a `State`.
+    weight, not halted); the step's scalars; state is a `State`.  With theta, the penalty of its
+    first `decayed` parameters is added to the loss that is noted.
 update(family, theta, g, slots, scalars, hyper, t, decayed)
     The law of gpumlp.optimizer moves theta (M, P) and its slots, for the networks that move.
 gather(data, order, cursor, batch, out)

@@ -204,16 +204,17 @@ class CupyOps:
         )
 
     # ------------------------------------------------------------ the update
-    def advance(self, g, loss, w_sum, hyper, rates, first_rate, state):
+    def advance(self, g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0):
         models, size = g.shape
         chunks = _update_chunks(g)
-        partial, arrived = self._scratch(g.dtype, models * chunks, models)
+        partial, arrived = self._scratch(g.dtype, 2 * models * chunks, models)
         kernel = self._get("advance", "advance", lambda: sources.update(str(g.dtype)))
         kernel(
             (models * chunks,),
             (THREADS,),
             (
-                *(g, loss, w_sum, hyper, _or_null(rates), first_rate),
+                *(g, _or_null(theta), np.int64(decayed)),
+                *(loss, w_sum, hyper, _or_null(rates), first_rate),
                 *(state.cursor, state.t, state.halted, state.losses, state.weights, state.norm),
                 *(state.scalars, partial, arrived),
                 *(np.int64(models), np.int64(len(state.losses)), np.int64(size), np.int32(chunks)),

@@ -104,12 +104,21 @@ class NumpyOps:
 
     # ------------------------------------------------------------ the update
     @_quiet
-    def advance(self, g, loss, w_sum, hyper, rates, first_rate, state):
+    def advance(self, g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0):
         steps = len(state.losses)
         norm = np.sqrt(np.einsum("mp,mp->m", g, g))
         counts = (state.halted == 0) & (w_sum > 0)
         finite = np.isfinite(loss) & np.isfinite(norm)
         go = counts & finite
+        l1, l2, clip_norm, lr, per_weight = (
+            hyper[:, HYPERS.index(name)]
+            for name in ("L1", "L2", "CLIP_NORM", "LR", "DECAY_PER_WEIGHT")
+        )
+        decay = np.where(per_weight > 0, 1 / w_sum, 1)
+        if theta is not None:
+            W = theta[:, :decayed]
+            squares, lengths = np.einsum("mp,mp->m", W, W), np.abs(W).sum(axis=1)
+            loss = loss + decay * (0.5 * l2 * squares + l1 * lengths)
         members = np.arange(len(g))
         state.losses[state.cursor % steps, members] = loss
         state.weights[state.cursor % steps, members] = np.where(counts, w_sum, 0)
@@ -117,12 +126,8 @@ class NumpyOps:
         state.cursor += 1
         state.halted[counts & ~finite] = state.t[counts & ~finite] + 1
 
-        clip_norm, lr, per_weight = (
-            hyper[:, HYPERS.index(name)] for name in ("CLIP_NORM", "LR", "DECAY_PER_WEIGHT")
-        )
         rate = 1.0 if rates is None else rates[np.where(go, state.t - first_rate[0], 0)]
         clip = np.where((clip_norm > 0) & (norm > clip_norm), clip_norm / norm, 1)
-        decay = np.where(per_weight > 0, 1 / w_sum, 1)
         state.scalars[...] = np.stack((go, clip, lr * rate, decay), axis=1)
         state.t += go
 
