@@ -1,8 +1,12 @@
 // Losses l(u, y) and their derivatives dl = dl/du, where u is ŷ, log ŷ (Log) or logit ŷ (Logit).
 // gpumlp/loss.py is the same table for NumPy and says which form serves which output.
 
-constexpr Real TINY = sizeof(Real) == 4 ? Real(1.17549435e-38) : Real(2.2250738585072014e-308);
-constexpr Real EPS = sizeof(Real) == 4 ? Real(1.1920929e-7) : Real(2.220446049250313e-16);
+template<class T> struct Limits;
+template<> struct Limits<float>  { static constexpr float  tiny = 1.17549435e-38f, eps = 1.1920929e-7f; };
+template<> struct Limits<double> { static constexpr double tiny = 2.2250738585072014e-308, eps = 2.220446049250313e-16; };
+
+constexpr Real TINY = Limits<Real>::tiny;               // the smallest normal number
+constexpr Real EPS = Limits<Real>::eps;                 // 1 + EPS is the number after 1
 
 // NaN stays NaN (fmin and fmax would lose it), so that a broken network is noticed in its loss.
 __device__ __forceinline__ Real at_least(Real u, Real low)  { return u < low ? low : u; }
