@@ -6,6 +6,7 @@ A device is "auto", "cpu", "cuda" (the first GPU) or "cuda:1"; resolve() turns i
 
 import dataclasses
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
@@ -207,7 +208,7 @@ class Found:
     gpus: list[str]
     auto: str
     auto_reason: str
-    advice: str | None
+    advice: list[str]
 
 
 def found() -> Found:
@@ -218,8 +219,6 @@ def found() -> Found:
     problem = gpu_problem()
     auto, reason = _auto(problem)
     cupy, cupy_problem = _cupy_version()
-    # Without a driver there is no GPU to be missed: nothing needs installing.
-    advice = str(problem) if problem and (version or problem.broken) else None
     return Found(
         python=f"{platform.python_version()} ({sys.executable})",
         platform=platform.platform(),
@@ -232,8 +231,18 @@ def found() -> Found:
         gpus=_gpus(),
         auto=auto,
         auto_reason=reason,
-        advice=advice,
+        advice=_advice(problem),
     )
+
+
+def _advice(problem: Problem | None) -> list[str]:
+    """What to install or mend, a sentence each."""
+    advice = []
+    if problem:
+        advice.append(f"To use a GPU: {problem.remedy}")
+    if importlib.util.find_spec("matplotlib") is None:
+        advice.append('To draw the curves of a training: pip install "gpumlp[plot]".')
+    return advice
 
 
 def _auto(problem: Problem | None) -> tuple[str, str]:

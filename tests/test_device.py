@@ -287,7 +287,7 @@ def test_found_on_a_machine_with_a_gpu(machine):
     machine((13, 0), fake_cupy())
     found = device.found()
     assert found.auto == "cuda:0"
-    assert found.advice is None
+    assert not [advice for advice in found.advice if "GPU" in advice]
     assert found.cupy == "14.2.0, CUDA 13.2"
     assert (found.driver, found.cuda) == ("580.65.06", "13.0")
     assert found.gpus == ["cuda:0 NVIDIA Fake 100, 80.0 GiB, compute capability 9.0"]
@@ -298,8 +298,16 @@ def test_found_on_a_machine_with_a_gpu_and_no_cupy(machine):
     found = device.found()
     assert (found.auto, found.auto_reason) == ("cpu", "CuPy is not installed")
     assert found.cupy is None
-    assert 'pip install "gpumlp[cuda12]"' in found.advice
+    assert 'pip install "gpumlp[cuda12]"' in found.advice[0]
     assert found.gpus == ["NVIDIA Listed 9, 16.0 GiB"]
+
+
+def test_found_advises_the_plot_extra_where_matplotlib_is_missing(machine, monkeypatch):
+    machine((13, 0), fake_cupy())
+    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: None)
+    assert device.found().advice == [
+        'To draw the curves of a training: pip install "gpumlp[plot]".'
+    ]
 
 
 def test_found_on_this_machine(monkeypatch):

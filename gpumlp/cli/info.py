@@ -6,6 +6,7 @@ from gpumlp import __version__, device
 def run(arguments) -> int:
     found = device.found()
     missing = "none found"
+    below = f"\n{'':10}"
     lines = [
         ("gpumlp", __version__),
         ("Python", found.python),
@@ -15,9 +16,9 @@ def run(arguments) -> int:
         ("CuPy", found.cupy or found.cupy_problem),
         ("driver", found.driver or missing),
         ("its CUDA", found.cuda or missing),
-        ("GPUs", f"\n{'':10}".join(found.gpus) or missing),
+        ("GPUs", below.join(found.gpus) or missing),
         ("auto", f"{found.auto} ({found.auto_reason})"),
-        ("advice", found.advice or "nothing is missing"),
+        ("advice", below.join(found.advice) or "nothing is missing"),
     ]
     for name, text in lines:
         print(f"{name:10}{text}")
