@@ -153,7 +153,11 @@ def test_an_output_that_cannot_be_written_is_said_before_training(tmp_path, caps
         (["empty", "new.npy"], "cannot be loaded"),
         (["labels.npz", "new.npy"], "cannot be loaded"),
         (["bare.safetensors", "new.npy"], "was not saved by `gpumlp train`"),
-        (["damaged.safetensors", "new.npy"], "preparation"),
+        (["damaged.safetensors", "new.npy"], "preparation cannot be read"),
+        (["unusable.safetensors", "new.npy"], "not made of usable numbers"),
+        (["overflowing.safetensors", "new.npy"], "output for row 0 of new.npy is not finite"),
+        (["labels/model.safetensors", "far.npy"], "row 2 are too far from those of the training"),
+        (["labels/model.safetensors", "header.npy"], "cannot be read"),
     ],
 )
 def test_bad_predictions_are_one_sentence(options, says, folder, capsys, monkeypatch):
@@ -164,4 +168,11 @@ def test_bad_predictions_are_one_sentence(options, says, folder, capsys, monkeyp
     net = gpumlp.MLP((4, 3), device="cpu")
     gpumlp.save(net, "bare.safetensors")
     gpumlp.save(net, "damaged.safetensors", metadata={"preparation": {"mean": [1, 2]}})
+    trained_net = gpumlp.load("labels/model.safetensors", device="cpu")
+    stored = trained_net.metadata["preparation"]
+    gpumlp.save(net, "unusable.safetensors", {"preparation": stored | {"deviation": [0, 1, 1, 1]}})
+    trained_net.theta[:] *= 1e30
+    gpumlp.save(trained_net, "overflowing.safetensors")
+    np.save("far.npy", np.array([[0.0] * 4, [0.0] * 4, [1e300] * 4]))
+    Path("header.npy").write_bytes(Path("new.npy").read_bytes().replace(b"}", b" ", 1))
     assert says in refused(capsys, "predict", *options)

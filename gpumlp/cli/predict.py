@@ -26,7 +26,10 @@ def run(arguments) -> int:
         raise InputError(
             f"{arguments.file} has {x.shape[1]} features; the model takes {net.sizes[0]}"
         )
-    output = net.forward(preparation.inputs(x, net.dtype))
+    output = net.forward(preparation.inputs(x, net.dtype.name))
+    bad = np.flatnonzero(~np.isfinite(output).all(axis=1))
+    if len(bad):
+        raise InputError(f"the network's output for row {bad[0]} of {arguments.file} is not finite")
     if preparation.classes is None:
         found: dict[str, Any] = {"value": preparation.values(output)}
     else:
@@ -41,10 +44,10 @@ def load_model(path: str, device: str):
     """The network that `gpumlp train` saved, and its Preparation."""
     try:
         loaded = gpumlp.load(path, device=device)
-    except (gpumlp.FileError, OSError, ValueError) as error:
+    except (gpumlp.FileError, OSError, ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{path} cannot be loaded as a model: {error}") from error
     net = loaded.net if isinstance(loaded, gpumlp.Trainer) else loaded
-    stored = (net.metadata or {}).get("preparation")
+    stored = net.metadata.get("preparation") if isinstance(net.metadata, dict) else None
     if not isinstance(stored, dict):
         raise InputError(
             f"{path} holds a network but not how its features were prepared: "

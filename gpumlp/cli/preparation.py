@@ -46,13 +46,13 @@ class Preparation:
 
     def inputs(self, x: np.ndarray, dtype: str) -> np.ndarray:
         """The network's input for raw features x (samples, features)."""
-        return ((x - self.mean) / self.deviation).astype(dtype)
+        return _standardised(x, self.mean, self.deviation, dtype)
 
     def targets(self, y: np.ndarray, dtype: str) -> np.ndarray:
         """What the network is to give for y: class numbers, or standardised values."""
         if self.classes is not None:
             return y
-        return ((y - self.y_mean) / self.y_deviation).astype(dtype)
+        return _standardised(y, self.y_mean, self.y_deviation, dtype)
 
     def values(self, output: np.ndarray) -> np.ndarray:
         """The predicted values (samples, targets) for a network's output."""
@@ -94,7 +94,21 @@ class Preparation:
         fits = all(moments[name].shape == (size,) for name, size in sizes.items())
         if not fits or (classes is not None and classes.shape != (outputs,)):
             raise InputError("the model's preparation does not fit its network")
+        finite = all(np.isfinite(values).all() for values in moments.values())
+        if not finite or (moments["deviation"] <= 0).any() or (moments["y_deviation"] <= 0).any():
+            raise InputError("the model's preparation is not made of usable numbers")
         return cls(classes=classes, **moments)
+
+
+def _standardised(values, mean, deviation, dtype: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        standardised = ((values - mean) / deviation).astype(dtype)
+    bad = np.flatnonzero(~np.isfinite(standardised).all(axis=1))
+    if len(bad):
+        raise InputError(
+            f"the numbers in row {bad[0]} are too far from those of the training part for {dtype}"
+        )
+    return standardised
 
 
 def _moments(values: np.ndarray, what: str, one_scale: bool = False):

@@ -53,7 +53,7 @@ def run(arguments) -> int:
 
     scores = _scores(net, preparation, held_out)
     for name, score in scores.items():
-        print(f"{name:10}{score:.4f} on the held-out fifth")
+        print(f"{name:10}{score:#.4g} on the held-out fifth")
     metadata = {"data": samples.name, "preparation": preparation.metadata(), "held_out": scores}
     model = out / "model.safetensors"
     gpumlp.save(net, model, metadata=metadata)
@@ -138,7 +138,7 @@ def _prepared(preparation: Preparation, part: data.Data, dtype: str):
 
 def _scores(net, preparation: Preparation, part: data.Data) -> dict[str, float]:
     """Accuracy, or R² and the root of the mean squared error, on samples not trained on."""
-    output = net.forward(preparation.inputs(part.x, net.dtype))
+    output = net.forward(preparation.inputs(part.x, net.dtype.name))
     if preparation.classes is not None:
         return {"accuracy": float((output.argmax(axis=1) == part.y).mean())}
     squares = (preparation.values(output) - part.y) ** 2
