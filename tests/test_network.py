@@ -374,12 +374,12 @@ def test_unknown_constants_of_an_activation():
 
 def test_a_loss_that_does_not_fit_the_output(device):
     net = gpumlp.MLP((2, 3), output="identity", device=device)
-    with pytest.raises(ValueError, match="cross_entropy needs output .*softmax.* not identity"):
+    with pytest.raises(ValueError, match=r"cross_entropy needs output .*softmax.* not identity"):
         net.loss_and_grad(np.zeros((1, 2)), [0])
     single = gpumlp.MLP((2, 1), device=device)
     with pytest.raises(ValueError, match="binary_cross_entropy"):
         single.loss_and_grad(np.zeros((1, 2)), [0])
-    with pytest.raises(ValueError, match="unknown loss 'mse'; there are: .*squared_error"):
+    with pytest.raises(ValueError, match=r"unknown loss 'mse'; there are: .*squared_error"):
         net.loss_and_grad(np.zeros((1, 2)), np.zeros((1, 3)), "mse")
     with pytest.raises(ValueError, match='"mean" or "sum"'):
         net.loss_and_grad(np.zeros((1, 2)), np.zeros((1, 3)), "squared_error", reduction="none")
