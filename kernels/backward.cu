@@ -44,7 +44,7 @@ __device__ __forceinline__ void backprop_tile(const Real* z, const Real* n, Real
     Real* db, long long db_stride, const Real* p, long long p_stride, Real* dp, long long dp_stride,
     Noise noise, Partial partial, long long rows, int columns, int tiles, int chunks)
 {
-    const Place at = place<V>(rows, tiles, chunks);
+    const Place at = place<V>(tiles, chunks);
     const long long base = at.network * rows * columns;
     Pack<V> sum = {};
     Real slope = Real(0);
@@ -56,7 +56,7 @@ __device__ __forceinline__ void backprop_tile(const Real* z, const Real* n, Real
         const unsigned threshold = noise.dropout ? noise.dropout[at.network] : 0;
         const Real scale = keep_scale(threshold);
 
-        for (long long row = at.first + threadIdx.y; row < at.last; row += blockDim.y) {
+        for (long long row = at.row; row < rows; row += at.step) {
             const long long element = row * columns + at.column;
             Pack<V> d = load<V>(delta + base + element);
             if (!IDENTITY || noise.dropout) {

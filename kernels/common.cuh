@@ -7,48 +7,67 @@
 // finish adds in the order of their index.  The result does not depend on who is last.
 
 constexpr int VEC = 16 / sizeof(Real);                  // Reals in 128 bits
+constexpr int THREADS = 256;                            // in every block of every kernel
 
-template<int V> struct alignas(V * sizeof(Real)) Pack { Real v[V]; };
+template<int V> struct Pack { Real v[V]; };
 
+// CUDA's own vector types are moved as a whole; a struct may be moved piece by piece.
+template<class T> struct Wide;
+template<> struct Wide<float>  { typedef float4 type; };
+template<> struct Wide<double> { typedef double2 type; };
+
+__device__ __forceinline__ Pack<4> unpack(float4 w)   { return {{Real(w.x), Real(w.y), Real(w.z), Real(w.w)}}; }
+__device__ __forceinline__ Pack<2> unpack(double2 w)  { return {{Real(w.x), Real(w.y)}}; }
+__device__ __forceinline__ float4 widen(const Pack<4>& p)   { return make_float4(p.v[0], p.v[1], p.v[2], p.v[3]); }
+__device__ __forceinline__ double2 widen(const Pack<2>& p)  { return make_double2(p.v[0], p.v[1]); }
+
+// V is VEC (128 bits, aligned) or 1.
 template<int V> __device__ __forceinline__ Pack<V> load(const Real* a)
 {
-    return *reinterpret_cast<const Pack<V>*>(a);
+    if constexpr (V == 1) return {{*a}};
+    else return unpack(*reinterpret_cast<const Wide<Real>::type*>(a));
 }
 
 template<int V> __device__ __forceinline__ void store(Real* a, const Pack<V>& pack)
 {
-    *reinterpret_cast<Pack<V>*>(a) = pack;
+    if constexpr (V == 1) *a = pack.v[0];
+    else *reinterpret_cast<Wide<Real>::type*>(a) = widen(pack);
 }
 
 // ---------------------------------------------------------------- where a block works
-// Blocks are numbered tile first, then chunk of rows, then network.  Within a tile a thread owns V
-// neighbouring columns and takes every blockDim.y-th row of the chunk.
+// Blocks are numbered tile first, then chunk, then network.  Within a tile a thread owns V neighbouring
+// columns; it takes the rows `row`, `row + step`, ...: the chunks take turns, so that no row is left
+// out whatever their number.
 struct Place {
-    long long network, first, last;                     // rows first .. last - 1
+    long long network, row, step;
     int tile, chunk, column;
 };
 
 template<int V>
-__device__ __forceinline__ Place place(long long rows, int tiles, int chunks)
+__device__ __forceinline__ Place place(int tiles, int chunks)
 {
-    const long long block = blockIdx.x;
+    const unsigned block = blockIdx.x;                  // 32 bits: their division needs no call
+    const unsigned row_of_tiles = block / unsigned(tiles);
     Place at;
-    at.tile = int(block % tiles);
-    at.chunk = int(block / tiles % chunks);
-    at.network = block / tiles / chunks;
-    const long long height = (rows + chunks - 1) / chunks;
-    at.first = at.chunk * height;
-    at.last = at.first + height < rows ? at.first + height : rows;
+    at.tile = int(block % unsigned(tiles));
+    at.chunk = int(row_of_tiles % unsigned(chunks));
+    at.network = row_of_tiles / unsigned(chunks);
+    at.row = (long long)at.chunk * blockDim.y + threadIdx.y;
+    at.step = (long long)chunks * blockDim.y;
     at.column = (at.tile * int(blockDim.x) + int(threadIdx.x)) * V;
     return at;
 }
 
 // ---------------------------------------------------------------- sums
-constexpr int THREADS = 256;                            // in every block of every kernel
-
 __device__ __forceinline__ int thread_in_block()
 {
     return int(threadIdx.y * blockDim.x + threadIdx.x);
+}
+
+// The first item of a thread where blocks have THREADS threads in a row; the next is step * THREADS on.
+__device__ __forceinline__ long long item(const Place& at)
+{
+    return at.row * THREADS + threadIdx.x;
 }
 
 // The sum over the block's 256 threads, in a fixed order; valid in every thread.

@@ -49,7 +49,7 @@ template<int V>
 __device__ __forceinline__ void activate_tile(Real* z, const Real* b, long long b_stride, Real* n,
     const Real* p, long long p_stride, Noise noise, long long rows, int columns, int tiles, int chunks)
 {
-    const Place at = place<V>(rows, tiles, chunks);
+    const Place at = place<V>(tiles, chunks);
     if (at.column >= columns) return;
     const Pack<V> bias = load<V>(b + at.network * b_stride + at.column);
     const Parameters layer = parameters(p + at.network * p_stride);
@@ -59,7 +59,7 @@ __device__ __forceinline__ void activate_tile(Real* z, const Real* b, long long 
     const Real scale = keep_scale(threshold);
     const long long base = at.network * rows * columns;
 
-    for (long long row = at.first + threadIdx.y; row < at.last; row += blockDim.y) {
+    for (long long row = at.row; row < rows; row += at.step) {
         const long long element = row * columns + at.column;
         Pack<V> value = load<V>(z + base + element), result;
         const NoiseBits<V> bits = noise_bits<V>(noise, seed, step, element);

@@ -5,18 +5,19 @@
 //
 // `Source` (the type of X) is defined before this text.
 
-// A group of neighbours, so that 4-byte sources move 128 bits at once.
+// Neighbours that are read at once: 4-byte sources as 128 bits.
 template<int V> struct alignas(V * sizeof(Source)) SourcePack { Source v[V]; };
 
 template<int V>
 __device__ __forceinline__ void copy_row(const Source* from, Real* to, int columns)
 {
-    for (int j = int(threadIdx.x) * V; j < columns; j += int(blockDim.x) * V) {
-        const SourcePack<V> source = *reinterpret_cast<const SourcePack<V>*>(from + j);
+    const SourcePack<V>* packs = reinterpret_cast<const SourcePack<V>*>(from);
+    for (int i = int(threadIdx.x); i < columns / V; i += blockDim.x) {
+        const SourcePack<V> source = packs[i];
         Pack<V> result;
         #pragma unroll
         for (int v = 0; v < V; ++v) result.v[v] = Real(source.v[v]);
-        store<V>(to + j, result);
+        store<V>(to + (long long)i * V, result);
     }
 }
 
@@ -31,11 +32,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) gather(
     Real* x, int* y_labels, Real* y_dense, Real* w, Real* w_sum,
     long long rows, int columns, int outputs, int chunks)
 {
-    const Place at = place<1>(rows, 1, chunks);
+    const Place at = place<1>(1, chunks);
     const long long m = at.network;
     const int* index = order + m * order_stride + cursor[m] * batch;
 
-    for (long long row = at.first + threadIdx.y; row < at.last; row += blockDim.y) {
+    for (long long row = at.row; row < rows; row += at.step) {
         const int source = index[row];
         const long long out = m * rows + row;
         if (source < 0) {

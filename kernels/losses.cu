@@ -44,11 +44,11 @@ __device__ __forceinline__ void loss_elements(const Real* u, const Real* b, long
     Targets targets, const Real* w, long long w_stride, const Real* w_sum, int mean, const Real* p,
     Real* delta, Real* value, Real* partial, unsigned* arrived, long long rows, int columns, int chunks)
 {
-    const Place at = place<1>(rows, 1, chunks);
+    const Place at = place<1>(1, chunks);
     const long long base = at.network * rows * columns;
     const Real factor = batch_factor(w_sum[at.network], mean);
     Real sum = Real(0);
-    for (long long row = at.first + threadIdx.y; row < at.last; row += blockDim.y) {
+    for (long long row = at.row; row < rows; row += at.step) {
         const Real weight = w[at.network * w_stride + row];
         for (int j = int(threadIdx.x); j < columns; j += blockDim.x) {
             const long long element = base + row * columns + j;
@@ -83,13 +83,13 @@ __device__ __forceinline__ void loss_rows(const Real* u, const Real* b, long lon
     Targets targets, const Real* w, long long w_stride, const Real* w_sum, int mean, const Real* p,
     Real* delta, Real* value, Real* partial, unsigned* arrived, long long rows, int columns, int chunks)
 {
-    const Place at = place<1>(rows, 1, chunks);
+    const Place at = place<1>(1, chunks);
     const Real* bias = b + at.network * b_stride;
     const Real factor = batch_factor(w_sum[at.network], mean);
     Real sum = Real(0);
-    for (long long first = at.first; first < at.last; first += blockDim.y) {
-        const long long row = first + threadIdx.y;
-        const Real weight = row < at.last ? w[at.network * w_stride + row] : Real(0);
+    for (long long first = at.row - threadIdx.y; first < rows; first += at.step) {
+        const long long row = first + threadIdx.y;      // rows beyond the last take part in shuffles
+        const Real weight = row < rows ? w[at.network * w_stride + row] : Real(0);
         const int size = weight > Real(0) ? columns : 0;    // a row without weight may hold anything
         const long long offset = (at.network * rows + row) * columns;
 
@@ -108,7 +108,7 @@ __device__ __forceinline__ void loss_rows(const Real* u, const Real* b, long lon
             q_sum += Form::dl(v, y, p) * (LOG_U ? Real(1) : prob);
         }
         q_sum = row_sum(q_sum);
-        if (!delta || row >= at.last) continue;
+        if (!delta || row >= rows) continue;
         for (int j = int(threadIdx.x); j < columns; j += blockDim.x) {
             Real d = Real(0);
             if (size) {

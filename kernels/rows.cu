@@ -8,11 +8,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) activate_rows(
     const Real* z, const Real* b, long long b_stride, Real* n, int logarithm,
     long long rows, int columns, int chunks)
 {
-    const Place at = place<1>(rows, 1, chunks);
+    const Place at = place<1>(1, chunks);
     const Real* bias = b + at.network * b_stride;
-    for (long long first = at.first; first < at.last; first += blockDim.y) {
-        const long long row = first + threadIdx.y;
-        const int size = row < at.last ? columns : 0;
+    for (long long first = at.row - threadIdx.y; first < rows; first += at.step) {
+        const long long row = first + threadIdx.y;      // rows beyond the last take part in shuffles
+        const int size = row < rows ? columns : 0;
         const long long offset = (at.network * rows + row) * columns;
 
         Real top = Real(-1.0e38);

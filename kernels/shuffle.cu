@@ -7,9 +7,9 @@
 extern "C" __global__ void __launch_bounds__(THREADS) shuffle_keys(
     const unsigned long long* seeds, unsigned epoch, unsigned long long* keys, long long rows, int chunks)
 {
-    const Place at = place<1>(rows, 1, chunks);
+    const Place at = place<1>(1, chunks);
     const unsigned long long seed = seeds[at.network];
-    for (long long row = at.first + thread_in_block(); row < at.last; row += THREADS) {
+    for (long long row = item(at); row < rows; row += at.step * THREADS) {
         const unsigned long long bits = random_bits<1>(seed, row, 0u, epoch, SHUFFLE).v[0];
         keys[at.network * rows + row] = bits << 32 | (unsigned long long)row;
     }

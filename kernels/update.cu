@@ -29,11 +29,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) advance(
     Real* scalars, Real* partial, unsigned* arrived,
     long long networks, long long steps, long long size, int chunks)
 {
-    const Place at = place<1>(size / VEC, 1, chunks);
+    const Place at = place<1>(1, chunks);
     const long long m = at.network;
     const Real* h = hyper + m * HYPERS;
     Real squares = Real(0), penalty = Real(0);
-    for (long long i = at.first + thread_in_block(); i < at.last; i += THREADS) {
+    for (long long i = item(at); i < size / VEC; i += at.step * THREADS) {
         const Pack<VEC> four = load<VEC>(g + m * size + i * VEC);
         for (int v = 0; v < VEC; ++v) squares += four.v[v] * four.v[v];
         if (theta && i * VEC < decayed) {
@@ -110,11 +110,11 @@ template<class Motion>
 __device__ __forceinline__ void update_chunk(Motion law, Real* theta, const Real* g, const Real* scalars,
     const Real* hyper, const long long* t, long long size, long long decayed, int chunks)
 {
-    const Place at = place<1>(size / VEC, 1, chunks);
+    const Place at = place<1>(1, chunks);
     const Step step = step_of(scalars, at.network);
     if (step.go == Real(0)) return;
     law.begin(hyper + at.network * HYPERS, step, Real(t[at.network]));
-    for (long long i = at.first + thread_in_block(); i < at.last; i += THREADS) {
+    for (long long i = item(at); i < size / VEC; i += at.step * THREADS) {
         const long long offset = at.network * size + i * VEC;
         const bool decays = i * VEC < decayed;
         Pack<VEC> value = load<VEC>(theta + offset);
