@@ -176,7 +176,7 @@ struct RmsProp : Law {
 // before it, decoupled: W <- W (1 - lr weight_decay).
 struct Adam : Law {
     Real *first, *second;
-    Real a, e;
+    Real a, e, keep;
 
     __device__ Adam(Real* first, Real* second) : first(first), second(second) {}
     __device__ __forceinline__ void begin(const Real* hyper, const Step& now, Real t)
@@ -185,6 +185,7 @@ struct Adam : Law {
         const Real root = sqrt(bias_correction(h[LOG_BETA2], t));
         a = step.lr * root / bias_correction(h[LOG_BETA1], t);
         e = h[EPSILON] * (h[EPSILON_CORRECTED] > Real(0) ? root : Real(1));
+        keep = Real(1) - step.lr * h[WEIGHT_DECAY];
     }
     __device__ __forceinline__ void move(Pack<VEC>& theta, const Pack<VEC>& g, bool decays, long long offset) const
     {
@@ -194,11 +195,14 @@ struct Adam : Law {
             const Real gk = penalised(g.v[k], theta.v[k], decays);
             m.v[k] = h[BETA1] * m.v[k] + h[REST1] * gk;
             v.v[k] = h[BETA2] * v.v[k] + h[REST2] * gk * gk;
-            if (decays) theta.v[k] *= Real(1) - step.lr * h[WEIGHT_DECAY];
-            theta.v[k] -= a * m.v[k] / (sqrt(v.v[k]) + e);
         }
         store<VEC>(first + offset, m);
         store<VEC>(second + offset, v);
+        #pragma unroll
+        for (int k = 0; k < VEC; ++k) {
+            if (decays) theta.v[k] *= keep;
+            theta.v[k] -= a * m.v[k] / (sqrt(v.v[k]) + e);
+        }
     }
 };
 
