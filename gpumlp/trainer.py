@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -80,6 +81,7 @@ class Trainer:
         self.objective = Objective(net, loss, reduction)
         self.epoch = 0
         self.history = History()
+        self._stopping = False
         self._hyper = optimizer.hyper(net.models_count, clip_norm)
         seeds = initializer.seeds(seed, net.models_count)
         with net.ops.on_device(), memory.explained(net, self.batch_size, self._slot_count):
@@ -217,10 +219,9 @@ class Trainer:
             return self._fit(rows, int(epochs), evaluation, list(callbacks), progress)
 
     def _fit(self, rows, epochs, evaluation, callbacks, progress) -> History:
-        history, state = self.history, self.state
+        history = self.history
         history.interrupted = False
-        self._stopping = False
-        state.halted[state.halted < 0] = 0  # those that a callback stopped, not those that diverged
+        self.resume()
         self.rates.plan(rows.steps, epochs * rows.steps)
         for callback in callbacks:
             callback.on_fit_begin(self, history)
@@ -303,6 +304,16 @@ class Trainer:
         hyper[:, HYPERS.index("LR")] *= self.rates.memory.get("factor", 1.0)
         self.hyper[...] = self.net.ops.to_device(hyper.astype(self.net.dtype))
 
+    def retune(self, **numbers):
+        """Give the optimiser other numbers from the next update on, e.g. lr=0.01; its state stays.
+
+        Only numbers of the same law: whether there is momentum, or which law it is, stays too.
+        """
+        self.optimizer = replace(self.optimizer, **numbers)  # type: ignore[type-var]
+        self._hyper = self.optimizer.hyper(self.net.models_count, self.clip_norm)
+        with self.net.ops.on_device():
+            self.apply_plateau()
+
     def _public(self, values):
         return np.array(values) if self.net.models is not None else float(values[0])
 
@@ -326,6 +337,16 @@ class Trainer:
         )
         if np.all(halted != 0):
             self._stopping = True
+
+    @property
+    def stopping(self) -> bool:
+        """Whether a callback has asked for the end of the fit, or no network moves any more."""
+        return self._stopping
+
+    def resume(self):
+        """Undo `stop`; a network that diverged stands still nevertheless."""
+        self._stopping = False
+        self.state.halted[self.state.halted < 0] = 0
 
     def stop(self, members=None):
         """End the fit after this epoch; or only for the networks where members (M,) is true."""
