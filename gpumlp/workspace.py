@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,10 @@ class Workspaces:
     """The workspaces of a network: one memory, as large as the largest needed so far."""
 
     def __init__(self, net):
-        self._net = net
+        # The network holds its workspaces: a reference back would be a cycle, and keep the memory
+        # until Python's collector comes by.
+        names = ("K", "sizes", "models_count", "dtype", "f", "ops")
+        self._net = SimpleNamespace(**{name: getattr(net, name) for name in names})
         self._memory = None
         self._made: dict = {}
 
