@@ -11,6 +11,7 @@ import contextlib
 import numpy as np
 
 from gpumlp.backend import philox
+from gpumlp.backend.sources import SCALARS
 from gpumlp.optimizer import HYPERS
 
 # Overflow and invalid values are noticed in the loss, not by a warning in the middle of a step.
@@ -128,7 +129,9 @@ class NumpyOps:
 
         rate = 1.0 if rates is None else rates[np.where(go, state.t - first_rate[0], 0)]
         clip = np.where((clip_norm > 0) & (norm > clip_norm), clip_norm / norm, 1)
-        state.scalars[...] = np.stack((go, clip, lr * rate, decay), axis=1)
+        # A network that stands still keeps the learning rate of its last update.
+        last = state.scalars[:, SCALARS.index("RATE")]
+        state.scalars[...] = np.stack((go, clip, np.where(go, lr * rate, last), decay), axis=1)
         state.t += go
 
     @_quiet
