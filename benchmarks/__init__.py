@@ -1,0 +1,4 @@
+"""How fast gpumlp is, against its peers and against the limits of the machine.
+
+`python -m benchmarks` measures, `python -m benchmarks.gpu` tests and measures on a GPU.
+"""

@@ -1,0 +1,57 @@
+"""scikit-learn's MLPClassifier and MLPRegressor, on the CPU whatever the device."""
+
+from __future__ import annotations
+
+import numpy as np
+import sklearn
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+
+from benchmarks.contenders import Contender
+from benchmarks.networks import ADAM
+
+
+class ScikitLearn(Contender):
+    """An epoch is one `partial_fit` of all rows, a step one of the first batch; the search for NaN
+    in the data, which others do not make at every epoch, is switched off."""
+
+    def __init__(self, problem, device):
+        super().__init__(problem, device)
+        sklearn.set_config(assume_finite=True)
+
+    def load(self):
+        network, problem = self.network, self.problem
+        classifies = network.loss == "cross_entropy"
+        self.model = (MLPClassifier if classifies else MLPRegressor)(
+            hidden_layer_sizes=network.sizes[1:-1],
+            batch_size=network.batch,
+            alpha=0.0,
+            learning_rate_init=ADAM["lr"],
+            beta_1=ADAM["beta1"],
+            beta_2=ADAM["beta2"],
+            # It does not scale eps by the correction of the second moment: equal in the first step.
+            epsilon=ADAM["eps"] * np.sqrt(1 - ADAM["beta2"]),
+            random_state=0,
+        )
+        first = {"classes": np.arange(network.sizes[-1])} if classifies else {}
+        batch = slice(0, network.batch)
+        self.model.partial_fit(problem.x[batch], problem.y[batch], **first)  # makes the arrays
+        for k in range(1, len(network.sizes)):
+            self.model.coefs_[k - 1][...] = problem.W[k].T
+            self.model.intercepts_[k - 1][...] = problem.b[k]
+        del self.model._optimizer  # the next call makes a fresh one
+
+    def _fit(self, rows):
+        self.model.partial_fit(self.problem.x[rows], self.problem.y[rows])
+        # Its squared error is a mean over the outputs, ours a sum.
+        outputs = self.network.sizes[-1] if self.network.loss == "squared_error" else 1
+        return self.model.loss_ * outputs
+
+    def step(self):
+        return self._fit(slice(0, self.network.batch))
+
+    def epoch(self):
+        return float(self._fit(slice(None)))
+
+    def parameters(self):
+        pairs = zip(self.model.coefs_, self.model.intercepts_, strict=True)
+        return [array.copy() for coef, intercept in pairs for array in (coef.T, intercept)]

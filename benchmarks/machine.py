@@ -1,0 +1,101 @@
+"""What the figures were measured on: machine, versions, commit.  `python -m benchmarks.machine`
+prints it as JSON."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("numpy", "scikit-learn", "torch", "jax", "jaxlib", "safetensors", "pytest")
+
+
+def describe() -> dict:
+    """Never raises: what cannot be found is None, or the error's text."""
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "commit": _git("rev-parse", "HEAD"),
+        "changed_files": _git("status", "--porcelain"),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": _cores(),
+        "python": platform.python_version(),
+        **{name: _version(name) for name in PACKAGES},
+        **_cuda(),
+    }
+
+
+def _cores() -> int | None:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _git(*arguments) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _processor() -> str | None:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or None
+    names = [line for line in text.splitlines() if line.startswith("model name")]
+    return names[0].partition(":")[2].strip() if names else platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cuda() -> dict:
+    """CuPy and what it finds."""
+    found: dict = dict.fromkeys(("cupy", "gpus", "driver", "cuda_driver", "cuda_runtime"))
+    found["gpu_problem"] = None
+    try:
+        import cupy
+
+        from gpumlp import driver
+
+        found["cupy"] = cupy.__version__
+        runtime = cupy.cuda.runtime
+        found["cuda_runtime"] = runtime.runtimeGetVersion()
+        found["driver"] = driver.driver_version()
+        found["cuda_driver"] = runtime.driverGetVersion()
+        count = runtime.getDeviceCount()
+        facts = [runtime.getDeviceProperties(index) for index in range(count)]
+        found["gpus"] = [
+            {
+                "name": fact["name"].decode(),
+                "memory": fact["totalGlobalMem"],
+                "compute_capability": f"{fact['major']}.{fact['minor']}",
+                "multiprocessors": fact["multiProcessorCount"],
+            }
+            for fact in facts
+        ]
+    except Exception as error:
+        found["gpu_problem"] = f"{type(error).__name__}: {error}".strip()
+    return found
+
+
+def one_line(found: dict) -> str:
+    gpus = ", ".join(gpu["name"] for gpu in found["gpus"] or []) or "no GPU"
+    versions = " ".join(f"{name} {found[name]}" for name in ("cupy", *PACKAGES) if found[name])
+    return f"{found['date']}, {found['processor']}, {found['cores']} cores, {gpus}, {versions}"
+
+
+if __name__ == "__main__":
+    print(json.dumps(describe(), indent=1))

@@ -1,0 +1,67 @@
+"""The networks that are trained, their data, and the weights from which every contender starts."""
+
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+
+# eps is larger than usual: with 1e-8, Adam turns rounding errors of gradients near 0 into whole
+# steps, and answers could not be compared.  It costs the same time.
+ADAM = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-5}
+
+
+class Network(NamedTuple):
+    """ReLU in the hidden layers; softmax for cross_entropy, identity for squared_error."""
+
+    sizes: tuple[int, ...]
+    batch: int
+    rows: int
+    loss: str
+
+    @property
+    def name(self) -> str:
+        return "-".join(map(str, self.sizes))
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch; the last may be short."""
+        return -(-self.rows // self.batch)
+
+    def shortened(self, steps: int) -> Network:
+        """The same with an epoch of at most so many batches."""
+        return self._replace(rows=min(self.rows, steps * self.batch))
+
+
+NETWORKS = (
+    Network((64, 100, 10), 200, 1_797, "cross_entropy"),
+    Network((784, 256, 128, 10), 128, 12_800, "cross_entropy"),
+    Network((784, 2048, 2048, 10), 256, 2_560, "cross_entropy"),
+    # Two classes would be one output in scikit-learn; two numbers to predict are two everywhere.
+    Network((20, 64, 64, 2), 1024, 102_400, "squared_error"),
+)
+
+
+class Problem:
+    """x (R, N_0) and y, labels (R,) or numbers (R, N_K), from a teacher that can be learned;
+    W[k] (N_k, N_{k-1}) and b[k] (N_k), k = 1..K; slot 0 is None.  All the same in every process."""
+
+    def __init__(self, network: Network):
+        self.network = network
+        sizes, rng = network.sizes, np.random.default_rng(0)
+
+        def normal(*shape):
+            return rng.standard_normal(shape, dtype=np.float32)
+
+        self.x = normal(network.rows, sizes[0])
+        scores = self.x @ normal(sizes[0], sizes[-1]) / np.float32(np.sqrt(sizes[0]))
+        if network.loss == "cross_entropy":
+            self.y = scores.argmax(axis=1).astype(np.int32)
+        else:
+            self.y = np.tanh(scores)
+        self.W: list = [None]
+        self.b: list = [None]
+        for fan_in, fan_out in itertools.pairwise(sizes):
+            self.W.append(normal(fan_out, fan_in) / np.float32(np.sqrt(fan_in)))
+            self.b.append(normal(fan_out) / np.float32(10))

@@ -1,0 +1,112 @@
+"""Contenders in processes of their own, which do what they are asked in turn.
+
+The thread pools and memory pools of two libraries in one process would spoil both; and turns spread
+whatever else happens on the machine over all of them.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+import traceback
+
+from benchmarks.contenders import ENTRIES, Entry
+from benchmarks.networks import Network, Problem
+
+PAUSE = 0.02  # seconds before a turn, for the threads of the last one to stop spinning
+ROUND = 0.05  # seconds that a round takes at least
+MOST = 1000  # steps or epochs in it
+
+
+class Failed(Exception):
+    """A contender raised, died, or did not answer in time."""
+
+
+class Session:
+    """What a contender can be asked, in its own process."""
+
+    def __init__(self, entry: Entry, device: str):
+        self._cls, self._device = entry.load(), device
+        self._contender = None
+        self._counts = {"step": 1, "epoch": 1}
+
+    def prepare(self, network: Network):
+        """Another network, whose answers come back; None if it has none."""
+        self._contender = None  # its memory is released first
+        self._contender = self._cls(Problem(network), self._device)
+        return self._contender.answers()
+
+    def warm(self):
+        """All that happens only once, and how many steps, or epochs, make a round."""
+        for what in self._counts:
+            self._counts[what] = 1
+            self._round(what)
+            while (taken := self._round(what)) < ROUND and self._counts[what] < MOST:
+                more = int(self._counts[what] * ROUND / taken)
+                self._counts[what] = min(MOST, max(2 * self._counts[what], more))
+
+    def _round(self, what: str) -> float:
+        contender = self._contender
+        work = getattr(contender, what)
+        contender.wait()
+        begin = time.perf_counter()
+        for _ in range(self._counts[what]):
+            work()
+        contender.wait()
+        return time.perf_counter() - begin
+
+    def time(self, what: str) -> float:
+        """Seconds of a "step" or an "epoch", the mean over a round."""
+        return self._round(what) / self._counts[what]
+
+
+def serve(connection, name: str, device: str):
+    """The other process: answers until nobody asks."""
+    session = None
+    entry = next(entry for entry in ENTRIES if entry.name == name)
+    while True:
+        try:
+            verb, arguments = connection.recv()
+        except EOFError:
+            return
+        try:
+            session = session or Session(entry, device)
+            connection.send((True, getattr(session, verb)(*arguments)))
+        except Exception:
+            connection.send((False, traceback.format_exc()))
+
+
+class Runner:
+    """A contender's process, seen from outside."""
+
+    def __init__(self, name: str, device: str, limit: float):
+        self.name, self._limit = name, limit
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=serve, args=(theirs, name, device), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def ask(self, verb: str, *arguments):
+        """What the session answers; raises Failed."""
+        time.sleep(PAUSE)
+        try:
+            self._connection.send((verb, arguments))
+            if not self._connection.poll(self._limit):
+                self.close()
+                raise Failed(f"{verb}: no answer in {self._limit:g} s")
+            done, value = self._connection.recv()
+        except (EOFError, OSError):
+            self._process.join(5)
+            code = self._process.exitcode
+            raise Failed(f"{verb}: the process is gone, exit code {code}") from None
+        if not done:
+            raise Failed(f"{verb}: {value}")
+        return value
+
+    def close(self):
+        self._connection.close()
+        self._process.join(0.5)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join(5)
