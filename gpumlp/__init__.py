@@ -11,6 +11,13 @@ _HOME = {
     "activation": ["Activation", "activations"],
     "callback": ["Callback", "EarlyStopping"],
     "device": [],
+    "exchange": [
+        "export_onnx",
+        "from_sklearn",
+        "load_torch_state",
+        "to_sklearn",
+        "to_torch_state",
+    ],
     "files": ["FileError", "load", "save"],
     "gradients": ["check_gradients"],
     "history": ["History"],

@@ -1,0 +1,134 @@
+"""A network as an ONNX file, for onnxruntime and whatever else reads ONNX."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from gpumlp.exchange import parameters
+from gpumlp.exchange.onnx_functions import OLDEST_OPSET, Graph, add_activation
+from gpumlp.network import MLP
+
+# Protocol buffers, which an ONNX file is, end at 2 GiB; some room is for all but the parameters.
+ONE_FILE_BYTES = (2 << 30) - (16 << 20)
+
+
+def export_onnx(net: MLP, path, *, opset: int = 20, metadata: dict | None = None) -> None:
+    """Write the network, as `net.forward` computes it, to an ONNX file.
+
+    The graph's input "x" is (B, N_0), any number of rows, in the network's dtype; its output "y" is
+    (B, N_K), the output activation included.  A stack of M networks takes one x for all and gives
+    (M, B, N_K).  Parameters are named W_k, b_k and slope_k as in net.W[k], net.b[k], net.slope[k];
+    a stack's W_k are transposed, (M, N_{k-1}, N_k).
+
+    opset:    the operator set, 13 or newer.  An activation is one operator where the set has it,
+              else composed of several.
+    metadata: a dictionary for the file's metadata; None writes net.metadata.  Strings are stored as
+              they are, other values as JSON.
+
+    In float64 each activation but a few is composed, because onnxruntime has most operators for
+    float32 only; gelu's error function is then computed in float32, with an error of about 1e-7.
+    Parameters of more than 2 GiB go to a file of their own beside it, `path` + ".data".
+
+    Needs the package onnx: pip install "gpumlp[onnx]".
+
+    Raises ValueError for an activation that is not gpumlp's own, and for an opset that is too old
+    or that the installed onnx does not know.
+
+    >>> gpumlp.export_onnx(net, "net.onnx")
+    >>> session = onnxruntime.InferenceSession("net.onnx")
+    >>> [y] = session.run(["y"], {"x": x.astype(np.float32)})
+    """
+    parameters.check_network(net, "export_onnx")
+    try:
+        import onnx
+    except ImportError as error:
+        message = f'writing ONNX needs the package onnx ({error}): pip install "gpumlp[onnx]"'
+        raise ImportError(message) from error
+
+    newest = onnx.defs.onnx_opset_version()
+    if not OLDEST_OPSET <= opset <= newest:
+        raise ValueError(
+            f"opset = {opset}; it is {OLDEST_OPSET} to {newest} with onnx {onnx.__version__}"
+        )
+    graph = _build(net, opset)
+    model = _model(net, graph, net.metadata if metadata is None else metadata)
+    _write(model, Path(path), sum(array.nbytes for array in graph.constants.values()))
+
+
+def _build(net: MLP, opset: int) -> Graph:
+    """The layers, from the tensor x to the tensor y."""
+    graph, own = Graph(net.dtype, opset), parameters.read(net)
+    n = "x"
+    for k in range(1, net.K + 1):
+        # (1)(3)(5)(8)  z^(k) = W^(k) n^(k-1) + b^(k)
+        graph.enter("")
+        if net.models is None:
+            W, b = graph.constant(own.W[k], f"W_{k}"), graph.constant(own.b[k], f"b_{k}")
+            z = graph.op("Gemm", n, W, b, transB=1, output=f"z_{k}")
+        else:
+            W = graph.constant(own.W[k].swapaxes(1, 2), f"W_{k}")
+            b = graph.constant(own.b[k][:, None, :], f"b_{k}")
+            z = graph.op("Add", graph.op("MatMul", n, W), b, output=f"z_{k}")
+        # (2)(4)(6)(9)  n^(k) = f^(k)(z^(k))
+        n = "y" if k == net.K else f"n_{k}"
+        slope = None
+        if own.slope[k] is not None:
+            # () or, for a stack, (M, 1, 1)
+            shape = () if net.models is None else (net.models, 1, 1)
+            slope = graph.constant(own.slope[k].reshape(shape), f"slope_{k}")
+        graph.enter(f"layer_{k}_")
+        add_activation(graph, net.f[k], z, slope, output=n)
+    return graph
+
+
+def _model(net: MLP, graph: Graph, metadata: dict):
+    from onnx import helper, numpy_helper
+
+    import gpumlp
+
+    real = helper.np_dtype_to_tensor_dtype(net.dtype)
+    stack = [] if net.models is None else [net.models]
+    opsets = [helper.make_opsetid("", graph.opset)]
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "mlp",
+            [helper.make_tensor_value_info("x", real, ["B", net.sizes[0]])],
+            [helper.make_tensor_value_info("y", real, [*stack, "B", net.sizes[-1]])],
+            [numpy_helper.from_array(array, name) for name, array in graph.constants.items()],
+        ),
+        opset_imports=opsets,
+        # The oldest format that this operator set allows: older runtimes read it too.
+        ir_version=helper.find_min_ir_version_for(opsets),
+        producer_name="gpumlp",
+        producer_version=gpumlp.__version__,
+    )
+    helper.set_model_props(model, {str(key): _text(value) for key, value in metadata.items()})
+    return model
+
+
+def _text(value) -> str:
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, default=_plain)
+
+
+def _plain(value):
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"metadata holds a {type(value).__name__}; it takes what JSON can hold")
+
+
+def _write(model, path: Path, size: int) -> None:
+    import onnx
+
+    if size <= ONE_FILE_BYTES:
+        onnx.checker.check_model(model, full_check=True)
+        onnx.save_model(model, path)
+        return
+    # onnx would append to a file of parameters that is there already.
+    beside = path.with_name(f"{path.name}.data")
+    beside.unlink(missing_ok=True)
+    onnx.save_model(model, path, save_as_external_data=True, location=beside.name)
+    onnx.checker.check_model(str(path))
