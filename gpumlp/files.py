@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpumlp import activation, history, loss, optimizer, schedule
+from gpumlp import activation, atomic, history, loss, optimizer, schedule
 from gpumlp.network import MLP
 from gpumlp.parameters import Parameters
 from gpumlp.trainer import Trainer
@@ -36,6 +34,8 @@ def save(what, path, metadata: dict | None = None) -> None:
 
     metadata: anything that JSON can hold; `load` gives it back as net.metadata.
     """
+    from safetensors.numpy import save as to_bytes
+
     trainer = what if isinstance(what, Trainer) else None
     net = trainer.net if trainer is not None else what
     if not isinstance(net, MLP):
@@ -49,7 +49,7 @@ def save(what, path, metadata: dict | None = None) -> None:
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     about |= {"format": "gpumlp", "version": VERSION}
     about["digest"] = _digest(arrays, about)
-    _write(Path(path), arrays, {"gpumlp": json.dumps(about)})
+    atomic.write(Path(path), to_bytes(arrays, metadata={"gpumlp": json.dumps(about)}))
 
 
 def load(path, device: str = "auto", custom: dict[str, Any] | None = None):
@@ -241,34 +241,6 @@ def _digest(arrays: dict[str, np.ndarray], about: dict) -> str:
         digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape};".encode())
         digest.update(arrays[name].tobytes())
     return digest.hexdigest()
-
-
-def _write(path: Path, arrays, header) -> None:
-    """Into a temporary file beside it, synced, then renamed: the old file or the new is there."""
-    from safetensors.numpy import save as to_bytes
-
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(to_bytes(arrays, metadata=header))
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _read(path: Path):
