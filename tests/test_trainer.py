@@ -1,7 +1,7 @@
 """Training: batches, their order, weights, steps, validation, and going on after a fit.
 
-How a fit ends is in test_trainer_endings.py; learning rates in test_trainer_rates.py; stacks in
-test_trainer_stacks.py.
+How a fit ends is in test_trainer_stopping.py, _failures and test_interrupt.py; learning rates in
+test_trainer_rates.py; stacks in test_trainer_stacks.py.
 """
 
 import numpy as np
