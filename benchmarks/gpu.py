@@ -1,8 +1,8 @@
 """`python -m benchmarks.gpu`: everything that only a machine with a GPU can say, in one JSON.
 
-Runs the tests on the GPU, the benchmarks, compute-sanitizer over the kernel tests, and the remaining
-tests, each for a limited time; a part that fails does not stop the others.  It needs no network and
-installs nothing.  The exit code is 0 if all that ran passed.
+Runs the tests on the GPU, the benchmarks, compute-sanitizer over the kernel tests, and the tests of
+what needs no GPU, each for a limited time; a part that fails does not stop the others.  It needs no
+network and installs nothing.  The exit code is 0 if all that ran passed.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 SANITIZER_FOUND = 86  # the exit code that compute-sanitizer is asked for
 WORKERS = 4
 
-# Tests of what proves the kernels where there is no GPU: they say nothing new on one, and come last.
+# Tests of what proves the kernels where there is no GPU; they say nothing new on one.
 CPU_TESTS = ("cubin", "cupy_contract", "oracle", "plot", "seeded_bugs", "simt", "standin")
 KERNEL_TESTS = "test_operations*.py"
 
 
 class Part(NamedTuple):
-    """name; weight: its share of the time that is left; command, or why there is none; read: what it
-    left behind, for the record."""
+    """weight: its share of the time that is left; command: or why there is none; read: what it left
+    behind, for the record."""
 
     name: str
     weight: float
@@ -61,9 +61,10 @@ def test_files() -> tuple[list[str], list[str], list[str]]:
     cpu = [test for test in tests if pattern.match(test.name)]
     kernels = sorted((parts.ROOT / "tests").glob(KERNEL_TESTS))
     on_gpu = [test for test in tests if test not in cpu]
-    return tuple(
-        [str(t.relative_to(parts.ROOT)) for t in group] for group in (on_gpu, cpu, kernels)
+    on_gpu, cpu, kernels = (
+        [str(test.relative_to(parts.ROOT)) for test in group] for group in (on_gpu, cpu, kernels)
     )
+    return on_gpu, cpu, kernels
 
 
 def sanitizer() -> str | None:
@@ -109,8 +110,8 @@ def describe(limit: float) -> dict:
     """The machine, found out in another process: a driver that hangs or crashes takes only that."""
     record = parts.run([sys.executable, "-m", "benchmarks.machine"], limit)
     try:
-        return json.loads("\n".join(record["tail"]))
-    except ValueError:
+        return json.loads(record["tail"][-1])
+    except (IndexError, ValueError):
         return {"gpus": None, "gpu_problem": record}
 
 

@@ -1,5 +1,5 @@
 """What the figures were measured on: machine, versions, commit.  `python -m benchmarks.machine`
-prints it as JSON."""
+prints it as a line of JSON."""
 
 from __future__ import annotations
 
@@ -98,4 +98,4 @@ def one_line(found: dict) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(describe(), indent=1))
+    print(json.dumps(describe()))

@@ -179,13 +179,12 @@ CASES = (
 
 
 def stated(kernel: str) -> str:
-    """What the header of kernels/<kernel> says of bytes."""
-    comment = re.findall(r"^// ?(.*)$", sources.text(kernel), re.MULTILINE)
-    text = " ".join(comment)
-    found = re.search(r"Bytes per .*?: (.*?)\.(?: |$)", text)
-    if not found:
-        raise LookupError(f"kernels/{kernel} does not state the bytes that it moves")
-    return found[0]
+    """What the header of kernels/<kernel> says of bytes: the paragraph that begins with them."""
+    comment = re.findall(r"^//(.*)$", sources.text(kernel), re.MULTILINE)
+    for paragraph in "\n".join(line.strip() for line in comment).split("\n\n"):
+        if paragraph.startswith("Bytes per "):
+            return " ".join(paragraph.split())
+    raise LookupError(f"kernels/{kernel} does not state the bytes that it moves")
 
 
 def check(case: Case, ops) -> float:
@@ -206,9 +205,14 @@ def copy_bandwidth(ops, elements: int, repeats: int) -> float:
     """Bytes per second, read and written, of copying a buffer of float32."""
     with ops.on_device():
         source = Inputs(ops).normal(elements)
-        target = ops.xp.empty_like(source)
+        target = ops.xp.empty(source.shape, source.dtype)
         seconds = clock.times(ops, lambda: ops.xp.copyto(target, source), repeats)
     return 2 * source.nbytes / statistics.median(seconds)
+
+
+def moved(case: Case, rows: int) -> int:
+    """The bytes that so many rows in float32 must move."""
+    return case.reals * np.dtype(np.float32).itemsize * rows * case.columns
 
 
 def measure(case: Case, ops, size: str) -> dict[str, Any]:
@@ -225,11 +229,10 @@ def measure(case: Case, ops, size: str) -> dict[str, Any]:
         rows = math.ceil(elements / case.columns)
         run, _ = case.make(Inputs(ops), rows, case.columns)
         seconds = clock.times(ops, run, repeats)
-    moved = case.reals * np.dtype(np.float32).itemsize * rows * case.columns
-    achieved = moved / statistics.median(seconds)
+    achieved = moved(case, rows) / statistics.median(seconds)
     return record | {
         "seconds": seconds,
-        "bytes": moved,
+        "bytes": moved(case, rows),
         "bandwidth": achieved,
         "copy_bandwidth": copy,
         "ratio": achieved / copy,

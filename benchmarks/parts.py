@@ -19,8 +19,8 @@ GRACE = 5.0  # seconds between asking a command to stop and killing it
 def run(command: list[str], limit: float) -> dict:
     """Runs the command from the checkout, with its packages importable.
 
-    Returns outcome ("passed", "failed", "timed out"), exit_code, seconds, limit and tail, the end of
-    its output; never raises for what the command does.
+    Returns command, limit, outcome ("passed", "failed", "timed out"), exit_code, seconds and tail,
+    the end of its output; never raises for what the command does.
     """
     begin = time.monotonic()
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,13 +14,59 @@ class Callback:
 
     `trainer.stop()` ends the fit after this epoch; `trainer.stop(members)` stops the networks of a
     stack where members (M,) is true, and the fit when none is left.
+
+    A callback that remembers something from epoch to epoch gives it to checkpoints by `state`, and
+    gets it back by `restore` when a fit is resumed, after on_fit_begin.
     """
+
+    goes_last = False  # True: it is called after all the others, and sees what they did
 
     def on_fit_begin(self, trainer, history) -> None: ...
 
     def on_epoch_end(self, trainer, history) -> None: ...
 
+    def on_interrupt(self, trainer, history) -> None:
+        """Ctrl-C ended the training, perhaps within an epoch; on_fit_end comes after it."""
+
     def on_fit_end(self, trainer, history) -> None: ...
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """What JSON can hold, and arrays, on the network's device or the host; None: nothing."""
+        return None
+
+    def restore(self, numbers: dict[str, Any], arrays: dict[str, Any]) -> None:
+        """Take back what `state` gave; the arrays are on the network's device."""
+
+
+class Kept(NamedTuple):
+    """The state of a callback of that class, in a checkpoint."""
+
+    kind: str
+    numbers: dict[str, Any]
+    arrays: dict[str, Any]
+
+
+def keep(callbacks: Iterable[Callback]) -> list[Kept]:
+    """The states of those that have one."""
+    found = ((type(callback).__name__, callback.state()) for callback in callbacks)
+    return [Kept(kind, *state) for kind, state in found if state is not None]
+
+
+def hand_back(states: Iterable[Kept], callbacks: Iterable[Callback], to_device: Callable) -> None:
+    """Each state to the callback of its class; of several, in their order."""
+    waiting = list(callbacks)
+    for kind, numbers, arrays in states:
+        i = next((i for i, each in enumerate(waiting) if type(each).__name__ == kind), None)
+        if i is None:
+            warnings.warn(
+                f"the checkpoint holds the state of a callback {kind}, and the resumed fit has "
+                "none: it goes on without",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+        else:
+            owner = waiting.pop(i)
+            owner.restore(numbers, {name: to_device(array) for name, array in arrays.items()})
 
 
 class EarlyStopping(Callback):
@@ -88,6 +136,23 @@ class EarlyStopping(Callback):
         if self.restore_best and self._theta is not None:
             for m in np.flatnonzero(self._best_epoch > 0):
                 trainer.net.parameters.buffer[m] = self._theta[m]
+
+    def state(self):
+        numbers = {
+            "best": self._best.tolist(),
+            "best_epoch": self._best_epoch.tolist(),
+            "waited": self._waited.tolist(),
+            "running": self._running.tolist(),
+        }
+        return numbers, {} if self._theta is None else {"theta": self._theta}
+
+    def restore(self, numbers, arrays):
+        self._best = np.array(numbers["best"], dtype=np.float64)
+        self._best_epoch = np.array(numbers["best_epoch"], dtype=np.int64)
+        self._waited = np.array(numbers["waited"], dtype=np.int64)
+        self._running = np.array(numbers["running"], dtype=bool)
+        theta = arrays.get("theta")
+        self._theta = None if theta is None else theta.copy()  # it will be written to
 
 
 def _public(values, stacked):

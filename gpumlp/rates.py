@@ -32,9 +32,11 @@ class Rates:
     def _by_plateau(self) -> bool:
         return isinstance(self.schedule, Plateau)
 
-    def plan(self, steps_per_epoch: int, steps: int):
-        """A fit of so many updates begins."""
-        self.steps_per_epoch, self.total = steps_per_epoch, self.issued + steps
+    def plan(self, steps_per_epoch: int, steps: int, resume: bool = False):
+        """A fit of so many updates begins; or goes on, and its schedule is as long as it was."""
+        end = self.issued + steps
+        self.total = max(end, self.total or 0) if resume else end
+        self.steps_per_epoch = steps_per_epoch
         self._until = 0  # the factors may differ from those worked out before
 
     def cover(self, steps: int):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp import arrays, initializer, memory, propagate
+from gpumlp import arrays, callback, initializer, memory, propagate
 from gpumlp import schedule as schedules
 from gpumlp.backend import Batch, State
 from gpumlp.backend.sources import SCALARS
@@ -53,6 +53,9 @@ class Trainer:
     penalty_in_loss: the losses of the history contain the optimiser's L1 and L2 penalties.
 
     A second `fit` goes on where the first stopped: optimiser, schedule and order included.
+
+    epochs_left:  of the running or last fit, or of the fit in which its file was written; or None.
+    batches_done: of the epoch in which Ctrl-C ended the fit.
     """
 
     def __init__(
@@ -79,8 +82,12 @@ class Trainer:
         self.shuffle, self.reduction, self.seed = shuffle, reduction, seed
         self.clip_norm, self.penalty_in_loss = clip_norm, penalty_in_loss
         self.objective = Objective(net, loss, reduction)
-        self.epoch = 0
+        self.epoch = self.batches_done = 0
+        self.epochs_left: int | None = None
         self.history = History()
+        self.callbacks: list[callback.Callback] = []  # of the running fit
+        self.unfinished: list[callback.Kept] | None = None  # callbacks of a fit that a file was in
+        self.resuming = False  # whether the next fit is to go on with that one
         self._stopping = False
         self._hyper = optimizer.hyper(net.models_count, clip_norm)
         seeds = initializer.seeds(seed, net.models_count)
@@ -194,20 +201,27 @@ class Trainer:
         callbacks=(),
         progress: bool = True,
         sample_weight=None,
+        resume: bool | None = None,
     ) -> History:
         """Train for some epochs; returns the history, which a later fit continues.
 
         x ([M,] R, N_0), y, sample_weight ([M,] R): see `MLP.loss_and_grad`.
         validation: (x, y) or (x, y, sample_weight).
-        callbacks: objects such as `EarlyStopping`; progress: a bar on the terminal.
+        callbacks: of class `Callback`, such as `EarlyStopping`; progress: a bar on the terminal.
+        resume: go on with the fit in which the trainer's file, a checkpoint, was written, as if it
+            had not ended: its schedule keeps its length, an epoch that had begun is finished, early
+            stopping knows what it had seen.  epochs, which may be 0, is then what is left of it,
+            `epochs_left`.  None: if the trainer comes from `gpumlp.resume`.
 
         Ctrl-C ends the fit after the running update, with the network trained so far and
         history.interrupted set.  A loss or gradient that is not finite raises DivergenceError, with
         the last good weights in place; in a stack that network stands still, a warning says so, and
         the others go on.
         """
-        if int(epochs) != epochs or epochs < 1:
-            raise ValueError(f"epochs = {epochs!r}; it is at least 1")
+        resume = (self.resuming if resume is None else resume) and self.unfinished is not None
+        least = 0 if resume else 1
+        if int(epochs) != epochs or epochs < least:
+            raise ValueError(f"epochs = {epochs!r}; it is at least {least}")
         net = self.net
         data_bytes = getattr(x, "nbytes", 0)
         with (
@@ -216,54 +230,78 @@ class Trainer:
         ):
             rows = Rows(net, self.objective, x, y, sample_weight, self.batch_size)
             evaluation = validation and Evaluation(net, self.objective, *validation)
-            return self._fit(rows, int(epochs), evaluation, list(callbacks), progress)
+            self.callbacks = sorted(callbacks, key=lambda each: each.goes_last)
+            try:
+                self._begin(rows, int(epochs), resume)
+                return self._fit(rows, evaluation, progress)
+            finally:
+                self.callbacks = []
 
-    def _fit(self, rows, epochs, evaluation, callbacks, progress) -> History:
-        history = self.history
+    def _begin(self, rows, epochs, resume):
+        """Begin a new fit, or go on with the one that a checkpoint was written in."""
+        history, known = self.history, self.rates.steps_per_epoch
+        if resume and known != rows.steps:
+            raise ValueError(
+                f"the fit to be resumed had {known} batches an epoch, and these data make "
+                f"{rows.steps}; give the same data, or resume=False for a new fit"
+            )
         history.interrupted = False
-        self.resume()
-        self.rates.plan(rows.steps, epochs * rows.steps)
-        for callback in callbacks:
-            callback.on_fit_begin(self, history)
-        with Interrupt() as interrupt, _bar(epochs, progress) as bar:
-            for _ in range(epochs):
-                begin = time.perf_counter()
-                losses, weights = self.run_epoch(rows, interrupt=interrupt)
-                if interrupt.asked:
-                    history.interrupted = True
-                    break
-                self._close_epoch(history, losses, weights, evaluation, begin)
-                bar.set_postfix_str(_line(history), refresh=False)
-                bar.update()
-                for callback in callbacks:
-                    callback.on_epoch_end(self, history)
-                if self._stopping:
-                    break
-        for callback in callbacks:
-            callback.on_fit_end(self, history)
+        self.epochs_left = epochs
+        if resume:
+            self._stopping = bool((self.net.ops.to_host(self.state.halted) != 0).all())
+        else:
+            self.batches_done = 0
+            self.resume()
+        self.rates.plan(rows.steps, epochs * rows.steps - self.batches_done, resume)
+        for each in self.callbacks:
+            each.on_fit_begin(self, history)
+        if resume:
+            callback.hand_back(self.unfinished, self.callbacks, self.net.ops.to_device)
+        self.unfinished, self.resuming = None, False
+
+    def _fit(self, rows, evaluation, progress) -> History:
+        history = self.history
+        with Interrupt() as interrupt, _bar(self.epochs_left, progress) as bar:
+            while self.epochs_left and not (self._stopping or history.interrupted):
+                begin, epoch = time.perf_counter(), self.epoch
+                losses, weights = self.run_epoch(rows, None, interrupt, self.batches_done)
+                if self.epoch > epoch:
+                    self._close_epoch(history, losses, weights, evaluation, begin)
+                    self.epochs_left -= 1
+                    bar.set_postfix_str(_line(history), refresh=False)
+                    bar.update()
+                    for each in self.callbacks:
+                        each.on_epoch_end(self, history)
+                history.interrupted = interrupt.asked
+            if history.interrupted:
+                for each in self.callbacks:
+                    each.on_interrupt(self, history)
+        for each in self.callbacks:
+            each.on_fit_end(self, history)
         return history
 
-    def _make_room(self, steps):
+    def make_room(self, steps):
         """The tables hold the losses of a whole epoch."""
         if len(self.state.losses) < steps:
             xp, shape = self.net.ops.xp, (steps, self.net.models_count)
             self.state.losses = xp.zeros(shape, self.net.dtype)
             self.state.weights = xp.zeros(shape, self.net.dtype)
 
-    def run_epoch(self, rows: Rows, order=None, interrupt=None):
+    def run_epoch(self, rows: Rows, order=None, interrupt=None, first: int = 0):
         """One pass over the rows; returns loss and weight of each batch, (steps, M) float64.
 
         order (1 or M, R) int32 on the device: the rows in this order, instead of the trainer's own.
+        first: the batch to begin with, where those before were made by a fit that is resumed.
         The only reading of the device is at the end; a batch that did not count has weight 0.
         """
         net, state = self.net, self.state
         if order is None:
             order = rows.order(self.seeds if self.shuffle else None, self.epoch)
-        self._make_room(rows.steps)
-        state.cursor.fill(0)
-        self.rates.cover(rows.steps)
-        done = 0
-        for i in range(rows.steps):
+        self.make_room(rows.steps)
+        state.cursor.fill(first)
+        self.rates.cover(rows.steps - first)
+        done = first
+        for i in range(first, rows.steps):
             if interrupt is not None and interrupt.asked:
                 break
             ws = net.workspaces.get(rows.batch_rows(i), "fit")
@@ -271,7 +309,9 @@ class Trainer:
             net.ops.gather(rows.data, order, state.cursor, rows.batch_size, batch)
             self._update(ws, batch)
             done += 1
+        self.rates.issued -= rows.steps - done  # the interrupt came before these
         self.epoch += done == rows.steps
+        self.batches_done = done % rows.steps
         losses, weights = (
             net.ops.to_host(table)[:done].astype(np.float64)
             for table in (state.losses, state.weights)

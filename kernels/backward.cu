@@ -93,6 +93,7 @@ __device__ __forceinline__ void backprop_tile(const Real* z, const Real* n, Real
         if (last_block(partial.column_blocks + at.network * tiles + at.tile, chunks) && owner)
             for (int v = 0; v < V; ++v) {
                 Real total = Real(0);
+                #pragma unroll 1                                // rare and short: keep the code small
                 for (int c = 0; c < chunks; ++c) total += mine[(long long)c * columns + v];
                 gradient[at.column + v] = total;
             }
@@ -111,7 +112,7 @@ __device__ __forceinline__ void backprop_tile(const Real* z, const Real* n, Real
 
 // delta (M, B, N) in: dL/dn^(k); out: delta^(k).  z, n (M, B, N); the one that f' ignores is not read.
 // db: (N) every db_stride, out.  dp: one Real every dp_stride, out, for a learned slope.
-extern "C" __global__ void __launch_bounds__(THREADS) backprop(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backprop(
     const Real* z, const Real* n, Real* delta, Real* db, long long db_stride,
     const Real* p, long long p_stride, Real* dp, long long dp_stride,
     const unsigned long long* seeds, const long long* step, const unsigned* dropout, unsigned layer,

@@ -9,6 +9,9 @@
 constexpr int VEC = 16 / sizeof(Real);                  // Reals in 128 bits
 constexpr int THREADS = 256;                            // in every block of every kernel
 
+// Blocks that an SM should hold at once.  Without this bound ptxas aims for more, and spills for it.
+constexpr int BLOCKS = sizeof(Real) == 4 ? 3 : 2;
+
 template<int V> struct Pack { Real v[V]; };
 
 // CUDA's own vector types are moved as a whole; a struct may be moved piece by piece.

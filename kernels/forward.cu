@@ -80,7 +80,7 @@ __device__ __forceinline__ void activate_tile(Real* z, const Real* b, long long 
 
 // z (M, B, N) in: W n; out: z + b, if f' needs it and n is another array.  n (M, B, N) out.
 // b: (N) every b_stride; p: two Reals every p_stride.
-extern "C" __global__ void __launch_bounds__(THREADS) activate(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) activate(
     Real* z, const Real* b, long long b_stride, Real* n, const Real* p, long long p_stride,
     const unsigned long long* seeds, const long long* step, const unsigned* dropout, unsigned layer,
     long long rows, int columns, int tiles, int chunks)

@@ -25,7 +25,7 @@ __device__ __forceinline__ void copy_row(const Source* from, Real* to, int colum
 // X (1 or M, R, columns), labels (1 or M, R) or dense (1 or M, R, outputs) or neither, weight
 // (1 or M, R) or 0; a stride is from network to network, 0 if shared.
 // Out: x (M, B, columns), y_labels (M, B) or y_dense (M, B, outputs), w (M, B), w_sum (M).
-extern "C" __global__ void __launch_bounds__(THREADS) gather(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) gather(
     const int* order, long long order_stride, const long long* cursor, long long batch,
     const Source* X, long long x_stride, const int* labels, const Real* dense, long long y_stride,
     const Real* weight, long long weight_stride,

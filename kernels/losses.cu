@@ -124,7 +124,7 @@ __device__ __forceinline__ void loss_rows(const Real* u, const Real* b, long lon
 
 // u (M, B, N): z without its bias (b given), or ŷ (b is 0).  w (1 or M, B); w_sum (M).
 // delta (M, B, N) out, or 0; value (M) out.  partial (M, chunks); arrived (M), all 0.
-extern "C" __global__ void __launch_bounds__(THREADS) loss(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) loss(
     const Real* u, const Real* b, long long b_stride,
     const int* labels, const Real* dense, long long y_stride, Real scale, Real shift,
     const Real* w, long long w_stride, const Real* w_sum, int mean, const Real* p,

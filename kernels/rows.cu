@@ -4,7 +4,7 @@
 
 // blockDim.x lanes (a power of two up to 32) share a row; every lane takes part in each shuffle.
 // z (M, B, N), b (N) every b_stride, n (M, B, N) out; may be z.
-extern "C" __global__ void __launch_bounds__(THREADS) activate_rows(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) activate_rows(
     const Real* z, const Real* b, long long b_stride, Real* n, int logarithm,
     long long rows, int columns, int chunks)
 {

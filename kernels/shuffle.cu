@@ -4,7 +4,7 @@
 // Bytes per row: writes 8.
 
 // keys (M, rows) out; counter (row / 4, 0, epoch, SHUFFLE), key = the network's seed.
-extern "C" __global__ void __launch_bounds__(THREADS) shuffle_keys(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) shuffle_keys(
     const unsigned long long* seeds, unsigned epoch, unsigned long long* keys, long long rows, int chunks)
 {
     const Place at = place<1>(1, chunks);

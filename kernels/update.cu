@@ -22,7 +22,7 @@ __device__ __forceinline__ Step step_of(const Real* scalars, long long network)
 // and the weight are noted in the epoch's tables.
 // hyper (M, HYPERS); rates: the schedule's factors for the updates first[0], first[0] + 1, ..., or 0.
 // cursor, t, halted (M); losses, weights (steps, M).  partial (2, M, chunks); arrived (M), all 0.
-extern "C" __global__ void __launch_bounds__(THREADS) advance(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) advance(
     const Real* g, const Real* theta, long long decayed,
     const Real* loss, const Real* w_sum, const Real* hyper, const Real* rates, const long long* first_rate,
     long long* cursor, long long* t, long long* halted, Real* losses, Real* weights, Real* norm,
@@ -33,6 +33,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) advance(
     const long long m = at.network;
     const Real* h = hyper + m * HYPERS;
     Real squares = Real(0), penalty = Real(0);
+    #pragma unroll 4
     for (long long i = item(at); i < size / VEC; i += at.step * THREADS) {
         const Pack<VEC> four = load<VEC>(g + m * size + i * VEC);
         for (int v = 0; v < VEC; ++v) squares += four.v[v] * four.v[v];
@@ -206,21 +207,21 @@ struct Adam : Law {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS) update_sgd(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) update_sgd(
     Real* theta, const Real* g, Real* velocity, const Real* scalars, const Real* hyper,
     const long long* t, long long size, long long decayed, int chunks)
 {
     update_chunk(Sgd(velocity), theta, g, scalars, hyper, t, size, decayed, chunks);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) update_rmsprop(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) update_rmsprop(
     Real* theta, const Real* g, Real* square, Real* velocity, Real* centre, const Real* scalars,
     const Real* hyper, const long long* t, long long size, long long decayed, int chunks)
 {
     update_chunk(RmsProp(square, velocity, centre), theta, g, scalars, hyper, t, size, decayed, chunks);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) update_adam(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) update_adam(
     Real* theta, const Real* g, Real* first, Real* second, const Real* scalars, const Real* hyper,
     const long long* t, long long size, long long decayed, int chunks)
 {

@@ -1,5 +1,6 @@
-"""Callbacks, early stopping, and trainers in threads.  How a fit fails is in test_trainer_failures.py,
-Ctrl-C in test_interrupt.py.
+"""Callbacks, early stopping, and trainers in threads.
+
+How a fit fails is in test_trainer_failures.py, Ctrl-C in test_interrupt.py.
 """
 
 import threading

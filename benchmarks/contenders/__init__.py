@@ -44,7 +44,7 @@ ENTRIES = (
 
 
 class Contender:
-    """Trains the network of a `Problem` in float32 with Adam; weights and data are on the device."""
+    """Trains the network of a `Problem` in float32 with Adam; data and weights on the device."""
 
     def __init__(self, problem, device: str):
         self.problem, self.network, self.device = problem, problem.network, device

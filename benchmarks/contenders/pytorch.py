@@ -107,6 +107,7 @@ class Graphed(Eager):
             for _ in range(WARM_UPS):
                 self._update(x, y)
         torch.cuda.current_stream().wait_stream(side)
+        self.optimizer.zero_grad(set_to_none=True)  # gradients come from the graph's own memory
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             loss = self._update(x, y)

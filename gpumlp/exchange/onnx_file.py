@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from gpumlp import atomic
 from gpumlp.exchange import parameters
 from gpumlp.exchange.onnx_functions import OLDEST_OPSET, Graph, add_activation
 from gpumlp.network import MLP
 
 # Protocol buffers, which an ONNX file is, end at 2 GiB; some room is for all but the parameters.
 ONE_FILE_BYTES = (2 << 30) - (16 << 20)
+PAGE = 4096
 
 
 def export_onnx(net: MLP, path, *, opset: int = 20, metadata: dict | None = None) -> None:
@@ -52,8 +54,20 @@ def export_onnx(net: MLP, path, *, opset: int = 20, metadata: dict | None = None
             f"opset = {opset}; it is {OLDEST_OPSET} to {newest} with onnx {onnx.__version__}"
         )
     graph = _build(net, opset)
-    model = _model(net, graph, net.metadata if metadata is None else metadata)
-    _write(model, Path(path), sum(array.nbytes for array in graph.constants.values()))
+    metadata = net.metadata if metadata is None else metadata
+    path = Path(path)
+    if sum(array.nbytes for array in graph.constants.values()) > ONE_FILE_BYTES:
+        beside = path.with_name(f"{path.name}.data")
+        model = _model(net, graph, metadata, _outside(graph, beside))
+        atomic.write(path, model.SerializeToString())
+        onnx.checker.check_model(str(path))
+    else:
+        tensors = [
+            onnx.numpy_helper.from_array(array, name) for name, array in graph.constants.items()
+        ]
+        model = _model(net, graph, metadata, tensors)
+        onnx.checker.check_model(model, full_check=True)
+        atomic.write(path, model.SerializeToString())
 
 
 def _build(net: MLP, opset: int) -> Graph:
@@ -82,8 +96,9 @@ def _build(net: MLP, opset: int) -> Graph:
     return graph
 
 
-def _model(net: MLP, graph: Graph, metadata: dict):
-    from onnx import helper, numpy_helper
+def _model(net: MLP, graph: Graph, metadata: dict, tensors: list):
+    """The whole model; tensors: the graph's constants as ONNX has them."""
+    from onnx import helper
 
     import gpumlp
 
@@ -96,7 +111,7 @@ def _model(net: MLP, graph: Graph, metadata: dict):
             "mlp",
             [helper.make_tensor_value_info("x", real, ["B", net.sizes[0]])],
             [helper.make_tensor_value_info("y", real, [*stack, "B", net.sizes[-1]])],
-            [numpy_helper.from_array(array, name) for name, array in graph.constants.items()],
+            tensors,
         ),
         opset_imports=opsets,
         # The oldest format that this operator set allows: older runtimes read it too.
@@ -120,15 +135,30 @@ def _plain(value):
     raise TypeError(f"metadata holds a {type(value).__name__}; it takes what JSON can hold")
 
 
-def _write(model, path: Path, size: int) -> None:
-    import onnx
+def _outside(graph: Graph, file: Path) -> list:
+    """The constants as references into a file of their own, which is written here.
 
-    if size <= ONE_FILE_BYTES:
-        onnx.checker.check_model(model, full_check=True)
-        onnx.save_model(model, path)
-        return
-    # onnx would append to a file of parameters that is there already.
-    beside = path.with_name(f"{path.name}.data")
-    beside.unlink(missing_ok=True)
-    onnx.save_model(model, path, save_as_external_data=True, location=beside.name)
-    onnx.checker.check_model(str(path))
+    onnx can do this too, but not with a tensor of more than 2 GiB, such as a stack's.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    tensors = []
+    with open(file, "wb") as data:
+        for name, array in graph.constants.items():
+            if array.nbytes < PAGE:
+                tensors.append(numpy_helper.from_array(array, name))
+                continue
+            offset = -(-data.tell() // PAGE) * PAGE  # readers map it into memory
+            data.seek(offset)
+            array.tofile(data)
+            tensor = TensorProto(
+                name=name,
+                dims=array.shape,
+                data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
+                data_location=TensorProto.EXTERNAL,
+            )
+            place = {"location": file.name, "offset": offset, "length": array.nbytes}
+            for key, value in place.items():
+                tensor.external_data.add(key=key, value=str(value))
+            tensors.append(tensor)
+    return tensors
