@@ -1,0 +1,247 @@
+"""Training on the GPU: the trajectories of the CPU, and no work but the kernels' in a step.
+
+Without a GPU both are proved on the stand-in for CuPy, whose counters say what a step consists of.
+"""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import gpumlp
+from tests.comparison import to_numpy
+from tests.training import fit, theta
+
+# --- the same trajectories on both devices --------------------------------------------------------
+
+SCHEDULE = gpumlp.schedules["cosine"](warmup=1, floor=0.1)
+
+# network arguments, loss, trainer arguments; a target is one of labels, values, bits and counts
+TRAJECTORIES = {
+    "one layer": (
+        {"sizes": (5, 3)},
+        "cross_entropy",
+        {"optimizer": gpumlp.SGD(0.1)},
+    ),
+    "dropout, momentum": (
+        {"sizes": (5, 9, 3), "hidden": "tanh", "dropout": 0.4},
+        "cross_entropy",
+        {"optimizer": gpumlp.SGD(0.1, momentum=0.9, nesterov=True, l2=1e-2)},
+    ),
+    "rrelu, Adam, schedule": (
+        {"sizes": (5, 8, 7, 3), "hidden": "rrelu", "output": "log_softmax"},
+        "cross_entropy",
+        {"optimizer": gpumlp.Adam(1e-2, l1=1e-3), "schedule": SCHEDULE},
+    ),
+    "rrelu with dropout, clipped": (
+        {"sizes": (5, 33, 3), "hidden": "rrelu", "dropout": 0.2},
+        "focal",
+        {"optimizer": gpumlp.SGD(0.3), "clip_norm": 0.3},
+    ),
+    "prelu, RMSprop": (
+        {"sizes": (5, 6, 6, 2), "hidden": ["prelu", "softplus"], "output": "identity"},
+        "huber",
+        {"optimizer": gpumlp.RMSprop(1e-2, momentum=0.5, centered=True)},
+    ),
+    "sigmoid output, sums": (
+        {"sizes": (5, 4, 3), "hidden": "mish", "output": "sigmoid"},
+        "binary_cross_entropy",
+        {"optimizer": gpumlp.AdamW(1e-2), "reduction": "sum"},
+    ),
+    "exp output, whole batches": (
+        {"sizes": (5, 4, 2), "hidden": "selu", "output": "exp"},
+        "poisson",
+        {"optimizer": gpumlp.Adam(1e-2), "batch_size": 1000, "shuffle": False},
+    ),
+    "stack, numbers of its own": (
+        {"sizes": (5, 8, 3), "hidden": "gelu_tanh", "models": 3, "dropout": [[0.0, 0.3, 0.6]]},
+        "cross_entropy",
+        {
+            "optimizer": gpumlp.AdamW([1e-2, 3e-2, 1e-3], weight_decay=[0.0, 0.1, 0.5]),
+            "clip_norm": [0.1, 1e9, 1.0],
+            "schedule": gpumlp.schedules["plateau"](patience=1, decay=0.5, delta=0.05),
+        },
+    ),
+}
+
+
+def data(loss, network):
+    """Four batches of eight rows, five updates of them; float32 features, weights of the rows."""
+    rng = np.random.default_rng(8)
+    rows, outputs = 30, network["sizes"][-1]
+    y = {
+        "cross_entropy": rng.integers(0, outputs, rows),
+        "focal": rng.integers(0, outputs, rows),
+        "huber": rng.normal(size=(rows, outputs)) * 2,
+        "binary_cross_entropy": rng.integers(0, 2, (rows, outputs)),
+        "poisson": rng.poisson(2.0, (rows, outputs)),
+    }[loss]
+    x = rng.normal(size=(rows, network["sizes"][0])).astype("float32")
+    return {"x": x, "y": y, "sample_weight": rng.uniform(0, 2, rows)}
+
+
+@pytest.mark.parametrize("case", TRAJECTORIES)
+def test_trajectories_are_those_of_the_cpu(cuda, case):
+    """20 updates in float64, with validation: losses, rates and all parameters to 1e-10."""
+    network, loss, options = TRAJECTORIES[case]
+    given = data(loss, network)
+    options = {"batch_size": 8} | options
+    epochs = 5 if options["batch_size"] == 8 else 20
+    found = []
+    for device in ("cpu", cuda):
+        net = gpumlp.MLP(**network, dtype="float64", device=device, seed=3)
+        trainer = gpumlp.Trainer(net, loss, seed=5, **options)
+        history = fit(trainer, **given, epochs=epochs, validation=(given["x"], given["y"]))
+        assert np.all(trainer.steps == 20)
+        found.append((theta(trainer), history))
+    (here, expected), (there, history) = found
+    np.testing.assert_allclose(there, here, rtol=0, atol=1e-10)
+    assert (
+        np.abs(here - to_numpy(gpumlp.MLP(**network, dtype="float64", seed=3).theta)).max() > 0.01
+    )
+    for name in ("loss", "val_loss", "val_accuracy", "lr"):
+        np.testing.assert_allclose(getattr(history, name), getattr(expected, name), rtol=1e-10)
+
+
+def test_float32_stays_close_to_the_cpu(cuda):
+    network, loss, options = TRAJECTORIES["dropout, momentum"]
+    given, thetas = data(loss, network), []
+    for device in ("cpu", cuda):
+        trainer = gpumlp.Trainer(gpumlp.MLP(**network, device=device), loss, **options)
+        fit(trainer, **given, epochs=5)
+        thetas.append(theta(trainer))
+    np.testing.assert_allclose(*thetas, atol=1e-5)
+
+
+def test_a_network_that_moves_to_the_other_device_goes_on(cuda, tmp_path):
+    network, loss, options = TRAJECTORIES["dropout, momentum"]
+    given, thetas = data(loss, network), []
+    for devices in (("cpu", "cpu"), ("cpu", cuda), (cuda, "cpu")):
+        net = gpumlp.MLP(**network, dtype="float64", device=devices[0])
+        trainer = gpumlp.Trainer(net, loss, batch_size=8, **options)
+        fit(trainer, **given, epochs=2)
+        gpumlp.save(trainer, tmp_path / "trainer")
+        trainer = gpumlp.load(tmp_path / "trainer", device=devices[1])
+        fit(trainer, **given, epochs=3)
+        thetas.append(theta(trainer))
+    np.testing.assert_allclose(thetas[1], thetas[0], atol=1e-10)
+    np.testing.assert_allclose(thetas[2], thetas[0], atol=1e-10)
+
+
+# --- what a step consists of ----------------------------------------------------------------------
+
+WIDTHS = (3, 5, 4, 6, 4)
+B = 4
+
+
+def work_of_a_step(counters, trainer, x, y, **options):
+    """What one more step adds: the difference between an epoch of 8 batches and one of 3."""
+    counted = []
+    for batches in (3, 3, 8):  # the first builds kernels and makes buffers
+        with counters.count() as c:
+            fit(trainer, x[: B * batches], y[: B * batches], **options)
+        counted.append(c)
+    _, few, many = counted
+    names = "launches gemms graphs elementwise h2d d2h d2d synchronisations allocations".split()
+    extra = {name: getattr(many, name) - getattr(few, name) for name in names}
+    assert all(amount % 5 == 0 for amount in extra.values()), extra
+    return {name: amount // 5 for name, amount in extra.items()}
+
+
+def small_data(rows):
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(rows, 3)), rng.integers(0, 3, rows)
+
+
+NOISE = {"no noise": {}, "dropout": {"dropout": 0.5}}
+TRAINING = {
+    "plain": {},
+    "clipped": {"clip_norm": 0.1},
+    "schedule": {"schedule": gpumlp.schedules["cosine"](total=20, warmup=1)},
+    "all": {
+        "clip_norm": 0.1,
+        "schedule": gpumlp.schedules["one_cycle"](unit="step", total=1000),
+        "optimizer": gpumlp.AdamW(1e-2, l1=1e-3, l2=1e-3),
+    },
+}
+
+WORK = [
+    *itertools.product(range(1, 6), NOISE, ("plain", "all")),
+    *((2, "no noise", training) for training in ("clipped", "schedule")),
+]
+
+
+@pytest.mark.parametrize("models", [None, 3])
+@pytest.mark.parametrize("K, noise, training", WORK)
+def test_work_of_a_step_of_fit(counters, K, noise, training, models):
+    """Nothing between host and device, nothing awaited, nothing allocated; 3K - 1 GEMMs and at
+    most 3K + 3 launches: gather, K activations, loss, K of backprop, advance, update."""
+    net = gpumlp.MLP(
+        (*WIDTHS[:K], 3), "tanh", models=models, device="cuda", **NOISE[noise] if K > 1 else {}
+    )
+    trainer = gpumlp.Trainer(net, batch_size=B, **TRAINING[training])
+    step = work_of_a_step(counters, trainer, *small_data(8 * B))
+    launches = step.pop("launches")
+    assert step.pop("gemms") == 3 * K - 1
+    assert 0 < launches <= 3 * K + 3
+    assert not any(step.values()), step
+
+
+@pytest.mark.parametrize("models", [None, 3])
+def test_work_of_a_step_with_weights_validation_and_early_stopping(counters, models):
+    x, y = small_data(8 * B)
+    net = gpumlp.MLP((3, 5, 3), "prelu", models=models, device="cuda")
+    step = work_of_a_step(
+        counters,
+        gpumlp.Trainer(net, batch_size=B),
+        x,
+        y,
+        validation=(x[:5], y[:5]),
+        callbacks=[gpumlp.EarlyStopping(5, restore_best=False)],
+    )
+    assert step.pop("gemms") == 5
+    assert step.pop("launches") <= 9
+    assert not any(step.values()), step
+
+
+def test_work_of_an_epoch_does_not_grow_with_its_rows(counters):
+    """At the end of an epoch, what is read from the device is small: losses, not data."""
+    x, y = small_data(400)
+    trainer = gpumlp.Trainer(gpumlp.MLP((3, 5, 3), device="cuda"), batch_size=40)
+    fit(trainer, x, y)
+    counts = []
+    for epochs in (1, 2, 3):
+        with counters.count() as c:
+            fit(trainer, x, y, epochs)
+        counts.append(c)
+    # The features go to the device once a fit, not once an epoch.
+    assert counts[2].h2d == counts[1].h2d == counts[0].h2d
+    assert counts[2].d2h - counts[1].d2h == counts[1].d2h - counts[0].d2h <= 12
+
+
+def test_a_step_of_ones_own_batches(counters):
+    """`Trainer.step` on arrays that are on the device: the same, but for the loss it returns."""
+    import cupy
+
+    net = gpumlp.MLP((3, 5, 3), device="cuda", dropout=0.5)
+    trainer = gpumlp.Trainer(net, schedule=gpumlp.schedules["exponential"](unit="step"))
+    x = cupy.asarray(np.random.default_rng(0).normal(size=(6, 3)).astype("float32"))
+    y = cupy.asarray((np.arange(6) % 3).astype("int32"))
+    trainer.step(x, y)
+    with counters.count() as c:
+        for _ in range(20):
+            trainer.step(x, y)
+    assert (c.h2d, c.d2h, c.synchronisations) == (0, 0, 0)
+    assert c.gemms == 20 * 5
+    assert c.launches <= 20 * 8  # no gather
+
+
+def test_memory_does_not_grow_from_fit_to_fit(counters):
+    x, y = small_data(40)
+    trainer = gpumlp.Trainer(gpumlp.MLP((3, 5, 3), device="cuda"), batch_size=8)
+    in_use = []
+    for _ in range(4):
+        fit(trainer, x, y, validation=(x, y))
+        trainer.net.forward(x)
+        in_use.append(counters.machine.used[0])
+    assert in_use[1:] == in_use[1:2] * 3
