@@ -53,19 +53,20 @@ def export_onnx(net: MLP, path, *, opset: int = 20, metadata: dict | None = None
         raise ValueError(
             f"opset = {opset}; it is {OLDEST_OPSET} to {newest} with onnx {onnx.__version__}"
         )
-    graph = _build(net, opset)
     metadata = net.metadata if metadata is None else metadata
+    about = {str(key): _text(value) for key, value in metadata.items()}
+    graph = _build(net, opset)
     path = Path(path)
     if sum(array.nbytes for array in graph.constants.values()) > ONE_FILE_BYTES:
         beside = path.with_name(f"{path.name}.data")
-        model = _model(net, graph, metadata, _outside(graph, beside))
+        model = _model(net, graph, about, _outside(graph, beside))
         atomic.write(path, model.SerializeToString())
         onnx.checker.check_model(str(path))
     else:
         tensors = [
             onnx.numpy_helper.from_array(array, name) for name, array in graph.constants.items()
         ]
-        model = _model(net, graph, metadata, tensors)
+        model = _model(net, graph, about, tensors)
         onnx.checker.check_model(model, full_check=True)
         atomic.write(path, model.SerializeToString())
 
@@ -96,8 +97,8 @@ def _build(net: MLP, opset: int) -> Graph:
     return graph
 
 
-def _model(net: MLP, graph: Graph, metadata: dict, tensors: list):
-    """The whole model; tensors: the graph's constants as ONNX has them."""
+def _model(net: MLP, graph: Graph, about: dict, tensors: list):
+    """The whole model; about: its metadata; tensors: the graph's constants as ONNX has them."""
     from onnx import helper
 
     import gpumlp
@@ -119,7 +120,7 @@ def _model(net: MLP, graph: Graph, metadata: dict, tensors: list):
         producer_name="gpumlp",
         producer_version=gpumlp.__version__,
     )
-    helper.set_model_props(model, {str(key): _text(value) for key, value in metadata.items()})
+    helper.set_model_props(model, about)
     return model
 
 
