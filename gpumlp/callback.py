@@ -62,7 +62,7 @@ def hand_back(states: Iterable[Kept], callbacks: Iterable[Callback], to_device: 
                 f"the checkpoint holds the state of a callback {kind}, and the resumed fit has "
                 "none: it goes on without",
                 RuntimeWarning,
-                stacklevel=5,
+                stacklevel=4,  # whoever called fit
             )
         else:
             owner = waiting.pop(i)
