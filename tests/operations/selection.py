@@ -1,0 +1,76 @@
+"""Some of the checks, enough to run every kernel and each of its branches, for slower runs.
+
+`python -m tests.operations.selection` runs them on the stand-in for CuPy in a process of its own;
+`simt.sanitize.run` starts it so that the kernels are instrumented.
+"""
+
+import sys
+
+from . import layers, losses, minibatches, noise, updates
+
+SELECTION = {
+    "tanh": lambda ops: _layer(ops, "float32", "tanh", (70, 37)),
+    "tanh by 128 bits": lambda ops: _layer(ops, "float32", "tanh", (130, 8)),
+    "tanh in float64": lambda ops: _layer(ops, "float64", "tanh", (70, 37)),
+    "tanh in float64 by 128 bits": lambda ops: _layer(ops, "float64", "tanh", (70, 132)),
+    "identity": lambda ops: layers.check_backprop(ops, "float32", 3, "identity", (70, 132)),
+    "prelu": lambda ops: _layer(ops, "float32", "prelu", (130, 40)),
+    "prelu, one element": lambda ops: _layer(ops, "float32", "prelu", (1, 1)),
+    "softmax": lambda ops: layers.check_softmax(ops, "float32", 3, "softmax", (37, 37)),
+    "dropout": lambda ops: noise.check_dropout_and_f(ops, "float32", 3, (37, 37), "gelu"),
+    "dropout by 128 bits": lambda ops: noise.check_dropout_and_f(
+        ops, "float32", 3, (37, 8), "gelu"
+    ),
+    "drawn slopes": lambda ops: noise.check_drawn_slopes(ops, "float32", 3, (3, 37)),
+    "drawn slopes by 128 bits": lambda ops: noise.check_drawn_slopes(ops, "float32", 3, (3, 8)),
+    "squared error": lambda ops: losses.check_loss(ops, "float32", 3, *losses.NATURAL[0], (37, 37)),
+    "squared error, NaN without weight": lambda ops: losses.check_loss(
+        ops, "float32", 3, *losses.NATURAL[0], (9, 3), broken=True
+    ),
+    "cross entropy": lambda ops: losses.check_loss(ops, "float32", 3, *losses.NATURAL[6], (70, 10)),
+    "cross entropy, NaN without weight": lambda ops: losses.check_loss(
+        ops, "float32", 3, *losses.NATURAL[6], (9, 37), broken=True
+    ),
+    "cross entropy in float64": lambda ops: losses.check_loss(
+        ops, "float64", 1, *losses.NATURAL[6], (70, 10)
+    ),
+    "advance": lambda ops: updates.check_advance(ops, "float32", 3, 12320, penalty=True),
+    "events": lambda ops: updates.check_events(ops, "float32"),
+    "SGD": lambda ops: _update(ops, 3),
+    "RMSprop": lambda ops: _update(ops, 6),
+    "Adam": lambda ops: _update(ops, 8),
+    "plain epsilon": lambda ops: updates.check_plain_epsilon(ops, "float32", 3),
+    "frozen": lambda ops: updates.check_frozen(ops, "float32", "Adam"),
+    "gather": lambda ops: minibatches.check_gather(ops, "float32", 3, "float32", 37),
+    "gather by 128 bits": lambda ops: minibatches.check_gather(ops, "float32", 3, "float32", 132),
+    "gather bytes": lambda ops: minibatches.check_gather(
+        ops, "float32", 3, "uint8", 8, targets="dense", shared=True
+    ),
+    "gather into float64": lambda ops: minibatches.check_gather(ops, "float64", 1, "float32", 8),
+    "shuffle": lambda ops: minibatches.check_shuffle_keys(ops, 3, 1100, epoch=9),
+}
+
+
+def _layer(ops, dtype, name, shape):
+    layers.check_activate(ops, dtype, 3, name, shape)
+    layers.check_backprop(ops, dtype, 3, name, shape)
+
+
+def _update(ops, number):
+    updates.check_update(ops, "float32", 3, *updates.LAWS[number], size=4224, decayed=4128)
+
+
+def run(names=None):
+    """These checks, or all, on the kernels."""
+    from gpumlp import backend
+
+    for name in names or SELECTION:
+        SELECTION[name](backend.get("cuda:0"))
+
+
+if __name__ == "__main__":
+    from tests import standin
+
+    standin.install()
+    run(sys.argv[1:])
+    print("every check passed")
