@@ -20,7 +20,7 @@ def describe() -> dict:
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
-        "changed_files": _git("status", "--porcelain"),
+        "changed_files": (_git("status", "--porcelain") or "").splitlines(),
         "platform": platform.platform(),
         "processor": _processor(),
         "cores": _cores(),

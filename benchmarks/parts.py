@@ -51,6 +51,8 @@ def run(command: list[str], limit: float) -> dict:
     finally:
         _end(process)
     reader.join(GRACE)
+    if not reader.is_alive():  # else something that fled the group still holds the pipe
+        process.stdout.close()
     return record | _ended(outcome, code, begin, list(tail))
 
 

@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 _HOME = {
     "activation": ["Activation", "activations"],
     "callback": ["Callback", "EarlyStopping"],
+    "checkpoint": ["Checkpoint", "resume"],
     "device": [],
     "exchange": [
         "export_onnx",

@@ -5,7 +5,8 @@ a user made are handed to `load` again as custom={name: object}.
 
 The header's entry "gpumlp" is JSON: format, version, a digest of everything, the network's and the
 trainer's arguments, what training had come to.  Arrays are named W.1, b.1, slope.1, ..., for a
-trainer also optimizer.<slot>.W.1, ..., steps, halted and seeds.
+trainer also optimizer.<slot>.W.1, ..., steps, halted and lr; in a file that was written in the
+midst of a fit also callback.<i>.<name>, and losses and weights of the epoch's batches so far.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp import activation, atomic, history, loss, optimizer, schedule
+from gpumlp import activation, atomic, callback, history, loss, optimizer, schedule
+from gpumlp.backend.sources import SCALARS
 from gpumlp.network import MLP
 from gpumlp.parameters import Parameters
 from gpumlp.trainer import Trainer
@@ -29,10 +31,11 @@ class FileError(ValueError):
     """The file is not what it should be; the message says in what."""
 
 
-def save(what, path, metadata: dict | None = None) -> None:
+def save(what, path, metadata: dict | None = None, fit: bool = False) -> None:
     """Write a network, or a trainer with its network, to a file; in one piece or not at all.
 
     metadata: anything that JSON can hold; `load` gives it back as net.metadata.
+    fit: also what it takes to go on with the running fit, as `Checkpoint` does it.
     """
     from safetensors.numpy import save as to_bytes
 
@@ -46,8 +49,12 @@ def save(what, path, metadata: dict | None = None) -> None:
     if trainer is not None:
         about["trainer"] = _trainer_state(trainer)
         arrays |= _trainer_arrays(trainer)
+        if fit:
+            about["fit"], more = _fit_state(trainer)
+            arrays |= more
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     about |= {"format": "gpumlp", "version": VERSION}
+    about = json.loads(json.dumps(about))  # as it will be read: every key a string
     about["digest"] = _digest(arrays, about)
     atomic.write(Path(path), to_bytes(arrays, metadata={"gpumlp": json.dumps(about)}))
 
@@ -65,7 +72,10 @@ def load(path, device: str = "auto", custom: dict[str, Any] | None = None):
         net = _make_network(about["network"], arrays, device, custom or {})
         if "trainer" not in about:
             return net
-        return _make_trainer(about["trainer"], arrays, net, custom or {})
+        trainer = _make_trainer(about["trainer"], arrays, net, custom or {})
+        if "fit" in about:
+            _take_up_fit(trainer, about["fit"], arrays)
+        return trainer
     except (KeyError, TypeError, IndexError) as error:
         raise FileError(f"{path} does not hold what it should: {error!r}") from error
 
@@ -168,7 +178,11 @@ def _trainer_state(trainer) -> dict:
 
 def _trainer_arrays(trainer) -> dict[str, np.ndarray]:
     to_host = trainer.net.ops.to_host
-    arrays = {"steps": to_host(trainer.state.t), "halted": to_host(trainer.state.halted)}
+    arrays = {
+        "steps": to_host(trainer.state.t),
+        "halted": to_host(trainer.state.halted),
+        "lr": to_host(trainer.state.scalars)[:, SCALARS.index("RATE")],
+    }
     for slot, buffer in trainer.slots.items():
         if buffer is not None:
             arrays |= _named(trainer.net.layout, to_host(buffer), f"optimizer.{slot}.")
@@ -199,6 +213,7 @@ def _make_trainer(state, arrays, net, custom) -> Trainer:
     with net.ops.on_device():
         trainer.state.t[...] = net.ops.to_device(arrays["steps"])
         trainer.state.halted[...] = net.ops.to_device(arrays["halted"])
+        trainer.state.scalars[:, SCALARS.index("RATE")] = net.ops.to_device(arrays["lr"])
         for slot, buffer in trainer.slots.items():
             if buffer is not None:
                 _fill(net, buffer, arrays, f"optimizer.{slot}.")
@@ -206,6 +221,43 @@ def _make_trainer(state, arrays, net, custom) -> Trainer:
     return trainer
 
 
+# ---------------------------------------------------------------- a fit under way
+def _fit_state(trainer) -> tuple[dict, dict]:
+    """Numbers and arrays: where the fit stands, and what its callbacks remember."""
+    kept = callback.keep(trainer.callbacks)
+    done, to_host = trainer.batches_done, trainer.net.ops.to_host
+    numbers = {
+        "epochs_left": trainer.epochs_left,
+        "batches_done": done,
+        "callbacks": [[each.kind, each.numbers, list(each.arrays)] for each in kept],
+    }
+    arrays = {
+        f"callback.{i}.{name}": to_host(array)
+        for i, each in enumerate(kept)
+        for name, array in each.arrays.items()
+    }
+    if done:
+        tables = {"losses": trainer.state.losses, "weights": trainer.state.weights}
+        arrays |= {name: to_host(table)[:done] for name, table in tables.items()}
+    return numbers, arrays
+
+
+def _take_up_fit(trainer, numbers, arrays) -> None:
+    trainer.epochs_left = numbers["epochs_left"]
+    trainer.batches_done = done = numbers["batches_done"]
+    trainer.unfinished = [
+        callback.Kept(kind, state, {name: arrays[f"callback.{i}.{name}"] for name in names})
+        for i, (kind, state, names) in enumerate(numbers["callbacks"])
+    ]
+    if done:
+        to_device = trainer.net.ops.to_device
+        with trainer.net.ops.on_device():
+            trainer.make_room(trainer.rates.steps_per_epoch)
+            trainer.state.losses[:done] = to_device(arrays["losses"])
+            trainer.state.weights[:done] = to_device(arrays["weights"])
+
+
+# ---------------------------------------------------------------- schedules and plain values
 def _schedule_state(value) -> dict | None:
     if value is None:
         return None

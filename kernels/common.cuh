@@ -12,29 +12,16 @@ constexpr int THREADS = 256;                            // in every block of eve
 // Blocks that an SM should hold at once.  Without this bound ptxas aims for more, and spills for it.
 constexpr int BLOCKS = sizeof(Real) == 4 ? 3 : 2;
 
-template<int V> struct Pack { Real v[V]; };
+template<int V> struct alignas(V * sizeof(Real)) Pack { Real v[V]; };
 
-// CUDA's own vector types are moved as a whole; a struct may be moved piece by piece.
-template<class T> struct Wide;
-template<> struct Wide<float>  { typedef float4 type; };
-template<> struct Wide<double> { typedef double2 type; };
-
-__device__ __forceinline__ Pack<4> unpack(float4 w)   { return {{Real(w.x), Real(w.y), Real(w.z), Real(w.w)}}; }
-__device__ __forceinline__ Pack<2> unpack(double2 w)  { return {{Real(w.x), Real(w.y)}}; }
-__device__ __forceinline__ float4 widen(const Pack<4>& p)   { return make_float4(p.v[0], p.v[1], p.v[2], p.v[3]); }
-__device__ __forceinline__ double2 widen(const Pack<2>& p)  { return make_double2(p.v[0], p.v[1]); }
-
-// V is VEC (128 bits, aligned) or 1.
 template<int V> __device__ __forceinline__ Pack<V> load(const Real* a)
 {
-    if constexpr (V == 1) return {{*a}};
-    else return unpack(*reinterpret_cast<const Wide<Real>::type*>(a));
+    return *reinterpret_cast<const Pack<V>*>(a);
 }
 
 template<int V> __device__ __forceinline__ void store(Real* a, const Pack<V>& pack)
 {
-    if constexpr (V == 1) *a = pack.v[0];
-    else *reinterpret_cast<Wide<Real>::type*>(a) = widen(pack);
+    *reinterpret_cast<Pack<V>*>(a) = pack;
 }
 
 // ---------------------------------------------------------------- where a block works
