@@ -256,7 +256,7 @@ class Trainer:
         for each in self.callbacks:
             each.on_fit_begin(self, history)
         if resume:
-            callback.hand_back(self.unfinished, self.callbacks, self.net.ops.to_device)
+            callback.hand_back(self.unfinished or (), self.callbacks, self.net.ops.to_device)
         self.unfinished, self.resuming = None, False
 
     def _fit(self, rows, evaluation, progress) -> History:
