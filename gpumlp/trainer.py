@@ -227,6 +227,7 @@ class Trainer:
         with (
             net.ops.on_device(),
             memory.explained(net, self.batch_size, self._slot_count, data_bytes),
+            threads.fitting(net, self.batch_size),
         ):
             rows = Rows(net, self.objective, x, y, sample_weight, self.batch_size)
             evaluation = validation and Evaluation(net, self.objective, *validation)

@@ -1,13 +1,11 @@
 """`gpumlp train`: from a data set to a saved network, its held-out score and its curves."""
 
-import itertools
 import os
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
-import threadpoolctl
 
 import gpumlp
 from gpumlp.cli import data
@@ -19,10 +17,6 @@ HELD_OUT = 1 / 5
 VALIDATION = 1 / 8  # of what is not held out: a tenth of all samples
 
 LEARNING_RATE = {"sgd": 0.1, "momentum": 0.02, "rmsprop": 1e-3, "adam": 1e-3, "adamw": 1e-3}
-
-# Below so many multiplications the largest product of a step gains nothing from BLAS's threads;
-# and where other programs use the cores too, its threads' waiting makes a step many times slower.
-SMALL_PRODUCT = 2**23
 
 
 def run(arguments) -> int:
@@ -116,18 +110,15 @@ def _fit(arguments, net, preparation: Preparation, training, validation):
         batch_size=min(arguments.batch_size, len(x)),
         seed=arguments.seed,
     )
-    weights = max(size * fan_in for fan_in, size in itertools.pairwise(net.sizes))
-    small = trainer.batch_size * weights < SMALL_PRODUCT
     try:
-        with threadpoolctl.threadpool_limits(1 if small else None, user_api="blas"):
-            return trainer.fit(
-                x,
-                y,
-                epochs=arguments.epochs,
-                validation=_prepared(preparation, validation, arguments.dtype),
-                callbacks=[gpumlp.EarlyStopping(arguments.patience, restore_best=True)],
-                progress=True,
-            )
+        return trainer.fit(
+            x,
+            y,
+            epochs=arguments.epochs,
+            validation=_prepared(preparation, validation, arguments.dtype),
+            callbacks=[gpumlp.EarlyStopping(arguments.patience, restore_best=True)],
+            progress=True,
+        )
     except gpumlp.DivergenceError as error:
         raise InputError(f"training failed: {error}") from error
 

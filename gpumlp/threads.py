@@ -1,0 +1,50 @@
+"""BLAS threads during training on the CPU: one, where the matrices are small."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+# Below so many multiplications the largest product of a step gains nothing from BLAS's threads;
+# and where other programs use the cores too, its threads' waiting makes a step many times slower.
+SMALL_PRODUCT = 1 << 23
+
+_lock = threading.Lock()
+_users = 0  # fits that want one thread; the limit holds for the whole process
+_limits = None
+
+
+@contextlib.contextmanager
+def fitting(net, rows: int):
+    """One BLAS thread while small networks train on the CPU in batches of so many rows.
+
+    The limit is the process's: the first fit sets it, the last one that wanted it lifts it.
+    """
+    widest = max(a * b for a, b in zip(net.sizes, net.sizes[1:], strict=False))
+    if net.device != "cpu" or rows * widest >= SMALL_PRODUCT:
+        yield
+        return
+    _enter()
+    try:
+        yield
+    finally:
+        _leave()
+
+
+def _enter():
+    from threadpoolctl import threadpool_limits  # with scikit-learn
+
+    global _users, _limits
+    with _lock:
+        if _users == 0:
+            _limits = threadpool_limits(1, user_api="blas")
+        _users += 1
+
+
+def _leave():
+    global _users, _limits
+    with _lock:
+        _users -= 1
+        if _users == 0:
+            _limits.restore_original_limits()
+            _limits = None
