@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp import arrays, callback, initializer, memory, propagate
+from gpumlp import arrays, callback, initializer, memory, propagate, threads
 from gpumlp import schedule as schedules
 from gpumlp.backend import Batch, State
 from gpumlp.backend.sources import SCALARS
