@@ -294,6 +294,27 @@ def test_dropout_is_for_training_alone(device):
     np.testing.assert_array_equal(dropped.loss_and_grad(x, y)[0], plain.loss_and_grad(x, y)[0])
 
 
+@pytest.mark.parametrize(
+    "dropout",
+    [
+        0.25,
+        [0.0, 0.25],
+        (0.0, 0.25),
+        np.array([0.0, 0.25]),
+        [0.0, [0.1, 0.2, 0.3]],
+        [[0.1, 0.2, 0.3], 0.25],
+        [np.array([0.1, 0.2, 0.3]), 0.0],
+        [[0.1, 0.2, 0.3], [0.0, 0.0, 0.5]],
+    ],
+    ids=repr,
+)
+def test_forms_of_dropout(dropout):
+    """A number, or one for each hidden layer; each may be one per network."""
+    net = gpumlp.MLP((4, 6, 5, 3), models=3, dropout=dropout, device="cpu")
+    gpumlp.Trainer(net).step(np.ones((2, 4)), [0, 1])
+    assert "layer" in net.summary()
+
+
 # --- what it says ---------------------------------------------------------------------------------
 
 
