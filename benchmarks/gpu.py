@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import importlib.util
 import json
 import re
 import shutil
@@ -27,7 +26,7 @@ MINUTES = 9.0
 MARGIN = 10.0  # seconds of them kept for the end
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 SANITIZER_FOUND = 86  # the exit code that compute-sanitizer is asked for
-WORKERS = 4
+JOBS = 4  # test files at once
 
 # Tests of what proves the kernels where there is no GPU; they say nothing new on one.
 CPU_TESTS = ("cubin", "cupy_contract", "oracle", "plot", "seeded_bugs", "simt", "standin")
@@ -44,14 +43,14 @@ class Part(NamedTuple):
     read: Callable[[], dict] = dict
 
 
-def pytest_part(name, weight, files, folder, *options, before=()) -> Part:
-    """A run of pytest, each test's outcome in the record; `before` is put before python."""
+def pytest_part(name, weight, files, folder, runner, *options) -> Part:
+    """Tests, by `runner`, with the outcome of each in the record."""
     if not files:
         return Part(name, weight, "there are no such tests")
     written = folder / f"{name.replace(' ', '-')}.jsonl"
-    command = [*before, sys.executable, "-m", "pytest", "--require-gpu", "-q"]
-    command += ["-p", "benchmarks.outcomes", "--outcomes", str(written), "-p", "no:cacheprovider"]
-    return Part(name, weight, [*command, *options, *files], lambda: outcomes.read(written))
+    command = [*runner, "--require-gpu", "-q", "--tb=short", "-p", "no:cacheprovider", *options]
+    command += ["-p", "benchmarks.outcomes", "--outcomes", str(written), *files]
+    return Part(name, weight, command, lambda: outcomes.read(written))
 
 
 def test_files() -> tuple[list[str], list[str], list[str]]:
@@ -77,11 +76,11 @@ def sanitizer() -> str | None:
 def all_parts(folder: Path) -> list[Part]:
     """In the order of what is most worth knowing."""
     on_gpu, on_cpu, kernels = test_files()
-    several = ["-n", str(WORKERS)] if importlib.util.find_spec("xdist") else []
+    by_file = [sys.executable, "-m", "benchmarks.by_file", "--jobs", str(JOBS)]
     figures = folder / "benchmarks.json"
     measuring = [sys.executable, "-m", "benchmarks", "--device", "cuda", "--json", str(figures)]
     found = [
-        pytest_part("tests", 10, on_gpu, folder, *several),
+        pytest_part("tests", 10, on_gpu, folder, by_file),
         Part("benchmarks", 8, measuring, lambda: {"figures": _json(figures)}),
     ]
     program = sanitizer()
@@ -90,12 +89,11 @@ def all_parts(folder: Path) -> list[Part]:
             why = "compute-sanitizer is neither on PATH nor in /usr/local/cuda/bin"
             found.append(Part(tool, 2.5, why))
             continue
-        before = [program, "--tool", tool, "--error-exitcode", str(SANITIZER_FOUND)]
+        watched = [program, "--tool", tool, "--error-exitcode", str(SANITIZER_FOUND)]
         # Libraries try out functions that a driver may not have; only kernels are of interest.
-        before += ["--report-api-errors", "no"]
-        options = ["--no-pool", "-k", "cuda"]
-        found.append(pytest_part(tool, 2.5, kernels, folder, *options, before=before))
-    return [*found, pytest_part("tests on the CPU", 4, on_cpu, folder, *several)]
+        watched += ["--report-api-errors", "no", sys.executable, "-m", "pytest"]
+        found.append(pytest_part(tool, 2.5, kernels, folder, watched, "--no-pool", "-k", "cuda"))
+    return [*found, pytest_part("tests on the CPU", 4, on_cpu, folder, by_file)]
 
 
 def _json(path: Path):

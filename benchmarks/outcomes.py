@@ -7,10 +7,12 @@ watch every allocation: inside the pool, they do not see where one array ends an
 import json
 from pathlib import Path
 
+MESSAGE = 1500  # characters kept of why a test failed
+
 
 def pytest_addoption(parser):
     group = parser.getgroup("benchmarks.outcomes")
-    group.addoption("--outcomes", metavar="FILE", help="a line of JSON for each test")
+    group.addoption("--outcomes", metavar="FILE", help="add a line of JSON for each test")
     group.addoption("--no-pool", action="store_true", help="CuPy allocates each array by itself")
 
 
@@ -20,15 +22,13 @@ def pytest_configure(config):
 
         cupy.cuda.set_allocator(None)
     path = config.getoption("--outcomes")
-    # With xdist, all reports reach the process that is no worker.
-    if path and not hasattr(config, "workerinput"):
+    if path:
         config.pluginmanager.register(_Writer(Path(path)))
 
 
 class _Writer:
     def __init__(self, path: Path):
         self._path = path
-        path.write_text("", encoding="utf-8")
 
     def pytest_runtest_logreport(self, report):
         # Setup and teardown are worth a line only where they did not pass.
@@ -44,7 +44,7 @@ class _Writer:
         if isinstance(report.longrepr, tuple):  # a skipped test: file, line, reason
             message = report.longrepr[2]
         elif report.outcome != "passed":
-            message = report.longreprtext[-3000:]
+            message = report.longreprtext[-MESSAGE:]
         line = {
             "test": report.nodeid,
             "outcome": report.outcome,

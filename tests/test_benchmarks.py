@@ -277,6 +277,25 @@ def test_outcomes_of_tests_are_noted_as_they_end(tmp_path):
     assert outcomes.read(tmp_path / "none")["counts"] == {}
 
 
+def test_a_crash_spoils_one_file_only(tmp_path):
+    for name, body in (("good", "pass"), ("bad", "assert 0"), ("crash", "import os; os._exit(9)")):
+        (tmp_path / f"test_{name}.py").write_text(f"def test_it(): {body}")
+    (tmp_path / "test_empty.py").write_text("")
+    written = tmp_path / "outcomes.jsonl"
+    options = ["-p", "benchmarks.outcomes", "--outcomes", str(written), "-p", "no:cacheprovider"]
+    options += ["-c", "/dev/null", f"--rootdir={tmp_path}"]
+    by_file = [sys.executable, "-m", "benchmarks.by_file", "--jobs", "2", *options]
+    names = {name: str(tmp_path / f"test_{name}.py") for name in ("good", "bad", "crash", "empty")}
+    found = parts.run([*by_file, *names.values()], 60)
+    assert found["outcome"] == "failed"
+    assert any("exit code 9" in line for line in found["tail"])
+    assert outcomes.read(written)["outcomes"] == {
+        "test_good.py::test_it": "passed",
+        "test_bad.py::test_it": "failed",
+    }
+    assert parts.run([*by_file, names["good"], names["empty"]], 60)["outcome"] == "passed"
+
+
 @pytest.fixture
 def machine_with_gpu(monkeypatch):
     found = {"gpus": [{"name": "NVIDIA H100 80GB HBM3"}], "driver": "580.1"}
