@@ -12,6 +12,7 @@ _HOME = {
     "callback": ["Callback", "EarlyStopping"],
     "checkpoint": ["Checkpoint", "resume"],
     "device": [],
+    "estimator": ["MLPClassifier", "MLPRegressor"],
     "exchange": [
         "export_onnx",
         "from_sklearn",

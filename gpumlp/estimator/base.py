@@ -1,0 +1,307 @@
+"""What MLPClassifier and MLPRegressor share: how a fit runs, weights, prediction, pickling."""
+
+from __future__ import annotations
+
+import contextlib
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import sklearn
+from sklearn.base import BaseEstimator
+from sklearn.utils import TransformerTags, check_array, check_random_state, metadata_routing
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from gpumlp import device as devices
+from gpumlp.estimator import lbfgs, parameters, stochastic
+from gpumlp.estimator.engine import Engine, Spec, draw
+from gpumlp.estimator.validation import Samples
+
+SPARSE = ["csr", "csc"]
+
+
+def keep(estimator, arguments: dict[str, Any]) -> None:
+    """A constructor's arguments (its `locals()`) become attributes, untouched."""
+    for name, value in arguments.items():
+        if name not in ("self", "__class__"):
+            setattr(estimator, name, value)
+
+
+def is_stochastic(estimator) -> bool:
+    """For available_if: partial_fit is an epoch, which "lbfgs" has not."""
+    if estimator.solver == "lbfgs":
+        raise AttributeError("partial_fit needs solver='adam' or 'sgd'; 'lbfgs' has no epochs")
+    return True
+
+
+class BaseMLP(BaseEstimator):
+    """See MLPClassifier and MLPRegressor, which add how targets are coded and what is predicted."""
+
+    # The constructor's parameters, and what a fit leaves.
+    device: str
+    dtype: Any
+    solver: str
+    activation: Any
+    dropout: Any
+    random_state: Any
+    warm_start: bool
+    n_outputs_: int
+    n_layers_: int
+    n_iter_: int
+    t_: int
+    loss_curve_: list
+    best_loss_: Any
+    best_validation_score_: Any
+    validation_scores_: Any
+    validation_loss_curve_: Any
+    out_activation_: str
+    _y_numeric: bool
+    _engine: Engine
+    _trusted: Any
+    _stalled: int
+
+    # Layer numbers are no metadata to be routed.
+    __metadata_request__transform = {"layer": metadata_routing.UNUSED}  # noqa: RUF012
+
+    # ------------------------------------------------------------ weights
+    @property
+    def coefs_(self) -> list[np.ndarray]:
+        """The weights of each layer, (fan_in, fan_out); may be changed and set."""
+        return self._made("coefs_").handed_out("coefs")
+
+    @coefs_.setter
+    def coefs_(self, values):
+        self._set("coefs", values)
+
+    @property
+    def intercepts_(self) -> list[np.ndarray]:
+        """The biases of each layer, (fan_out,); may be changed and set."""
+        return self._made("intercepts_").handed_out("intercepts")
+
+    @intercepts_.setter
+    def intercepts_(self, values):
+        self._set("intercepts", values)
+
+    def _made(self, name: str) -> Engine:
+        if "_engine" not in vars(self):
+            raise AttributeError(f"{type(self).__name__} has no {name} before fit")
+        return self._engine
+
+    def _set(self, name: str, values):
+        if "_engine" not in vars(self):
+            self._engine = Engine()
+        self._engine.lists[name] = values
+
+    @property
+    def _has_weights(self) -> bool:
+        return "_engine" in vars(self) and self._engine.has_weights
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self._has_weights and self._engine.spec is not None
+
+    # ------------------------------------------------------------ fitting
+    def _fit(self, X, y, sample_weight, validation, incremental: bool):
+        """fit, and partial_fit if incremental; validation: X_val, y_val, their weights."""
+        if not sklearn.get_config()["skip_parameter_validation"]:
+            parameters.check(self)
+        first = not self._has_weights or not (self.warm_start or incremental)
+        device = devices.resolve(self.device)
+        samples = self._samples(X, y, sample_weight, device, first, incremental)
+        given = self._given(validation, device)
+        self.n_outputs_ = self._outputs_of(samples.encoded)
+        loss, output = self._loss_and_output(samples.X.dtype)
+        sizes = (samples.X.shape[1], *parameters.layer_sizes(self), self.n_outputs_)
+        hidden, follows = self._activations(len(sizes) - 1)
+        dtype = samples.X.dtype
+        spec = Spec(sizes, hidden, output, str(dtype), self._dropout())
+
+        rng = check_random_state(self.random_state)
+        if first:
+            self._begin(spec, device, follows, rng)
+        else:
+            self._go_on(spec, device)
+        self.out_activation_ = output if isinstance(output, str) else output.name
+        engine = self._engine
+        if self.solver == "lbfgs":
+            self._fit_lbfgs(engine, spec, samples, loss)
+        else:
+            stochastic.fit(self, engine, samples, given, loss, rng, incremental)
+        engine.pull(in_place=incremental)
+        return self
+
+    def _begin(self, spec, device, follows, rng):
+        """Everything anew."""
+        if "_engine" not in vars(self):
+            self._engine = Engine()
+        self._engine.build(spec, device, weights=draw(spec.sizes, follows, rng))
+        self.n_iter_ = self.t_ = 0
+        self.n_layers_ = len(spec.sizes)
+        for name in ("loss_curve_", "validation_scores_", "validation_loss_curve_"):
+            self.__dict__.pop(name, None)
+        if self.solver != "lbfgs":
+            self._begin_curves()
+
+    def _begin_curves(self):
+        self.loss_curve_ = []
+        self._stalled = 0
+        self.validation_scores_ = self.validation_loss_curve_ = None
+        self.best_validation_score_ = self.best_loss_ = None
+
+    def _go_on(self, spec, device):
+        """With the weights that are there."""
+        engine = self._engine
+        if engine.spec is not None and engine.spec.sizes != spec.sizes:
+            raise ValueError(
+                f"the fitted network has sizes {engine.spec.sizes}; these parameters and data make "
+                f"{spec.sizes}: use fit with warm_start=False"
+            )
+        engine.build(spec, device)
+        self.n_layers_ = len(spec.sizes)
+        self.t_ = getattr(self, "t_", 0)
+        if self.solver != "lbfgs" and not hasattr(self, "_stalled"):
+            held = {name: vars(self).get(name) for name in ("loss_curve_", "best_loss_")}
+            self._begin_curves()
+            for name, value in held.items():
+                if value is not None:
+                    setattr(self, name, value)
+
+    def _fit_lbfgs(self, engine, spec, samples, loss):
+        """In float64 on the CPU whatever the dtype: line searches need the digits."""
+        if engine.net.device == "cpu":
+            engine.build(spec._replace(dtype="float64"), "cpu")
+        engine.trainer = None
+        lbfgs.minimize(self, engine.net, samples, loss, self._training_weight(samples))
+        engine.pull(in_place=False)
+        engine.build(spec, engine.net.device)
+
+    # ------------------------------------------------------------ what is given
+    def _working_dtype(self, device: str):
+        """The dtypes that validation leaves as they are; all else becomes the first."""
+        if self.dtype is not None:
+            return np.dtype(self.dtype)
+        return (np.float64, np.float32) if device == "cpu" else np.dtype(np.float32)
+
+    def _samples(self, X, y, sample_weight, device, first, incremental) -> Samples:
+        dtype = self._working_dtype(device)
+        if not first and self._engine.spec is not None and self.dtype is None:
+            dtype = np.dtype(self._engine.spec.dtype) if device == "cpu" else dtype
+        with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
+            X, y = validate_data(
+                self,
+                X,
+                y,
+                accept_sparse=SPARSE,
+                multi_output=True,
+                y_numeric=self._y_numeric,
+                dtype=dtype,
+                reset=first,
+            )
+        y, encoded = self._encoded(y, X.dtype, first, incremental)
+        return Samples(X, y, encoded, _weights(sample_weight, X.shape[0], X.dtype))
+
+    def _given(self, validation, device) -> Samples | None:
+        """The user's own validation set."""
+        X, y, weight = validation
+        if X is None and y is None and weight is None:
+            return None
+        if X is None or y is None:
+            raise ValueError("X_val and y_val belong together")
+        if self.solver == "lbfgs":
+            raise ValueError("X_val needs solver='adam' or 'sgd'; 'lbfgs' has no epochs")
+        with np.errstate(over="ignore"):
+            X, y = validate_data(
+                self,
+                X,
+                y,
+                accept_sparse=SPARSE,
+                multi_output=True,
+                y_numeric=self._y_numeric,
+                dtype=self._working_dtype(device),
+                reset=False,
+            )
+        y, encoded = self._encoded_again(y, X.dtype)
+        return Samples(X, y, encoded, _weights(weight, X.shape[0], X.dtype))
+
+    def _activations(self, K: int) -> tuple[tuple, list]:
+        """Of the hidden layers; and the one that each layer's initial weights are drawn for."""
+        f = self.activation
+        if not isinstance(f, list | tuple):
+            return (f,) * (K - 1), [f] * K
+        if len(f) != K - 1:
+            raise parameters.ParameterError(
+                f"{type(self).__name__}: activation = {f!r} for {K - 1} hidden layers"
+            )
+        return tuple(f), [*f, f[-1] if f else "identity"]
+
+    def _dropout(self):
+        return tuple(self.dropout) if isinstance(self.dropout, list | tuple) else self.dropout
+
+    # ------------------------------------------------------------ what it computes
+    def _outputs(self, X) -> np.ndarray:
+        """n^(K) (n_samples, n_outputs) of checked features."""
+        check_is_fitted(self)
+        return self._engine.outputs(self._checked(X))
+
+    def _checked(self, X):
+        if X is vars(self).get("_trusted"):
+            return X
+        with np.errstate(over="ignore"):
+            dtype = self._engine.spec.dtype
+            return validate_data(self, X, accept_sparse=SPARSE, dtype=dtype, reset=False)
+
+    @contextlib.contextmanager
+    def _trusting(self, X):
+        """Within, this very X is not checked again: it was, and has lost its feature names."""
+        self._trusted = X
+        try:
+            yield
+        finally:
+            del self._trusted
+
+    def transform(self, X, layer: int | None = None):
+        """The outputs n^(k) of a layer, (n_samples, N_k).
+
+        layer: k = 1 is the first hidden layer, n_layers_ - 1 the output; negative numbers count
+        from the end.  None is the last hidden layer.
+        """
+        check_is_fitted(self)
+        K = self.n_layers_ - 1
+        k = max(K - 1, 1) if layer is None else layer
+        k = K + 1 + k if k < 0 else k
+        if not 1 <= k <= K:
+            raise ValueError(f"layer = {layer}; it is 1 .. {K}, or -{K} .. -1")
+        return self._engine.hidden(self._checked(X), k)
+
+    def fit_transform(self, X, y=None, **fit_params):
+        """fit, then transform; so that a pipeline can take the last hidden layer as features."""
+        return self.fit(X, y, **fit_params).transform(X)
+
+    def summary(self) -> str:
+        """The network as a table: layers, shapes, activations, parameters, dtype, device."""
+        check_is_fitted(self)
+        return self._engine.awake().summary()
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.transformer_tags = TransformerTags()
+        return tags
+
+
+def _weights(sample_weight, count: int, dtype) -> np.ndarray | None:
+    """Checked sample weights (n_samples,)."""
+    if sample_weight is None:
+        return None
+    if isinstance(sample_weight, Real):
+        sample_weight = np.full(count, sample_weight)
+    with np.errstate(over="ignore"):
+        weight = check_array(
+            sample_weight, ensure_2d=False, dtype=dtype, input_name="sample_weight"
+        )
+    if weight.shape != (count,):
+        raise ValueError(f"sample_weight has shape {weight.shape}; there are {count} samples")
+    if weight.min() < 0:
+        raise ValueError("sample_weight holds negative weights")
+    if not weight.any():
+        raise ValueError("every sample_weight is zero")
+    return weight

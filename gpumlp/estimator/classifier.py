@@ -1,0 +1,327 @@
+"""MLPClassifier."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils import column_or_1d
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import (
+    check_classification_targets,
+    type_of_target,
+    unique_labels,
+)
+
+from gpumlp import activation
+from gpumlp import loss as losses
+from gpumlp.estimator import reported
+from gpumlp.estimator.base import BaseMLP, is_stochastic, keep
+from gpumlp.estimator.parameters import ParameterError
+
+PROBABILITIES = ("softmax", "log_softmax", "sigmoid", "hard_sigmoid")
+
+
+def _gives_probabilities(estimator) -> bool:
+    """Whether the outputs are probabilities; else there is no predict_proba."""
+    output = estimator.output_activation
+    if output is not None:
+        return activation.find(output).name in PROBABILITIES
+    return not estimator._is_margin
+
+
+def _gives_margins(estimator) -> bool:
+    return not _gives_probabilities(estimator)
+
+
+class MLPClassifier(ClassifierMixin, BaseMLP):
+    """A multilayer perceptron that classifies; scikit-learn's class of that name, on a GPU where
+    there is one.
+
+    dtype=None: float32 data stay float32; float64 data are computed in float64 on the CPU, which
+    gives scikit-learn's numbers, and in float32 on a GPU.  dtype="float32" or "float64" chooses.
+
+    Parameters
+    ----------
+    Those of sklearn.neural_network.MLPClassifier, with its defaults and meaning:
+
+    hidden_layer_sizes : units of each hidden layer.
+    activation : of the hidden layers, one name or object of `gpumlp.activations`, or a list with
+        one for each of them.
+    solver : "adam", "sgd" or "lbfgs".
+    alpha : the L2 penalty ½ alpha ‖W‖², divided by the batch's sum of sample weights.
+    batch_size : "auto" is min(200, n_samples).
+    learning_rate, power_t : of "sgd": "constant"; "invscaling", learning_rate_init divided by
+        t^power_t after t samples; "adaptive", divided by 5 where else the fit would end.
+    learning_rate_init, max_iter, shuffle, random_state, warm_start : as the names say.
+    tol, n_iter_no_change : the fit ends when the loss has not fallen, or with early_stopping the
+        score has not risen, by tol for more than n_iter_no_change epochs.
+    verbose : True is a bar in a terminal or notebook, else a line for each epoch; 2, always lines.
+    momentum, nesterovs_momentum : of "sgd".
+    early_stopping, validation_fraction : hold out samples, stop by their score, and go back to the
+        weights of the best one.
+    beta_1, beta_2, epsilon : of "adam".
+    max_fun : of "lbfgs".
+
+    And beyond:
+
+    loss : "log_loss", a name of `gpumlp.losses`, or a `gpumlp.Loss`.
+    device : "auto", "cpu", "cuda", "cuda:1"; GPUMLP_DEVICE says what "auto" is.
+    dtype : see above.
+    output_activation : None is what fits the loss.
+    l1 : the L1 penalty, l1 ‖W‖₁, divided as alpha is.
+    weight_decay : decoupled decay, with "adam".
+    dropout : the probability to drop a hidden unit, or one for each hidden layer.
+    schedule : a name or object of `gpumlp.schedules`, or a function of the update's number.
+    clip_norm : longer gradients are shortened to it.
+    label_smoothing : s takes s from each target and spreads it over the classes.
+    class_weight : None, "balanced", or {class: weight}; multiplies sample_weight in the loss.
+    scoring : what early_stopping watches: None is the accuracy, "loss" the validation loss, else
+        any metric of scikit-learn by name, or a function (estimator, X, y).
+    callbacks : objects such as gpumlp.EarlyStopping; they see the engine's trainer and history.
+    keep_optimizer : with warm_start, the optimiser's state goes on too.
+
+    Attributes
+    ----------
+    Those of scikit-learn's: classes_, coefs_, intercepts_ (both may be set), n_features_in_,
+    feature_names_in_, n_iter_, n_layers_, n_outputs_, out_activation_, t_, loss_, and after "sgd"
+    and "adam" best_loss_, loss_curve_, validation_scores_, best_validation_score_.  And
+
+    validation_loss_curve_ : the loss of the validation set after each epoch, without penalties.
+    converged_ : whether the fit, or a row of partial_fits, has met its tolerance.
+    """
+
+    _y_numeric = False
+
+    def __init__(
+        self,
+        hidden_layer_sizes=(100,),
+        activation="relu",
+        *,
+        solver="adam",
+        alpha=0.0001,
+        batch_size="auto",
+        learning_rate="constant",
+        learning_rate_init=0.001,
+        power_t=0.5,
+        max_iter=200,
+        shuffle=True,
+        random_state=None,
+        tol=1e-4,
+        verbose=False,
+        warm_start=False,
+        momentum=0.9,
+        nesterovs_momentum=True,
+        early_stopping=False,
+        validation_fraction=0.1,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-8,
+        n_iter_no_change=10,
+        max_fun=15000,
+        loss="log_loss",
+        device="auto",
+        dtype=None,
+        output_activation=None,
+        l1=0.0,
+        weight_decay=0.0,
+        dropout=0.0,
+        schedule=None,
+        clip_norm=None,
+        label_smoothing=0.0,
+        class_weight=None,
+        scoring=None,
+        callbacks=None,
+        keep_optimizer=False,
+    ):
+        keep(self, locals())
+
+    # ------------------------------------------------------------ fitting
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+        """Train on X (n_samples, n_features), dense or sparse, and y: (n_samples,) classes of any
+        kind, or (n_samples, n_labels) of 0 and 1 for several labels at once.
+
+        X_val, y_val: the validation set; early_stopping then holds nothing out.
+        """
+        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), incremental=False)
+
+    @available_if(is_stochastic)
+    def partial_fit(
+        self,
+        X,
+        y,
+        sample_weight=None,
+        classes=None,
+        *,
+        X_val=None,
+        y_val=None,
+        sample_weight_val=None,
+    ):
+        """One epoch over these samples, from the weights and the optimiser's state that are there.
+
+        classes: all there will ever be, needed in the first call; but not for several labels,
+        whose number shows in y.  X_val, y_val: see `fit`; with early_stopping, `converged_` tells
+        when the score no longer rises, and the best weights are back in place then.
+        """
+        if self.class_weight == "balanced":
+            raise ValueError(
+                'class_weight="balanced" needs all samples at once; for partial_fit give '
+                "{class: weight}, e.g. from sklearn.utils.class_weight.compute_class_weight"
+            )
+        self._first_classes(y, classes)
+        return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), incremental=True)
+
+    def _first_classes(self, y, classes):
+        """Take note of the classes at the first partial_fit; later ones must agree."""
+        known = vars(self).get("classes_")
+        if known is not None:
+            if classes is not None and not np.array_equal(known, unique_labels(classes)):
+                raise ValueError(f"classes = {classes!r}; in the first call they were {known!r}")
+            return
+        if type_of_target(y).startswith("multilabel"):
+            self._binarizer = LabelBinarizer().fit(y)
+            if classes is not None and len(unique_labels(classes)) != len(self._binarizer.classes_):
+                raise ValueError(
+                    f"classes = {classes!r}, and y has {len(self._binarizer.classes_)} labels"
+                )
+        elif classes is None:
+            raise ValueError("classes must be passed on the first call to partial_fit")
+        else:
+            self._binarizer = LabelBinarizer().fit(unique_labels(classes))
+        self.classes_ = self._binarizer.classes_
+
+    def _encoded(self, y, dtype, first, incremental):
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        goes_on = self.warm_start or incremental
+        if "classes_" in vars(self) and goes_on:
+            self._check_classes(y)
+        else:
+            self._binarizer = LabelBinarizer().fit(y)
+            self.classes_ = self._binarizer.classes_
+        return y, self._code(y, dtype)
+
+    def _encoded_again(self, y, dtype):
+        """The same for a validation set."""
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        unknown = np.setdiff1d(unique_labels(y), self.classes_)
+        if len(unknown):
+            raise ValueError(f"y_val has classes {unknown} that y has not")
+        return y, self._code(y, dtype)
+
+    def _check_classes(self, y):
+        """The classes of another fit, if it warm-starts the same, else among those known."""
+        found = unique_labels(y)
+        if self.warm_start:
+            if set(found) != set(self.classes_):
+                raise ValueError(
+                    f"warm_start needs the same classes: they were {self.classes_}, y has {found}"
+                )
+        elif len(unknown := np.setdiff1d(found, self.classes_)):
+            raise ValueError(f"y has classes {unknown}; those of this fit are {self.classes_}")
+
+    @property
+    def _several(self) -> bool:
+        """More than two classes, of which one is right: an output for each."""
+        return self._binarizer.y_type_ == "multiclass"
+
+    def _code(self, y, dtype) -> np.ndarray:
+        """y as the engine takes it: the classes' numbers, or 0 and 1 for each output."""
+        if not self._several:
+            return self._binarizer.transform(y).astype(dtype)
+        if self.loss == "log_loss" or losses.find(self.loss).classes:
+            return np.searchsorted(self.classes_, y).astype(np.int32)
+        return self._binarizer.transform(y).astype(dtype)
+
+    def _outputs_of(self, encoded) -> int:
+        return len(self.classes_) if self._several else encoded.shape[1]
+
+    def _training_weight(self, samples):
+        if self.class_weight is None:
+            return samples.weight
+        y = samples.y.toarray() if hasattr(samples.y, "toarray") else samples.y
+        weight = compute_sample_weight(self.class_weight, y).astype(samples.X.dtype)
+        return weight if samples.weight is None else weight * samples.weight
+
+    # ------------------------------------------------------------ loss and output
+    @property
+    def _is_margin(self) -> bool:
+        """Whether the loss takes classes as -1 and +1."""
+        return self.loss != "log_loss" and losses.find(self.loss).coding == (2.0, -1.0)
+
+    def _loss_and_output(self, dtype):
+        loss = self._loss(dtype)
+        output = self.output_activation
+        if output is None:
+            one_hot = self._several and loss.name != "binary_cross_entropy"
+            output = "softmax" if one_hot else "logistic"
+            if self._is_margin:
+                output = "identity"
+        elif not self._several and activation.find(output).rows:
+            raise ParameterError(
+                f"MLPClassifier: output_activation = {output!r} compares classes; for two classes "
+                "or several labels there is an output for each by itself: use 'logistic'"
+            )
+        return loss, output
+
+    def _loss(self, dtype):
+        smoothing = float(self.label_smoothing)
+        if self.loss == "log_loss":
+            kind = reported.log_loss if self._several else reported.binary_log_loss
+            return kind(dtype, smoothing)
+        loss = losses.find(self.loss)
+        # Of a single output these are the same, but the engine knows only one by that name.
+        if loss.name in ("cross_entropy", "kl_divergence") and not self._several:
+            loss = losses.losses["binary_cross_entropy"]
+        if not smoothing:
+            return loss
+        if loss.name == "cross_entropy":
+            return loss(label_smoothing=smoothing)
+        if loss.name == "binary_cross_entropy":
+            return replace(loss, coding=(1 - smoothing, smoothing / 2))
+        raise ParameterError(f"MLPClassifier: label_smoothing has no meaning for loss {loss.name}")
+
+    # ------------------------------------------------------------ predicting
+    def predict(self, X):
+        """The class of each sample, or for several labels 0 or 1 each, (n_samples, n_labels)."""
+        return self._from_outputs(self._outputs(X))
+
+    def _from_outputs(self, outputs):
+        outputs = outputs.ravel() if self.n_outputs_ == 1 else outputs
+        return self._binarizer.inverse_transform(outputs, 0.0 if self._is_margin else 0.5)
+
+    @available_if(_gives_probabilities)
+    def predict_proba(self, X):
+        """The probability of each class, (n_samples, n_classes); of each label by itself."""
+        outputs = self._outputs(X)
+        if activation.find(self.out_activation_).name == "log_softmax":
+            return np.exp(outputs)
+        if self.n_outputs_ == 1:
+            both = np.hstack([1 - outputs, outputs])
+            return both if len(self.classes_) > 1 else both[:, :1]
+        if self._several and activation.find(self.out_activation_).name != "softmax":
+            return outputs / outputs.sum(axis=1, keepdims=True)
+        return outputs
+
+    @available_if(_gives_probabilities)
+    def predict_log_proba(self, X):
+        """The logarithm of predict_proba."""
+        probability = self.predict_proba(X)
+        with np.errstate(divide="ignore"):
+            return np.log(probability, out=probability)
+
+    @available_if(_gives_margins)
+    def decision_function(self, X):
+        """The outputs, (n_samples,) for two classes: above 0 for the second one."""
+        outputs = self._outputs(X)
+        return outputs.ravel() if self.n_outputs_ == 1 else outputs
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

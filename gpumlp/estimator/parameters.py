@@ -1,0 +1,199 @@
+"""What the constructor's parameters may be; looked at when a fit begins, as scikit-learn does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpumlp import activation, loss, schedule
+from gpumlp import device as devices
+
+
+class ParameterError(ValueError, TypeError):
+    """A constructor's parameter is out of range or of the wrong type."""
+
+
+class Rule(NamedTuple):
+    """A test, and what it asks for in words."""
+
+    holds: Callable[[Any], bool]
+    wanted: str
+
+
+def _number(kind: Any, low, high, ends: str) -> Rule:
+    """A number between low and high; ends as in mathematics, "[)" has low but not high."""
+
+    def holds(value):
+        if not isinstance(value, kind):
+            return False
+        above = value >= low if ends[0] == "[" else value > low
+        below = value <= high if ends[1] == "]" else value < high
+        return bool(above and below)
+
+    noun = "an integer" if kind is Integral else "a number"
+    return Rule(holds, f"{noun} in {ends[0]}{low:g}, {high:g}{ends[1]}")
+
+
+def _one_of(*values) -> Rule:
+    return Rule(
+        lambda value: isinstance(value, str) and value in values,
+        "one of " + ", ".join(map(repr, values)),
+    )
+
+
+def _either(*rules: Rule) -> Rule:
+    return Rule(
+        lambda value: any(rule.holds(value) for rule in rules),
+        ", or ".join(rule.wanted for rule in rules),
+    )
+
+
+def _accepts(function) -> Callable[[Any], bool]:
+    """Whether function(value) raises nothing."""
+
+    def holds(value):
+        try:
+            function(value)
+        except (ValueError, TypeError):
+            return False
+        return True
+
+    return holds
+
+
+def _sizes(value) -> bool:
+    sizes = np.atleast_1d(np.asarray(value, dtype=object))
+    return sizes.ndim == 1 and all(COUNT.holds(s) for s in sizes)
+
+
+def _activations(value) -> bool:
+    several = isinstance(value, list | tuple)
+    return all(_accepts(activation.find)(each) for each in (value if several else [value]))
+
+
+def _dropout(value) -> bool:
+    rates = value if isinstance(value, list | tuple) else [value]
+    return all(FRACTION.holds(rate) for rate in rates)
+
+
+def _dtype(value) -> bool:
+    return _accepts(np.dtype)(value) and np.dtype(value) in (np.float32, np.float64)
+
+
+NONE = Rule(lambda value: value is None, "None")
+FLAG = Rule(lambda value: isinstance(value, bool | np.bool_), "True or False")
+COUNT = _number(Integral, 1, np.inf, "[)")
+AT_LEAST_0 = _number(Real, 0, np.inf, "[)")
+ABOVE_0 = _number(Real, 0, np.inf, "()")
+FRACTION = _number(Real, 0, 1, "[)")
+SEED = _number(Integral, 0, 2**32, "[)")
+
+RULES = {
+    "hidden_layer_sizes": Rule(_sizes, "the units of each hidden layer, integers of at least 1"),
+    "activation": Rule(
+        _activations,
+        f"an activation, or one for each hidden layer: {', '.join(activation.activations)}",
+    ),
+    "solver": _one_of("lbfgs", "sgd", "adam"),
+    "alpha": AT_LEAST_0,
+    "batch_size": _either(_one_of("auto"), COUNT),
+    "learning_rate": _one_of("constant", "invscaling", "adaptive"),
+    "learning_rate_init": ABOVE_0,
+    "power_t": AT_LEAST_0,
+    "max_iter": COUNT,
+    "shuffle": FLAG,
+    "random_state": Rule(
+        lambda value: (
+            value is None or isinstance(value, np.random.RandomState) or SEED.holds(value)
+        ),
+        "None, an integer in [0, 2**32), or a numpy.random.RandomState",
+    ),
+    "tol": AT_LEAST_0,
+    "verbose": _either(FLAG, _number(Integral, 0, np.inf, "[)")),
+    "warm_start": FLAG,
+    "momentum": _number(Real, 0, 1, "[]"),
+    "nesterovs_momentum": FLAG,
+    "early_stopping": FLAG,
+    "validation_fraction": FRACTION,
+    "beta_1": FRACTION,
+    "beta_2": FRACTION,
+    "epsilon": ABOVE_0,
+    "n_iter_no_change": _either(COUNT, Rule(lambda value: value == np.inf, "infinity")),
+    "max_fun": COUNT,
+    # Beyond scikit-learn's
+    "loss": Rule(
+        lambda value: value == "log_loss" or _accepts(loss.find)(value),
+        f"a loss: {', '.join(loss.losses)}, or a gpumlp.Loss",
+    ),
+    "output_activation": _either(
+        NONE,
+        Rule(
+            _accepts(activation.find),
+            f"an activation: {', '.join(activation.activations)}",
+        ),
+    ),
+    "device": Rule(_accepts(devices.parse), f"a device: {devices.VALID}"),
+    "dtype": _either(NONE, Rule(_dtype, "'float32' or 'float64'")),
+    "l1": AT_LEAST_0,
+    "weight_decay": AT_LEAST_0,
+    "dropout": Rule(_dropout, "a probability in [0, 1), or one for each hidden layer"),
+    "schedule": _either(
+        NONE,
+        Rule(_accepts(schedule.find), f"a schedule: {', '.join(schedule.schedules)}, or your own"),
+    ),
+    "clip_norm": _either(NONE, ABOVE_0),
+    "scoring": _either(
+        NONE,
+        Rule(
+            lambda value: isinstance(value, str) or callable(value),
+            "'loss', the name of a metric of scikit-learn, or a function (estimator, X, y)",
+        ),
+    ),
+    "callbacks": _either(
+        NONE, Rule(lambda value: isinstance(value, list | tuple), "a list of gpumlp.Callback")
+    ),
+    "keep_optimizer": FLAG,
+    "label_smoothing": FRACTION,
+    "class_weight": _either(
+        NONE,
+        _one_of("balanced"),
+        Rule(lambda value: isinstance(value, dict | list), "a dictionary class -> weight"),
+    ),
+    "quantile": _number(Real, 0, 1, "()"),
+}
+
+# Beyond scikit-learn's, and without a meaning where there are no minibatches: the value that is
+# "not used".
+STOCHASTIC_ONLY = {
+    "l1": 0,
+    "weight_decay": 0,
+    "dropout": 0,
+    "schedule": None,
+    "clip_norm": None,
+    "callbacks": None,
+}
+
+
+def check(estimator) -> None:
+    """Raises ParameterError for the first parameter that breaks its rule."""
+    name = type(estimator).__name__
+    for key, value in estimator.get_params(deep=False).items():
+        if key in RULES and not RULES[key].holds(value):
+            raise ParameterError(f"{name}: {key} = {value!r} must be {RULES[key].wanted}")
+    if estimator.solver == "lbfgs":
+        for key, unused in STOCHASTIC_ONLY.items():
+            value = getattr(estimator, key)
+            if value != unused and np.any(value):
+                raise ParameterError(f"{name}: solver='lbfgs' has no {key}, use 'adam' or 'sgd'")
+    if estimator.weight_decay and estimator.solver != "adam":
+        raise ParameterError(f"{name}: weight_decay needs solver='adam', not 'sgd'; or use alpha")
+    if estimator.schedule is not None and estimator.learning_rate != "constant":
+        raise ParameterError(f"{name}: give a schedule or a learning_rate, not both")
+
+
+def layer_sizes(estimator) -> list[int]:
+    """The units of the hidden layers."""
+    return [int(size) for size in np.atleast_1d(np.asarray(estimator.hidden_layer_sizes))]

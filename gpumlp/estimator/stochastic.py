@@ -1,0 +1,269 @@
+"""Training by minibatches: scikit-learn's epochs, learning rates and rules for stopping, on the
+engine's trainer."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import shuffle
+
+from gpumlp import memory
+from gpumlp.estimator import data
+from gpumlp.estimator.progress import Progress
+from gpumlp.estimator.validation import Samples, Validation, split
+from gpumlp.interrupt import Interrupt
+from gpumlp.optimizer import SGD, Adam, AdamW, Optimizer
+from gpumlp.trainer import Trainer
+
+SMALLEST_RATE = 1e-6  # an adaptive learning rate at or below it ends the fit
+ADAPTIVE_DIVISOR = 5
+
+
+def make_optimizer(estimator) -> Optimizer:
+    """The law of the solver; penalties count per sample weight, as scikit-learn's alpha does."""
+    est = estimator
+    penalties = {"l1": est.l1, "l2": est.alpha, "decay_per_weight": True}
+    if est.solver == "sgd":
+        momentum = min(float(est.momentum), 1 - 1e-12)  # 1 is allowed, but no engine's number
+        nesterov = bool(est.nesterovs_momentum) and momentum > 0
+        return SGD(est.learning_rate_init, momentum, nesterov, **penalties)
+    numbers = (est.learning_rate_init, est.beta_1, est.beta_2, est.epsilon)
+    if est.weight_decay:
+        decay = est.weight_decay
+        return AdamW(*numbers, eps_corrected=False, weight_decay=decay, **penalties)
+    return Adam(*numbers, eps_corrected=False, **penalties)
+
+
+def make_trainer(estimator, net, loss, batch_size: int, rng) -> Trainer:
+    # scikit-learn draws no such seed: it must not move the generator where nothing is random.
+    random = np.any(estimator.dropout) or any(f.random for f in net.f[1:])
+    return Trainer(
+        net,
+        loss,
+        make_optimizer(estimator),
+        batch_size,
+        estimator.schedule,
+        shuffle=False,
+        seed=int(rng.randint(2**31 - 1)) if random else 0,
+        clip_norm=estimator.clip_norm,
+        penalty_in_loss=True,
+    )
+
+
+def batch_size_for(estimator, count: int) -> int:
+    if estimator.batch_size == "auto":
+        return min(200, count)
+    if estimator.batch_size > count:
+        warnings.warn(
+            f"batch_size = {estimator.batch_size} is more than the {count} samples: one batch takes"
+            " them all",
+            stacklevel=2,
+        )
+    return int(min(estimator.batch_size, count))
+
+
+def current_trainer(estimator, engine, loss, batch_size, rng, goes_on: bool) -> Trainer:
+    """The trainer of the last fit if that one goes on, else a new one."""
+    kept = engine.trainer
+    if goes_on and kept is not None and type(kept.optimizer) is type(make_optimizer(estimator)):
+        penalties: Any = kept.optimizer
+        if (penalties.l2, penalties.l1) != (estimator.alpha, estimator.l1):
+            kept.retune(l2=estimator.alpha, l1=estimator.l1)
+        kept.resume()
+        return kept
+    trainer = make_trainer(estimator, engine.net, loss, batch_size, rng)
+    engine.take_trainer(trainer, goes_on)
+    return trainer
+
+
+def fit(estimator, engine, samples: Samples, given, loss, rng, incremental: bool) -> None:
+    """All epochs of a `fit`, or the one of a `partial_fit`.
+
+    given: the user's own validation samples, or None.
+    """
+    est, net = estimator, engine.net
+    held = given
+    if est.early_stopping and given is None:
+        if incremental:
+            raise ValueError("partial_fit with early_stopping=True needs X_val and y_val")
+        samples, held = split(est, samples, rng)
+    batch_size = batch_size_for(est, samples.rows)
+    goes_on = incremental or (est.warm_start and est.keep_optimizer)
+    trainer = current_trainer(est, engine, loss, batch_size, rng, goes_on)
+    slots = sum(trainer.optimizer.slots().values())
+    with net.ops.on_device(), memory.explained(net, batch_size, slots, _bytes(samples.X)):
+        rows = data.make(
+            net,
+            trainer.objective,
+            samples.X,
+            samples.encoded,
+            est._training_weight(samples),
+            batch_size,
+        )
+        validation = None
+        if held is not None:
+            validation = Validation(est, engine, trainer.objective, held)
+        _Fit(est, engine, trainer, rows, validation, incremental).run(rng)
+
+
+def _bytes(X) -> int:
+    return X.data.nbytes if data.is_sparse(X) else X.nbytes
+
+
+class _Fit:
+    """The running fit: what each epoch leaves on the estimator, and when it ends."""
+
+    def __init__(self, estimator, engine, trainer, rows, validation, incremental):
+        self.est, self.engine, self.trainer = estimator, engine, trainer
+        self.rows, self.validation, self.incremental = rows, validation, incremental
+        self.epochs = 1 if incremental else estimator.max_iter
+        self.diverged = False
+
+    def run(self, rng):
+        est, trainer = self.est, self.trainer
+        self._begin()
+        index = np.arange(self.rows.count)
+        callbacks = list(est.callbacks or ())
+        for callback in callbacks:
+            callback.on_fit_begin(trainer, trainer.history)
+        with Interrupt() as interrupt, Progress(est, self.epochs) as progress:
+            try:
+                for _ in range(self.epochs):
+                    begin = time.perf_counter()
+                    if est.shuffle:
+                        # each epoch's order is a permutation of the one before
+                        index = shuffle(index, random_state=rng)
+                    losses, weights = self.rows.run(
+                        trainer, index if est.shuffle else None, interrupt
+                    )
+                    if interrupt.asked:
+                        raise KeyboardInterrupt
+                    self._close_epoch(losses, weights, begin)
+                    progress.epoch()
+                    for callback in callbacks:
+                        callback.on_epoch_end(trainer, trainer.history)
+                    if self._ends(progress) or self.diverged or trainer.stopping:
+                        break
+                    if est.n_iter_ == est.max_iter and not self.incremental:
+                        _warn_not_converged(est)
+            except KeyboardInterrupt:
+                warnings.warn("training was interrupted; it got this far", stacklevel=6)
+                trainer.history.interrupted = True
+        for callback in callbacks:
+            callback.on_fit_end(trainer, trainer.history)
+        self._finish()
+
+    def _begin(self):
+        est, trainer = self.est, self.trainer
+        steps = len(self.rows.sizes)
+        total = est.max_iter * steps
+        if self.incremental:
+            total = max(total - trainer.rates.issued, steps)
+        trainer.rates.plan(steps, total)
+        trainer.history.interrupted = False
+        est.n_iter_ = 0
+        est.converged_ = False
+        if est.early_stopping:
+            if est.best_validation_score_ is None:
+                est.best_validation_score_ = -np.inf
+            self.engine.best_or_now()
+        elif est.best_loss_ is None:
+            est.best_loss_ = np.inf
+        if self.validation is not None and est.validation_scores_ is None:
+            est.validation_scores_, est.validation_loss_curve_ = [], []
+
+    def _close_epoch(self, losses, weights, begin):
+        """Note the epoch on the estimator, in scikit-learn's terms, and in the engine's history."""
+        est, trainer, history = self.est, self.trainer, self.trainer.history
+        est.n_iter_ += 1
+        loss = _mean_loss(losses[:, 0], weights[:, 0], self.rows.sizes)
+        if trainer.diverged:
+            self.diverged = True
+            loss = loss if not np.isfinite(loss) else np.nan
+        est.loss_ = loss
+        est.t_ += self.rows.count
+        est.loss_curve_.append(loss)
+        history.loss.append(loss)
+        history.lr.append(trainer.lr)
+        if self.validation is not None:
+            # The engine keeps the last good weights; those after a divergence would score nothing.
+            value, score = (np.nan, np.nan) if self.diverged else self.validation()
+            est.validation_loss_curve_.append(value)
+            est.validation_scores_.append(score)
+            history.val_loss.append(value)
+            history.val_accuracy.append(score)
+        if trainer.rates.observe(history):
+            trainer.apply_plateau()
+        history.seconds.append(time.perf_counter() - begin)
+        self._count_stalled()
+
+    def _count_stalled(self):
+        """Epochs since the score rose, or the loss fell, by tol."""
+        est = self.est
+        if est.early_stopping:
+            score = est.validation_scores_[-1]
+            stalled = score < est.best_validation_score_ + est.tol
+        else:
+            stalled = est.loss_ > est.best_loss_ - est.tol
+            est.best_loss_ = est.loss_ if est.loss_ < est.best_loss_ else est.best_loss_
+        est._stalled = est._stalled + 1 if stalled else 0
+        if self.validation is not None:
+            score, best = est.validation_scores_[-1], est.best_validation_score_
+            if best is None or score > best:
+                est.best_validation_score_ = score
+                if est.early_stopping:
+                    self.engine.remember_best()
+
+    def _ends(self, progress) -> bool:
+        """Whether the fit has converged; moves the learning rate."""
+        est, trainer = self.est, self.trainer
+        by_sgd = est.solver == "sgd"
+        if by_sgd and est.learning_rate == "invscaling":
+            trainer.retune(lr=est.learning_rate_init / (est.t_ + 1) ** est.power_t)
+        if est._stalled <= est.n_iter_no_change:
+            return False
+        what = "validation score has not risen" if est.early_stopping else "loss has not fallen"
+        told = f"The {what} by more than tol={est.tol:g} for {est.n_iter_no_change:g} epochs."
+        rate = trainer.optimizer.lr
+        if by_sgd and est.learning_rate == "adaptive" and rate > SMALLEST_RATE:
+            trainer.retune(lr=rate / ADAPTIVE_DIVISOR)
+            progress.say(f"{told} The learning rate is now {trainer.optimizer.lr:g}.")
+            est._stalled = 0
+            return False
+        progress.say(f"{told} Stopping.")
+        est.converged_ = True
+        return True
+
+    def _finish(self):
+        est = self.est
+        if est.early_stopping and (not self.incremental or est.converged_):
+            self.engine.restore_best()
+        if not self.diverged:
+            return
+        told = (
+            f"the loss or its gradient became NaN or infinite in epoch {est.n_iter_}: scale the "
+            "data, lower learning_rate_init, or set clip_norm"
+        )
+        if est.early_stopping:
+            warnings.warn(f"{told}; the best weights before are kept", ConvergenceWarning, 6)
+        else:
+            raise ValueError(f"Solver produced non-finite parameter weights: {told}")
+
+
+def _mean_loss(losses, weights, sizes) -> float:
+    """The mean of the batches' losses by rows, as scikit-learn has it even where samples have
+    weights; a batch without any weight does not count."""
+    counts = np.where(weights > 0, sizes, 0)
+    return float(np.where(weights > 0, losses, 0) @ counts / counts.sum())
+
+
+def _warn_not_converged(est):
+    warnings.warn(
+        f"the fit has not converged within max_iter={est.max_iter} epochs",
+        ConvergenceWarning,
+        stacklevel=7,
+    )
