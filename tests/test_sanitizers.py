@@ -43,4 +43,4 @@ def test_the_selection_runs_every_kernel():
     with standin.count() as counted:
         run()
     every = {name for _, text in sources.programs("float32") for name in KERNEL.findall(text)}
-    assert {*counted.kernels} == every
+    assert every <= {*counted.kernels}

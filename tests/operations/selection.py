@@ -11,6 +11,7 @@ from . import layers, losses, minibatches, noise, updates
 SELECTION = {
     "tanh": lambda ops: _layer(ops, "float32", "tanh", (70, 37)),
     "tanh by 128 bits": lambda ops: _layer(ops, "float32", "tanh", (130, 8)),
+    "tanh in pairs": lambda ops: _layer(ops, "float32", "tanh", (37, 130)),
     "tanh in float64": lambda ops: _layer(ops, "float64", "tanh", (70, 37)),
     "tanh in float64 by 128 bits": lambda ops: _layer(ops, "float64", "tanh", (70, 132)),
     "identity": lambda ops: layers.check_backprop(ops, "float32", 3, "identity", (70, 132)),
@@ -23,17 +24,23 @@ SELECTION = {
     ),
     "drawn slopes": lambda ops: noise.check_drawn_slopes(ops, "float32", 3, (3, 37)),
     "drawn slopes by 128 bits": lambda ops: noise.check_drawn_slopes(ops, "float32", 3, (3, 8)),
+    "dropout, f' from n": lambda ops: noise.check_dropout_and_f(
+        ops, "float32", 3, (37, 37), "sigmoid"
+    ),
+    "Philox": noise.check_known_answers,
+    "relu of NaN": lambda ops: layers.check_not_finite(ops, "float32", "relu"),
     "squared error": lambda ops: losses.check_loss(ops, "float32", 3, *losses.NATURAL[0], (37, 37)),
     "squared error, NaN without weight": lambda ops: losses.check_loss(
         ops, "float32", 3, *losses.NATURAL[0], (9, 3), broken=True
     ),
-    "cross entropy": lambda ops: losses.check_loss(ops, "float32", 3, *losses.NATURAL[6], (70, 10)),
+    "cross entropy": lambda ops: losses.check_loss(ops, "float32", 3, *losses.NATURAL[6], (71, 10)),
     "cross entropy, NaN without weight": lambda ops: losses.check_loss(
         ops, "float32", 3, *losses.NATURAL[6], (9, 37), broken=True
     ),
     "cross entropy in float64": lambda ops: losses.check_loss(
         ops, "float64", 1, *losses.NATURAL[6], (70, 10)
     ),
+    "large logits": lambda ops: losses.check_large_logits(ops, "float32"),
     "advance": lambda ops: updates.check_advance(ops, "float32", 3, 12320, penalty=True),
     "events": lambda ops: updates.check_events(ops, "float32"),
     "SGD": lambda ops: _update(ops, 3),
@@ -46,7 +53,11 @@ SELECTION = {
     "gather bytes": lambda ops: minibatches.check_gather(
         ops, "float32", 3, "uint8", 8, targets="dense", shared=True
     ),
+    "gather targets": lambda ops: minibatches.check_gather(
+        ops, "float32", 3, "float32", 3, targets="dense"
+    ),
     "gather into float64": lambda ops: minibatches.check_gather(ops, "float64", 1, "float32", 8),
+    "gather beyond 32 bits": minibatches.check_gather_far,
     "shuffle": lambda ops: minibatches.check_shuffle_keys(ops, 3, 1100, epoch=9),
 }
 

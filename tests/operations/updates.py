@@ -42,10 +42,11 @@ def make_gradient(models, size, dtype):
 
 def check_advance(ops, dtype, models, size, penalty=False):
     """Three steps: norm, clipping, the schedule's table, the tables of losses, t and cursor."""
-    g, clip_norm = make_gradient(models, size, dtype), 2.0
+    g = make_gradient(models, size, dtype)
     decayed = size - 32
     theta = rounded(random(models, size, seed=31), dtype)
-    numbers = {"CLIP_NORM": [clip_norm, clip_norm, 0][:models], "L1": 0.01, "L2": 0.5}
+    clip_norm = [2, 1e4, 0][:models]  # shorter than the gradient, longer, and none
+    numbers = {"CLIP_NORM": clip_norm, "L1": 0.01, "L2": 0.5}
     per_weight = np.array([1.0, 0.0, 1.0])[:models]
     hyper = make_hyper(models, dtype, **numbers, DECAY_PER_WEIGHT=per_weight)
     rates = rounded(1 / np.arange(2, 9), dtype)

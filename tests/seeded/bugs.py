@@ -1,0 +1,299 @@
+"""The wrong kernels: name -> Bug, by what is wrong with them."""
+
+from . import ADDRESS, MACHINE_CODE, THREAD, Bug
+
+SYNC = "__syncthreads();"
+RACE = "WARNING: ThreadSanitizer: data race"
+OVERFLOW = "AddressSanitizer: heap-buffer-overflow"
+# The stand-in aligns its arrays: a little outside of one there may be nothing that is guarded. The
+# numbers tell then, but in a process of its own, as what is overwritten may be anything.
+OUTSIDE = f"{OVERFLOW}|AssertionError"
+
+REDUCTIONS = {
+    "block_sum adds before all have written": Bug(
+        "common.cuh", f"sums[t] = value;\n    {SYNC}", "sums[t] = value;", "advance"
+    ),
+    "block_sum adds in steps that are not apart": Bug(
+        "common.cuh",
+        f"if (t < half) sums[t] += sums[t + half];\n        {SYNC}",
+        "if (t < half) sums[t] += sums[t + half];",
+        "advance",
+    ),
+    "block_sum overwrites what is still read": Bug(
+        "common.cuh",
+        f"{SYNC}                                    // the array's last use is over\n",
+        "\n",
+        "advance",
+        *(THREAD, RACE),
+    ),
+    "column_sum adds before all have written": Bug(
+        "backward.cu",
+        f"for (int v = 0; v < V; ++v) sums[v][t] = sum.v[v];\n    {SYNC}",
+        "for (int v = 0; v < V; ++v) sums[v][t] = sum.v[v];",
+        "tanh",
+    ),
+    "column_sum adds in steps that are not apart": Bug(
+        "backward.cu",
+        f"sums[v][t] += sums[v][t + half * blockDim.x];\n        {SYNC}",
+        "sums[v][t] += sums[v][t + half * blockDim.x];",
+        "tanh by 128 bits",
+    ),
+    "column_sum behind a return of some threads": Bug(
+        "backward.cu",
+        "if (at.column < columns) {",
+        "if (at.column >= columns) return;\n    {",
+        "tanh",
+    ),
+    "the block is counted before all have written": Bug(
+        "common.cuh",
+        f"before the count\n    {SYNC}",
+        "before the count",
+        "tanh",
+        *(THREAD, RACE),
+    ),
+    "no fence before the count": Bug(
+        "common.cuh",
+        "__threadfence();                                    // this",
+        "// this",
+        "tanh",
+        *(THREAD, RACE),
+    ),
+    "the last block does not wait for the answer": Bug(
+        "common.cuh", f"    {SYNC}\n    return last;", "    return last;", "cross entropy"
+    ),
+    "the counter is not reset": Bug("common.cuh", "if (last) *arrived = 0;", "", "cross entropy"),
+    "the last block is one too late": Bug("common.cuh", "== count - 1", "== count", "tanh"),
+    "the last chunk's partial sum is forgotten": Bug(
+        "backward.cu", "c < chunks; ++c", "c < chunks - 1; ++c", "tanh"
+    ),
+    "partial sums of networks in the same place": Bug(
+        "losses.cu", "partial + at.network * chunks", "partial", "squared error"
+    ),
+    "a shuffle with lanes of other rows": Bug(
+        "losses.cu",
+        "for (int o = blockDim.x / 2; o; o >>= 1) v += __shfl",
+        "for (int o = 16; o; o >>= 1) v += __shfl",
+        "cross entropy",
+    ),
+    "a shuffle that not all lanes reach": Bug(
+        "losses.cu",
+        "first < rows; first += at.step) {",
+        "first + threadIdx.y < rows; first += at.step) {",
+        "cross entropy",
+    ),
+}
+
+PLACES = {
+    "a chunk begins one row late": Bug(
+        "common.cuh",
+        "at.row = (long long)at.chunk * blockDim.y",
+        "at.row = (at.chunk > 0) + (long long)at.chunk * blockDim.y",
+        "tanh",
+    ),
+    "a chunk of rows stops one short": Bug(
+        "forward.cu", "row < rows; row += at.step", "row < rows - 1; row += at.step", "tanh"
+    ),
+    "rows taken twice": Bug(
+        "common.cuh", "at.step = (long long)chunks * blockDim.y", "at.step = blockDim.y", "tanh"
+    ),
+    "the bias of the first network for all": Bug(
+        "forward.cu", "load<V>(b + at.network * b_stride", "load<V>(b", "tanh"
+    ),
+    "the slope of the first network for all": Bug(
+        "backward.cu", "parameters(p + at.network * p_stride)", "parameters(p)", "prelu"
+    ),
+    "128-bit packs in rows with a tail": Bug(
+        "forward.cu",
+        "if (columns % VEC == 0)",
+        "if (columns >= VEC)",
+        "tanh",
+        *(ADDRESS, "misaligned address"),
+    ),
+    "128-bit packs in rows of pairs": Bug(
+        "backward.cu",
+        "if (columns % VEC == 0)",
+        "if (columns % 2 == 0)",
+        "tanh in pairs",
+        *(ADDRESS, "misaligned address"),
+    ),
+    "columns beyond the row": Bug(
+        "forward.cu",
+        "if (at.column >= columns) return;",
+        "",
+        "tanh",
+        *(ADDRESS, OUTSIDE),
+    ),
+    "a row's place in 32 bits": Bug(
+        "gather.cu",
+        "X + m * x_stride + (long long)source * columns",
+        "X + m * x_stride + source * columns",
+        "gather beyond 32 bits",
+        *(ADDRESS, "signed integer overflow"),
+    ),
+    "padding that is read": Bug(
+        "gather.cu",
+        "if (source < 0) {",
+        "if (source < -1) {",
+        "gather by 128 bits",
+        *(ADDRESS, OVERFLOW),
+    ),
+    "a table without end": Bug(
+        "update.cu",
+        "cursor[m] % steps * networks",
+        "cursor[m] * networks",
+        "advance",
+        *(ADDRESS, OUTSIDE),
+    ),
+}
+
+LAYERS = {
+    "another dropout mask in the backward pass": Bug(
+        "backward.cu",
+        "noise_bits<V>(noise, seed, step, element)",
+        "noise_bits<V>(noise, seed, step + 1, element)",
+        "dropout",
+    ),
+    "dropout without its scale": Bug(
+        "forward.cu", "result.v[v] * scale : Real(0)", "result.v[v] : Real(0)", "dropout"
+    ),
+    "f' of n after dropout": Bug("backward.cu", "value.v[v] /= scale;", "", "dropout, f' from n"),
+    "f' from z instead of n": Bug(
+        "backward.cu",
+        "Activation::df(kept_z.v[v], value.v[v], own.p)",
+        "Activation::df(value.v[v], kept_z.v[v], own.p)",
+        "tanh",
+    ),
+    "z kept without its bias": Bug(
+        "forward.cu",
+        "value.v[v] += bias.v[v];\n            result.v[v] = Activation::f(value.v[v], own.p);",
+        "result.v[v] = Activation::f(value.v[v] + bias.v[v], own.p);",
+        "dropout",
+    ),
+    "a NaN that relu hides": Bug(
+        "activations.cuh",
+        "return z <= Real(0) ? Real(0) : z;",
+        "return fmax(z, Real(0));",
+        "relu of NaN",
+    ),
+    "the drawn slope's bits without their place": Bug(
+        "forward.cu",
+        "random_bits<V>(seed, element, noise.layer, step, SLOPE)",
+        "random_bits<V>(seed, element, noise.layer, step, DROPOUT)",
+        "drawn slopes",
+    ),
+    "Philox with one key for both halves": Bug(
+        "philox.cuh", "k1 += 0xBB67AE85u", "k1 += 0x9E3779B9u", "Philox"
+    ),
+    "Philox with nine rounds": Bug("philox.cuh", "round < 10", "round < 9", "Philox"),
+    "Philox's four words in a pack of another place": Bug(
+        "philox.cuh",
+        "const unsigned lane = unsigned(element) & 3u",
+        "const unsigned lane = 0",
+        "dropout",
+    ),
+}
+
+LOSSES = {
+    "softmax without subtracting the maximum": Bug(
+        "losses.cu", "top = row_max(top);", "top = Real(0);", "large logits"
+    ),
+    "labels off by one": Bug("losses.cu", "== column)", "== column + 1)", "cross entropy"),
+    "a loss that is not divided by the weights": Bug(
+        "losses.cu", "mean ? Real(1) / w_sum : Real(1)", "Real(1)", "squared error"
+    ),
+    "delta that is not divided by the weights": Bug(
+        "losses.cu", "d = weight * factor * Form::dl", "d = weight * Form::dl", "squared error"
+    ),
+    "a row without weight that is read": Bug(
+        "losses.cu",
+        "if (weight > Real(0)) {",
+        "{",
+        "squared error, NaN without weight",
+    ),
+    "the weights of the first network for all": Bug(
+        "losses.cu", "w[at.network * w_stride + row]", "w[row]", "cross entropy"
+    ),
+}
+
+UPDATES = {
+    "penalties on biases": Bug(
+        "update.cu", "const bool decays = i * VEC < decayed", "const bool decays = true", "SGD"
+    ),
+    "a penalty on the first biases": Bug(
+        "update.cu",
+        "const bool decays = i * VEC < decayed",
+        "const bool decays = i * VEC <= decayed",
+        "SGD",
+    ),
+    "Adam's correction one step ahead": Bug(
+        "update.cu", "-expm1(t * log_beta)", "-expm1((t + Real(1)) * log_beta)", "Adam"
+    ),
+    "epsilon without its correction": Bug(
+        "update.cu", "h[EPSILON_CORRECTED] > Real(0) ? root : Real(1)", "Real(1)", "Adam"
+    ),
+    "epsilon always corrected": Bug(
+        "update.cu", "h[EPSILON_CORRECTED] > Real(0) ? root : Real(1)", "root", "plain epsilon"
+    ),
+    "gradients that are not clipped": Bug("update.cu", "g *= step.clip;", "", "SGD"),
+    "a clipping factor above 1": Bug("update.cu", "&& length > h[CLIP_NORM] ?", "?", "advance"),
+    "halted networks that move": Bug("update.cu", "if (step.go == Real(0)) return;", "", "frozen"),
+    "a halt that does not last": Bug("update.cu", "halted[m] == 0 && w_sum", "w_sum", "events"),
+    "a gradient that is not looked at": Bug(
+        "update.cu", "isfinite(loss[m]) && isfinite(length)", "isfinite(loss[m])", "events"
+    ),
+    "hyperparameters of the first network for all": Bug(
+        "update.cu", "law.begin(hyper + at.network * HYPERS,", "law.begin(hyper,", "SGD"
+    ),
+}
+
+MINIBATCHES = {
+    "padding that counts": Bug(
+        "gather.cu",
+        "sum += source < 0 ? Real(0) : weight ?",
+        "sum += source >= 0 && weight ?",
+        "gather",
+    ),
+    "the same batch at every step": Bug("gather.cu", " + cursor[m] * batch", "", "gather"),
+    "the targets of the first network for all": Bug(
+        "gather.cu", "dense[m * y_stride +", "dense[", "gather targets"
+    ),
+    "shuffle keys that are not unique": Bug(
+        "shuffle.cu", "(unsigned long long)row", "(unsigned long long)(row & 1023)", "shuffle"
+    ),
+    "the same order in every epoch": Bug(
+        "shuffle.cu", "row, 0u, epoch, SHUFFLE", "row, 0u, 0u, SHUFFLE", "shuffle"
+    ),
+}
+
+COMPILED = {
+    "a double literal": Bug(
+        "activations.cuh",
+        "erf(z * Real(0.70710678118654752))",
+        "erf(z * 0.70710678118654752)",
+        "layer-gelu",
+        *(MACHINE_CODE, "float64 instructions"),
+    ),
+    "a double constant of a loss": Bug(
+        "losses.cuh",
+        "return Real(0.5) * (u - y) * (u - y);",
+        "return 0.5 * (u - y) * (u - y);",
+        "loss-SquaredError",
+        *(MACHINE_CODE, "float64 instructions"),
+    ),
+    "registers indexed at run time": Bug(
+        "update.cu",
+        "u.v[k] = h[MOMENTUM] * u.v[k]",
+        "u.v[k] = h[int(step.decay)] * u.v[k]",
+        "update",
+        *(MACHINE_CODE, "local memory"),
+    ),
+    "no 128-bit loads": Bug(
+        "forward.cu",
+        "activate_tile<VEC>(",
+        "activate_tile<1>(",
+        "layer-tanh",
+        *(MACHINE_CODE, "loads of 128 bits, fewer than 2"),
+    ),
+}
+
+BUGS = REDUCTIONS | PLACES | LAYERS | LOSSES | UPDATES | MINIBATCHES | COMPILED
