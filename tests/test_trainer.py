@@ -1,7 +1,7 @@
-"""Training: batches, their order, weights, steps, validation, and going on after a fit.
+"""Training: that it learns, its steps, validation, history, and going on after a fit.
 
-How a fit ends is in test_trainer_stopping.py, _failures and test_interrupt.py; learning rates in
-test_trainer_rates.py; stacks in test_trainer_stacks.py.
+Batches are in test_trainer_batches.py, learning rates in _rates, stacks in _stacks; how a fit ends,
+in _stopping, _failures and test_interrupt.py.
 """
 
 import numpy as np
@@ -9,8 +9,8 @@ import pytest
 
 import gpumlp
 from gpumlp import network
-from tests.comparison import fill, to_numpy
-from tests.training import BatchReader, blobs, fit, make_trainer, theta
+from tests.comparison import to_numpy
+from tests.training import blobs, fit, make_trainer, theta
 
 X, Y = blobs(21)
 XV, YV = blobs(13, seed=1)
@@ -56,111 +56,6 @@ def test_it_learns_a_function(device):
     trainer = gpumlp.Trainer(net, "squared_error", gpumlp.Adam(3e-2), batch_size=10)
     fit(trainer, x, y, epochs=60)
     assert np.abs(net.forward(x) - y).mean() < 0.08
-
-
-# --- batches and their order ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("models", [None, 3])
-@pytest.mark.parametrize("batch_size", [1, 4, 20, 21, 1000])
-def test_batches_cover_every_row_once_in_an_epoch(device, batch_size, models):
-    reader = BatchReader(device, 21, models, batch_size=batch_size)
-    for _ in range(2):
-        for batches in reader.epoch():
-            sizes = [len(batch) for batch in batches]
-            assert sizes[:-1] == [batch_size] * (len(sizes) - 1)
-            assert set.union(*batches) == set(range(21))
-            assert sum(sizes) == 21
-
-
-def order(reader):
-    return [next(iter(batch)) for batch in reader.epoch()[0]]
-
-
-def test_without_shuffling_rows_keep_their_order(device):
-    reader = BatchReader(device, 21, batch_size=1, shuffle=False)
-    assert order(reader) == order(reader) == list(range(21))
-
-
-def test_order_depends_on_seed_and_epoch(device):
-    reader = BatchReader(device, 21, batch_size=1, seed=4)
-    first, second = order(reader), order(reader)
-    assert len({tuple(first), tuple(second), tuple(sorted(first))}) == 3
-    again = BatchReader(device, 21, batch_size=1, seed=4)
-    assert [order(again), order(again)] == [first, second]
-    assert order(BatchReader(device, 21, batch_size=1, seed=5)) != first
-
-
-def test_order_is_the_same_on_both_devices(cuda):
-    there, here = (BatchReader(where, 37, 2, batch_size=5, seed=3) for where in (cuda, "cpu"))
-    for _ in range(3):
-        assert there.epoch() == here.epoch()
-
-
-def test_order_has_no_bias():
-    """Where row 0 comes in 400 epochs: each of 8 places about 50 times (χ², 7 degrees, 0.01 %)."""
-    reader = BatchReader("cpu", 8, batch_size=1)
-    fit(reader.trainer, np.zeros((8, 1)), np.zeros(8))
-    places = np.bincount([order(reader).index(0) for _ in range(400)], minlength=8)
-    assert ((places - 50) ** 2 / 50).sum() < 29.9
-
-
-def test_a_fit_without_shuffling_is_steps_on_its_slices(device):
-    """The last batch is shorter; the loss of the epoch is the mean over its rows."""
-    fitted, stepped = make_trainer(device, shuffle=False), make_trainer(device)
-    history = fit(fitted, X, Y)
-    losses = [float(stepped.step(X[i : i + 8], Y[i : i + 8])) for i in (0, 8, 16)]
-    np.testing.assert_allclose(theta(fitted), theta(stepped), rtol=1e-14, atol=1e-16)
-    assert history.loss == pytest.approx([np.average(losses, weights=[8, 8, 5])], rel=1e-13)
-    assert fitted.steps == stepped.steps == 3
-
-
-def test_a_batch_larger_than_the_data(device):
-    larger, exact = (make_trainer(device, batch_size=size, shuffle=False) for size in (1000, 21))
-    assert fit(larger, X, Y, 3).loss == fit(exact, X, Y, 3).loss
-    np.testing.assert_array_equal(theta(larger), theta(exact))
-
-
-def test_a_single_row(device):
-    trainer = make_trainer(device)
-    assert len(fit(trainer, X[:1], Y[:1], 2).loss) == trainer.steps == 2
-
-
-# --- sample weights -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_weight_2_is_the_row_twice(device, reduction):
-    options = {"shuffle": False, "batch_size": 100, "reduction": reduction}
-    weighted, repeated = make_trainer(device, **options), make_trainer(device, **options)
-    counts = np.arange(21) % 3  # 0: not there
-    h = fit(weighted, X, Y, 6, sample_weight=counts)
-    g = fit(repeated, np.repeat(X, counts, axis=0), np.repeat(Y, counts), 6)
-    np.testing.assert_allclose(h.loss, g.loss, rtol=1e-12)
-    np.testing.assert_allclose(theta(weighted), theta(repeated), rtol=1e-10, atol=1e-12)
-
-
-def test_rows_of_weight_0_count_for_nothing(device):
-    """Whatever is in them."""
-    trainers = [make_trainer(device, shuffle=False, batch_size=7) for _ in range(2)]
-    weight = np.tile([1.0, 0, 2, 0, 1, 1, 0.5], 3)
-    other = np.where(weight[:, None] > 0, X, 1e3)
-    for trainer, x in zip(trainers, (X, other), strict=True):
-        fit(trainer, x, np.where(weight > 0, Y, 0 if x is X else 2), 3, sample_weight=weight)
-    np.testing.assert_array_equal(*map(theta, trainers))
-
-
-def test_a_batch_whose_weights_are_all_0_makes_no_update(device):
-    """Not even by momentum or decay; and the epoch's loss is that of the other batches."""
-    optimizer = gpumlp.SGD(0.1, momentum=0.9, l2=0.1)
-    skipping = make_trainer(device, optimizer=optimizer, shuffle=False, batch_size=7)
-    plain = make_trainer(device, optimizer=optimizer, shuffle=False, batch_size=7)
-    weight = np.repeat([1.0, 0, 1], 7)
-    kept = weight > 0
-    h, g = fit(skipping, X, Y, 2, sample_weight=weight), fit(plain, X[kept], Y[kept], 2)
-    assert h.loss == g.loss
-    assert skipping.steps == plain.steps == 4
-    np.testing.assert_array_equal(theta(skipping), theta(plain))
 
 
 # --- one step -------------------------------------------------------------------------------------
@@ -350,46 +245,6 @@ def test_the_same_seed_gives_the_same_bits(device, dtype):
     first = run(7)
     np.testing.assert_array_equal(first, run(7))
     assert (first != run(8)).any()
-
-
-# --- dropout --------------------------------------------------------------------------------------
-
-
-def kept_units(device, models=None, dropout=0.25, seed=0):
-    """How many of 512 hidden units each of 3 steps kept: ŷ is their number / (1 - p), L = ½ ŷ²."""
-    net = gpumlp.MLP(
-        (1, 512, 1), "identity", "identity", dropout=[dropout], models=models, init="zeros",
-        dtype="float64", device=device,
-    )  # fmt: skip
-    for view in (net.W[1], net.W[2]):
-        fill(view, np.ones(view.shape))
-    trainer = gpumlp.Trainer(net, "squared_error", gpumlp.SGD(0.0), seed=seed)
-    losses = [to_numpy(trainer.step([[1.0]], [[0.0]])) for _ in range(3)]
-    return np.sqrt(2 * np.array(losses)) * (1 - np.asarray(dropout))
-
-
-def test_dropout_in_training(device):
-    """Whole units are dropped, others in every step, and what is left is scaled by 1 / (1 - p)."""
-    kept = kept_units(device)
-    np.testing.assert_allclose(kept, np.rint(kept), atol=1e-9)
-    assert len(set(np.rint(kept))) > 1
-    # 384 of 512 are expected, with a standard deviation of 9.8; of the mean of 3, 5.7
-    assert abs(kept.mean() - 384) < 4 * 5.7
-    assert (kept_units(device, seed=1) != kept).any()
-
-
-def test_dropout_of_each_network(device):
-    rates = np.array([0.0, 0.5, 0.9])
-    kept = kept_units(device, 3, rates)
-    np.testing.assert_allclose(kept[:, 0], 512)
-    np.testing.assert_allclose(kept[:, 1:], np.rint(kept[:, 1:]), atol=1e-9)
-    assert (np.abs(kept.mean(axis=0) - 512 * (1 - rates)) < [1e-6, 27, 16]).all()
-    for m, rate in enumerate(rates):
-        np.testing.assert_allclose(kept_units(device, None, rate, seed=m), kept[:, m], rtol=1e-12)
-
-
-def test_dropout_masks_are_the_same_on_both_devices(cuda):
-    np.testing.assert_allclose(kept_units(cuda), kept_units("cpu"), rtol=1e-12)
 
 
 # --- arguments ------------------------------------------------------------------------------------

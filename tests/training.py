@@ -57,4 +57,3 @@ class BatchReader:
             [{i for i in range(len(self._x)) if batch >> i & 1} for batch in bits[:, m].tolist()]
             for m in range(bits.shape[1])
         ]
-
