@@ -57,3 +57,14 @@ def test_blocks_for_a_gpu(request):
     if waiting:
         lines = ", ".join(map(str, waiting))
         pytest.skip(f"README.md, line {lines}: needs a GPU, and --require-gpu was not given")
+
+
+def test_the_table_points_at_its_equations():
+    """Each `file#Lnumber` of the table is a line that carries the number of the equation."""
+    rows = [line for line in README.read_text(encoding="utf-8").splitlines() if "#L" in line]
+    assert len(rows) >= 8
+    for row in rows:
+        numbers = re.findall(r"\(\d+'?\)", row.split("|")[1])
+        for path, line in re.findall(r"\((\S+)#L(\d+)\)", row):
+            text = (README.parent / path).read_text(encoding="utf-8").splitlines()[int(line) - 1]
+            assert any(number in text for number in numbers), f"{path}:{line} is {text!r}"
