@@ -5,10 +5,14 @@ do, against float64 formulas that share no code with the library (tests/operatio
 the kernels run on the CPU (tests/simt).
 """
 
+import numpy as np
 import pytest
 
+import gpumlp
 from gpumlp import backend
 from gpumlp.backend import sources
+from gpumlp.objective import Objective
+from gpumlp.rows import Rows
 from tests import simt
 from tests.operations import layers, losses, minibatches, noise, updates
 
@@ -129,6 +133,14 @@ def test_activation_at_kinks(ops, dtype, name):
     layers.check_kinks(ops, dtype, name)
 
 
+@dtypes
+@models
+@pytest.mark.parametrize("df_from", ["z", "n"])
+def test_activation_of_the_users_own(ops, dtype, models, df_from):
+    for shape in (5, 37), (5, 8):
+        layers.check_custom(ops, dtype, models, df_from, shape)
+
+
 # ------------------------------------------------------------------ randomness
 
 
@@ -192,6 +204,12 @@ def test_loss_sizes(ops, dtype, shape, case):
 def test_labels_of_a_single_output(ops, dtype):
     losses.check_loss(ops, dtype, 3, "binary_cross_entropy", {}, "sigmoid", "label", (70, 1))
     losses.check_loss(ops, dtype, 3, "hinge", {}, "identity", "label", (70, 1))
+
+
+@dtypes
+@models
+def test_loss_of_the_users_own(ops, dtype, models):
+    losses.check_custom(ops, dtype, models, (70, 10))
 
 
 ONE_OF_EACH = [("cross_entropy", "softmax", "label"), ("squared_error", "identity", "real")]
@@ -293,3 +311,14 @@ def test_gather_beyond_32_bits(ops):
 @pytest.mark.parametrize("rows", [1, 3, 37, 5000])
 def test_shuffle_keys(ops, models, rows):
     minibatches.check_shuffle_keys(ops, models, rows, epoch=9)
+
+
+def test_data_of_the_users_is_aligned_for_the_kernels(cuda):
+    """`gather` reads rows by 128 bits, but an array on the device may begin at any element."""
+    xp = backend.get("cuda:0").xp
+    flat = xp.arange(1 + 64 * 8, dtype="float32")
+    x, y = flat[1:].reshape(64, 8), xp.zeros((64, 1), "float32")
+    net = gpumlp.MLP((8, 3, 1), output="identity", device="cuda")
+    rows = Rows(net, Objective(net, "squared_error"), x, y, None, 16)
+    assert rows.data.x.data.ptr % 32 == 0
+    np.testing.assert_array_equal(rows.data.x[0].get(), x.get())

@@ -4,12 +4,16 @@ The checks are those of tests/operations/selection.py. That a sanitizer finds wh
 kernel is proved in test_seeded_bugs.py.
 """
 
+import numpy as np
 import pytest
 
 from gpumlp import backend
-from gpumlp.backend import sources
+from gpumlp.activation import activations
+from gpumlp.backend import Targets, sources
+from gpumlp.loss import losses, pair
 from tests import simt, standin
 from tests.cubin import KERNEL
+from tests.operations import empty, random, send
 from tests.operations.selection import SELECTION, run
 from tests.simt import sanitize
 
@@ -44,3 +48,21 @@ def test_the_selection_runs_every_kernel():
         run()
     every = {name for _, text in sources.programs("float32") for name in KERNEL.findall(text)}
     assert every <= {*counted.kernels}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sums_do_not_depend_on_the_order_of_blocks(dtype, monkeypatch):
+    """To the bit: the last block adds the others' partial sums in the order of their numbers."""
+    found = set()
+    for order in range(4):
+        monkeypatch.setenv("GPUMLP_SIMT_ORDER", str(order))
+        ops = backend.get("cuda:0")
+        delta = send(ops, random(2, 300, 37), dtype)
+        db, p = empty(ops, (2, 37), dtype), send(ops, [[0.0, 0.0]], dtype)
+        ops.backprop(activations["identity"], delta, delta, delta, db, p)
+        w, w_sum, value = (send(ops, np.ones(s), dtype) for s in ((1, 300), (2,), (2,)))
+        targets = Targets(None, send(ops, random(2, 300, 37, seed=1), dtype), 1.0, 0.0)
+        squares = pair(losses["squared_error"], activations["identity"])
+        ops.loss(squares, delta, None, targets, w, w_sum, False, p, None, value)
+        found.add(ops.to_host(db).tobytes() + ops.to_host(value).tobytes())
+    assert len(found) == 1

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gpumlp.activation import activations
+from gpumlp.activation import Activation, activations
 from tests import formulas
 from tests.autodiff import Tensor, gradient
 
@@ -121,6 +121,33 @@ def check_backprop(ops, dtype, models, name, shape, shared_p=False):
         slope = (delta * np.minimum(z, 0)).sum(axis=(1, 2))
         assert_close(ops, dp.view[:, 0], slope, dtype, 10 * np.sqrt(delta[0].size), "dp")
         dp.assert_untouched_outside()
+
+
+def check_custom(ops, dtype, models, df_from, shape):
+    """An activation from Python, with two constants: f = p0 e^(p1 z)."""
+    expressions = {
+        "z": (lambda z, n, p: p[0] * p[1] * np.exp(p[1] * z), "p[0] * p[1] * exp(p[1] * z)"),
+        "n": (lambda z, n, p: p[1] * n, "p[1] * n"),
+    }
+    df, cuda_df = expressions[df_from]
+    f = Activation(
+        "growth",
+        f=lambda z, p: p[0] * np.exp(p[1] * z),
+        df=df,
+        cuda=("p[0] * exp(p[1] * z)", cuda_df),
+        df_from=df_from,
+        parameters={"size": 2.0, "rate": 0.5},
+    )
+    z, b = random(models, *shape, seed=13), random(models, shape[1], seed=14)
+    z, b = rounded(z, dtype), rounded(b, dtype)
+    expected = 2 * np.exp(0.5 * rounded(z + b[:, None], dtype))
+    p, given, n = send(ops, [f.p], dtype), send(ops, z, dtype), empty(ops, z.shape, dtype)
+    ops.activate(f, given, send(ops, b, dtype), n, p)
+    assert_close(ops, n, expected, dtype, 3)
+    delta, db = send(ops, np.ones_like(z), dtype), empty(ops, b.shape, dtype)
+    ops.backprop(f, given, n, delta, db, p)
+    assert_close(ops, delta, 0.5 * expected, dtype, 3)
+    assert_close(ops, db, 0.5 * expected.sum(axis=1), dtype, 10)
 
 
 def check_softmax(ops, dtype, models, name, shape):

@@ -4,7 +4,7 @@ import numpy as np
 
 from gpumlp.activation import activations
 from gpumlp.backend import Targets
-from gpumlp.loss import losses, pair
+from gpumlp.loss import Form, Loss, losses, pair
 from tests import formulas
 from tests.autodiff import Tensor, gradient
 
@@ -102,7 +102,7 @@ class Given:
     """The arguments of the operation, on its device."""
 
     def __init__(self, ops, dtype, name, options, output, u, b, y, w, mean):
-        loss = losses[name](**options)
+        loss = name if isinstance(name, Loss) else losses[name](**options)
         self.pair = pair(loss, activations[output])
         self.u = send(ops, u, dtype)
         self.b = Wide(ops, b, dtype).view if self.pair.fused else None
@@ -218,3 +218,21 @@ def check_large_logits(ops, dtype):
     value, _ = given.run()
     elements = np.maximum(u, 0) - y * u + np.log1p(np.exp(-np.abs(u)))
     assert_close(ops, value, [elements.sum() / 4], dtype)
+
+
+def check_custom(ops, dtype, models, shape):
+    """A loss from Python with a constant: p0 (u - y)^4."""
+    form = Form(
+        lambda u, y, p: p[0] * (u - y) ** 4,
+        lambda u, y, p: 4 * p[0] * (u - y) ** 3,
+        ("p[0] * pow(u - y, Real(4))", "4 * p[0] * (u - y) * (u - y) * (u - y)"),
+    )
+    quartic = Loss("quartic", form, parameters={"size": 0.5})
+    u = make_u("identity", models, *shape, dtype, True)
+    y = rounded(make_targets("real", models, *shape), dtype)
+    w, b = rounded(make_weights(models, shape[0]), dtype), np.zeros((models, shape[1]))
+    given = Given(ops, dtype, quartic, {}, "identity", u, b, y, w, True)
+    value, delta = given.run()
+    share = (w / w.sum(axis=1, keepdims=True))[..., None]
+    assert_close(ops, value, (share * 0.5 * (u - y) ** 4).sum(axis=(1, 2)), dtype, 20)
+    assert_close(ops, delta, share * 2 * (u - y) ** 3, dtype, 20)
