@@ -15,6 +15,7 @@ from gpumlp.files import FileError
 from gpumlp.trainer import Trainer
 
 SUFFIX = ".safetensors"
+LOOKS = 10  # into a folder that seems to be empty
 NUMBERED = re.compile(r"checkpoint-(\d+)" + re.escape(SUFFIX))
 
 
@@ -108,7 +109,7 @@ def resume(folder_or_path, device: str = "auto", custom: dict[str, Any] | None =
     FileNotFoundError if there is no checkpoint, FileError if none of them can be loaded.
     """
     place = _place(folder_or_path)
-    while found := place.newest_first():
+    while found := _look(place):
         refused: dict[Path, Exception] = {}
         try:
             for path in found:
@@ -123,6 +124,15 @@ def resume(folder_or_path, device: str = "auto", custom: dict[str, Any] | None =
         others = f"; nor can the {len(found) - 1} before it" if len(found) > 1 else ""
         raise FileError(f"{newest} cannot be resumed: {why}{others}") from why
     raise FileNotFoundError(f"{folder_or_path}: there is no checkpoint")
+
+
+def _look(place) -> list[Path]:
+    """The checkpoints, newest first.  None are found only if there are none: a running fit may have
+    replaced the one that there was while the folder was read."""
+    for _ in range(LOOKS):
+        if found := place.newest_first():
+            return found
+    return []
 
 
 def _load(path: Path, device, custom, refused: dict[Path, Exception]) -> Trainer | None:

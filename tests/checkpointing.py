@@ -83,6 +83,13 @@ def fit(trainer, epochs, callbacks=(), **options):
     )
 
 
+def train(epochs, *arguments, **options):
+    """A short training with checkpoints."""
+    trainer = make("one cycle")
+    fit(trainer, epochs, [gpumlp.Checkpoint(*arguments, **options)])
+    return trainer
+
+
 def resume(folder, device="cpu"):
     return gpumlp.resume(folder, device, custom={"halving": halving})
 
@@ -114,6 +121,15 @@ def differences(trainer, other) -> list[str]:
     a, b = (s if isinstance(s, dict) else whole_state(s) for s in (trainer, other))
     assert a.keys() == b.keys()
     return [name for name in a if a[name] != b[name]]
+
+
+def names(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+def epochs(folder):
+    """The epochs of the checkpoints, oldest first."""
+    return [gpumlp.load(folder / name, "cpu").epoch for name in names(folder)]
 
 
 def temporaries(folder):
@@ -160,8 +176,8 @@ def collect(pid, out) -> tuple[int, bytes]:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), reported
 
 
-def train(folder, keep):
-    """Work for `fork`."""
+def reporting(folder, keep):
+    """Work for `fork`: a training that says what it has written."""
 
     def work(pipe):
         checkpoint = Reporting(pipe, folder, keep=keep)
@@ -205,13 +221,13 @@ def kill_at_random(folder: Path, kills: int, seed: int, sample: int) -> dict:
     chance, judge = random.Random(seed), Judge(folder / "uninterrupted")
     begin = time.perf_counter()
     for i in range(3):
-        status, _ = collect(*fork(train(folder / f"whole-{i}", 1)))
+        status, _ = collect(*fork(reporting(folder / f"whole-{i}", 1)))
         assert status == 0, f"the training failed by itself: {status}"
     duration = (time.perf_counter() - begin) / 3
     wrong, killed, attempts, amid, epochs = [], 0, 0, 0, []
     while killed < kills:
         place = folder / f"{attempts}"
-        pid, out = fork(train(place, keep=1 + attempts % 3))
+        pid, out = fork(reporting(place, keep=1 + attempts % 3))
         moment = chance.uniform(0, duration)
         time.sleep(moment)
         os.kill(pid, signal.SIGKILL)
