@@ -1,5 +1,6 @@
 """How a fit fails: divergence, and too little memory on the device."""
 
+import gc
 import re
 
 import numpy as np
@@ -165,6 +166,7 @@ def bytes_in(text, what):
 
 def limit(counters, monkeypatch, free):
     """Leave the device so many bytes."""
+    gc.collect()  # what earlier tests left must not be freed in between
     used = counters.machine.used.get(0, 0)
     monkeypatch.setattr(counters.machine, "memory", used + free)
 
@@ -210,3 +212,20 @@ def test_a_prediction_that_does_not_fit(counters, monkeypatch):
     with pytest.raises(MemoryError, match=r"out of memory .*lower sizes, the rows given at once"):
         net.forward(x)
     assert net.forward(x[:100]).shape == (100, 3)
+
+
+def test_memory_goes_back_with_the_network(counters):
+    """At once: Python's garbage collector knows nothing of how large things on a device are, so
+    that a loop over networks would fill it."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = counters.machine.used.get(0, 0)
+        trainer = make_trainer("cuda")
+        fit(trainer, X, np.arange(24) % 3, validation=(X, np.arange(24) % 3))
+        trainer.net.forward(X)
+        assert counters.machine.used[0] > before
+        del trainer
+        assert counters.machine.used[0] == before
+    finally:
+        gc.enable()
