@@ -125,8 +125,8 @@ class BaseMLP(BaseEstimator):
         if self.solver == "lbfgs":
             self._fit_lbfgs(engine, spec, samples, loss)
         else:
-            stochastic.fit(self, engine, samples, given, loss, rng, incremental)
-        engine.pull(in_place=incremental)
+            with engine.training(in_place=incremental):
+                stochastic.fit(self, engine, samples, given, loss, rng, incremental)
         return self
 
     def _begin(self, spec, device, follows, rng):
@@ -170,8 +170,8 @@ class BaseMLP(BaseEstimator):
         if engine.net.device == "cpu":
             engine.build(spec._replace(dtype="float64"), "cpu")
         engine.trainer = None
-        lbfgs.minimize(self, engine.net, samples, loss, self._training_weight(samples))
-        engine.pull(in_place=False)
+        with engine.training(in_place=False):
+            lbfgs.minimize(self, engine.net, samples, loss, self._training_weight(samples))
         engine.build(spec, engine.net.device)
 
     # ------------------------------------------------------------ what is given

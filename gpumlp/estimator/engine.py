@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any, NamedTuple
 
@@ -47,6 +48,7 @@ class Engine:
         self.best: Any = None  # theta of the best validation score, on the device
         self.lists: dict[str, Any] = dict.fromkeys(GROUPS)
         self._stored: dict[str, Any] = {}  # from a pickle or another device, until it is used
+        self._training = False
         self._lock = threading.RLock()  # several threads may predict; a network has one workspace
 
     # ------------------------------------------------------------ the host's copies
@@ -55,7 +57,9 @@ class Engine:
         return self.net is not None or all(self.lists[name] is not None for name in GROUPS)
 
     def handed_out(self, name: str) -> list:
-        """The list of host arrays, which is the user's from now on."""
+        """The list of host arrays, which is the user's from now on; in training, a copy."""
+        if self._training:
+            return self._download(name)
         if self.lists[name] is None:
             if self.net is None:
                 raise AttributeError(f"{name}_ does not exist before fit, or before it is set")
@@ -72,7 +76,7 @@ class Engine:
 
     def push(self) -> None:
         """What users may have changed becomes the network's."""
-        if all(values is None for values in self.lists.values()):
+        if self._training or all(values is None for values in self.lists.values()):
             return
         net = self.net
         with net.ops.on_device():
@@ -85,8 +89,18 @@ class Engine:
                     _fill(f"{name}_", targets[name], values)
             net.parameters.buffer[...] = net.ops.to_device(buffer)
 
-    def pull(self, in_place: bool) -> None:
-        """After training: write the lists that users hold, or leave them to what they were."""
+    @contextlib.contextmanager
+    def training(self, in_place: bool):
+        """Within, the network's weights are ahead of the lists that users hold; at the end these
+        are written, or left to be what they were."""
+        self._training = True
+        try:
+            yield
+        finally:
+            self._training = False
+            self._pull(in_place)
+
+    def _pull(self, in_place: bool) -> None:
         for name, values in self.lists.items():
             if values is None:
                 continue
@@ -222,19 +236,21 @@ class Engine:
         with self.net.ops.on_device():
             self.best = self.net.parameters.buffer.copy()
 
-    def best_or_now(self):
-        """The best weights so far; those of a pickle come back to the device here."""
+    def forget_best(self) -> None:
+        self.best = self._stored["best"] = None
+
+    def recall_best(self) -> None:
+        """The best weights of a pickle come back to the device."""
         stored = self._stored.pop("best", None)
         if stored is not None and stored.shape == self.net.parameters.buffer.shape:
             with self.net.ops.on_device():
                 self.best = self.net.ops.to_device(stored.astype(self.net.dtype))
-        if self.best is None:
-            self.remember_best()
-        return self.best
 
     def restore_best(self) -> None:
-        with self.net.ops.on_device():
-            self.net.parameters.buffer[...] = self.best_or_now()
+        """The best weights, if any were remembered, become the network's."""
+        if self.best is not None:
+            with self.net.ops.on_device():
+                self.net.parameters.buffer[...] = self.best
 
     # ------------------------------------------------------------ pickling
     def __getstate__(self):

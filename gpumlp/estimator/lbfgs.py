@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from gpumlp import memory, propagate, workspace
 from gpumlp.backend import Batch
+from gpumlp.estimator import data
 from gpumlp.objective import Objective
 from gpumlp.parameters import Parameters
 from gpumlp.rows import Rows
@@ -83,11 +84,12 @@ class _Function:
     def __init__(self, est, net, samples, loss, weight):
         self._net, self._alpha = net, est.alpha
         self._objective = Objective(net, loss, "sum")
-        self._rows = Rows(net, self._objective, samples.X, samples.encoded, weight, samples.rows)
+        self._samples = samples._replace(X=data.dense_if_small(samples.X, net.dtype), weight=weight)
+        self._resident = None if data.is_sparse(self._samples.X) else self._rows(slice(None))
         count = samples.rows
         self._total = float(count if weight is None else weight.sum())
         # Where the reported squared error is ½ / outputs (ŷ - y)², its δ is still ŷ - y.
-        self._data_scale = 2 * loss.parameters.get("factor", 0.5) / self._total
+        self._data_scale = 2 * loss.parameters.get("factor", 0.5)
         self._places = _packed_places(net.layout)
         self._decayed = sum(out * into for into, out in pairwise(net.sizes))
         self._grad = Parameters(net.layout, net.ops.xp.zeros_like(net.parameters.buffer))
@@ -109,8 +111,12 @@ class _Function:
         net = self._net
         self.place(packed)
         value, gradient = 0.0, np.zeros(len(packed))
-        for start in range(0, self._rows.count, self._chunk):
-            batch = self._batch(slice(start, start + self._chunk))
+        for start in range(0, self._samples.rows, self._chunk):
+            part = slice(start, start + self._chunk)
+            if self._resident is None:  # sparse, and too large to be made dense at once
+                batch = self._batch(self._rows(part), slice(None))
+            else:
+                batch = self._batch(self._resident, part)
             ws = net.workspaces.get(batch.x.shape[1], "step")
             noise = [None] * (net.K + 1)
             propagate.loss_and_backward(net, ws, batch, self._objective, self._grad, noise)
@@ -118,20 +124,33 @@ class _Function:
             gradient += net.ops.to_host(self._grad.buffer)[0, self._places]
         W = packed[: self._decayed]
         gradient *= self._data_scale
-        gradient[: self._decayed] += self._alpha / self._total * W
+        gradient[: self._decayed] += self._alpha * W
+        gradient /= self._total
         return value / self._total + 0.5 * self._alpha * (W @ W) / self._total, gradient
 
-    def _batch(self, part: slice) -> Batch:
-        data, xp, net = self._rows.data, self._net.ops.xp, self._net
-        x = data.x[:, part]
-        if x.dtype != net.dtype:
-            x = x.astype(net.dtype)
-        w = data.weight
+    def _rows(self, part: slice) -> Rows:
+        """These samples on the device, dense."""
+        X, _, y, weight = self._samples
+        X = X[part]
+        X = np.asarray(X.toarray() if data.is_sparse(X) else X, dtype=self._net.dtype)
+        # A part may be without weight, which Rows refuses of a whole set.
+        weight = None if weight is None else weight[part]
+        rows = Rows(self._net, self._objective, X, y[part], None, len(X))
+        if weight is not None:
+            rows.data = rows.data._replace(
+                weight=self._net.ops.to_device(weight.astype(self._net.dtype))[None]
+            )
+        return rows
+
+    def _batch(self, rows: Rows, part: slice) -> Batch:
+        held, xp, net = rows.data, self._net.ops.xp, self._net
+        x = held.x[:, part]
+        w = held.weight
         w = xp.ones((1, x.shape[1]), net.dtype) if w is None else w[:, part]
         return Batch(
             x,
-            None if data.labels is None else data.labels[:, part],
-            None if data.dense is None else data.dense[:, part],
+            None if held.labels is None else held.labels[:, part],
+            None if held.dense is None else held.dense[:, part],
             w,
             xp.ones(1, net.dtype) * w.sum(axis=1),
         )

@@ -89,7 +89,9 @@ def fit(estimator, engine, samples: Samples, given, loss, rng, incremental: bool
     held = given
     if est.early_stopping and given is None:
         if incremental:
-            raise ValueError("partial_fit with early_stopping=True needs X_val and y_val")
+            raise ValueError(
+                "partial_fit does not support early_stopping=True without X_val and y_val"
+            )
         samples, held = split(est, samples, rng)
     batch_size = batch_size_for(est, samples.rows)
     goes_on = incremental or (est.warm_start and est.keep_optimizer)
@@ -168,13 +170,23 @@ class _Fit:
         est.n_iter_ = 0
         est.converged_ = False
         if est.early_stopping:
-            if est.best_validation_score_ is None:
-                est.best_validation_score_ = -np.inf
-            self.engine.best_or_now()
+            self._begin_best()
         elif est.best_loss_ is None:
             est.best_loss_ = np.inf
         if self.validation is not None and est.validation_scores_ is None:
             est.validation_scores_, est.validation_loss_curve_ = [], []
+
+    def _begin_best(self):
+        """partial_fits share their best weights.  A warm-started fit has none before it beats the
+        score of those before: else it ends with its last weights, as in scikit-learn."""
+        est, engine = self.est, self.engine
+        if self.incremental:
+            engine.recall_best()
+        else:
+            engine.forget_best()
+        if est.best_validation_score_ is None:
+            est.best_validation_score_ = -np.inf
+            engine.remember_best()
 
     def _close_epoch(self, losses, weights, begin):
         """Note the epoch on the estimator, in scikit-learn's terms, and in the engine's history."""

@@ -34,7 +34,7 @@ def split(estimator, samples: Samples, rng) -> tuple[Samples, Samples]:
     """The samples to train on and those held out; with two classes, in equal proportions."""
     stratify = None
     if is_classifier(estimator) and estimator.n_outputs_ == 1:
-        stratify = samples.encoded
+        stratify = samples.y
     train, held = train_test_split(
         np.arange(samples.rows),
         random_state=rng,
@@ -43,8 +43,8 @@ def split(estimator, samples: Samples, rng) -> tuple[Samples, Samples]:
     )
     if len(held) < 2:
         raise ValueError(
-            f"the validation set has {len(held)} of {samples.rows} samples and needs 2: raise "
-            "validation_fraction, or give X_val and y_val"
+            f"The validation set is too small: it has {len(held)} of {samples.rows} samples and "
+            "needs 2; raise validation_fraction, or give X_val and y_val"
         )
     return samples.take(train), samples.take(held)
 
