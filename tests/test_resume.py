@@ -28,7 +28,8 @@ class Remembers(gpumlp.Callback):
     """A state with everything that JSON and arrays can hold."""
 
     def __init__(self):
-        self.seen, self.sums, self.restored = {}, np.zeros(3), False
+        self.seen = {9: "as numbers before ten, as words after it", 10: ""}
+        self.sums, self.restored = np.zeros(3), False
 
     def on_epoch_end(self, trainer, history):
         self.seen[history.epochs] = [history.last("loss"), None, "é"]
