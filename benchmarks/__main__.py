@@ -75,10 +75,10 @@ def _operations(options, device):
 
 def _training(options, device):
     """Each network's record and table."""
-    epochs = 3 if options.quick else training.EPOCHS
+    effort = training.QUICK if options.quick else training.THOROUGH
     with training.Comparison(device, options.contender) as comparison:
         for network in training.chosen(options.network, options.quick):
-            record = comparison.measure(network, epochs)
+            record = comparison.measure(network, effort)
             yield record, training.as_text(record, device)
 
 

@@ -59,4 +59,4 @@ def test_training(benchmark, device, name, network, what):
         contender.wait()
 
     benchmark.group = f"{what} of {network.name}"
-    benchmark.pedantic(run_and_wait, rounds=training.EPOCHS, warmup_rounds=1)
+    benchmark.pedantic(run_and_wait, rounds=training.THOROUGH.turns, warmup_rounds=1)

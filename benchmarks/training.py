@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,7 +13,16 @@ from benchmarks.tables import last_line, milliseconds, ratio, table
 from benchmarks.turns import Failed, Runner
 
 TOLERANCE = 1e-4
-EPOCHS = 7
+
+
+class Effort(NamedTuple):
+    """How often a step and an epoch are timed, and the least seconds of each time."""
+
+    turns: int
+    least: float
+
+
+THOROUGH, QUICK = Effort(7, 0.05), Effort(3, 0.005)
 LIMIT = 120.0  # seconds for one answer
 MEASURED = ("step", "epoch")
 
@@ -45,7 +55,7 @@ class Comparison:
         for runner in self._runners.values():
             runner.close()
 
-    def measure(self, network: Network, epochs: int = EPOCHS) -> dict:
+    def measure(self, network: Network, effort: Effort = THOROUGH) -> dict:
         """Checks the answers, then takes the times in turn: {network, ..., contenders: {name: {
         error | difference, epoch, step, and for each of these NAME_median, NAME_over_gemms,
         NAME_over_gpumlp}}}, in seconds."""
@@ -62,10 +72,10 @@ class Comparison:
 
         answers = dict(ask(("prepare", network)))
         self._compare(answers, found)
-        for _ in ask(("warm",)):
+        for _ in ask(("warm", effort.least)):
             pass
         for what in MEASURED:
-            for _ in range(epochs):
+            for _ in range(effort.turns):
                 for name, seconds in ask(("time", what)):
                     found[name].setdefault(what, []).append(seconds)
         _summarise(found)

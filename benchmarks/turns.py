@@ -14,7 +14,6 @@ from benchmarks.contenders import ENTRIES, Entry
 from benchmarks.networks import Network, Problem
 
 PAUSE = 0.02  # seconds before a turn, for the threads of the last one to stop spinning
-ROUND = 0.05  # seconds that a round takes at least
 MOST = 1000  # steps or epochs in it
 
 
@@ -36,13 +35,14 @@ class Session:
         self._contender = self._cls(Problem(network), self._device)
         return self._contender.answers()
 
-    def warm(self):
-        """All that happens only once, and how many steps, or epochs, make a round."""
+    def warm(self, least: float):
+        """All that happens only once, and how many steps, or epochs, make a round of so many
+        seconds."""
         for what in self._counts:
             self._counts[what] = 1
             self._round(what)
-            while (taken := self._round(what)) < ROUND and self._counts[what] < MOST:
-                more = int(self._counts[what] * ROUND / taken)
+            while (taken := self._round(what)) < least and self._counts[what] < MOST:
+                more = int(self._counts[what] * least / taken)
                 self._counts[what] = min(MOST, max(2 * self._counts[what], more))
 
     def _round(self, what: str) -> float:
