@@ -134,4 +134,4 @@ def as_text(record: dict, device: str) -> str:
 def chosen(name: str | None = None, quick: bool = False) -> list[Network]:
     """The networks whose name contains this; with short epochs if it has to be quick."""
     networks = [network for network in NETWORKS if name is None or name in network.name]
-    return [network.shortened(2) for network in networks] if quick else networks
+    return [network.shortened() for network in networks] if quick else networks
