@@ -135,7 +135,7 @@ def test_ctrl_c_in_the_middle_of_an_epoch(run, device):
     assert found["epochs"] == 0
     assert 2 < found["steps"] < 200_000
     assert found["moves"]
-    assert found["seconds"] < 2
+    assert found["seconds"] < 10
 
 
 # An activation that counts its calls can press Ctrl-C at a known update of a known epoch: epochs

@@ -205,6 +205,19 @@ def test_networks_that_stand_still_show_the_rate_of_their_last_update(device):
         np.testing.assert_allclose(history.lr[epoch], expected, rtol=1e-12)
 
 
+def test_a_network_that_is_behind_has_the_rate_of_its_own_update(device):
+    """Network 1 makes two updates an epoch, network 0 three; each fit looks the rates up anew."""
+    schedule = schedules["exponential"](unit="step", decay=0.5)
+    trainer = make_trainer(device, 2, optimizer=gpumlp.SGD(0.1), schedule=schedule, shuffle=False)
+    weight = np.ones((2, 20))
+    weight[1, 16:] = 0
+    for fits in (1, 2, 3):
+        history = fit(trainer, X, Y, 1, sample_weight=weight)
+        np.testing.assert_allclose(
+            history.lr[-1], [0.1 * 0.5 ** (3 * fits - 1), 0.1 * 0.5 ** (2 * fits - 1)], rtol=1e-12
+        )
+
+
 # --- plateau --------------------------------------------------------------------------------------
 
 
