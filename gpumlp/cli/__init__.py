@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_train(commands) -> None:
     train = commands.add_parser("train", help="train a network and save it")
-    train.set_defaults(lr=None, out=None)
+    train.set_defaults(lr=None, out=None, drop=None)
 
     def option(name, text, **how):
         if "default" in how:
@@ -72,10 +72,16 @@ def _add_train(commands) -> None:
 
     option(
         "data",
-        f"{', '.join(DATASETS)}, or an .npz file that holds X (samples, features) and y: "
-        "integers, booleans or strings to classify, floats for regression",
+        f"{', '.join(DATASETS)}; or an .npz file that holds X (samples, features) and y: "
+        "integers, booleans or strings to classify, floats for regression; or a table with named "
+        "columns, .csv, .tsv or .parquet",
         metavar="DATA",
     )
+    option("--target", "of a table: the column to predict", metavar="COLUMN")
+    task = "of a table: what to predict (default: classes if the target is text, booleans or few "
+    option("--task", task + "different whole numbers)", choices=("classification", "regression"))
+    drop = "of a table: a column to leave out; may be repeated"
+    option("--drop", drop, metavar="COLUMN", action="append")
     option("--hidden", "sizes of the hidden layers, or none", type=_sizes, default="256")
     option("--activation", "f of the hidden layers", default="relu")
     option("--epochs", "at most so many", type=_count, default=100)
@@ -96,7 +102,9 @@ def _add_train(commands) -> None:
 def _add_predict(commands) -> None:
     predict = commands.add_parser("predict", help="apply a saved network to new samples")
     predict.add_argument("model", metavar="MODEL", help="what `gpumlp train` saved")
-    predict.add_argument("file", metavar="FILE", help="an .npz file that holds X, or an .npy file")
+    predict.add_argument(
+        "file", metavar="FILE", help="an .npz file that holds X, an .npy file, or a table"
+    )
     predict.add_argument("--out", metavar="FILE", help="write .csv, .npy or .npz instead of text")
     predict.add_argument("--proba", action="store_true", help="also the probability of each class")
     predict.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")

@@ -1,13 +1,16 @@
-"""What the command line trains on: scikit-learn's small data sets, and .npz files."""
+"""What the command line trains on: scikit-learn's small data sets, .npz files and tables."""
 
 import dataclasses
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from gpumlp.cli import DATASETS
+from gpumlp.cli import DATASETS, table
+from gpumlp.cli.answers import check_classes, check_values
 from gpumlp.cli.error import InputError
+from gpumlp.cli.target import target_of
 
 FEWEST_SAMPLES = 10
 
@@ -16,28 +19,44 @@ FEWEST_SAMPLES = 10
 class Data:
     """Samples with their classes or values.
 
-    x (samples, features) float64; y (samples,) class numbers with `classes` their labels, or
-    y (samples, targets) float64 with `classes` None. one_scale: the features are of one kind and
-    unit, as the pixels of an image are.
+    x (samples, features) float64, or the columns of a table; y (samples,) class numbers with
+    `classes` their labels, or y (samples, targets) float64 with `classes` None. one_scale: the
+    features are of one kind and unit, as the pixels of an image are. target: the name of y, if it
+    has one. notes: sentences for the user about what was left out.
     """
 
     name: str
-    x: np.ndarray
+    x: np.ndarray | table.Table
     y: np.ndarray
     classes: np.ndarray | None
     one_scale: bool = False
+    target: str | None = None
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         samples, features = self.x.shape
         if self.classes is not None:
-            aim = f"{len(self.classes)} classes"
+            aim = f"{len(self.classes)} classes" + (f" of {self.target}" if self.target else "")
+        elif self.target:
+            aim = f"{self.target} to predict"
         else:
             aim = f"{self.y.shape[1]} value{'s' * (self.y.shape[1] > 1)} to predict"
         return f"{self.name}: {samples} samples, {features} features, {aim}"
 
 
-def load(name: str) -> Data:
-    """A data set by its name, or an .npz file by its path."""
+def load(
+    name: str, target: str | None = None, task: str | None = None, drop: Sequence[str] = ()
+) -> Data:
+    """A data set by its name, or an .npz file or a table by its path.
+
+    target, task, drop: of a table, the column to predict, what it is, and columns to leave out.
+    """
+    arrays = name in DATASETS or Path(name).suffix in table.ARRAYS
+    if table.is_table(name) or (target is not None and not arrays):
+        return _from_table(name, target, task, drop)
+    for option, value in (("--target", target), ("--task", task), ("--drop", drop)):
+        if value:
+            raise InputError(f"{option} is for tables (.csv, .tsv, .parquet), and {name} is none")
     if name in DATASETS:
         return _bundled(name)
     if Path(name).suffix != ".npz" and not Path(name).exists():
@@ -91,12 +110,26 @@ def _from_file(path: str) -> Data:
     if y.ndim not in (1, 2) or len(y) != len(x):
         shapes = f"X has shape {x.shape}, y has shape {y.shape}"
         raise InputError(f"{path}: {shapes}; y must have one row for each row of X")
-    if len(x) < FEWEST_SAMPLES:
-        raise InputError(f"{path} has {len(x)} samples; at least {FEWEST_SAMPLES} are needed")
+    _check_count(len(x), path)
     numbers, classes = (_values(y, path), None) if y.dtype.kind == "f" else _numbered(y, path)
     # Bytes are how images are stored.
     one_scale = arrays["X"].dtype == np.uint8
     return Data(Path(path).stem, x, numbers, classes, one_scale)
+
+
+def _from_table(path: str, target: str | None, task: str | None, drop: Sequence[str]) -> Data:
+    if target is None:
+        columns = table.columns_of(path)
+        raise InputError(f"{path} is a table: --target says which column to predict ({columns})")
+    rows, notes = table.read(path, target, drop)
+    _check_count(len(rows), path)
+    y, classes = target_of(rows, target, task)
+    return Data(table.stem(path), rows.without(target), y, classes, target=target, notes=notes)
+
+
+def _check_count(samples: int, path: str) -> None:
+    if samples < FEWEST_SAMPLES:
+        raise InputError(f"{path} has {samples} samples; at least {FEWEST_SAMPLES} are needed")
 
 
 def _values(y: np.ndarray, path: str) -> np.ndarray:
@@ -104,8 +137,7 @@ def _values(y: np.ndarray, path: str) -> np.ndarray:
     if 0 in y.shape:
         raise InputError(f"y in {path} is empty: its shape is {y.shape}")
     y = _finite_numbers(y, "y", path).reshape(len(y), -1)
-    if (y == y[0]).all(axis=0).any():
-        raise InputError(f"y in {path} is the same number in every sample: nothing to learn")
+    check_values(y, f"y in {path}")
     return y
 
 
@@ -117,14 +149,8 @@ def _numbered(y: np.ndarray, path: str) -> tuple[np.ndarray, np.ndarray]:
     if y.ndim != 1:
         raise InputError(f"y in {path} has shape {y.shape}; class labels must have one axis")
     classes, numbers, counts = np.unique(y, return_inverse=True, return_counts=True)
-    if len(classes) < 2:
-        raise InputError(f"y in {path} has a single class, {classes[0]}; at least 2 are needed")
-    if counts.min() < 2:
-        rare = classes[counts.argmin()]
-        raise InputError(
-            f"class {rare} in {path} has a single sample; each class needs 2 or more "
-            "(values to predict, rather than classes, must be stored as floats)"
-        )
+    otherwise = "values to predict, rather than classes, must be stored as floats"
+    check_classes(classes, counts, f"y in {path}", otherwise)
     return numbers, classes
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import gpumlp
+from gpumlp.cli import table
 from gpumlp.cli.data import features, read_arrays
 from gpumlp.cli.device import choose
 from gpumlp.cli.error import InputError
@@ -21,12 +22,7 @@ def run(arguments) -> int:
     net, preparation = load_model(arguments.model, choose(arguments.device)[0])
     if arguments.proba and preparation.classes is None:
         raise InputError("--proba is for classification; this model predicts values")
-    x = features(read_arrays(arguments.file, ("X",))["X"], arguments.file)
-    if x.shape[1] != net.sizes[0]:
-        raise InputError(
-            f"{arguments.file} has {x.shape[1]} features; the model takes {net.sizes[0]}"
-        )
-    output = net.forward(preparation.inputs(x, net.dtype.name))
+    output = net.forward(_inputs(arguments.file, net, preparation))
     bad = np.flatnonzero(~np.isfinite(output).all(axis=1))
     if len(bad):
         raise InputError(f"the network's output for row {bad[0]} of {arguments.file} is not finite")
@@ -38,6 +34,22 @@ def run(arguments) -> int:
             found |= {"probability": output, "classes": preparation.classes}
     _write(found, out)
     return 0
+
+
+def _inputs(path: str, net, preparation: Preparation) -> np.ndarray:
+    """The network's input for the samples in a file, of the kind that the model was trained on."""
+    columns = preparation.columns
+    if columns is not None:
+        if Path(path).suffix in table.ARRAYS:
+            raise InputError(f"{path} is no table, but the model was trained on one")
+        samples = table.read_columns(path, columns.names, columns.of_text)
+        return preparation.inputs(samples, net.dtype.name)
+    if table.is_table(path):
+        raise InputError(f"{path} is a table, but the model was trained on arrays (.npz)")
+    x = features(read_arrays(path, ("X",))["X"], path)
+    if x.shape[1] != net.sizes[0]:
+        raise InputError(f"{path} has {x.shape[1]} features; the model takes {net.sizes[0]}")
+    return preparation.inputs(x, net.dtype.name)
 
 
 def load_model(path: str, device: str):

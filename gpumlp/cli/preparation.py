@@ -8,8 +8,11 @@ import dataclasses
 
 import numpy as np
 
+from gpumlp.cli.columns import Columns
 from gpumlp.cli.data import Data
 from gpumlp.cli.error import InputError
+from gpumlp.cli.scale import moments
+from gpumlp.cli.table import Table
 
 
 def _empty() -> np.ndarray:
@@ -18,7 +21,8 @@ def _empty() -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """x is standardised with mean and deviation, each (features,).
+    """x is standardised with mean and deviation, each (features,); the features of a table are
+    first made from its columns, as `columns` says.
 
     Classification: `classes` holds the label of each output; y_mean and y_deviation are empty.
     Regression: `classes` is None, and the network works on values standardised with y_mean and
@@ -30,22 +34,30 @@ class Preparation:
     classes: np.ndarray | None = None
     y_mean: np.ndarray = dataclasses.field(default_factory=_empty)
     y_deviation: np.ndarray = dataclasses.field(default_factory=_empty)
+    columns: Columns | None = None
 
     @classmethod
     def fit(cls, data: Data) -> "Preparation":
-        mean, deviation = _moments(data.x, f"X of {data.name}", data.one_scale)
+        columns = None
+        if isinstance(data.x, Table):
+            columns, mean, deviation = Columns.fit(data.x)
+        else:
+            mean, deviation = moments(data.x, f"X of {data.name}", data.one_scale)
         if data.classes is not None:
-            return cls(mean, deviation, classes=data.classes)
-        y_mean, y_deviation = _moments(data.y, f"y of {data.name}")
-        return cls(mean, deviation, y_mean=y_mean, y_deviation=y_deviation)
+            return cls(mean, deviation, classes=data.classes, columns=columns)
+        y_mean, y_deviation = moments(data.y, f"y of {data.name}")
+        return cls(mean, deviation, y_mean=y_mean, y_deviation=y_deviation, columns=columns)
 
     @property
     def outputs(self) -> int:
         """How many units the network's last layer has."""
         return len(self.y_mean if self.classes is None else self.classes)
 
-    def inputs(self, x: np.ndarray, dtype: str) -> np.ndarray:
-        """The network's input for raw features x (samples, features)."""
+    def inputs(self, x: np.ndarray | Table, dtype: str) -> np.ndarray:
+        """The network's input for raw features x (samples, features), or for a table."""
+        if self.columns is not None:
+            assert isinstance(x, Table), "columns are those of a table"
+            return self.columns.inputs(x, self.mean, self.deviation, dtype)
         return _standardised(x, self.mean, self.deviation, dtype)
 
     def targets(self, y: np.ndarray, dtype: str) -> np.ndarray:
@@ -72,6 +84,7 @@ class Preparation:
             "classes_dtype": None if self.classes is None else self.classes.dtype.str,
             "y_mean": self.y_mean.tolist(),
             "y_deviation": self.y_deviation.tolist(),
+            "columns": None if self.columns is None else self.columns.metadata(),
         }
 
     @classmethod
@@ -81,6 +94,10 @@ class Preparation:
             classes = stored["classes"]
             if classes is not None:
                 classes = np.array(classes, dtype=stored["classes_dtype"])
+            # Files from before there were tables have no such entry.
+            columns = stored.get("columns")
+            if columns is not None:
+                columns = Columns.from_metadata(columns)
             targets = outputs if classes is None else 0
             sizes = {
                 "mean": features,
@@ -88,16 +105,17 @@ class Preparation:
                 "y_mean": targets,
                 "y_deviation": targets,
             }
-            moments = {name: np.array(stored[name], dtype=np.float64) for name in sizes}
+            numbers = {name: np.array(stored[name], dtype=np.float64) for name in sizes}
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"the model's preparation cannot be read ({error!r})") from error
-        fits = all(moments[name].shape == (size,) for name, size in sizes.items())
+        fits = all(numbers[name].shape == (size,) for name, size in sizes.items())
+        fits = fits and (columns is None or columns.width == features)
         if not fits or (classes is not None and classes.shape != (outputs,)):
             raise InputError("the model's preparation does not fit its network")
-        finite = all(np.isfinite(values).all() for values in moments.values())
-        if not finite or (moments["deviation"] <= 0).any() or (moments["y_deviation"] <= 0).any():
+        finite = all(np.isfinite(values).all() for values in numbers.values())
+        if not finite or (numbers["deviation"] <= 0).any() or (numbers["y_deviation"] <= 0).any():
             raise InputError("the model's preparation is not made of usable numbers")
-        return cls(classes=classes, **moments)
+        return cls(classes=classes, columns=columns, **numbers)
 
 
 def _standardised(values, mean, deviation, dtype: str) -> np.ndarray:
@@ -109,20 +127,3 @@ def _standardised(values, mean, deviation, dtype: str) -> np.ndarray:
             f"the numbers in row {bad[0]} are too far from those of the training part for {dtype}"
         )
     return standardised
-
-
-def _moments(values: np.ndarray, what: str, one_scale: bool = False):
-    """Mean and deviation of each column; a constant column has deviation 1.
-
-    one_scale: every column gets the same deviation, the root of the mean variance, so that a pixel
-    that is hardly ever inked is not blown up by a deviation of its own.
-    """
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, deviation = values.mean(axis=0), values.std(axis=0)
-        if one_scale:
-            deviation = np.full_like(deviation, np.sqrt((deviation**2).mean()))
-    if not (np.isfinite(mean).all() and np.isfinite(deviation).all()):
-        raise InputError(f"the numbers in {what} are too large for their mean and deviation")
-    # Rounding can leave a constant column a deviation that is tiny instead of 0.
-    constant = deviation <= 1e-12 * np.abs(mean)
-    return mean, np.where(constant, 1.0, deviation)

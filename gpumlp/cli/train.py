@@ -1,5 +1,6 @@
 """`gpumlp train`: from a data set to a saved network, its held-out score and its curves."""
 
+import dataclasses
 import os
 import sys
 import time
@@ -21,22 +22,23 @@ LEARNING_RATE = {"sgd": 0.1, "momentum": 0.02, "rmsprop": 1e-3, "adam": 1e-3, "a
 
 def run(arguments) -> int:
     device, presented = choose(arguments.device)
-    samples = data.load(arguments.data)
-    out = _folder(arguments.out or f"runs/{samples.name}")
-
-    # The held-out part is seen once, after training; the validation part decides when to stop.
-    rng = np.random.default_rng(arguments.seed)
-    rest, held_out = data.split(samples, HELD_OUT, rng)
-    training, validation = data.split(rest, VALIDATION, rng)
-    preparation = Preparation.fit(training)
+    samples = data.load(arguments.data, arguments.target, arguments.task, arguments.drop or ())
+    title, name = str(samples), samples.name
+    out = _folder(arguments.out or f"runs/{name}")
+    parts, preparation = _prepared(arguments, samples)
+    # What was read may be much larger than what was made of it.
+    del samples
     net = _network(arguments, device, preparation)
 
-    train, validate, hold = (len(part.x) for part in (training, validation, held_out))
-    print(f"data      {samples}")
+    train, validate, hold = (len(part.x) for part in parts)
+    print(f"data      {title}")
     print(f"          {train} to train, {validate} to validate, {hold} held out")
+    if preparation.columns is not None:
+        print(f"columns   {preparation.columns}")
     print(f"device    {presented}")
     print(net.summary(), flush=True)
 
+    training, validation, held_out = parts
     start = time.perf_counter()
     history = _fit(arguments, net, preparation, training, validation)
     seconds = time.perf_counter() - start
@@ -46,14 +48,33 @@ def run(arguments) -> int:
     print(f"trained   {epochs} epochs in {seconds:.2f} s")
 
     scores = _scores(net, preparation, held_out)
-    for name, score in scores.items():
-        print(f"{name:10}{score:#.4g} on the held-out fifth")
-    metadata = {"data": samples.name, "preparation": preparation.metadata(), "held_out": scores}
+    for score, value in scores.items():
+        print(f"{score:10}{value:#.4g} on the held-out fifth")
+    metadata = {"data": name, "preparation": preparation.metadata(), "held_out": scores}
     model = out / "model.safetensors"
     gpumlp.save(net, model, metadata=metadata)
     print(f"model     {model}")
-    _draw(history, out / "curves.png", samples.name)
+    _draw(history, out / "curves.png", name)
     return 0
+
+
+def _prepared(arguments, samples: data.Data) -> tuple[list[data.Data], Preparation]:
+    """The parts to train on, to validate and to hold out, with x as the network takes it.
+
+    The held-out part is seen once, after training; the validation part decides when to stop.
+    """
+    rng = np.random.default_rng(arguments.seed)
+    rest, held_out = data.split(samples, HELD_OUT, rng)
+    training, validation = data.split(rest, VALIDATION, rng)
+    preparation = Preparation.fit(training)
+    if preparation.columns is not None:
+        for note in (*samples.notes, *preparation.columns.notes):
+            print(f"gpumlp: note: {note}", file=sys.stderr)
+    parts = [
+        dataclasses.replace(part, x=preparation.inputs(part.x, arguments.dtype))
+        for part in (training, validation, held_out)
+    ]
+    return parts, preparation
 
 
 def _folder(path: str) -> Path:
@@ -99,7 +120,6 @@ def _optimizer(arguments):
 
 def _fit(arguments, net, preparation: Preparation, training, validation):
     """Trains the network in place until it stops getting better; returns the history."""
-    x, y = _prepared(preparation, training, arguments.dtype)
     loss = "squared_error"
     if preparation.classes is not None:
         loss = gpumlp.losses["cross_entropy"](label_smoothing=arguments.label_smoothing)
@@ -107,15 +127,15 @@ def _fit(arguments, net, preparation: Preparation, training, validation):
         net,
         loss=loss,
         optimizer=_optimizer(arguments),
-        batch_size=min(arguments.batch_size, len(x)),
+        batch_size=min(arguments.batch_size, len(training.x)),
         seed=arguments.seed,
     )
     try:
         return trainer.fit(
-            x,
-            y,
+            training.x,
+            preparation.targets(training.y, arguments.dtype),
             epochs=arguments.epochs,
-            validation=_prepared(preparation, validation, arguments.dtype),
+            validation=(validation.x, preparation.targets(validation.y, arguments.dtype)),
             callbacks=[gpumlp.EarlyStopping(arguments.patience, restore_best=True)],
             progress=True,
         )
@@ -123,13 +143,9 @@ def _fit(arguments, net, preparation: Preparation, training, validation):
         raise InputError(f"training failed: {error}") from error
 
 
-def _prepared(preparation: Preparation, part: data.Data, dtype: str):
-    return preparation.inputs(part.x, dtype), preparation.targets(part.y, dtype)
-
-
 def _scores(net, preparation: Preparation, part: data.Data) -> dict[str, float]:
     """Accuracy, or R² and the root of the mean squared error, on samples not trained on."""
-    output = net.forward(preparation.inputs(part.x, net.dtype.name))
+    output = net.forward(part.x)
     if preparation.classes is not None:
         return {"accuracy": float((output.argmax(axis=1) == part.y).mean())}
     squares = (preparation.values(output) - part.y) ** 2
