@@ -24,7 +24,7 @@ class Rows:
         array = given.array
         kept = str(array.dtype) if str(array.dtype) in SOURCE else net.dtype
         self.data = Data(
-            arrays.settle(array, net, kept),
+            _aligned(arrays.settle(array, net, kept)),
             arrays.settle(y.labels, net, np.int32),
             arrays.settle(y.dense, net),
             arrays.settle(weight, net),
@@ -58,3 +58,9 @@ class Rows:
             return self._natural
         keys = self._net.ops.shuffle_keys(seeds, epoch, self.count)
         return (xp.sort(keys, axis=1) & np.uint64(0xFFFFFFFF)).astype(np.int32)
+
+
+def _aligned(x):
+    """`gather` reads packs of up to 32 bytes; a user's view on the device may begin anywhere."""
+    on_device = hasattr(x, "__cuda_array_interface__")
+    return x.copy() if on_device and x.data.ptr % 32 else x

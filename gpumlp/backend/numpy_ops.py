@@ -59,16 +59,16 @@ class NumpyOps:
         z += b[:, None, :]
         np.copyto(n, f.f(z, _parameters(f, p, noise, z)))
         if noise is not None and noise.dropout is not None:
-            keep, scale = _mask(noise, n)
+            drop, scale = _mask(noise, n)
             n *= scale
-            n *= keep
+            np.copyto(n, 0, where=drop)
 
     @_quiet
     def backprop(self, f, z, n, delta, db, p, dp=None, noise=None):
         if noise is not None and noise.dropout is not None:
-            keep, scale = _mask(noise, n)
+            drop, scale = _mask(noise, n)
             delta *= scale
-            delta *= keep
+            np.copyto(delta, 0, where=drop)
             n /= scale  # n before dropout, where it was kept
         if f.learned:
             dp[...] = np.einsum("mbn,mbn->m", delta, f.dp(z))
@@ -204,11 +204,11 @@ def _parameters(f, p, noise, like):
 
 
 def _mask(noise, like):
-    """Which elements dropout keeps, and the factor 1 / (1 - probability) of each network."""
+    """Which elements dropout sets to 0, and the factor 1 / (1 - probability) of each network."""
     random = philox.bits(noise.seeds, like[0].size, noise.layer, noise.step, philox.DROPOUT)
-    keep = random >= noise.dropout[:, None]
+    drop = random < noise.dropout[:, None]
     probability = noise.dropout.astype(like.dtype) * like.dtype.type(2.0**-32)
-    return keep.reshape(like.shape), (1 / (1 - probability))[:, None, None]
+    return drop.reshape(like.shape), (1 / (1 - probability))[:, None, None]
 
 
 def _targets(targets, shape, dtype):
