@@ -29,7 +29,7 @@ SANITIZER_FOUND = 86  # the exit code that compute-sanitizer is asked for
 JOBS = 4  # test files at once
 
 # Tests of what proves the kernels where there is no GPU; they say nothing new on one.
-CPU_TESTS = ("cubin", "cupy_contract", "oracle", "plot", "seeded_bugs", "simt", "standin")
+CPU_TESTS = ("cubin", "cupy_contract", "oracle", "plot", "sanitizers", "seeded", "simt", "standin")
 KERNEL_TESTS = "test_operations*.py"
 
 
