@@ -77,7 +77,7 @@ class EarlyStopping(Callback):
              loss if there is a validation set, else the training loss.
     best, best_epoch: of each network, (M,); a number for a single one.
 
-    A second fit goes on with the best seen so far.
+    A second fit of the same trainer goes on with the best seen so far.
     """
 
     def __init__(self, patience: int = 10, delta: float = 0.0, monitor=None, restore_best=True):
@@ -104,7 +104,8 @@ class EarlyStopping(Callback):
     def on_fit_begin(self, trainer, history):
         models = trainer.net.models_count
         self._stacked = trainer.net.models is not None
-        if self._best is None or len(self._best) != models:
+        # What was best in another training says nothing about this one.
+        if self._best is None or len(self._best) != models or not history.epochs:
             self._best = np.full(models, np.inf)
             self._best_epoch = np.zeros(models, np.int64)
             self._theta = None
