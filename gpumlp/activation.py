@@ -67,6 +67,12 @@ class Activation:
         constants = ", ".join(f"{key}={value:g}" for key, value in self.parameters.items())
         return f"{self.name}({constants})" if constants else self.name
 
+    def __reduce__(self):
+        # A built-in is pickled by its name: its functions cannot be.
+        if self.built_in:
+            return _restored, (self.name, self.parameters)
+        return super().__reduce__()
+
     @property
     def built_in(self) -> bool:
         known = activations.get(self.name)
@@ -76,6 +82,10 @@ class Activation:
     def p(self) -> tuple[float, ...]:
         """The constants, in the order that f and df index them."""
         return tuple(self.parameters.values())
+
+
+def _restored(name: str, parameters: dict[str, float]) -> Activation:
+    return activations[name](**parameters)
 
 
 def find(activation) -> Activation:

@@ -86,6 +86,12 @@ class Loss:
         constants = ", ".join(f"{key}={value:g}" for key, value in self.parameters.items())
         return f"{self.name}({constants})" if constants else self.name
 
+    def __reduce__(self):
+        # A built-in is pickled by its name: its functions cannot be.
+        if self.built_in:
+            return _restored, (self.name, self.parameters)
+        return super().__reduce__()
+
     @property
     def built_in(self) -> bool:
         known = losses.get(self.name)
@@ -131,6 +137,10 @@ def pair(loss: Loss, output) -> Pair:
     if output.name == "sigmoid" and loss.logit is not None:
         return Pair(loss.logit, fused=True, rows=False, log_u=False)
     return Pair(loss.identity, fused=output.name == "identity", rows=False, log_u=False)
+
+
+def _restored(name: str, parameters: dict[str, float]) -> Loss:
+    return losses[name](**parameters)
 
 
 def find(loss) -> Loss:
