@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from numbers import Real
 from typing import Any
 
@@ -18,6 +19,9 @@ from gpumlp.estimator.engine import Engine, Spec, draw
 from gpumlp.estimator.validation import Samples
 
 SPARSE = ["csr", "csc"]
+
+# Numbers that float32 cannot hold become infinite, and are then refused as such.
+QUIET = functools.partial(np.errstate, over="ignore", invalid="ignore")
 
 
 def keep(estimator, arguments: dict[str, Any]) -> None:
@@ -185,7 +189,7 @@ class BaseMLP(BaseEstimator):
         dtype = self._working_dtype(device)
         if not first and self._engine.spec is not None and self.dtype is None:
             dtype = np.dtype(self._engine.spec.dtype) if device == "cpu" else dtype
-        with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
+        with QUIET():
             X, y = validate_data(
                 self,
                 X,
@@ -208,7 +212,7 @@ class BaseMLP(BaseEstimator):
             raise ValueError("X_val and y_val belong together")
         if self.solver == "lbfgs":
             raise ValueError("X_val needs solver='adam' or 'sgd'; 'lbfgs' has no epochs")
-        with np.errstate(over="ignore"):
+        with QUIET():
             X, y = validate_data(
                 self,
                 X,
@@ -245,7 +249,7 @@ class BaseMLP(BaseEstimator):
     def _checked(self, X):
         if X is vars(self).get("_trusted"):
             return X
-        with np.errstate(over="ignore"):
+        with QUIET():
             dtype = self._engine.spec.dtype
             return validate_data(self, X, accept_sparse=SPARSE, dtype=dtype, reset=False)
 
@@ -294,7 +298,7 @@ def _weights(sample_weight, count: int, dtype) -> np.ndarray | None:
         return None
     if isinstance(sample_weight, Real):
         sample_weight = np.full(count, sample_weight)
-    with np.errstate(over="ignore"):
+    with QUIET():
         weight = check_array(
             sample_weight, ensure_2d=False, dtype=dtype, input_name="sample_weight"
         )

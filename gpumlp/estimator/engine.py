@@ -124,6 +124,7 @@ class Engine:
             self.push()
             return
         slopes = None
+        held = [name for name in GROUPS if self.lists[name] is not None]
         if weights is not None:
             self.lists = dict(zip(GROUPS, weights, strict=True))
             self.trainer = self.best = None
@@ -143,8 +144,9 @@ class Engine:
         if slopes:
             self._restore_slopes(slopes)
         self.push()
-        if weights is not None:
-            self.lists = dict.fromkeys(GROUPS)
+        for name in GROUPS:
+            if weights is not None or name not in held:
+                self.lists[name] = None
 
     def _leave(self):
         """Take what must survive off the old network; the slopes {k: value} are returned."""

@@ -7,7 +7,6 @@ averages the squared error over outputs and takes the gradient of the sum.
 
 from __future__ import annotations
 
-import warnings
 from itertools import pairwise
 
 import numpy as np
@@ -16,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from gpumlp import memory, propagate, workspace
 from gpumlp.backend import Batch
 from gpumlp.estimator import data
+from gpumlp.estimator.progress import warn
 from gpumlp.objective import Objective
 from gpumlp.parameters import Parameters
 from gpumlp.rows import Rows
@@ -49,11 +49,10 @@ def minimize(estimator, net, samples, loss, weight) -> None:
         )
     if result.status != 0:
         more = "; raise max_iter" if est.n_iter_ == est.max_iter else ""
-        warnings.warn(
+        warn(
             f"lbfgs has not converged within {est.n_iter_} iterations ({result.message}){more}, or "
             "scale the data",
             ConvergenceWarning,
-            stacklevel=5,
         )
 
 

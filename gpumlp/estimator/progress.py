@@ -1,8 +1,20 @@
-"""What a fit shows while it runs (verbose)."""
+"""What a fit says: while it runs (verbose), and in warnings."""
 
 from __future__ import annotations
 
 import sys
+import warnings
+from pathlib import Path
+
+HERE = str(Path(__file__).parent)
+
+
+def warn(text: str, category=UserWarning) -> None:
+    """A warning that points at the line that called the estimator."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(HERE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, category, stacklevel=level)
 
 
 class Progress:

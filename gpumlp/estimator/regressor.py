@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 
 from gpumlp import loss as losses
 from gpumlp.estimator import reported
-from gpumlp.estimator.base import BaseMLP, is_stochastic, keep
+from gpumlp.estimator.base import QUIET, BaseMLP, is_stochastic, keep
 
 # The output that fits a loss; others take any number.
 OUTPUTS = {
@@ -113,7 +112,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _encoded_again(self, y, dtype):
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
+        with QUIET():
             return y, y.astype(dtype).reshape(len(y), -1)
 
     def _outputs_of(self, encoded) -> int:

@@ -4,7 +4,6 @@ engine's trainer."""
 from __future__ import annotations
 
 import time
-import warnings
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from sklearn.utils import shuffle
 
 from gpumlp import memory
 from gpumlp.estimator import data
-from gpumlp.estimator.progress import Progress
+from gpumlp.estimator.progress import Progress, warn
 from gpumlp.estimator.validation import Samples, Validation, split
 from gpumlp.interrupt import Interrupt
 from gpumlp.optimizer import SGD, Adam, AdamW, Optimizer
@@ -58,10 +57,9 @@ def batch_size_for(estimator, count: int) -> int:
     if estimator.batch_size == "auto":
         return min(200, count)
     if estimator.batch_size > count:
-        warnings.warn(
+        warn(
             f"batch_size = {estimator.batch_size} is more than the {count} samples: one batch takes"
-            " them all",
-            stacklevel=2,
+            " them all"
         )
     return int(min(estimator.batch_size, count))
 
@@ -151,9 +149,12 @@ class _Fit:
                     if self._ends(progress) or self.diverged or trainer.stopping:
                         break
                     if est.n_iter_ == est.max_iter and not self.incremental:
-                        _warn_not_converged(est)
+                        warn(
+                            f"the fit has not converged within max_iter={est.max_iter} epochs",
+                            ConvergenceWarning,
+                        )
             except KeyboardInterrupt:
-                warnings.warn("training was interrupted; it got this far", stacklevel=6)
+                warn("training was interrupted; the weights are those that it has come to")
                 trainer.history.interrupted = True
         for callback in callbacks:
             callback.on_fit_end(trainer, trainer.history)
@@ -261,7 +262,7 @@ class _Fit:
             "data, lower learning_rate_init, or set clip_norm"
         )
         if est.early_stopping:
-            warnings.warn(f"{told}; the best weights before are kept", ConvergenceWarning, 6)
+            warn(f"{told}; the best weights before are kept", ConvergenceWarning)
         else:
             raise ValueError(f"Solver produced non-finite parameter weights: {told}")
 
@@ -271,11 +272,3 @@ def _mean_loss(losses, weights, sizes) -> float:
     weights; a batch without any weight does not count."""
     counts = np.where(weights > 0, sizes, 0)
     return float(np.where(weights > 0, losses, 0) @ counts / counts.sum())
-
-
-def _warn_not_converged(est):
-    warnings.warn(
-        f"the fit has not converged within max_iter={est.max_iter} epochs",
-        ConvergenceWarning,
-        stacklevel=7,
-    )
