@@ -127,7 +127,7 @@ class Columns:
 
     def metadata(self) -> list[dict]:
         """This as JSON values."""
-        return [dataclasses.asdict(column) for column in self.each]
+        return [vars(column) | {"texts": list(column.texts)} for column in self.each]
 
     @classmethod
     def from_metadata(cls, stored: list[dict[str, Any]]) -> Columns:

@@ -152,9 +152,9 @@ def _read(path: str, names: list[str], used: list[str], texts) -> Table:
     if _suffix(path) in PARQUET:
         with _complaints(path, "as a Parquet file"):
             stored = _import("pyarrow.parquet").read_table(path, columns=used)
-            frame = stored.to_pandas(
-                ignore_metadata=True, date_as_object=False, split_blocks=True, self_destruct=True
-            )
+            frame = stored.to_pandas(date_as_object=False, split_blocks=True, self_destruct=True)
+        if not set(used).isdisjoint(frame.index.names):
+            frame = frame.reset_index()  # the index is the target
     else:
         # All columns are read, as only then pandas complains of lines that have too many.
         frame = _read_csv(path, dtype=dict.fromkeys(texts, "str"))
