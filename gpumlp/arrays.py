@@ -46,6 +46,8 @@ def take(array, name: str, ops) -> Given:
         return Given(_numeric(array, name), on_host=False)
     if hasattr(array, "toarray") and hasattr(array, "nnz"):
         raise TypeError(f"{name} is sparse; pass {name}.toarray()")
+    if hasattr(array, "__dlpack__") and not hasattr(array, "__array__"):
+        array = np.from_dlpack(array)
     try:
         array = np.asarray(array)
     except (ValueError, TypeError) as error:
@@ -123,7 +125,7 @@ def targets(array, name: str, net, loss, rows: int, values: bool = True) -> Answ
                 f"{name} holds labels from {labels.min()} to {labels.max()}; "
                 f"with {outputs} outputs they are 0 .. {outputs - 1}"
             )
-        return Answers(labels.astype(np.int32), None)
+        return Answers(labels.astype(np.int32, copy=False), None)
     wanted = f"({rows}, {outputs})"
     if outputs == 1:
         wanted += f" or ({rows},)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -89,6 +90,7 @@ class EarlyStopping(Callback):
             raise ValueError(f'monitor = {monitor!r}; it is "loss", "val_loss" or "val_accuracy"')
         self.patience, self.delta, self.monitor = patience, delta, monitor
         self.restore_best = restore_best
+        self._trainer: Any = None
         self._best: Any = None
         self._theta: Any = None
 
@@ -105,7 +107,8 @@ class EarlyStopping(Callback):
         models = trainer.net.models_count
         self._stacked = trainer.net.models is not None
         # What was best in another training says nothing about this one.
-        if self._best is None or len(self._best) != models or not history.epochs:
+        if self._trainer is None or self._trainer() is not trainer:
+            self._trainer = weakref.ref(trainer)
             self._best = np.full(models, np.inf)
             self._best_epoch = np.zeros(models, np.int64)
             self._theta = None

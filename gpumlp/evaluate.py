@@ -11,15 +11,18 @@ from gpumlp.rows import Rows
 class Evaluation:
     """Calling it gives the loss (M,) and, for losses on classes, the accuracy (M,), else None.
 
-    A class is right if its output is the largest; with one output, if it is on the right side of
-    0.5, or of 0 where it is no probability; with several 0/1 targets (multilabel), if all are.
+    A class is right if its output is the largest, where classes compete; with one output, or
+    several 0/1 targets (multilabel), if all are on the right side of 0.5, or of 0 where the loss
+    takes targets as -1/+1.
     """
 
     def __init__(self, net, objective, x, y, sample_weight=None):
         self._net, self._objective = net, objective
         self._rows = Rows(net, objective, x, y, sample_weight, net.chunk_rows)
         self._cursor = net.ops.xp.zeros(net.models_count, np.int64)
-        self._threshold = 0.5 if net.f[net.K].name in ("sigmoid", "hard_sigmoid") else 0.0
+        loss = objective.loss
+        self._threshold = 0.0 if loss.coding[1] < 0 else 0.5  # targets -1/+1, or 0/1
+        self._compete = net.f[net.K].rows or loss.name in ("cross_entropy", "kl_divergence")
 
     def __call__(self):
         net, rows, objective = self._net, self._rows, self._objective
@@ -46,6 +49,6 @@ class Evaluation:
         """Whether each sample's class is right, (M, B)."""
         if batch.labels is not None:
             return n.argmax(axis=2) == batch.labels
-        if self._net.f[self._net.K].rows:
+        if self._compete:
             return n.argmax(axis=2) == batch.dense.argmax(axis=2)
         return ((n > self._threshold) == (batch.dense > 0.5)).all(axis=2)

@@ -110,7 +110,7 @@ def _fill(net, buffer, arrays, prefix: str = "") -> None:
 def _network_state(net) -> dict:
     return {
         "sizes": list(net.sizes),
-        "activations": [{"name": f.name, "parameters": f.parameters} for f in net.f[1:]],
+        "activations": [_function_state(f) for f in net.f[1:]],
         "models": net.models,
         "dtype": str(net.dtype),
         "seed": _plain(net.seed),
@@ -144,19 +144,24 @@ def _make_network(state, arrays, device, custom) -> MLP:
 def _find(table, custom, state, kind):
     """The built-in of that name with the stored constants, or the user's own."""
     name = state["name"]
-    if name in custom:
-        return custom[name]
-    if name not in table:
+    if state["own"] and name not in custom:
         hint = f"load(..., custom={{{name!r}: ...}})"
         raise FileError(f"the file uses your own {kind} {name!r}: {hint}")
-    return table[name](**state["parameters"])
+    found = custom[name] if state["own"] else table[name]
+    return found(**state["parameters"]) if state["parameters"] else found
+
+
+def _function_state(function) -> dict:
+    """Of an Activation or a Loss; own: it is the user's, whatever its name."""
+    own = not function.built_in
+    return {"name": function.name, "parameters": function.parameters, "own": own}
 
 
 # ---------------------------------------------------------------- the trainer
 def _trainer_state(trainer) -> dict:
     rates = trainer.rates
     return {
-        "loss": {"name": trainer.loss.name, "parameters": trainer.loss.parameters},
+        "loss": _function_state(trainer.loss),
         "optimizer": {"name": type(trainer.optimizer).__name__, **trainer.optimizer.state()},
         "batch_size": trainer.batch_size,
         "schedule": _schedule_state(rates.schedule),
@@ -263,8 +268,8 @@ def _schedule_state(value) -> dict | None:
         return None
     for name, kind in schedule.schedules.items():
         if type(value) is kind:
-            return {"name": name, "parameters": vars(value)}
-    return {"name": getattr(value, "__name__", "schedule"), "parameters": {}}
+            return {"name": name, "parameters": vars(value), "own": False}
+    return {"name": getattr(value, "__name__", "schedule"), "parameters": {}, "own": True}
 
 
 def _make_schedule(state, custom):
@@ -276,7 +281,7 @@ def _plain(value):
 
 
 def _each(value):
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+    return [_plain(v) for v in value] if isinstance(value, list | tuple | range) else value
 
 
 def _number(value):
@@ -311,7 +316,7 @@ def _read(path: Path):
         raise FileError(f"{path} was not written by gpumlp")
     try:
         about = json.loads(header["gpumlp"])
-        version, digest = about["version"], about["digest"]
+        version, digest = int(about["version"]), about["digest"]
     except (ValueError, KeyError, TypeError):
         raise FileError(f"{path} was altered: its description cannot be read") from None
     if version > VERSION:

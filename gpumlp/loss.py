@@ -132,11 +132,12 @@ def pair(loss: Loss, output) -> Pair:
     if output.rows:
         log_u = loss.log is not None or output.name == "log_softmax"
         return Pair(loss.log or loss.identity, fused=True, rows=True, log_u=log_u)
-    if output.name == "exp" and loss.log is not None:
+    name = output.name if output.built_in else None  # not a user's own of that name
+    if name == "exp" and loss.log is not None:
         return Pair(loss.log, fused=True, rows=False, log_u=False)
-    if output.name == "sigmoid" and loss.logit is not None:
+    if name == "sigmoid" and loss.logit is not None:
         return Pair(loss.logit, fused=True, rows=False, log_u=False)
-    return Pair(loss.identity, fused=output.name == "identity", rows=False, log_u=False)
+    return Pair(loss.identity, fused=name == "identity", rows=False, log_u=False)
 
 
 def _restored(name: str, parameters: dict[str, float]) -> Loss:

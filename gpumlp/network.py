@@ -229,9 +229,13 @@ class MLP:
         return (value if stacked else value[0]), grad.public(stacked)
 
     def batch(self, x, y, objective, sample_weight=None, values: bool = True) -> Batch:
-        """A minibatch from checked features x (1 or M, B, N_0) and whatever y was given."""
+        """A minibatch from checked features x (1 or M, B, N_0) and whatever y was given.
+
+        values: check also the values of arrays on the device, which has to wait for it.
+        """
         xp, rows, models = self.ops.xp, x.shape[1], self.models_count
-        y = arrays.targets(y, "y", self, objective.loss, rows, values)
+        y = arrays.targets(y, "y", self, objective.loss, rows, values or not arrays.is_on_gpu(y))
+        values = values or not arrays.is_on_gpu(sample_weight)
         weight = arrays.weights(sample_weight, "sample_weight", self, rows, values)
         if weight is None:
             w, w_sum = self._ones(rows)
@@ -280,16 +284,10 @@ class MLP:
         other = MLP(self.sizes, **arguments)
         other.init = self.init
         other.metadata = copy.deepcopy(self.metadata)
-        for k in range(1, self.K + 1):
-            for mine, its in (
-                (self.parameters.W[k], other.parameters.W[k]),
-                (self.parameters.b[k], other.parameters.b[k]),
-                (self.parameters.slope[k], other.parameters.slope[k]),
-            ):
-                if mine is not None:
-                    its[...] = other.ops.xp.asarray(
-                        mine if other.ops.xp is self.ops.xp else self.ops.to_host(mine)
-                    )
+        on_host = Parameters(self.layout, self.ops.to_host(self.parameters.buffer))
+        with other.ops.on_device():
+            for mine, its in zip(on_host.all(), other.parameters.all(), strict=True):
+                its[...] = other.ops.to_device(mine)
         return other
 
 
@@ -314,7 +312,7 @@ def _checked_activations(hidden, output, K) -> list:
 
 def _per_layer(dropout, K) -> list:
     """The dropout of layers 0..K; 0 at the input and the output."""
-    if np.ndim(dropout) == 0:
+    if not isinstance(dropout, list | tuple) and np.ndim(dropout) == 0:
         dropout = [dropout] * (K - 1)
     if len(dropout) != K - 1:
         raise ValueError(f"dropout for {len(dropout)} of {K - 1} hidden layers")

@@ -29,6 +29,9 @@ class Objective:
                 f"loss {self.loss.name!r} has no CUDA side: give its form cuda=(l, dl), two "
                 "expressions in u, y and p[i], or use device='cpu'"
             )
+        for f in net.f[1:]:
+            if f.df is None and not f.rows:
+                raise ValueError(f"activation {f.name!r} has no df, which training needs")
         self.scale, self.shift = self.loss.target_scale(outputs)
         self._net = net
         with net.ops.on_device():

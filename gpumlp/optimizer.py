@@ -47,7 +47,7 @@ class Optimizer:
         "rho": _FRACTION,
         "beta1": _FRACTION,
         "beta2": _FRACTION,
-        "eps": (1e-45, np.inf),
+        "eps": (1e-30, np.inf),  # e = ε √(1 − β₂ᵗ) stays a normal float32, which GPUs do not flush
         "weight_decay": _NONNEGATIVE,
     }
 

@@ -53,14 +53,27 @@ class Parameters:
             if k in layout.slope:
                 self.slope[k] = buffer[:, layout.slope[k].start]
 
+    def all(self) -> list:
+        """Every W[k], b[k] and slope[k]."""
+        return [v for views in (self.W, self.b, self.slope) for v in views if v is not None]
+
     def public(self, stacked: bool) -> Named:
         """The views as users see them: without the leading axis for a single network."""
 
         def seen(views):
-            return [v if v is None or stacked else v[0, ...] for v in views]  # views, 0-d too
+            return Views(v if v is None or stacked else v[0, ...] for v in views)  # 0-d too
 
         theta = self.buffer if stacked else self.buffer[0]
         return Named(seen(self.W), seen(self.b), seen(self.slope), theta)
+
+
+class Views(list):
+    """W[k], b[k] or slope[k]; `net.W[k] = values` writes them into the view."""
+
+    def __setitem__(self, k, values):
+        view = self[k]
+        if values is not view:  # else: net.W[k] += ..., which has been done
+            view[...] = values
 
 
 class Named(NamedTuple):

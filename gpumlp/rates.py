@@ -44,8 +44,18 @@ class Rates:
         needed = self.issued + steps
         if self.schedule is not None and not self._by_plateau and needed > self._until:
             start = self._fewest()
-            self._until = max(needed, self.issued + AHEAD)
-            self.table = self._net.ops.xp.asarray(self.factors(np.arange(start, self._until)))
+            until = max(needed, self.issued + AHEAD)
+            if self.total is not None and needed <= self.total:
+                until = min(until, self.total)  # a function may end where the fit ends
+            factors = self.factors(np.arange(start, until))
+            usable = _usable(factors)
+            if start + usable < needed:
+                raise ValueError(
+                    f"the schedule gave the factor {factors[usable]} for update {start + usable}: "
+                    "it is negative or not finite"
+                )
+            self._until = start + usable
+            self.table = self._net.ops.xp.asarray(factors[:usable])
             self.first.fill(start)
         self.issued = needed
 
@@ -61,8 +71,6 @@ class Rates:
         else:
             values = self.schedule(steps)
         values = np.broadcast_to(np.asarray(values, dtype=self._net.dtype), steps.shape)
-        if not (np.isfinite(values).all() and (values >= 0).all()):
-            raise ValueError(f"the schedule gave a factor that is negative or not finite: {values}")
         return np.ascontiguousarray(values)
 
     def observe(self, history) -> bool:
@@ -73,8 +81,14 @@ class Rates:
         self.schedule.observe(self.memory, np.atleast_1d(history.last(monitor)))
         return True
 
-    def at(self, steps: np.ndarray) -> np.ndarray:
-        """Each network's factor (M,) in the update after steps (M,) updates."""
+    def at(self, member: int, step: int) -> float:
+        """The factor of one network in the update after `step` updates."""
         if self._by_plateau:
-            return self.memory["factor"]
-        return np.ones(len(steps)) if self.schedule is None else self.factors(steps)
+            return float(self.memory["factor"][member])
+        return 1.0 if self.schedule is None else float(self.factors(np.array([step]))[0])
+
+
+def _usable(factors: np.ndarray) -> int:
+    """How many factors come before the first that is negative or not finite."""
+    good = np.isfinite(factors) & (factors >= 0)
+    return len(good) if good.all() else int(good.argmin())

@@ -65,6 +65,11 @@ class Step(Schedule):
     every: float = 10
     decay: float = 0.1
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.every <= 0:
+            raise ValueError(f"Step: every = {self.every!r}; it is above 0")
+
     def factor(self, time, total):
         return self.decay ** np.floor(time / self.every)
 
@@ -149,8 +154,12 @@ class Plateau:
     monitor: str | None = None
 
     def __post_init__(self):
-        if not (0 < self.decay < 1 and self.patience >= 1 and self.delta >= 0 and self.floor >= 0):
+        if not (0 < self.decay < 1 and self.patience >= 1 and self.delta >= 0):
             raise ValueError(f"{self}: decay is in (0, 1), patience at least 1")
+        if not 0 <= self.floor <= 1:
+            raise ValueError(f"{self}: floor is in [0, 1]")
+        if self.monitor not in (None, "loss", "val_loss"):
+            raise ValueError(f'{self}: monitor is "loss" or "val_loss"')
 
     def begin(self, models: int) -> dict[str, np.ndarray]:
         """What is remembered from epoch to epoch."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from typing import Any
 
 # Below so many multiplications the largest product of a step gains nothing from BLAS's threads;
 # and where other programs use the cores too, its threads' waiting makes a step many times slower.
@@ -11,7 +12,7 @@ SMALL_PRODUCT = 1 << 23
 
 _lock = threading.Lock()
 _users = 0  # fits that want one thread; the limit holds for the whole process
-_limits = None
+_limits: Any = None
 
 
 @contextlib.contextmanager

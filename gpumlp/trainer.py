@@ -26,15 +26,16 @@ STEPS_NOTED = 1024  # losses of at least so many batches are kept on the device
 
 
 class DivergenceError(ArithmeticError):
-    """The loss or the gradient of a single network is not finite; the last good weights are in
-    place.  epoch, step and lr say when; history is what came before."""
+    """The loss or the gradient of a single network is not finite.  The weights in place are those
+    from before the update at which that was seen: finite, but an earlier update may have led them
+    astray.  epoch, step and lr say when; history is what came before."""
 
     def __init__(self, epoch: int, step: int, lr: float, history: History):
         self.epoch, self.step, self.lr, self.history = epoch, step, lr, history
         super().__init__(
             f"the loss or its gradient is NaN or infinite in epoch {epoch}, at update {step}, with "
             f"learning rate {lr:g}; the network keeps the weights from before it. "
-            "Lower the learning rate, scale the data, or set clip_norm"
+            "Lower the learning rate, scale the data, or set clip_norm; Trainer.revive goes on"
         )
 
 
@@ -158,8 +159,7 @@ class Trainer:
         given = arrays.features(x, "x", net, finite=not arrays.is_on_gpu(x))
         rows = given.array.shape[1]
         with net.ops.on_device(), memory.explained(net, rows, self._slot_count):
-            values = not arrays.is_on_gpu(y)
-            batch = net.batch(given.array, y, self.objective, sample_weight, values)
+            batch = net.batch(given.array, y, self.objective, sample_weight, values=False)
             self.rates.cover(1)
             self._update(net.workspaces.get(rows, "step"), batch)
             loss = net.workspaces.get(rows, "step").loss.copy()
@@ -249,10 +249,11 @@ class Trainer:
         history.interrupted = False
         self.epochs_left = epochs
         if resume:
-            self._stopping = bool((self.net.ops.to_host(self.state.halted) != 0).all())
+            self._stopping = self._all_halted()
         else:
             self.batches_done = 0
-            self.resume()
+            self.release()
+        self._check(history)
         self.rates.plan(rows.steps, epochs * rows.steps - self.batches_done, resume)
         for each in self.callbacks:
             each.on_fit_begin(self, history)
@@ -279,14 +280,16 @@ class Trainer:
                     each.on_interrupt(self, history)
         for each in self.callbacks:
             each.on_fit_end(self, history)
+        self.release()
         return history
 
     def make_room(self, steps):
         """The tables hold the losses of a whole epoch."""
         if len(self.state.losses) < steps:
             xp, shape = self.net.ops.xp, (steps, self.net.models_count)
-            self.state.losses = xp.zeros(shape, self.net.dtype)
-            self.state.weights = xp.zeros(shape, self.net.dtype)
+            with self.net.ops.on_device():
+                self.state.losses = xp.zeros(shape, self.net.dtype)
+                self.state.weights = xp.zeros(shape, self.net.dtype)
 
     def run_epoch(self, rows: Rows, order=None, interrupt=None, first: int = 0):
         """One pass over the rows; returns loss and weight of each batch, (steps, M) float64.
@@ -334,10 +337,10 @@ class Trainer:
             history.val_loss.append(public(value))
             if accuracy is not None:
                 history.val_accuracy.append(public(accuracy))
-        if self.rates.observe(history):
-            self.apply_plateau()
         history.seconds.append(time.perf_counter() - begin)
         self._check(history)
+        if self.rates.observe(history):
+            self.apply_plateau()
 
     def apply_plateau(self):
         """The learning rates on the device: the optimiser's, times the plateau's factors."""
@@ -350,7 +353,13 @@ class Trainer:
 
         Only numbers of the same law: whether there is momentum, or which law it is, stays too.
         """
-        self.optimizer = replace(self.optimizer, **numbers)  # type: ignore[type-var]
+        changed = replace(self.optimizer, **numbers)  # type: ignore[type-var]
+        if changed.slots() != self.optimizer.slots():
+            raise ValueError(
+                f"{', '.join(numbers)}: the state of {self.optimizer} has no place for it; make a "
+                "Trainer with the other optimizer"
+            )
+        self.optimizer = changed
         self._hyper = self.optimizer.hyper(self.net.models_count, self.clip_norm)
         with self.net.ops.on_device():
             self.apply_plateau()
@@ -360,41 +369,57 @@ class Trainer:
 
     def _check(self, history):
         """A network that diverged: alone it raises, in a stack it is reported."""
-        halted = self.net.ops.to_host(self.state.halted)
-        new = {int(m): int(halted[m]) for m in np.flatnonzero(halted > 0)}
-        new = {m: t for m, t in new.items() if m not in history.diverged}
+        diverged = self.diverged
+        new = {m: t for m, t in diverged.items() if history.diverged.get(m) != t}
         history.diverged.update(new)
+        if not diverged:
+            return
+        lr = {
+            m: float(self._hyper[m, HYPERS.index("LR")] * self.rates.at(m, t - 1))
+            for m, t in diverged.items()
+        }
+        if self.net.models is None:
+            raise DivergenceError(self.epoch, diverged[0], lr[0], history)
+        self._stopping |= self._all_halted()
         if not new:
             return
-        lr = self._hyper[:, HYPERS.index("LR")] * self.rates.at(halted - 1)
-        if self.net.models is None:
-            raise DivergenceError(self.epoch, new[0], float(lr[0]), history)
         told = ", ".join(f"{m} (update {t}, learning rate {lr[m]:g})" for m, t in new.items())
         warnings.warn(
             f"epoch {self.epoch}: the loss or its gradient is NaN or infinite for network {told}; "
             "it keeps the weights from before, the others go on",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=5,  # whoever called fit
         )
-        if np.all(halted != 0):
-            self._stopping = True
 
     @property
     def stopping(self) -> bool:
         """Whether a callback has asked for the end of the fit, or no network moves any more."""
         return self._stopping
 
-    def resume(self):
-        """Undo `stop`; a network that diverged stands still nevertheless."""
+    def release(self):
+        """Undo `stop`; a network that diverged stands still nevertheless, see `revive`."""
+        with self.net.ops.on_device():
+            self.state.halted[self.state.halted < 0] = 0
+        self._stopping = self._all_halted()
+
+    def revive(self):
+        """Let networks that diverged move again, with the weights and the state that they kept;
+        change something first, for example by `retune(lr=...)`."""
+        with self.net.ops.on_device():
+            self.state.halted.fill(0)
         self._stopping = False
-        self.state.halted[self.state.halted < 0] = 0
+        self.history.diverged.clear()
+
+    def _all_halted(self) -> bool:
+        return bool((self.net.ops.to_host(self.state.halted) != 0).all())
 
     def stop(self, members=None):
         """End the fit after this epoch; or only for the networks where members (M,) is true."""
         halted = self.net.ops.to_host(self.state.halted).copy()
         chosen = np.ones(len(halted), bool) if members is None else np.asarray(members, bool)
         halted[chosen & (halted == 0)] = -1
-        self.state.halted[...] = self.net.ops.to_device(halted)
+        with self.net.ops.on_device():
+            self.state.halted[...] = self.net.ops.to_device(halted)
         self._stopping = bool(np.all(halted != 0))
 
 
@@ -412,5 +437,6 @@ def _line(history) -> str:
         if values:
             value = np.asarray(values[-1])
             known = value.ndim == 0 or np.isfinite(value).any()
-            figures.append(f"{name} {float(best(value)) if known else np.nan:.4f}")
+            newest = float(value if value.ndim == 0 else best(value)) if known else np.nan
+            figures.append(f"{name} {newest:.4f}")
     return ", ".join(figures)

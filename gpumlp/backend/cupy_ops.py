@@ -98,8 +98,9 @@ class CupyOps:
         """The host address of a number that cuBLAS reads."""
         key = value, dtype.char
         if key not in self._scalars:
-            self._scalars[key] = np.array(value, dtype)
-        return self._scalars[key].ctypes.data
+            number = np.array(value, dtype)
+            self._scalars[key] = number, number.ctypes.data
+        return self._scalars[key][1]
 
     # ------------------------------------------------------------ one layer
     def gemm(self, a, b, out, *, ta=False, tb=False, alpha=1.0, beta=0.0):

@@ -72,7 +72,7 @@ class NumpyOps:
             n /= scale  # n before dropout, where it was kept
         if f.learned:
             dp[...] = np.einsum("mbn,mbn->m", delta, f.dp(z))
-        if f.name != "identity":
+        if not (f.built_in and f.name == "identity"):
             delta *= f.df(z, n, _parameters(f, p, noise, delta))  # (11)
         delta.sum(axis=1, out=db)  # (13)
 

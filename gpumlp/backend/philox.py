@@ -41,11 +41,13 @@ def philox(c0, c1, c2, c3, key):
 def bits(seeds, size, layer, step, purpose):
     """uint32 for elements 0..size-1 of each of M networks: (M, size).
 
-    seeds (M,) uint64; layer, step: scalars or (M,).
+    seeds (M,) uint64; step: a scalar or (M,).
     """
-    key, c1, c2, c3 = (np.asarray(v).reshape(-1, 1) for v in (seeds, layer, step, purpose))
     c0 = np.arange((size + 3) // 4, dtype=np.uint64)
-    return philox(c0, c1, c2, c3, key).reshape(len(seeds), -1)[:, :size]
+    steps = np.broadcast_to(step, len(seeds))
+    # One network at a time, so that its intermediate results stay in the cache.
+    each = [philox(c0, layer, t, purpose, seed) for t, seed in zip(steps, seeds, strict=True)]
+    return np.stack(each).reshape(len(seeds), -1)[:, :size]
 
 
 def uniform(random_bits, dtype):

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import shuffle
 
-from gpumlp import memory
+from gpumlp import memory, threads
 from gpumlp.estimator import data
 from gpumlp.estimator.progress import Progress, warn
 from gpumlp.estimator.validation import Samples, Validation, split
@@ -71,7 +71,7 @@ def current_trainer(estimator, engine, loss, batch_size, rng, goes_on: bool) -> 
         penalties: Any = kept.optimizer
         if (penalties.l2, penalties.l1) != (estimator.alpha, estimator.l1):
             kept.retune(l2=estimator.alpha, l1=estimator.l1)
-        kept.resume()
+        kept.release()
         return kept
     trainer = make_trainer(estimator, engine.net, loss, batch_size, rng)
     engine.take_trainer(trainer, goes_on)
@@ -95,7 +95,11 @@ def fit(estimator, engine, samples: Samples, given, loss, rng, incremental: bool
     goes_on = incremental or (est.warm_start and est.keep_optimizer)
     trainer = current_trainer(est, engine, loss, batch_size, rng, goes_on)
     slots = sum(trainer.optimizer.slots().values())
-    with net.ops.on_device(), memory.explained(net, batch_size, slots, _bytes(samples.X)):
+    with (
+        net.ops.on_device(),
+        memory.explained(net, batch_size, slots, _bytes(samples.X)),
+        threads.fitting(net, batch_size),
+    ):
         rows = data.make(
             net,
             trainer.objective,
@@ -107,7 +111,11 @@ def fit(estimator, engine, samples: Samples, given, loss, rng, incremental: bool
         validation = None
         if held is not None:
             validation = Validation(est, engine, trainer.objective, held)
-        _Fit(est, engine, trainer, rows, validation, incremental).run(rng)
+        trainer.callbacks = sorted(est.callbacks or (), key=lambda each: each.goes_last)
+        try:
+            _Fit(est, engine, trainer, rows, validation, incremental).run(rng)
+        finally:
+            trainer.callbacks = []
 
 
 def _bytes(X) -> int:
@@ -120,45 +128,46 @@ class _Fit:
     def __init__(self, estimator, engine, trainer, rows, validation, incremental):
         self.est, self.engine, self.trainer = estimator, engine, trainer
         self.rows, self.validation, self.incremental = rows, validation, incremental
-        self.epochs = 1 if incremental else estimator.max_iter
         self.diverged = False
 
     def run(self, rng):
-        est, trainer = self.est, self.trainer
+        est, trainer, history = self.est, self.trainer, self.trainer.history
         self._begin()
-        index = np.arange(self.rows.count)
-        callbacks = list(est.callbacks or ())
-        for callback in callbacks:
-            callback.on_fit_begin(trainer, trainer.history)
-        with Interrupt() as interrupt, Progress(est, self.epochs) as progress:
+        for callback in trainer.callbacks:
+            callback.on_fit_begin(trainer, history)
+        with Interrupt() as interrupt, Progress(est, trainer.epochs_left) as progress:
             try:
-                for _ in range(self.epochs):
-                    begin = time.perf_counter()
-                    if est.shuffle:
-                        # each epoch's order is a permutation of the one before
-                        index = shuffle(index, random_state=rng)
-                    losses, weights = self.rows.run(
-                        trainer, index if est.shuffle else None, interrupt
-                    )
-                    if interrupt.asked:
-                        raise KeyboardInterrupt
-                    self._close_epoch(losses, weights, begin)
-                    progress.epoch()
-                    for callback in callbacks:
-                        callback.on_epoch_end(trainer, trainer.history)
-                    if self._ends(progress) or self.diverged or trainer.stopping:
-                        break
-                    if est.n_iter_ == est.max_iter and not self.incremental:
-                        warn(
-                            f"the fit has not converged within max_iter={est.max_iter} epochs",
-                            ConvergenceWarning,
-                        )
+                self._epochs(rng, interrupt, progress)
             except KeyboardInterrupt:
                 warn("training was interrupted; the weights are those that it has come to")
-                trainer.history.interrupted = True
-        for callback in callbacks:
-            callback.on_fit_end(trainer, trainer.history)
+                history.interrupted = True
+        if history.interrupted:
+            for callback in trainer.callbacks:
+                callback.on_interrupt(trainer, history)
+        for callback in trainer.callbacks:
+            callback.on_fit_end(trainer, history)
         self._finish()
+
+    def _epochs(self, rng, interrupt, progress):
+        est, trainer = self.est, self.trainer
+        index = np.arange(self.rows.count)
+        while trainer.epochs_left and not trainer.stopping:
+            begin = time.perf_counter()
+            if est.shuffle:
+                # each epoch's order is a permutation of the one before
+                index = shuffle(index, random_state=rng)
+            losses, weights = self.rows.run(trainer, index if est.shuffle else None, interrupt)
+            if interrupt.asked:
+                raise KeyboardInterrupt
+            self._close_epoch(losses, weights, begin)
+            progress.epoch()
+            ends = self._ends(progress) or self.diverged
+            trainer.epochs_left = 0 if ends else trainer.epochs_left - 1
+            for callback in trainer.callbacks:
+                callback.on_epoch_end(trainer, trainer.history)
+            if est.n_iter_ == est.max_iter and not (ends or self.incremental):
+                told = f"the fit has not converged within max_iter={est.max_iter} epochs"
+                warn(told, ConvergenceWarning)
 
     def _begin(self):
         est, trainer = self.est, self.trainer
@@ -168,6 +177,7 @@ class _Fit:
             total = max(total - trainer.rates.issued, steps)
         trainer.rates.plan(steps, total)
         trainer.history.interrupted = False
+        trainer.epochs_left = 1 if self.incremental else est.max_iter
         est.n_iter_ = 0
         est.converged_ = False
         if est.early_stopping:
