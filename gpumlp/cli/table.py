@@ -132,7 +132,7 @@ def _names(path: str) -> tuple[list[str], set[str]]:
             return list(schema.names), {name for name in described if isinstance(name, str)}
     first = _read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, na_values=[])
     names = [str(name) for name in first.iloc[0]]
-    if any("\0" in name for name in names):
+    if any(letter < " " and not letter.isspace() for name in names for letter in name):
         raise InputError(f"{path} is not a text file: {_csv_kind(path)} was expected")
     if len(names) == 1:
         for separator, called in ((";", "';'"), ("\t", "tabs"), ("|", "'|'"), (",", "','")):
