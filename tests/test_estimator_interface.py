@@ -490,7 +490,7 @@ def test_targets_that_cannot_be_used():
     X, y = DIABETES
     with pytest.raises(ValueError, match="continuous"):
         small(MLPClassifier).fit(X, y)
-    with pytest.raises(ValueError, match=r"poisson takes \[0, inf\]"):
+    with pytest.raises(ValueError, match=r"poisson_deviance takes \[0, inf\]"):
         small(MLPRegressor, loss="poisson").fit(X, y)
     with pytest.raises(ValueError, match=r"too large|infinity"):
         small(MLPRegressor, dtype="float32").fit(X, y * 1e300)

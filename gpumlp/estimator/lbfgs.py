@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from gpumlp import memory, propagate, workspace
+from gpumlp import memory, propagate, threads, workspace
 from gpumlp.backend import Batch
 from gpumlp.estimator import data
 from gpumlp.estimator.progress import warn
@@ -28,7 +28,7 @@ def minimize(estimator, net, samples, loss, weight) -> None:
     from scipy import optimize
 
     est = estimator
-    with net.ops.on_device(), memory.explained(net):
+    with net.ops.on_device(), memory.explained(net), threads.fitting(net, samples.rows):
         function = _Function(est, net, samples, loss, weight)
         result = optimize.minimize(
             function,

@@ -13,6 +13,7 @@ from gpumlp.estimator.base import QUIET, BaseMLP, is_stochastic, keep
 # The output that fits a loss; others take any number.
 OUTPUTS = {
     "poisson": "exp",
+    "poisson_deviance": "exp",
     "binary_cross_entropy": "logistic",
     "cross_entropy": "softmax",
     "kl_divergence": "softmax",

@@ -1,8 +1,9 @@
 """scikit-learn's losses: their gradients are the engine's, their values follow its conventions.
 
-    squared_error  the mean over outputs, where the gradient is that of the sum
-    poisson        with y log y - y, half the deviance
-    log_loss       no probability counts as less than the dtype's eps, or more than 1 - eps
+    mean_squared_error   the mean over outputs, where the gradient is that of the sum
+    poisson_deviance     with y log y - y: half the deviance
+    log_loss,            no probability counts as less than the dtype's eps,
+    binary_log_loss      or more than 1 - eps
 
 Hence these `Loss` objects, whose ∂l/∂u need not be the derivative of their l.  Their CUDA sides use
 the helpers of kernels/losses.cuh.
@@ -27,7 +28,12 @@ def squared_error(outputs: int) -> Loss:
         lambda u, y, p: u - y,
         ("p[0] * (u - y) * (u - y)", "u - y"),
     )
-    return replace(built_in, identity=form, parameters={"factor": 0.5 / outputs})
+    return replace(
+        built_in,
+        name="mean_squared_error",
+        identity=form,
+        parameters={"factor": 0.5 / outputs},
+    )
 
 
 def poisson() -> Loss:
@@ -37,7 +43,7 @@ def poisson() -> Loss:
         lambda u, y, p: np.exp(u) - y,
         ("exp(u) - y * u + x_log_x(y) - y", "exp(u) - y"),
     )
-    return replace(losses["poisson"], log=form)
+    return replace(losses["poisson"], name="poisson_deviance", log=form)
 
 
 def _y_log_y(y):
