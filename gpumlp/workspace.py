@@ -10,6 +10,8 @@ import numpy as np
 
 from gpumlp.parameters import ALIGNMENT
 
+MOST_KEPT = 8  # a fit uses two batch sizes, its validation two more
+
 
 class Workspace:
     """z[k], n[k], delta[k] and what belongs to a batch of B rows, as views of one piece of memory.
@@ -106,11 +108,15 @@ class Workspaces:
 
     def get(self, rows: int, purpose: str) -> Workspace:
         key = rows, purpose
-        if key not in self._made:
+        if key in self._made:
+            self._made[key] = self._made.pop(key)  # the newest is the last
+        else:
             needed = size(self._net, rows, purpose)
             if self._memory is None or self._memory.size < needed:
                 self._made.clear()
                 self._memory = None  # released before the larger one is taken
                 self._memory = self._net.ops.xp.empty(needed, np.uint8)
             self._made[key] = Workspace(self._net, rows, purpose, self._memory)
+            if len(self._made) > MOST_KEPT:
+                del self._made[next(iter(self._made))]
         return self._made[key]

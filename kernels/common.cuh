@@ -98,3 +98,21 @@ __device__ __forceinline__ bool last_block(unsigned* arrived, unsigned count)
     __syncthreads();
     return last;
 }
+
+// ---------------------------------------------------------------- a row, shared by blockDim.x lanes
+template<class T> struct Lowest;                        // where the search for a row's maximum begins
+template<> struct Lowest<float>  { static constexpr float  value = -3.4e38f; };
+template<> struct Lowest<double> { static constexpr double value = -1.79e308; };
+
+// blockDim.x is a power of two up to 32; every lane of the warp takes part.
+__device__ __forceinline__ Real row_max(Real v)
+{
+    for (int o = blockDim.x / 2; o; o >>= 1) v = fmax(v, __shfl_xor_sync(0xffffffffu, v, o));
+    return v;
+}
+
+__device__ __forceinline__ Real row_sum(Real v)
+{
+    for (int o = blockDim.x / 2; o; o >>= 1) v += __shfl_xor_sync(0xffffffffu, v, o);
+    return v;
+}

@@ -36,7 +36,7 @@ __device__ __forceinline__ void finish_loss(Real sum, Real factor, const Place& 
 // 1 / sum of weights for the mean, 1 for the sum; 0 for a batch without weight.
 __device__ __forceinline__ Real batch_factor(Real w_sum, int mean)
 {
-    return w_sum > Real(0) ? (mean ? Real(1) / w_sum : Real(1)) : Real(0);
+    return w_sum == Real(0) ? Real(0) : mean ? Real(1) / w_sum : Real(1);
 }
 
 // Elementwise: delta = w / sum w * dl/du.  A block takes whole rows.
@@ -65,18 +65,6 @@ __device__ __forceinline__ void loss_elements(const Real* u, const Real* b, long
     finish_loss(sum, factor, at, chunks, value, partial, arrived);
 }
 
-__device__ __forceinline__ Real row_max(Real v)
-{
-    for (int o = blockDim.x / 2; o; o >>= 1) v = fmax(v, __shfl_xor_sync(0xffffffffu, v, o));
-    return v;
-}
-
-__device__ __forceinline__ Real row_sum(Real v)
-{
-    for (int o = blockDim.x / 2; o; o >>= 1) v += __shfl_xor_sync(0xffffffffu, v, o);
-    return v;
-}
-
 // The softmax family: log p = z - log sum e^z, q = dl/d log p, delta = w / sum w (q - p sum q).
 // blockDim.x lanes (a power of two up to 32) share a row; every lane takes part in each shuffle.
 __device__ __forceinline__ void loss_rows(const Real* u, const Real* b, long long b_stride,
@@ -93,7 +81,7 @@ __device__ __forceinline__ void loss_rows(const Real* u, const Real* b, long lon
         const int size = weight > Real(0) ? columns : 0;    // a row without weight may hold anything
         const long long offset = (at.network * rows + row) * columns;
 
-        Real top = -Real(1) / TINY;
+        Real top = Lowest<Real>::value;
         for (int j = int(threadIdx.x); j < size; j += blockDim.x) top = fmax(top, u[offset + j] + bias[j]);
         top = row_max(top);
         Real total = Real(0);

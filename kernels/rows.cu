@@ -15,12 +15,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) activate_rows(
         const int size = row < rows ? columns : 0;
         const long long offset = (at.network * rows + row) * columns;
 
-        Real top = Real(-1.0e38);
+        Real top = Lowest<Real>::value;
         for (int j = int(threadIdx.x); j < size; j += blockDim.x) top = fmax(top, z[offset + j] + bias[j]);
-        for (int o = blockDim.x / 2; o; o >>= 1) top = fmax(top, __shfl_xor_sync(0xffffffffu, top, o));
+        top = row_max(top);
         Real total = Real(0);
         for (int j = int(threadIdx.x); j < size; j += blockDim.x) total += exp(z[offset + j] + bias[j] - top);
-        for (int o = blockDim.x / 2; o; o >>= 1) total += __shfl_xor_sync(0xffffffffu, total, o);
+        total = row_sum(total);
 
         const Real log_total = log(total), inverse = Real(1) / total;
         for (int j = int(threadIdx.x); j < size; j += blockDim.x) {

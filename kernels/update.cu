@@ -56,8 +56,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) advance(
     penalty = ordered_sum(penalties, chunks);
     if (thread_in_block() != 0) return;
 
-    const bool counts = halted[m] == 0 && w_sum[m] > Real(0);
-    const bool finite = isfinite(loss[m]) && isfinite(length);
+    const bool counts = halted[m] == 0 && w_sum[m] != Real(0);
+    const bool finite = isfinite(loss[m]) && isfinite(length) && w_sum[m] > Real(0);
     const long long noted = cursor[m] % steps * networks + m;
     const Real decay = h[DECAY_PER_WEIGHT] > Real(0) ? Real(1) / w_sum[m] : Real(1);
     losses[noted] = loss[m] + (theta ? decay * penalty : Real(0));

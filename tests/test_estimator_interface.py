@@ -594,6 +594,65 @@ def test_every_reported_loss_on_a_gpu(cls, cuda):
             np.testing.assert_allclose(*curves, rtol=1e-10)
 
 
+@pytest.mark.parametrize("arguments", [
+    {}, {"early_stopping": True, "validation_fraction": 0.3}, {"solver": "lbfgs"},
+    {"early_stopping": True, "validation_fraction": 0.3, "scoring": "neg_log_loss"},
+])  # fmt: skip
+def test_arrays_on_the_gpu_stay_there(cuda, arguments):
+    import cupy
+
+    X, y = (part[::5] for part in IRIS)
+    model = small(MLPClassifier, device=cuda, **arguments).fit(X, y)
+    on_gpu = cupy.asarray(X)
+    other = small(MLPClassifier, device=cuda, **arguments).fit(on_gpu, cupy.asarray(y))
+    same_weights(model, other)
+    for method in ("predict", "predict_proba", "predict_log_proba", "transform"):
+        result = getattr(other, method)(on_gpu)
+        assert isinstance(result, cupy.ndarray)
+        np.testing.assert_array_equal(cupy.asnumpy(result), getattr(model, method)(X))
+        assert isinstance(getattr(other, method)(X), np.ndarray)
+    assert other.score(on_gpu, cupy.asarray(y)) == model.score(X, y)
+    named = small(MLPClassifier, device=cuda).fit(on_gpu, np.array(["a", "b", "c"])[y])
+    assert set(named.predict(on_gpu)) <= {"a", "b", "c"}
+
+
+def test_regression_of_arrays_on_the_gpu(cuda):
+    import cupy
+
+    X, y = (part[::15] for part in DIABETES)
+    model = small(MLPRegressor, device=cuda).fit(X, y)
+    other = small(MLPRegressor, device=cuda).fit(cupy.asarray(X), y)
+    same_weights(model, other)
+    result = other.predict(cupy.asarray(X))
+    assert isinstance(result, cupy.ndarray) and result.shape == (len(X),)
+    np.testing.assert_array_equal(cupy.asnumpy(result), model.predict(X))
+
+
+def test_arrays_on_the_gpu_that_cannot_be_used(cuda):
+    import cupy
+
+    X, y = (part[::5] for part in IRIS)
+    broken = X.copy()
+    broken[1, 1] = np.nan
+    for bad, message in [(X[0], "shape"), (broken, "NaN"), (X[:5], "samples")]:
+        with pytest.raises(ValueError, match=message):
+            small(MLPClassifier, device=cuda).fit(cupy.asarray(bad), y)
+    model = small(MLPClassifier, device=cuda).fit(cupy.asarray(X), y)
+    with pytest.raises(ValueError, match="features"):
+        model.predict(cupy.asarray(X[:, :2]))
+    with pytest.raises(TypeError, match="on a GPU"):
+        small(MLPClassifier, device="cpu").fit(cupy.asarray(X), y)
+
+
+def test_tensors_and_frames():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    X, y = IRIS
+    model = fitted(MLPClassifier)
+    same_weights(model, small(MLPClassifier).fit(torch.from_numpy(X), torch.from_numpy(y)))
+    same_weights(model, small(MLPClassifier).fit(pd.DataFrame(X), pd.Series(y)))
+    np.testing.assert_array_equal(model.predict(torch.from_numpy(X)), model.predict(X))
+
+
 def test_float64_becomes_float32_on_a_gpu(cuda):
     X, y = (part[::6] for part in IRIS)
     model = small(MLPClassifier, device=cuda, max_iter=2).fit(X, y)

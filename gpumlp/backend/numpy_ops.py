@@ -27,6 +27,9 @@ class NumpyOps:
     device = "cpu"
     xp = np
 
+    def __init__(self):
+        self._drawn: dict = {}  # layer -> what its last dropout mask was drawn from, and the mask
+
     def on_device(self):
         return contextlib.nullcontext()
 
@@ -59,14 +62,14 @@ class NumpyOps:
         z += b[:, None, :]
         np.copyto(n, f.f(z, _parameters(f, p, noise, z)))
         if noise is not None and noise.dropout is not None:
-            drop, scale = _mask(noise, n)
+            drop, scale = self._mask(noise, n)
             n *= scale
             np.copyto(n, 0, where=drop)
 
     @_quiet
     def backprop(self, f, z, n, delta, db, p, dp=None, noise=None):
         if noise is not None and noise.dropout is not None:
-            drop, scale = _mask(noise, n)
+            drop, scale = self._mask(noise, n)
             delta *= scale
             np.copyto(delta, 0, where=drop)
             n /= scale  # n before dropout, where it was kept
@@ -76,15 +79,28 @@ class NumpyOps:
             delta *= f.df(z, n, _parameters(f, p, noise, delta))  # (11)
         delta.sum(axis=1, out=db)  # (13)
 
+    def _mask(self, noise, like):
+        """Which elements dropout sets to 0, and the factor 1 / (1 - probability) of each network.
+
+        Drawn in forward, and used again in backward.
+        """
+        origin = (like.shape, *(a.tobytes() for a in (noise.step, noise.seeds, noise.dropout)))
+        held = self._drawn.get(noise.layer)
+        if held is None or held[0] != origin:
+            size = like[0].size
+            bits = philox.bits(noise.seeds, size, noise.layer, noise.step, philox.DROPOUT)
+            drop = (bits < noise.dropout[:, None]).reshape(like.shape)
+            probability = noise.dropout.astype(like.dtype) * like.dtype.type(2.0**-32)
+            held = self._drawn[noise.layer] = origin, drop, (1 / (1 - probability))[:, None, None]
+        return held[1:]
+
     # ------------------------------------------------------------ the loss
     @_quiet
     def loss(self, pair, u, b, targets, w, w_sum, mean, p, delta, value):
         form = pair.form
         p = p[0]
         y = _targets(targets, u.shape, u.dtype)
-        has_weight = w_sum > 0
-        factor = np.where(has_weight, 1 / np.where(has_weight, w_sum, 1) if mean else 1, 0)
-        factor = factor.astype(u.dtype)
+        factor = np.where(w_sum == 0, 0, 1 / w_sum if mean else 1).astype(u.dtype)
         if b is not None:
             u = u + b[:, None, :]
         if pair.rows:
@@ -108,8 +124,8 @@ class NumpyOps:
     def advance(self, g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0):
         steps = len(state.losses)
         norm = np.sqrt(np.einsum("mp,mp->m", g, g))
-        counts = (state.halted == 0) & (w_sum > 0)
-        finite = np.isfinite(loss) & np.isfinite(norm)
+        counts = (state.halted == 0) & (w_sum != 0)
+        finite = np.isfinite(loss) & np.isfinite(norm) & (w_sum > 0)
         go = counts & finite
         l1, l2, clip_norm, lr, per_weight = (
             hyper[:, HYPERS.index(name)]
@@ -201,14 +217,6 @@ def _parameters(f, p, noise, like):
         slope = lower + philox.uniform(random, like.dtype).reshape(like.shape) * (upper - lower)
         return slope, slope
     return p[:, 0, None, None], p[:, 1, None, None]
-
-
-def _mask(noise, like):
-    """Which elements dropout sets to 0, and the factor 1 / (1 - probability) of each network."""
-    random = philox.bits(noise.seeds, like[0].size, noise.layer, noise.step, philox.DROPOUT)
-    drop = random < noise.dropout[:, None]
-    probability = noise.dropout.astype(like.dtype) * like.dtype.type(2.0**-32)
-    return drop.reshape(like.shape), (1 / (1 - probability))[:, None, None]
 
 
 def _targets(targets, shape, dtype):

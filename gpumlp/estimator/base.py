@@ -14,7 +14,7 @@ from sklearn.utils import TransformerTags, check_array, check_random_state, meta
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from gpumlp import device as devices
-from gpumlp.estimator import lbfgs, parameters, stochastic
+from gpumlp.estimator import lbfgs, parameters, sides, stochastic
 from gpumlp.estimator.engine import Engine, Spec, draw
 from gpumlp.estimator.validation import Samples
 
@@ -189,17 +189,7 @@ class BaseMLP(BaseEstimator):
         dtype = self._working_dtype(device)
         if not first and self._engine.spec is not None and self.dtype is None:
             dtype = np.dtype(self._engine.spec.dtype) if device == "cpu" else dtype
-        with QUIET():
-            X, y = validate_data(
-                self,
-                X,
-                y,
-                accept_sparse=SPARSE,
-                multi_output=True,
-                y_numeric=self._y_numeric,
-                dtype=dtype,
-                reset=first,
-            )
+        X, y = self._validated(X, y, device, dtype, first)
         y, encoded = self._encoded(y, X.dtype, first, incremental)
         return Samples(X, y, encoded, _weights(sample_weight, X.shape[0], X.dtype))
 
@@ -212,19 +202,29 @@ class BaseMLP(BaseEstimator):
             raise ValueError("X_val and y_val belong together")
         if self.solver == "lbfgs":
             raise ValueError("X_val needs solver='adam' or 'sgd'; 'lbfgs' has no epochs")
-        with QUIET():
-            X, y = validate_data(
-                self,
-                X,
-                y,
-                accept_sparse=SPARSE,
-                multi_output=True,
-                y_numeric=self._y_numeric,
-                dtype=self._working_dtype(device),
-                reset=False,
-            )
+        X, y = self._validated(X, y, device, self._working_dtype(device), False)
         y, encoded = self._encoded_again(y, X.dtype)
         return Samples(X, y, encoded, _weights(weight, X.shape[0], X.dtype))
+
+    def _validated(self, X, y, device, dtype, reset):
+        """Features, left on the GPU if they are there, and targets, on the host."""
+        rules = {"multi_output": True, "y_numeric": self._y_numeric}
+        if not sides.on_gpu(X) or sides.is_gpu_sparse(X):
+            with QUIET():
+                return validate_data(
+                    self,
+                    sides.host(X),
+                    sides.host(y),
+                    accept_sparse=SPARSE,
+                    dtype=dtype,
+                    reset=reset,
+                    **rules,
+                )
+        X = sides.features(self, X, device, np.dtype(dtype), reset)
+        y = validate_data(self, y=sides.host(y), reset=False, **rules)
+        if len(y) != len(X):
+            raise ValueError(f"X has {len(X)} samples and y {len(y)}: inconsistent numbers")
+        return X, y
 
     def _activations(self, K: int) -> tuple[tuple, list]:
         """Of the hidden layers; and the one that each layer's initial weights are drawn for."""
@@ -241,16 +241,19 @@ class BaseMLP(BaseEstimator):
         return tuple(self.dropout) if isinstance(self.dropout, list | tuple) else self.dropout
 
     # ------------------------------------------------------------ what it computes
-    def _outputs(self, X) -> np.ndarray:
-        """n^(K) (n_samples, n_outputs) of checked features."""
+    def _outputs(self, X):
+        """n^(K) (n_samples, n_outputs), on the side that X is on."""
         check_is_fitted(self)
         return self._engine.outputs(self._checked(X))
 
     def _checked(self, X):
         if X is vars(self).get("_trusted"):
             return X
+        engine = self._engine
+        if sides.on_gpu(X) and not sides.is_gpu_sparse(X):
+            return sides.features(self, X, engine.awake().device, engine.spec.dtype, reset=False)
         with QUIET():
-            dtype = self._engine.spec.dtype
+            X, dtype = sides.host(X), engine.spec.dtype
             return validate_data(self, X, accept_sparse=SPARSE, dtype=dtype, reset=False)
 
     @contextlib.contextmanager
@@ -274,7 +277,7 @@ class BaseMLP(BaseEstimator):
         k = K + 1 + k if k < 0 else k
         if not 1 <= k <= K:
             raise ValueError(f"layer = {layer}; it is 1 .. {K}, or -{K} .. -1")
-        return self._engine.hidden(self._checked(X), k)
+        return sides.back(self._engine.hidden(self._checked(X), k), X)
 
     def fit_transform(self, X, y=None, **fit_params):
         """fit, then transform; so that a pipeline can take the last hidden layer as features."""
@@ -296,6 +299,7 @@ def _weights(sample_weight, count: int, dtype) -> np.ndarray | None:
     """Checked sample weights (n_samples,)."""
     if sample_weight is None:
         return None
+    sample_weight = sides.host(sample_weight)
     if isinstance(sample_weight, Real):
         sample_weight = np.full(count, sample_weight)
     with QUIET():

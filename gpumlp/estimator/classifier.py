@@ -18,7 +18,7 @@ from sklearn.utils.multiclass import (
 
 from gpumlp import activation
 from gpumlp import loss as losses
-from gpumlp.estimator import reported
+from gpumlp.estimator import reported, sides
 from gpumlp.estimator.base import BaseMLP, is_stochastic, keep
 from gpumlp.estimator.parameters import ParameterError
 
@@ -289,7 +289,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     # ------------------------------------------------------------ predicting
     def predict(self, X):
         """The class of each sample, or for several labels 0 or 1 each, (n_samples, n_labels)."""
-        return self._from_outputs(self._outputs(X))
+        return sides.back(self._from_outputs(sides.host(self._outputs(X))), X)
+
+    def score(self, X, y, sample_weight=None):
+        """The accuracy."""
+        return super().score(*map(sides.host, (X, y, sample_weight)))
 
     def _from_outputs(self, outputs):
         outputs = outputs.ravel() if self.n_outputs_ == 1 else outputs
@@ -298,7 +302,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     @available_if(_gives_probabilities)
     def predict_proba(self, X):
         """The probability of each class, (n_samples, n_classes); of each label by itself."""
-        outputs = self._outputs(X)
+        return sides.back(self._probabilities(sides.host(self._outputs(X))), X)
+
+    def _probabilities(self, outputs):
         if activation.find(self.out_activation_).name == "log_softmax":
             return np.exp(outputs)
         if self.n_outputs_ == 1:
@@ -311,9 +317,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     @available_if(_gives_probabilities)
     def predict_log_proba(self, X):
         """The logarithm of predict_proba."""
-        probability = self.predict_proba(X)
+        probability = self._probabilities(sides.host(self._outputs(X)))
         with np.errstate(divide="ignore"):
-            return np.log(probability, out=probability)
+            return sides.back(np.log(probability), X)
 
     @available_if(_gives_margins)
     def decision_function(self, X):

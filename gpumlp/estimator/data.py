@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from gpumlp import arrays
 from gpumlp.evaluate import Evaluation
 from gpumlp.rows import Rows
 
@@ -26,6 +27,15 @@ def dense_if_small(X, dtype):
     if is_sparse(X) and X.shape[0] * X.shape[1] * np.dtype(dtype).itemsize <= DENSE_BYTES:
         return X.toarray()
     return X
+
+
+def rows_of(X, index):
+    """The rows of that index, on the side that X is on."""
+    if not arrays.is_on_gpu(X):
+        return X[index]
+    import cupy
+
+    return cupy.take(X, cupy.asarray(index), axis=0)
 
 
 def make(net, objective, X, y, weight, batch_size: int):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpumlp import activation, memory, propagate
+from gpumlp import activation, arrays, memory, propagate
 from gpumlp import device as devices
 from gpumlp.network import CHUNK_BYTES, MLP
 from gpumlp.parameters import Parameters
@@ -173,8 +173,9 @@ class Engine:
         return self.net
 
     # ------------------------------------------------------------ what it computes
-    def outputs(self, X) -> np.ndarray:
-        """n^(K) (rows, N_K) of host features, sparse ones too; in chunks that fit the device."""
+    def outputs(self, X):
+        """n^(K) (rows, N_K) of features, sparse ones too; on their side, in chunks that fit the
+        device."""
         with self._lock:
             net = self.awake()
             if not hasattr(X, "toarray"):
@@ -191,7 +192,8 @@ class Engine:
             with net.ops.on_device(), memory.explained(net, rows):
                 for part in dense_parts(X, net, rows):
                     ws = net.workspaces.get(len(part), "step")
-                    x = net.ops.to_device(np.ascontiguousarray(part, dtype=net.dtype))[None]
+                    x = net.ops.to_device(part if arrays.is_on_gpu(part) else np.asarray(part))
+                    x = net.ops.xp.ascontiguousarray(x, dtype=net.dtype)[None]
                     propagate.forward(net, ws, x, [None] * (net.K + 1), last=net.K)
                     parts.append(np.array(net.ops.to_host(ws.n[k][0])))
             return np.concatenate(parts)

@@ -131,7 +131,8 @@ class _Function:
         """These samples on the device, dense."""
         X, _, y, weight = self._samples
         X = X[part]
-        X = np.asarray(X.toarray() if data.is_sparse(X) else X, dtype=self._net.dtype)
+        X = X.toarray() if data.is_sparse(X) else X
+        X = X.astype(self._net.dtype, copy=False)
         # A part may be without weight, which Rows refuses of a whole set.
         weight = None if weight is None else weight[part]
         rows = Rows(self._net, self._objective, X, y[part], None, len(X))

@@ -7,7 +7,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 
 from gpumlp import loss as losses
-from gpumlp.estimator import reported
+from gpumlp.estimator import reported, sides
 from gpumlp.estimator.base import QUIET, BaseMLP, is_stochastic, keep
 
 # The output that fits a loss; others take any number.
@@ -135,7 +135,11 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def predict(self, X):
         """(n_samples,), or (n_samples, n_outputs) for several."""
-        return self._from_outputs(self._outputs(X))
+        return sides.back(self._from_outputs(self._outputs(X)), X)
+
+    def score(self, X, y, sample_weight=None):
+        """R²."""
+        return super().score(*map(sides.host, (X, y, sample_weight)))
 
     def _from_outputs(self, outputs):
         return outputs.ravel() if self.n_outputs_ == 1 else outputs

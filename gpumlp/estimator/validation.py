@@ -9,7 +9,7 @@ from sklearn.base import is_classifier
 from sklearn.metrics import check_scoring, r2_score
 from sklearn.model_selection import train_test_split
 
-from gpumlp.estimator import data
+from gpumlp.estimator import data, sides
 
 
 class Samples(NamedTuple):
@@ -27,7 +27,8 @@ class Samples(NamedTuple):
 
     def take(self, index) -> Samples:
         weight = None if self.weight is None else self.weight[index]
-        return Samples(self.X[index], self.y[index], self.encoded[index], weight)
+        X = data.rows_of(self.X, index)
+        return Samples(X, self.y[index], self.encoded[index], weight)
 
 
 def split(estimator, samples: Samples, rng) -> tuple[Samples, Samples]:
@@ -72,13 +73,14 @@ class Validation:
         estimator, held = self._estimator, self._held
         if estimator.scoring == "loss":
             return -loss
-        outputs = self._engine.outputs(held.X)
+        outputs = sides.host(self._engine.outputs(held.X))
         if not np.isfinite(outputs).all():
             return np.nan
         if self._scorer is not None:
             weight = {} if held.weight is None else {"sample_weight": held.weight}
-            with estimator._trusting(held.X):
-                return self._scorer(estimator, held.X, held.y, **weight)
+            X = sides.host(held.X)
+            with estimator._trusting(X):
+                return self._scorer(estimator, X, held.y, **weight)
         if accuracy is not None:
             return accuracy
         predicted = estimator._from_outputs(outputs)

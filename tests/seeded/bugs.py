@@ -70,7 +70,7 @@ REDUCTIONS = {
         "losses.cu", "partial + at.network * chunks", "partial", "squared error"
     ),
     "a shuffle with lanes of other rows": Bug(
-        "losses.cu",
+        "common.cuh",
         "for (int o = blockDim.x / 2; o; o >>= 1) v += __shfl",
         "for (int o = 16; o; o >>= 1) v += __shfl",
         "cross entropy",
