@@ -220,7 +220,7 @@ class BaseMLP(BaseEstimator):
                     reset=reset,
                     **rules,
                 )
-        X = sides.features(self, X, device, np.dtype(dtype), reset)
+        X = sides.features(self, X, device, dtype, reset)
         y = validate_data(self, y=sides.host(y), reset=False, **rules)
         if len(y) != len(X):
             raise ValueError(f"X has {len(X)} samples and y {len(y)}: inconsistent numbers")
