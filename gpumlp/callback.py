@@ -103,6 +103,11 @@ class EarlyStopping(Callback):
     def best_epoch(self):
         return _public(self._best_epoch, self._stacked)
 
+    def __getstate__(self):
+        # Pickled as an estimator's parameter, for example: without the trainer, and without what it
+        # may hold on a GPU.
+        return vars(self) | {"_trainer": None, "_theta": None}
+
     def on_fit_begin(self, trainer, history):
         models = trainer.net.models_count
         self._stacked = trainer.net.models is not None
