@@ -49,6 +49,8 @@ class Activation:
             raise ValueError(f'df_from is "z" or "n", not {self.df_from!r}')
         if len(self.parameters) > 2:
             raise ValueError(f"{self.name}: an activation takes at most two constants")
+        if self.learned and not (self.parameters and self.dp):
+            raise ValueError(f"{self.name}: a learned parameter needs parameters and dp")
         for key, value in self.parameters.items():
             if not (np.isfinite(value) and value >= self.minimum):
                 least = f" and at least {self.minimum:g}" if np.isfinite(self.minimum) else ""

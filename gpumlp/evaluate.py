@@ -18,7 +18,7 @@ class Evaluation:
 
     def __init__(self, net, objective, x, y, sample_weight=None):
         self._net, self._objective = net, objective
-        self._rows = Rows(net, objective, x, y, sample_weight, net.chunk_rows)
+        self._rows = Rows(net, objective, x, y, sample_weight, net.chunk_rows, "validation ")
         self._cursor = net.ops.xp.zeros(net.models_count, np.int64)
         loss = objective.loss
         self._threshold = 0.0 if loss.coding[1] < 0 else 0.5  # targets -1/+1, or 0/1

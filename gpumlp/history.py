@@ -36,7 +36,8 @@ class History:
         if not isinstance(values, list):
             raise ValueError(f"there is no {name!r} in the history")
         if not values:
-            raise ValueError(f"there is no {name}: train with validation=(x, y)")
+            need = " and a loss on classes" if name == "val_accuracy" else ""
+            raise ValueError(f"there is no {name}: train with validation=(x, y){need}")
         return values[-1]
 
     def state(self) -> dict:

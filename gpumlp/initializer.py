@@ -62,6 +62,8 @@ def find(init):
 
 def seeds(seed, models: int) -> np.ndarray:
     """The seed of each network, (M,) uint64: an int s gives network m the seed s + m."""
+    if seed is None:
+        raise ValueError("seed = None; it is an int, or one for each network")
     if np.ndim(seed) == 0:
         numbers = [int(seed) + m for m in range(models)]
     else:

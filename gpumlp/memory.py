@@ -7,10 +7,16 @@ import contextlib
 from gpumlp import workspace
 
 
-def predict(net, rows: int, slots: int = 0, data_bytes: int = 0) -> int:
+def predict(net, rows: int, slots: int = 0, data_bytes: int = 0, purpose: str = "fit") -> int:
     """Bytes on the device: parameters, gradient, `slots` optimiser buffers, one batch, the data."""
     theta = net.models_count * net.layout.size * net.dtype.itemsize
-    return theta * (2 + slots) + workspace.size(net, rows, "fit") + data_bytes
+    copies = 1 if purpose == "predict" else 2 + slots
+    return theta * copies + (workspace.size(net, rows, purpose) if rows else 0) + data_bytes
+
+
+def size_of(*arrays) -> int:
+    """Bytes of what was given, as far as it says."""
+    return sum(getattr(array, "nbytes", 0) for array in arrays)
 
 
 def text(size: float) -> str:
@@ -23,21 +29,25 @@ def text(size: float) -> str:
 
 
 @contextlib.contextmanager
-def explained(net, rows: int | None = None, slots: int = 0, data_bytes: int = 0):
-    """Out of memory becomes a MemoryError with the bytes predicted and what to lower."""
+def explained(net, rows=0, slots: int = 0, data_bytes: int = 0, purpose: str = "fit"):
+    """Out of memory becomes a MemoryError with the bytes predicted and what to lower.
+
+    rows: of a batch or a chunk; 0 where only the parameters are made.
+    """
     try:
         yield
     except Exception as error:
         if type(error).__name__ != "OutOfMemoryError" and not isinstance(error, MemoryError):
             raise
-        needed = predict(net, rows or net.chunk_rows, slots, data_bytes)
+        needed = predict(net, rows, slots, data_bytes, purpose)
         free = net.ops.free_memory()
-        lower = ["batch_size"] if rows else []
+        lower = ["batch_size"] if rows and purpose == "fit" else []
         lower += ["sizes"] + (["models"] if net.models_count > 1 else [])
-        lower += ["the rows given at once"] if data_bytes or not rows else []
+        lower += ["the rows given at once"] if data_bytes or purpose != "fit" else []
         raise MemoryError(
             f"out of memory on {net.device}: about {text(needed)} are needed"
             + (f", {text(free)} are free" if free is not None else "")
             + f"; lower {', '.join(lower)}"
             + (", or use dtype='float32'" if net.dtype.itemsize == 8 else "")
+            + (f" ({error})" if str(error) else "")
         ) from error

@@ -62,9 +62,7 @@ class MLP:
         if models is not None and (isinstance(models, bool) or int(models) != models or models < 1):
             raise ValueError(f"models = {models!r}; it is None, or how many networks there are")
         self.models = None if models is None else int(models)
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in (np.float32, np.float64):
-            raise ValueError(f"dtype is float32 or float64, not {dtype!r}")
+        self.dtype = _checked_dtype(dtype)
         self.f = [None, *_checked_activations(hidden, output, self.K)]
         self.seed = seed
         self.init = init
@@ -182,7 +180,12 @@ class MLP:
         """
         given = arrays.features(x, "x", self)
         models, rows = self.models_count, given.array.shape[1]
-        with self.ops.on_device(), memory.explained(self):
+        with (
+            self.ops.on_device(),
+            memory.explained(
+                self, min(rows, self.chunk_rows), 0, memory.size_of(x), purpose="predict"
+            ),
+        ):
             xp = np if given.on_host else self.ops.xp
             out = xp.empty((models, rows, self.sizes[-1]), self.dtype)
             for start in range(0, rows, self.chunk_rows):
@@ -214,7 +217,11 @@ class MLP:
         """
         given = arrays.features(x, "x", self)
         objective = Objective(self, loss, reduction)
-        with self.ops.on_device(), memory.explained(self):
+        rows, data_bytes = given.array.shape[1], memory.size_of(x, y)
+        with (
+            self.ops.on_device(),
+            memory.explained(self, rows, 0, data_bytes, purpose="step"),
+        ):
             xp = self.ops.xp
             batch = self.batch(given.array, y, objective, sample_weight)
             grad = Parameters(self.layout, xp.zeros_like(self.parameters.buffer))
@@ -291,7 +298,19 @@ class MLP:
         return other
 
 
+def _checked_dtype(dtype) -> np.dtype:
+    try:
+        real = np.dtype(dtype)
+    except TypeError:
+        real = None
+    if real not in (np.float32, np.float64):
+        raise ValueError(f"dtype is float32 or float64, not {dtype!r}")
+    return real
+
+
 def _checked_sizes(sizes) -> tuple[int, ...]:
+    if not isinstance(sizes, Iterable):
+        raise TypeError(f"sizes = {sizes!r}: they are N_0, ..., N_K, such as (784, 256, 10)")
     sizes = tuple(sizes)
     if len(sizes) < 2 or any(int(s) != s or s < 1 for s in sizes):
         raise ValueError(f"sizes = {sizes}: they are N_0, ..., N_K, at least two, each at least 1")

@@ -118,6 +118,8 @@ class SGD(Optimizer):
 
     def __post_init__(self):
         super().__post_init__()
+        if not isinstance(self.nesterov, bool | np.bool_):
+            raise ValueError("nesterov is True or False, for all networks")
         if self.nesterov and not np.all(np.asarray(self.momentum) > 0):
             raise ValueError("Nesterov's momentum needs momentum > 0")
 

@@ -15,12 +15,13 @@ class Rows:
     An epoch has `steps` batches of `batch_size` rows; the last may have fewer.
     """
 
-    def __init__(self, net, objective, x, y, sample_weight, batch_size: int):
-        given = arrays.features(x, "x", net)
+    def __init__(self, net, objective, x, y, sample_weight, batch_size: int, kind: str = ""):
+        """kind: "validation ", before the names in error messages."""
+        given = arrays.features(x, f"{kind}x", net)
         self._net = net
         self.count = given.array.shape[1]
-        y = arrays.targets(y, "y", net, objective.loss, self.count)
-        weight = arrays.weights(sample_weight, "sample_weight", net, self.count)
+        y = arrays.targets(y, f"{kind}y", net, objective.loss, self.count)
+        weight = arrays.weights(sample_weight, f"{kind}sample_weight", net, self.count)
         array = given.array
         kept = str(array.dtype) if str(array.dtype) in SOURCE else net.dtype
         self.data = Data(

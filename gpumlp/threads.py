@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from typing import Any
 
@@ -32,13 +33,19 @@ def fitting(net, rows: int):
         _leave()
 
 
-def _enter():
-    from threadpoolctl import threadpool_limits  # with scikit-learn
+@functools.cache
+def _controller():
+    """Made once: looking for the libraries takes longer than many a short fit."""
+    from threadpoolctl import ThreadpoolController  # with scikit-learn
 
+    return ThreadpoolController()
+
+
+def _enter():
     global _users, _limits
     with _lock:
         if _users == 0:
-            _limits = threadpool_limits(1, user_api="blas")
+            _limits = _controller().limit(limits=1, user_api="blas")
         _users += 1
 
 

@@ -223,7 +223,14 @@ class Trainer:
         if int(epochs) != epochs or epochs < least:
             raise ValueError(f"epochs = {epochs!r}; it is at least {least}")
         net = self.net
-        data_bytes = getattr(x, "nbytes", 0)
+        if validation is not None and not (
+            isinstance(validation, list | tuple) and len(validation) in (2, 3)
+        ):
+            raise TypeError("validation is (x, y) or (x, y, sample_weight)")
+        wrong = [each for each in _listed(callbacks) if not isinstance(each, callback.Callback)]
+        if wrong:
+            raise TypeError(f"callbacks are objects of gpumlp.Callback, not {wrong[0]!r}")
+        data_bytes = memory.size_of(x, y, *(validation or ()))
         with (
             net.ops.on_device(),
             memory.explained(net, self.batch_size, self._slot_count, data_bytes),
@@ -231,7 +238,7 @@ class Trainer:
         ):
             rows = Rows(net, self.objective, x, y, sample_weight, self.batch_size)
             evaluation = validation and Evaluation(net, self.objective, *validation)
-            self.callbacks = sorted(callbacks, key=lambda each: each.goes_last)
+            self.callbacks = sorted(_listed(callbacks), key=lambda each: each.goes_last)
             try:
                 self._begin(rows, int(epochs), resume)
                 return self._fit(rows, evaluation, progress)
@@ -421,6 +428,11 @@ class Trainer:
         with self.net.ops.on_device():
             self.state.halted[...] = self.net.ops.to_device(halted)
         self._stopping = bool(np.all(halted != 0))
+
+
+def _listed(callbacks) -> list:
+    """The callbacks; a single one may be given without a list."""
+    return [callbacks] if isinstance(callbacks, callback.Callback) else list(callbacks)
 
 
 def _bar(epochs, progress):

@@ -28,7 +28,11 @@ def minimize(estimator, net, samples, loss, weight) -> None:
     from scipy import optimize
 
     est = estimator
-    with net.ops.on_device(), memory.explained(net), threads.fitting(net, samples.rows):
+    with (
+        net.ops.on_device(),
+        memory.explained(net, samples.rows),
+        threads.fitting(net, samples.rows),
+    ):
         function = _Function(est, net, samples, loss, weight)
         result = optimize.minimize(
             function,

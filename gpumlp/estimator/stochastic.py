@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import shuffle
 
 from gpumlp import memory, threads
 from gpumlp.estimator import data
@@ -154,8 +153,8 @@ class _Fit:
         while trainer.epochs_left and not trainer.stopping:
             begin = time.perf_counter()
             if est.shuffle:
-                # each epoch's order is a permutation of the one before
-                index = shuffle(index, random_state=rng)
+                # as sklearn.utils.shuffle permutes the order of the epoch before
+                index = index[rng.permutation(len(index))]
             losses, weights = self.rows.run(trainer, index if est.shuffle else None, interrupt)
             if interrupt.asked:
                 raise KeyboardInterrupt
