@@ -1,4 +1,4 @@
-"""The curves of a training run as a PNG: loss and accuracy against epochs."""
+"""The curves of a training run: loss and accuracy against epochs."""
 
 from pathlib import Path
 
@@ -6,10 +6,17 @@ COLORS = {"training": "tab:blue", "validation": "tab:orange"}
 
 
 def curves(history, path, title: str = "") -> Path:
-    """Draws a History into a PNG file: its losses and, for classification, its accuracy.
+    """Draws a History into a PNG file; returns the path."""
+    path = Path(path)
+    figure(history, title).savefig(path, format="png", dpi=120)
+    return path
 
-    A stack of networks gets one line a network. Returns the path; raises ImportError, with what
-    to install, where matplotlib is missing.
+
+def figure(history, title: str = "", score: str = "accuracy"):
+    """A matplotlib figure of a History: its losses and, where there is one, its score.
+
+    A stack of networks gets one line a network. Raises ImportError, with what to install, where
+    matplotlib is missing.
     """
     try:
         from matplotlib.figure import Figure
@@ -19,18 +26,16 @@ def curves(history, path, title: str = "") -> Path:
 
     panels = [("loss", {"training": history.loss, "validation": history.val_loss})]
     if history.val_accuracy:
-        panels.append(("accuracy", {"validation": history.val_accuracy}))
+        panels.append((score, {"validation": history.val_accuracy}))
 
     # A Figure of its own, not pyplot: no window, no global state.
-    figure = Figure(figsize=(5.5 * len(panels), 4), layout="constrained")
-    row = figure.subplots(1, len(panels), squeeze=False)[0]
+    drawn = Figure(figsize=(5.5 * len(panels), 4), layout="constrained")
+    row = drawn.subplots(1, len(panels), squeeze=False)[0]
     for axes, (name, lines) in zip(row, panels, strict=True):
         _panel(axes, name, lines)
     if title:
-        figure.suptitle(title)
-    path = Path(path)
-    figure.savefig(path, format="png", dpi=120)
-    return path
+        drawn.suptitle(title)
+    return drawn
 
 
 def _panel(axes, name: str, lines: dict) -> None:

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from gpumlp import device as devices
 from gpumlp.estimator import lbfgs, parameters, sides, stochastic
+from gpumlp.estimator.display import Display
 from gpumlp.estimator.engine import Engine, Spec, draw
 from gpumlp.estimator.validation import Samples
 
@@ -38,7 +39,7 @@ def is_stochastic(estimator) -> bool:
     return True
 
 
-class BaseMLP(BaseEstimator):
+class BaseMLP(Display, BaseEstimator):
     """See MLPClassifier and MLPRegressor, which add how targets are coded and what is predicted."""
 
     # The constructor's parameters, and what a fit leaves.
@@ -282,11 +283,6 @@ class BaseMLP(BaseEstimator):
     def fit_transform(self, X, y=None, **fit_params):
         """fit, then transform; so that a pipeline can take the last hidden layer as features."""
         return self.fit(X, y, **fit_params).transform(X)
-
-    def summary(self) -> str:
-        """The network as a table: layers, shapes, activations, parameters, dtype, device."""
-        check_is_fitted(self)
-        return self._engine.awake().summary()
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
