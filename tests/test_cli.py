@@ -77,6 +77,24 @@ def test_a_seed_repeats_a_run(folder, tmp_path):
     assert not np.array_equal(thetas[0], thetas[2])
 
 
+def test_the_penalty_is_the_optimizers_own_unless_told(folder, tmp_path, capsys):
+    def theta(*options):
+        assert train(folder / "labels.npz", tmp_path, "--epochs", 3, *options) == 0
+        return gpumlp.load(tmp_path / "model.safetensors", device="cpu").theta
+
+    adam, adamw = ("--optimizer", "adam"), ("--optimizer", "adamw")
+    default = gpumlp.AdamW(1e-3).weight_decay
+    np.testing.assert_array_equal(theta(*adamw), theta(*adamw, "--l2", default))
+    np.testing.assert_array_equal(theta(*adam), theta(*adam, "--l2", 0))
+    np.testing.assert_array_equal(theta(*adam), theta(*adamw, "--l2", 0))
+    assert not np.array_equal(theta(*adam), theta(*adamw))
+    assert not np.array_equal(theta(*adam), theta(*adam, "--l2", default))
+
+    capsys.readouterr()
+    assert run("train", "--help") == 0
+    assert f"(default: 0; adamw: {default:g})" in " ".join(capsys.readouterr().out.split())
+
+
 def test_results_go_into_runs_unless_told(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("train", folder / "labels.npz", "--epochs", 1, "--device", "cpu") == 0

@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_train(commands) -> None:
     train = commands.add_parser("train", help="train a network and save it")
-    train.set_defaults(lr=None, out=None, drop=None)
+    train.set_defaults(lr=None, l2=None, out=None, drop=None)
 
     def option(name, text, **how):
         if "default" in how:
@@ -90,7 +90,8 @@ def _add_train(commands) -> None:
     option("--optimizer", "how the steps are made", choices=OPTIMIZERS, default="adam")
     option("--lr", "learning rate (default: one that suits the optimizer)", type=_positive)
     option("--dropout", "share of hidden units left out", type=_fraction, default=0.2)
-    option("--l2", "weight of the L2 penalty", type=_not_negative, default=0.0)
+    penalty = "weight of the L2 penalty; with adamw, its weight decay (default: 0; adamw: 0.01)"
+    option("--l2", penalty, type=_not_negative)
     smoothing = "share of a label spread over all classes"
     option("--label-smoothing", smoothing, type=_fraction, default=0.1)
     option("--device", "auto, cpu, cuda or cuda:<number>", default="auto")

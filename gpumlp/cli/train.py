@@ -108,14 +108,21 @@ def _network(arguments, device: str, preparation: Preparation):
 
 
 def _optimizer(arguments):
-    lr = arguments.lr or LEARNING_RATE[arguments.optimizer]
-    l2 = arguments.l2
-    if arguments.optimizer == "adamw":
-        return gpumlp.AdamW(lr, weight_decay=l2)
-    if arguments.optimizer == "momentum":
-        return gpumlp.SGD(lr, momentum=0.9, nesterov=True, l2=l2)
-    kinds = {"sgd": gpumlp.SGD, "rmsprop": gpumlp.RMSprop, "adam": gpumlp.Adam}
-    return kinds[arguments.optimizer](lr, l2=l2)
+    name = arguments.optimizer
+    lr = arguments.lr or LEARNING_RATE[name]
+    # Not given, it is the law's own default: AdamW without decay would be Adam.
+    penalty = {}
+    if arguments.l2 is not None:
+        penalty["weight_decay" if name == "adamw" else "l2"] = arguments.l2
+    if name == "momentum":
+        return gpumlp.SGD(lr, momentum=0.9, nesterov=True, **penalty)
+    kinds = {
+        "sgd": gpumlp.SGD,
+        "rmsprop": gpumlp.RMSprop,
+        "adam": gpumlp.Adam,
+        "adamw": gpumlp.AdamW,
+    }
+    return kinds[name](lr, **penalty)
 
 
 def _fit(arguments, net, preparation: Preparation, training, validation):
