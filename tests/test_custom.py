@@ -59,7 +59,6 @@ def make(device, hidden, output="identity", models=None):
         (STEEP(steepness=2.5), lambda z: 1 / (1 + np.exp(-2.5 * z))),
     ],
     ids=["cube", "steep", "steeper"],
-    ids=repr,
 )
 def test_custom_activation(device, f, formula, models):
     net = make(device, f, models=models)
