@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp import arrays, callback, initializer, memory, propagate, threads
+from gpumlp import progress as bars
 from gpumlp import schedule as schedules
 from gpumlp.backend import Batch, State
 from gpumlp.backend.sources import SCALARS
@@ -270,14 +271,14 @@ class Trainer:
 
     def _fit(self, rows, evaluation, progress) -> History:
         history = self.history
-        with Interrupt() as interrupt, _bar(self.epochs_left, progress) as bar:
+        with Interrupt() as interrupt, bars.bar(self.epochs_left, progress) as bar:
             while self.epochs_left and not (self._stopping or history.interrupted):
                 begin, epoch = time.perf_counter(), self.epoch
                 losses, weights = self.run_epoch(rows, None, interrupt, self.batches_done)
                 if self.epoch > epoch:
                     self._close_epoch(history, losses, weights, evaluation, begin)
                     self.epochs_left -= 1
-                    bar.set_postfix_str(_line(history), refresh=False)
+                    bar.set_postfix_str(bars.line(history), refresh=False)
                     bar.update()
                     for each in self.callbacks:
                         each.on_epoch_end(self, history)
@@ -433,22 +434,3 @@ class Trainer:
 def _listed(callbacks) -> list:
     """The callbacks; a single one may be given without a list."""
     return [callbacks] if isinstance(callbacks, callback.Callback) else list(callbacks)
-
-
-def _bar(epochs, progress):
-    from tqdm.auto import tqdm
-
-    return tqdm(total=epochs, unit="epoch", disable=not progress)
-
-
-def _line(history) -> str:
-    """The newest figures; of a stack the best, by name."""
-    figures = []
-    for name, best in (("loss", np.nanmin), ("val_loss", np.nanmin), ("val_accuracy", np.nanmax)):
-        values = getattr(history, name)
-        if values:
-            value = np.asarray(values[-1])
-            known = value.ndim == 0 or np.isfinite(value).any()
-            newest = float(value if value.ndim == 0 else best(value)) if known else np.nan
-            figures.append(f"{name} {newest:.4f}")
-    return ", ".join(figures)
