@@ -21,6 +21,8 @@ VALID = '"auto", "cpu", "cuda" or "cuda:<number>", such as "cuda:1"'
 # The CUDA runtime's numbers for "no device" and "no driver, or one too old".
 NO_DEVICE = 100
 INSUFFICIENT_DRIVER = 35
+# And for "not initialized", of the driver too: what a process gets that was forked after CUDA was.
+NOT_INITIALIZED = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Problem:
 
 _answered: dict[int, object] = {}  # GPU -> the cupy module with which it has worked
 _warned = False  # "auto" complains once a process
+_used_in: int | None = None  # the process that first reached for a GPU
 
 
 def resolve(device: str = "auto") -> str:
@@ -79,6 +82,9 @@ def parse(device: str) -> tuple[str, int]:
 
 def gpu_problem(index: int = 0) -> Problem | None:
     """Why GPU number `index` cannot be used, or None if it works."""
+    global _used_in
+    if _is_forked():
+        return _forked()
     if index in _answered and _answered[index] is sys.modules.get("cupy"):
         return None
     try:
@@ -87,6 +93,7 @@ def gpu_problem(index: int = 0) -> Problem | None:
         return _import_problem(error)
     try:
         count = cupy.cuda.runtime.getDeviceCount()
+        _used_in = _used_in or os.getpid()  # that call alone has initialized CUDA
         if index < count:
             _try_out(cupy, index)
             _answered[index] = cupy
@@ -98,6 +105,27 @@ def gpu_problem(index: int = 0) -> Problem | None:
     names = "only cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
     what = f"there is no GPU number {index}: found {count} GPU{'s' * (count > 1)}, {names}"
     return Problem(what, "Name one of these.")
+
+
+def refuse_after_fork() -> None:
+    """Raises RuntimeError in a process that was forked from one that had used a GPU.
+
+    CUDA does not work there: its calls fail at best, and at worst never return.
+    """
+    if _is_forked():
+        raise RuntimeError(f"{_forked()}")
+
+
+def _is_forked() -> bool:
+    return _used_in is not None and _used_in != os.getpid()
+
+
+def _forked() -> Problem:
+    return Problem(
+        "CUDA does not work in a process that was forked from one that had used it",
+        'Start processes with multiprocessing\'s "spawn" method or with joblib\'s "loky" backend.',
+        True,
+    )
 
 
 def _try_out(cupy, index: int) -> None:
@@ -129,6 +157,8 @@ def _runtime_problem(cupy, error: Exception) -> Problem:
         return Problem("no NVIDIA driver was found", _install(None, cupy=False))
     if status == NO_DEVICE:
         return _no_device()
+    if status == NOT_INITIALIZED:
+        return _forked()
     if version is not None and status == INSUFFICIENT_DRIVER:
         built_for = cupy.cuda.runtime.runtimeGetVersion() // 1000
         what = (

@@ -110,7 +110,7 @@ def _fill(net, buffer, arrays, prefix: str = "") -> None:
 def _network_state(net) -> dict:
     return {
         "sizes": list(net.sizes),
-        "activations": [_function_state(f) for f in net.f[1:]],
+        "activations": [function_state(f) for f in net.f[1:]],
         "models": net.models,
         "dtype": str(net.dtype),
         "seed": _plain(net.seed),
@@ -121,7 +121,7 @@ def _network_state(net) -> dict:
 
 def _make_network(state, arrays, device, custom) -> MLP:
     functions = [
-        _find(activation.activations, custom, each, "activation") for each in state["activations"]
+        find(activation.activations, custom, each, "activation") for each in state["activations"]
     ]
     net = MLP(
         state["sizes"],
@@ -141,7 +141,7 @@ def _make_network(state, arrays, device, custom) -> MLP:
     return net
 
 
-def _find(table, custom, state, kind):
+def find(table, custom, state, kind):
     """The built-in of that name with the stored constants, or the user's own."""
     name = state["name"]
     if state["own"] and name not in custom:
@@ -151,7 +151,7 @@ def _find(table, custom, state, kind):
     return found(**state["parameters"]) if state["parameters"] else found
 
 
-def _function_state(function) -> dict:
+def function_state(function) -> dict:
     """Of an Activation or a Loss; own: it is the user's, whatever its name."""
     own = not function.built_in
     return {"name": function.name, "parameters": function.parameters, "own": own}
@@ -161,10 +161,10 @@ def _function_state(function) -> dict:
 def _trainer_state(trainer) -> dict:
     rates = trainer.rates
     return {
-        "loss": _function_state(trainer.loss),
+        "loss": function_state(trainer.loss),
         "optimizer": {"name": type(trainer.optimizer).__name__, **trainer.optimizer.state()},
         "batch_size": trainer.batch_size,
-        "schedule": _schedule_state(rates.schedule),
+        "schedule": schedule_state(rates.schedule),
         "shuffle": bool(trainer.shuffle),
         "reduction": trainer.reduction,
         "seed": _plain(trainer.seed),
@@ -199,10 +199,10 @@ def _make_trainer(state, arrays, net, custom) -> Trainer:
     kind = optimizer.optimizers[arguments.pop("name")]
     trainer = Trainer(
         net,
-        _find(loss.losses, custom, state["loss"], "loss"),
+        find(loss.losses, custom, state["loss"], "loss"),
         kind(**{key: _number(value) for key, value in arguments.items()}),
         state["batch_size"],
-        _make_schedule(state["schedule"], custom),
+        make_schedule(state["schedule"], custom),
         state["shuffle"],
         state["reduction"],
         state["seed"],
@@ -263,7 +263,7 @@ def _take_up_fit(trainer, numbers, arrays) -> None:
 
 
 # ---------------------------------------------------------------- schedules and plain values
-def _schedule_state(value) -> dict | None:
+def schedule_state(value) -> dict | None:
     if value is None:
         return None
     for name, kind in schedule.schedules.items():
@@ -272,8 +272,8 @@ def _schedule_state(value) -> dict | None:
     return {"name": getattr(value, "__name__", "schedule"), "parameters": {}, "own": True}
 
 
-def _make_schedule(state, custom):
-    return None if state is None else _find(schedule.schedules, custom, state, "schedule")
+def make_schedule(state, custom):
+    return None if state is None else find(schedule.schedules, custom, state, "schedule")
 
 
 def _plain(value):

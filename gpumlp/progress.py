@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 
-def bar(epochs: int, shown: bool):
+def bar(epochs: int | None, shown: bool):
     """A bar over epochs; it shows nothing if not asked to."""
     from tqdm.auto import tqdm
 

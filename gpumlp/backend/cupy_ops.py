@@ -13,6 +13,7 @@ import cupy as cp
 import numpy as np
 from cupy_backends.cuda.libs import cublas
 
+from gpumlp import device as devices
 from gpumlp.backend import sources
 
 THREADS = 256  # of every block of every kernel; THREADS in kernels/common.cuh
@@ -65,6 +66,7 @@ class CupyOps:
         self._scalars: dict = {}
 
     def on_device(self):
+        devices.refuse_after_fork()
         return cp.cuda.Device(self._index)
 
     def to_device(self, array):
