@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 import sklearn
-from sklearn.base import BaseEstimator
-from sklearn.utils import TransformerTags, check_array, check_random_state, metadata_routing
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import check_array, check_random_state, metadata_routing
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from gpumlp import device as devices
 from gpumlp.estimator import lbfgs, parameters, sides, stochastic
 from gpumlp.estimator.display import Display
 from gpumlp.estimator.engine import Engine, Spec, draw
+from gpumlp.estimator.layers import Layers
 from gpumlp.estimator.validation import Samples
 
 SPARSE = ["csr", "csc"]
@@ -39,7 +40,7 @@ def is_stochastic(estimator) -> bool:
     return True
 
 
-class BaseMLP(Display, BaseEstimator):
+class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
     """See MLPClassifier and MLPRegressor, which add how targets are coded and what is predicted."""
 
     # The constructor's parameters, and what a fit leaves.
@@ -266,28 +267,9 @@ class BaseMLP(Display, BaseEstimator):
         finally:
             del self._trusted
 
-    def transform(self, X, layer: int | None = None):
-        """The outputs n^(k) of a layer, (n_samples, N_k).
-
-        layer: k = 1 is the first hidden layer, n_layers_ - 1 the output; negative numbers count
-        from the end.  None is the last hidden layer.
-        """
-        check_is_fitted(self)
-        K = self.n_layers_ - 1
-        k = max(K - 1, 1) if layer is None else layer
-        k = K + 1 + k if k < 0 else k
-        if not 1 <= k <= K:
-            raise ValueError(f"layer = {layer}; it is 1 .. {K}, or -{K} .. -1")
-        return sides.back(self._engine.hidden(self._checked(X), k), X)
-
-    def fit_transform(self, X, y=None, **fit_params):
-        """fit, then transform; so that a pipeline can take the last hidden layer as features."""
-        return self.fit(X, y, **fit_params).transform(X)
-
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.transformer_tags = TransformerTags()
         return tags
 
 

@@ -171,7 +171,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 'class_weight="balanced" needs all samples at once; for partial_fit give '
                 "{class: weight}, e.g. from sklearn.utils.class_weight.compute_class_weight"
             )
-        self._first_classes(y, classes)
+        self._first_classes(sides.host(y), sides.host(classes))
         return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), incremental=True)
 
     def _first_classes(self, y, classes):

@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.utils.validation import validate_data
 
 from gpumlp import arrays, backend
+from gpumlp import device as devices
 
 
 def is_gpu_sparse(X) -> bool:
@@ -23,15 +24,29 @@ def on_gpu(X) -> bool:
 
 
 def host(array) -> Any:
-    """The same on the host; what is there already, None included, is left alone."""
+    """The same on the host; tensors of other libraries as NumPy's arrays.  What scikit-learn
+    validates itself, frames, lists, sparse matrices and None, is left alone."""
+    if on_gpu(array):
+        devices.refuse_after_fork()
     if is_gpu_sparse(array):
         return array.get()
-    if not arrays.is_on_gpu(array):
-        return array
-    import cupy
+    if arrays.is_on_gpu(array):
+        import cupy
 
-    with_interface = hasattr(array, "__cuda_array_interface__")
-    return cupy.asnumpy(cupy.asarray(array) if with_interface else cupy.from_dlpack(array))
+        with_interface = hasattr(array, "__cuda_array_interface__")
+        return cupy.asnumpy(cupy.asarray(array) if with_interface else cupy.from_dlpack(array))
+    if hasattr(array, "__dlpack__") and not isinstance(array, np.ndarray):
+        return _from_tensor(array)
+    return array
+
+
+def _from_tensor(tensor) -> np.ndarray:
+    try:
+        return np.asarray(tensor) if hasattr(tensor, "__array__") else np.from_dlpack(tensor)
+    except (TypeError, ValueError, RuntimeError, BufferError) as error:
+        raise TypeError(
+            f"{type(tensor).__name__} cannot be taken as a NumPy array: {error}"
+        ) from error
 
 
 def back(values, like):
