@@ -8,14 +8,16 @@ default constants and derivative at kinks hold.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
 
+from gpumlp.function import Function
 
-@dataclass(frozen=True, eq=False)
-class Activation:
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Activation(Function):
     """An elementwise activation n = f(z) with its derivative f'(z).
 
     f(z, p) and df(z, n, p) take and return arrays of z's shape; p is the sequence of the values in
@@ -56,47 +58,14 @@ class Activation:
                 least = f" and at least {self.minimum:g}" if np.isfinite(self.minimum) else ""
                 raise ValueError(f"{self.name}: {key} = {value} must be finite{least}")
 
-    def __call__(self, **parameters) -> Activation:
-        """The same activation with other constants, e.g. `activations["leaky_relu"](slope=0.2)`."""
-        unknown = set(parameters) - set(self.parameters)
-        if unknown:
-            takes = ", ".join(self.parameters) or "no constants"
-            raise TypeError(f"{self.name} takes {takes}, not {', '.join(sorted(unknown))}")
-        given = {key: float(value) for key, value in parameters.items()}
-        return replace(self, parameters={**self.parameters, **given})
-
-    def __repr__(self):
-        constants = ", ".join(f"{key}={value:g}" for key, value in self.parameters.items())
-        return f"{self.name}({constants})" if constants else self.name
-
-    def __reduce__(self):
-        # A built-in is pickled by its name: its functions cannot be.
-        if self.built_in:
-            return _restored, (self.name, self.parameters)
-        return super().__reduce__()
-
     @property
-    def built_in(self) -> bool:
-        known = activations.get(self.name)
-        return known is not None and (known.f, known.cuda) == (self.f, self.cuda)
-
-    @property
-    def p(self) -> tuple[float, ...]:
-        """The constants, in the order that f and df index them."""
-        return tuple(self.parameters.values())
-
-
-def _restored(name: str, parameters: dict[str, float]) -> Activation:
-    return activations[name](**parameters)
+    def mathematics(self):
+        return self.f, self.cuda
 
 
 def find(activation) -> Activation:
     """The Activation of that name, or the one given."""
-    if isinstance(activation, Activation):
-        return activation
-    if activation not in activations:
-        raise ValueError(f"unknown activation {activation!r}; there are: {', '.join(activations)}")
-    return activations[activation]
+    return Activation.find(activation, "activation")
 
 
 def sigmoid(z):
@@ -312,4 +281,4 @@ _by_name = {activation.name: activation for activation in _TABLE}
 _by_name["logistic"] = _by_name["sigmoid"]
 _by_name["swish"] = _by_name["silu"]
 
-activations = MappingProxyType(_by_name)
+activations = Activation.table = MappingProxyType(_by_name)

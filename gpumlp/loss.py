@@ -23,13 +23,14 @@ The CUDA side of each form is a struct in kernels/losses.cuh.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
 from gpumlp.activation import sigmoid, softplus
+from gpumlp.function import Function
 
 
 class Form(NamedTuple):
@@ -41,8 +42,8 @@ class Form(NamedTuple):
     cuda: str | tuple[str, str] | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Loss:
+@dataclass(frozen=True, eq=False, repr=False)
+class Loss(Function):
     """A loss: the forms above, its constants, and how targets are read.
 
     classes: integer labels 0..N_K-1 are accepted and stand for one-hot targets.
@@ -73,34 +74,9 @@ class Loss:
             if not (np.isfinite(value) and low <= value <= high):
                 raise ValueError(f"{self.name}: {key} = {value} is outside [{low:g}, {high:g}]")
 
-    def __call__(self, **parameters) -> Loss:
-        """The same loss with other constants, e.g. `losses["huber"](delta=0.5)`."""
-        unknown = set(parameters) - set(self.parameters)
-        if unknown:
-            takes = ", ".join(self.parameters) or "no constants"
-            raise TypeError(f"{self.name} takes {takes}, not {', '.join(sorted(unknown))}")
-        given = {key: float(value) for key, value in parameters.items()}
-        return replace(self, parameters={**self.parameters, **given})
-
-    def __repr__(self):
-        constants = ", ".join(f"{key}={value:g}" for key, value in self.parameters.items())
-        return f"{self.name}({constants})" if constants else self.name
-
-    def __reduce__(self):
-        # A built-in is pickled by its name: its functions cannot be.
-        if self.built_in:
-            return _restored, (self.name, self.parameters)
-        return super().__reduce__()
-
     @property
-    def built_in(self) -> bool:
-        known = losses.get(self.name)
-        return known is not None and known.identity == self.identity
-
-    @property
-    def p(self) -> tuple[float, ...]:
-        """The constants, in the order that the forms index them."""
-        return tuple(self.parameters.values())
+    def mathematics(self):
+        return self.identity
 
     def target_scale(self, size: int) -> tuple[float, float]:
         """(a, c): the target of one of `size` outputs enters the loss as a y + c."""
@@ -140,17 +116,9 @@ def pair(loss: Loss, output) -> Pair:
     return Pair(loss.identity, fused=name == "identity", rows=False, log_u=False)
 
 
-def _restored(name: str, parameters: dict[str, float]) -> Loss:
-    return losses[name](**parameters)
-
-
 def find(loss) -> Loss:
     """The Loss of that name, or the one given."""
-    if isinstance(loss, Loss):
-        return loss
-    if loss not in losses:
-        raise ValueError(f"unknown loss {loss!r}; there are: {', '.join(losses)}")
-    return losses[loss]
+    return Loss.find(loss, "loss")
 
 
 def _tiny(u):
@@ -362,4 +330,4 @@ _TABLE = [
     ),
 ]
 
-losses = MappingProxyType({loss.name: loss for loss in _TABLE})
+losses = Loss.table = MappingProxyType({loss.name: loss for loss in _TABLE})
