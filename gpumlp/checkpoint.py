@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 import time
@@ -42,6 +43,7 @@ class Checkpoint(Callback):
                 raise ValueError(f"{name} = {value!r}; it is a whole number, at least 1")
         if every_minutes is not None and not every_minutes > 0:
             raise ValueError(f"every_minutes = {every_minutes!r}; it is above 0, or None")
+        self.folder_or_path = os.fspath(folder_or_path)
         self._place = _place(folder_or_path)
         if keep > 1 and isinstance(self._place, _OneFile):
             raise ValueError(f"keep = {keep}: {folder_or_path} is one file; give a folder")

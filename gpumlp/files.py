@@ -1,4 +1,5 @@
-"""Networks and trainings in files: safetensors for the arrays, JSON in its header for the rest.
+"""Networks, trainings and estimators in files: safetensors for the arrays, JSON in its header for
+the rest.
 
 Nothing in a file is executed: activations, losses and schedules are stored by name, and those that
 a user made are handed to `load` again as custom={name: object}.
@@ -7,6 +8,7 @@ The header's entry "gpumlp" is JSON: format, version, a digest of everything, th
 trainer's arguments, what training had come to.  Arrays are named W.1, b.1, slope.1, ..., for a
 trainer also optimizer.<slot>.W.1, ..., steps, halted and lr; in a file that was written in the
 midst of a fit also callback.<i>.<name>, and losses and weights of the epoch's batches so far.
+An estimator's file is described in gpumlp/estimator/saved.py.
 """
 
 from __future__ import annotations
@@ -32,17 +34,36 @@ class FileError(ValueError):
 
 
 def save(what, path, metadata: dict | None = None, fit: bool = False) -> None:
-    """Write a network, or a trainer with its network, to a file; in one piece or not at all.
+    """Write a network, a trainer with its network, or a fitted MLPClassifier or MLPRegressor with
+    all that it has learned, to a file; in one piece or not at all.
 
     metadata: anything that JSON can hold; `load` gives it back as net.metadata.
     fit: also what it takes to go on with the running fit, as `Checkpoint` does it.
     """
     from safetensors.numpy import save as to_bytes
 
+    if hasattr(what, "_to_file"):
+        if metadata is not None:
+            raise ValueError("metadata goes with a network; an estimator has its own attributes")
+        about, arrays = what._to_file(fit)
+    else:
+        about, arrays = _network_or_trainer(what, metadata, fit)
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    about |= {"format": "gpumlp", "version": VERSION}
+    about = json.loads(json.dumps(about))  # as it will be read: every key a string
+    about["digest"] = _digest(arrays, about)
+    atomic.write(Path(path), to_bytes(arrays, metadata={"gpumlp": json.dumps(about)}))
+
+
+def _network_or_trainer(what, metadata, fit: bool) -> tuple[dict, dict]:
+    """The description and the arrays."""
     trainer = what if isinstance(what, Trainer) else None
     net = trainer.net if trainer is not None else what
     if not isinstance(net, MLP):
-        raise TypeError(f"save takes a network or a Trainer, not {type(what).__name__}")
+        raise TypeError(
+            "save takes a network or a Trainer, or a fitted MLPClassifier or MLPRegressor, not "
+            f"{type(what).__name__}"
+        )
     arrays = _named(net.layout, net.ops.to_host(net.parameters.buffer))
     about: dict[str, Any] = {"network": _network_state(net)}
     about["network"]["metadata"] = net.metadata if metadata is None else metadata
@@ -52,22 +73,26 @@ def save(what, path, metadata: dict | None = None, fit: bool = False) -> None:
         if fit:
             about["fit"], more = _fit_state(trainer)
             arrays |= more
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    about |= {"format": "gpumlp", "version": VERSION}
-    about = json.loads(json.dumps(about))  # as it will be read: every key a string
-    about["digest"] = _digest(arrays, about)
-    atomic.write(Path(path), to_bytes(arrays, metadata={"gpumlp": json.dumps(about)}))
+    return about, arrays
 
 
 def load(path, device: str = "auto", custom: dict[str, Any] | None = None):
-    """The network or trainer of a file, on that device.
+    """The network, trainer or fitted estimator of a file, on that device.
 
-    custom: the activations, losses and schedules of your own that it uses, by name.
+    An estimator with device="auto" keeps the parameter `device` that it had, and predicts where it
+    was fitted, or on the CPU where there is no such GPU; any other device becomes its parameter.
+
+    custom: what is your own in it, by name: activations, losses, schedules, and of an estimator
+    also callbacks and metrics.
 
     Raises FileNotFoundError, or FileError with what is wrong: cut short, altered, not ours, or of a
     newer version.
     """
     arrays, about = _read(Path(path))
+    if "estimator" in about:
+        from gpumlp.estimator import saved
+
+        return saved.restore(about["estimator"], arrays, device, custom or {})
     try:
         net = _make_network(about["network"], arrays, device, custom or {})
         if "trainer" not in about:

@@ -14,7 +14,7 @@ from sklearn.utils import check_array, check_random_state, metadata_routing
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from gpumlp import device as devices
-from gpumlp.estimator import lbfgs, parameters, sides, stochastic
+from gpumlp.estimator import lbfgs, parameters, saved, sides, stochastic
 from gpumlp.estimator.display import Display
 from gpumlp.estimator.engine import Engine, Spec, draw
 from gpumlp.estimator.layers import Layers
@@ -241,6 +241,10 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
 
     def _dropout(self):
         return tuple(self.dropout) if isinstance(self.dropout, list | tuple) else self.dropout
+
+    def _to_file(self, fit: bool):
+        """For `gpumlp.save`."""
+        return saved.describe(self)
 
     # ------------------------------------------------------------ what it computes
     def _outputs(self, X):

@@ -261,7 +261,8 @@ class Engine:
         state: dict[str, Any] = {"spec": self.spec, "device": self.device, "slopes": {}}
         for name in GROUPS:
             values = self.lists[name]
-            state[name] = self._download(name) if values is None and self.net else values
+            newer = values is None or self._training  # than what users hold
+            state[name] = self._download(name) if newer and self.net else values
         state["optimizer"], state["best"] = self.optimizer_state(), self._stored.get("best")
         if self.net is not None:
             ops = self.net.ops

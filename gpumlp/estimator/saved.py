@@ -1,0 +1,123 @@
+"""Estimators in files: what `gpumlp.save` writes of one, and what `gpumlp.load` makes of it.
+
+The entry "estimator" of a file is {class, parameters, attributes, binarizer, requests, engine}, its
+values as gpumlp/values.py writes them; arrays are named after their place, such as
+attributes.classes_, engine.coefs.0 and engine.optimizer.slots.first.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils.validation import check_is_fitted
+
+from gpumlp import device as devices
+from gpumlp.estimator.engine import Engine, Spec
+from gpumlp.files import FileError
+from gpumlp.values import Reader, Writer
+
+# Of the attributes that are nobody's, those that go into a file.
+PRIVATE = ["_stalled", "_sklearn_output_config"]
+
+
+def describe(estimator) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The description and the arrays of a fitted estimator."""
+    est, writer = estimator, Writer()
+    if type(est) not in _classes().values():
+        raise TypeError(
+            f"save takes an {' or '.join(_classes())} itself, not a {type(est).__name__}, which "
+            "`load` could not make"
+        )
+    check_is_fitted(est)
+    attributes = {
+        name: value
+        for name, value in vars(est).items()
+        if name in PRIVATE or (name.endswith("_") and not name.startswith("_"))
+    }
+    binarizer = vars(est).get("_binarizer")
+    entry = {
+        "parameters": est.get_params(deep=False),
+        "attributes": attributes,
+        "binarizer": None if binarizer is None else dict(vars(binarizer)),
+        "requests": _requests(est),
+        "engine": _engine_state(est._engine),
+    }
+    entry = {name: writer.write(value, name) for name, value in entry.items()}
+    entry["class"] = type(est).__name__
+    return {"estimator": entry}, writer.arrays
+
+
+def restore(entry, arrays, device: str, custom: dict[str, Any]):
+    """The estimator that was described."""
+    if device != "auto":
+        resolved = devices.resolve(device)
+    try:
+        est = _restored(entry, Reader(arrays, custom))
+    except FileError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise FileError(f"the file does not hold what an estimator should: {error!r}") from error
+    if device != "auto":
+        est.device, est._engine.device = device, resolved
+    return est
+
+
+def _restored(entry, reader: Reader):
+    read = {name: reader.read(value) for name, value in entry.items()}
+    est = _classes()[read["class"]]()
+    if read["parameters"].keys() != est.get_params(deep=False).keys():
+        raise KeyError(f"the parameters of {read['class']}")
+    for name, value in (read["parameters"] | read["attributes"]).items():
+        vars(est)[name] = value
+    if read["binarizer"] is not None:
+        est._binarizer = LabelBinarizer()
+        vars(est._binarizer).update(read["binarizer"])
+    _take_requests(est, read["requests"])
+    est._engine = _engine(read["engine"])
+    return est
+
+
+def _classes() -> dict[str, type]:
+    from gpumlp.estimator import MLPClassifier, MLPRegressor
+
+    return {cls.__name__: cls for cls in (MLPClassifier, MLPRegressor)}
+
+
+# ---------------------------------------------------------------- weights and optimiser
+def _engine_state(engine: Engine) -> dict[str, Any]:
+    state = engine.__getstate__()
+    # Lists of arrays may be the user's; their items anything that the network would take.
+    weights = {name: [np.asarray(each) for each in state[name]] for name in ("coefs", "intercepts")}
+    return state | weights | {"spec": tuple(state["spec"])}
+
+
+def _engine(state: dict[str, Any]) -> Engine:
+    spec = Spec(*state["spec"])
+    for k, (into, out) in enumerate(zip(spec.sizes[:-1], spec.sizes[1:], strict=True)):
+        found = state["coefs"][k].shape, state["intercepts"][k].shape
+        if found != ((into, out), (out,)):
+            raise ValueError(f"weights and biases of layer {k + 1} have shapes {found}")
+    engine = Engine()
+    engine.__setstate__(state | {"spec": spec})
+    return engine
+
+
+# ---------------------------------------------------------------- metadata routing
+def _requests(estimator) -> dict[str, dict]:
+    """What set_fit_request and its like have asked for: method -> {name: request}."""
+    asked = vars(estimator).get("_metadata_request")
+    if asked is None:
+        return {}
+    methods = {name: getattr(each, "requests", None) for name, each in vars(asked).items()}
+    return {name: dict(requests) for name, requests in methods.items() if requests}
+
+
+def _take_requests(estimator, requests: dict[str, dict]) -> None:
+    if requests:
+        asked = estimator.get_metadata_routing()
+        for method, each in requests.items():
+            for name, request in each.items():
+                getattr(asked, method).add_request(param=name, alias=request)
+        estimator._metadata_request = asked

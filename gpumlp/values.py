@@ -1,0 +1,174 @@
+"""Python values as JSON and arrays, for files, and back.
+
+Numbers, strings, None and lists stand as they are; anything else is an object with one key that
+says what it is: {"tuple": [...]}, {"array": name}, {"activation": {...}}, ....  What only its maker
+knows, such as a function, is stored by name, and `Reader` finds it among the user's own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpumlp import activation, files, loss, optimizer, schedule
+from gpumlp.callback import EarlyStopping
+from gpumlp.checkpoint import Checkpoint
+from gpumlp.files import FileError
+
+# Dtypes that safetensors has; arrays of others are written as bytes.
+NATIVE = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
+
+# Classes of which the constructor's arguments are all, and the attributes that hold these.
+CALLBACKS: dict[type, list[str]] = {
+    EarlyStopping: ["patience", "delta", "monitor", "restore_best"],
+    Checkpoint: ["folder_or_path", "every_epochs", "every_minutes", "keep"],
+}
+
+
+class Writer:
+    """`write` turns values into what JSON can hold; their arrays gather in `arrays`, by name."""
+
+    def __init__(self):
+        self.arrays: dict[str, np.ndarray] = {}
+        self._own: dict[str, Any] = {}
+
+    def write(self, value, name: str) -> Any:
+        """name: of the arrays in it."""
+        if value is None or type(value) in (bool, int, float, str):
+            return value
+        if isinstance(value, list):
+            return self._each(value, name)
+        if isinstance(value, tuple):
+            return {"tuple": self._each(value, name)}
+        if isinstance(value, dict):
+            keys = self._each(value, f"{name}.keys")
+            values = [self.write(v, f"{name}.{k}") for k, v in value.items()]
+            return {"dict": [keys, values]}
+        if isinstance(value, np.ndarray):
+            return self._array(value, name)
+        if isinstance(value, np.generic):
+            return {"scalar": self._array(np.asarray(value), name)}
+        if isinstance(value, np.dtype) or value in (float, np.float32, np.float64):
+            return {"dtype": np.dtype(value).name}
+        if isinstance(value, np.random.RandomState):
+            return {"random": self.write(value.get_state(legacy=False), name)}
+        return self._object(value, name)
+
+    def _each(self, values, name: str) -> list:
+        return [self.write(value, f"{name}.{i}") for i, value in enumerate(values)]
+
+    def _array(self, value: np.ndarray, name: str) -> dict:
+        if value.dtype == object:
+            return {"objects": [list(value.shape), self._each(value.ravel(), name)]}
+        if value.dtype.name in NATIVE:
+            self.arrays[name] = value
+            return {"array": name}
+        if value.dtype.hasobject or value.dtype.kind not in "USMmcf":
+            raise TypeError(f"{name} has dtype {value.dtype}, which a file cannot hold")
+        self.arrays[name] = np.frombuffer(value.tobytes(), np.uint8)
+        return {"bytes": [name, value.dtype.str, list(value.shape)]}
+
+    def _object(self, value, name: str) -> dict:
+        if isinstance(value, activation.Activation) and value.built_in:
+            return {"activation": files.function_state(value)}
+        if isinstance(value, loss.Loss) and value.built_in:
+            return {"loss": files.function_state(value)}
+        if type(value) in schedule.schedules.values():
+            return {"schedule": files.schedule_state(value)}
+        if isinstance(value, optimizer.Optimizer):
+            return {"optimizer": [type(value).__name__, value.state()]}
+        if type(value) in CALLBACKS:
+            arguments = {key: getattr(value, key) for key in CALLBACKS[type(value)]}
+            arguments = {key: self.write(v, f"{name}.{key}") for key, v in arguments.items()}
+            return {"callback": [type(value).__name__, arguments]}
+        own = _name(value)
+        if self._own.setdefault(own, value) is not value:
+            raise ValueError(
+                f"{name}: there are two objects of your own named {own!r}, which `load` could not "
+                "tell apart; give them names of their own"
+            )
+        return {"own": [own, name]}
+
+
+def _name(value) -> str:
+    """The name of what the user made: its own, or its class's."""
+    name = getattr(value, "name", None) or getattr(value, "__name__", None)
+    return name if isinstance(name, str) else type(value).__name__
+
+
+class Reader:
+    """`read` gives back what a `Writer` has written.
+
+    custom: what the user made, by name.  Raises FileError for what is not in it, and KeyError,
+    TypeError, ValueError or IndexError for what no Writer wrote.
+    """
+
+    def __init__(self, arrays: dict[str, np.ndarray], custom: dict[str, Any]):
+        self._arrays, self._custom = arrays, custom
+
+    def read(self, value) -> Any:
+        if isinstance(value, list):
+            return [self.read(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        [(kind, content)] = value.items()
+        return getattr(self, f"_read_{kind}")(content)
+
+    def _read_tuple(self, content):
+        return tuple(self.read(content))
+
+    def _read_dict(self, content):
+        keys, values = content
+        return dict(zip(self.read(keys), self.read(values), strict=True))
+
+    def _read_array(self, name):
+        return self._arrays[name].copy()
+
+    def _read_bytes(self, content):
+        name, dtype, shape = content
+        return np.frombuffer(self._arrays[name].tobytes(), np.dtype(dtype)).reshape(shape).copy()
+
+    def _read_objects(self, content):
+        shape, items = content
+        array = np.empty(len(items), object)
+        for i, item in enumerate(items):
+            array[i] = self.read(item)
+        return array.reshape(shape)
+
+    def _read_scalar(self, content):
+        return self.read(content)[()]
+
+    def _read_dtype(self, name):
+        return np.dtype(name)
+
+    def _read_random(self, content):
+        random = np.random.RandomState()
+        random.set_state(self.read(content))
+        return random
+
+    def _read_activation(self, state):
+        return files.find(activation.activations, self._custom, state, "activation")
+
+    def _read_loss(self, state):
+        return files.find(loss.losses, self._custom, state, "loss")
+
+    def _read_schedule(self, state):
+        return files.make_schedule(state, self._custom)
+
+    def _read_optimizer(self, content):
+        name, numbers = content
+        return optimizer.optimizers[name](**numbers)
+
+    def _read_callback(self, content):
+        name, arguments = content
+        kind = {kind.__name__: kind for kind in CALLBACKS}[name]
+        return kind(**{key: self.read(value) for key, value in arguments.items()})
+
+    def _read_own(self, content):
+        own, where = content
+        if own not in self._custom:
+            raise FileError(
+                f"the file uses your own {own!r} ({where}): load(..., custom={{{own!r}: ...}})"
+            )
+        return self._custom[own]
