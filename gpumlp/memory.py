@@ -28,6 +28,25 @@ def text(size: float) -> str:
     return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    return type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
+
+
+def in_chunks(rows: int, chunk: int, work) -> None:
+    """work(start, stop) for all rows, `chunk` at a time, or half as many where memory runs out."""
+    start = 0
+    while start < rows:
+        chunk = min(chunk, rows - start)
+        try:
+            work(start, start + chunk)
+        except Exception as error:
+            if chunk == 1 or not _is_out_of_memory(error):
+                raise
+            chunk = chunk // 2
+        else:
+            start += chunk
+
+
 @contextlib.contextmanager
 def explained(net, rows=0, slots: int = 0, data_bytes: int = 0, purpose: str = "fit"):
     """Out of memory becomes a MemoryError with the bytes predicted and what to lower.
@@ -37,7 +56,7 @@ def explained(net, rows=0, slots: int = 0, data_bytes: int = 0, purpose: str = "
     try:
         yield
     except Exception as error:
-        if type(error).__name__ != "OutOfMemoryError" and not isinstance(error, MemoryError):
+        if not _is_out_of_memory(error):
             raise
         needed = predict(net, rows, slots, data_bytes, purpose)
         free = net.ops.free_memory()

@@ -188,12 +188,12 @@ class MLP:
         ):
             xp = np if given.on_host else self.ops.xp
             out = xp.empty((models, rows, self.sizes[-1]), self.dtype)
-            for start in range(0, rows, self.chunk_rows):
-                part = given.array[:, start : start + self.chunk_rows]
-                n = self._predict(arrays.settle(part, self))
-                out[:, start : start + self.chunk_rows] = (
-                    self.ops.to_host(n) if given.on_host else n
-                )
+
+            def predict(start, stop):
+                n = self._predict(arrays.settle(given.array[:, start:stop], self))
+                out[:, start:stop] = self.ops.to_host(n) if given.on_host else n
+
+            memory.in_chunks(rows, self.chunk_rows, predict)
         return out if self.models is not None else out[0]
 
     def _predict(self, x):
@@ -204,7 +204,7 @@ class MLP:
 
     @property
     def chunk_rows(self) -> int:
-        """Rows of a chunk in prediction."""
+        """Rows of a chunk in prediction, where memory is not short."""
         row_bytes = self.models_count * 2 * max(self.sizes) * self.dtype.itemsize
         return max(1, min(1 << 16, CHUNK_BYTES // row_bytes))
 

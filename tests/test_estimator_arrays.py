@@ -1,5 +1,6 @@
 """Arrays of every library into the estimators, and results on the side that they were on."""
 
+import pickle
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from gpumlp import MLPClassifier, MLPRegressor
+from gpumlp.estimator import sides
 from tests.estimators import BOTH, DIABETES, IRIS, data, fitted, same_weights, small
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -314,3 +316,33 @@ for kind in (sparse.csr_matrix, sparse.csc_matrix, sparse.coo_matrix):
     if "skip:" in done.stderr:
         pytest.skip(f"CuPy is not installed: {done.stderr}")
     assert done.returncode == 0, done.stderr
+
+
+# ---------------------------------------------------------------- small devices
+@pytest.mark.parametrize("where", ["host", "gpu", "sparse"])
+@pytest.mark.parametrize("cls", BOTH)
+def test_predictions_on_a_device_with_little_memory(cls, where, cuda, counters, monkeypatch):
+    """The rows go in chunks that fit, also where that is less than a chunk would usually have."""
+    import cupy
+
+    X, y = data(cls)
+    model = small(cls, device=cuda, hidden_layer_sizes=(64,), max_iter=1).fit(X[::10], y[::10])
+    X = np.tile(X, (4, 1)).astype(np.float32)
+    given = {"host": X, "gpu": cupy.asarray(X), "sparse": sparse.csr_array(X)}[where]
+    expected = {name: getattr(model, name)(X) for name in ("predict", "transform")}
+    model = pickle.loads(pickle.dumps(model))  # which has no workspaces yet
+    model.predict(X[:1])
+
+    for name, values in expected.items():
+        room = 50_000 + (values.nbytes if where == "gpu" else 0)
+        limit = counters.counters.current_bytes + room
+        monkeypatch.setattr(counters.machine, "memory", limit)
+        with counters.count() as done:
+            found = sides.host(getattr(model, name)(given))
+        assert done.gemms > 2  # of two layers: more than one chunk
+        np.testing.assert_allclose(found, values, rtol=1e-5, atol=1e-6)
+
+    monkeypatch.setattr(counters.machine, "memory", counters.counters.current_bytes)
+    another = pickle.loads(pickle.dumps(model))
+    with pytest.raises(MemoryError, match="out of memory on cuda:0"):
+        another.predict(given)

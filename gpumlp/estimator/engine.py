@@ -183,20 +183,25 @@ class Engine:
             parts = [net.forward(part) for part in dense_parts(X, net)]
             return np.concatenate(parts)
 
-    def hidden(self, X, k: int) -> np.ndarray:
-        """n^(k) (rows, N_k)."""
+    def hidden(self, X, k: int):
+        """n^(k) (rows, N_k), on the side that X is on."""
         with self._lock:
-            net = self.awake()
-            rows = max(1, CHUNK_BYTES // (3 * sum(net.sizes) * net.dtype.itemsize))
-            parts = []
-            with net.ops.on_device(), memory.explained(net, rows):
-                for part in dense_parts(X, net, rows):
-                    ws = net.workspaces.get(len(part), "step")
-                    x = net.ops.to_device(part if arrays.is_on_gpu(part) else np.asarray(part))
-                    x = net.ops.xp.ascontiguousarray(x, dtype=net.dtype)[None]
-                    propagate.forward(net, ws, x, [None] * (net.K + 1), last=net.K)
-                    parts.append(np.array(net.ops.to_host(ws.n[k][0])))
-            return np.concatenate(parts)
+            net, rows, on_gpu = self.awake(), X.shape[0], arrays.is_on_gpu(X)
+            ops, noise = net.ops, [None] * (net.K + 1)
+            chunk = max(1, CHUNK_BYTES // (3 * sum(net.sizes) * net.dtype.itemsize))
+            with ops.on_device(), memory.explained(net, min(rows, chunk), purpose="step"):
+                out = (ops.xp if on_gpu else np).empty((rows, net.sizes[k]), net.dtype)
+
+                def compute(start, stop):
+                    part = X[start:stop]
+                    part = part.toarray() if hasattr(part, "toarray") else part
+                    ws = net.workspaces.get(stop - start, "step")
+                    x = arrays.settle(part, net)[None]
+                    propagate.forward(net, ws, x, noise, last=net.K)
+                    out[start:stop] = ws.n[k][0] if on_gpu else ops.to_host(ws.n[k][0])
+
+                memory.in_chunks(rows, chunk, compute)
+            return out
 
     # ------------------------------------------------------------ the optimiser
     def optimizer_state(self) -> dict | None:
@@ -301,12 +306,10 @@ def _device_or_cpu(device: str) -> str:
     return device
 
 
-def dense_parts(X, net, rows: int | None = None):
-    """Chunks of the rows, dense."""
-    rows = rows or net.chunk_rows
-    for start in range(0, X.shape[0], rows):
-        part = X[start : start + rows]
-        yield part.toarray() if hasattr(part, "toarray") else part
+def dense_parts(X, net):
+    """Chunks of sparse rows, dense."""
+    for start in range(0, X.shape[0], net.chunk_rows):
+        yield X[start : start + net.chunk_rows].toarray()
 
 
 def draw(sizes, follows, rng) -> tuple[list, list]:
