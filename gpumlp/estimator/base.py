@@ -14,7 +14,7 @@ from sklearn.utils import check_array, check_random_state, metadata_routing
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from gpumlp import device as devices
-from gpumlp.estimator import lbfgs, parameters, saved, sides, stochastic
+from gpumlp.estimator import adopted, lbfgs, parameters, saved, sides, stochastic
 from gpumlp.estimator.display import Display
 from gpumlp.estimator.engine import Engine, Spec, draw
 from gpumlp.estimator.layers import Layers
@@ -245,6 +245,24 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
     def _to_file(self, fit: bool):
         """For `gpumlp.save`."""
         return saved.describe(self)
+
+    def _as_network(self):
+        """For gpumlp/exchange: the network, what to say of it, and what is left to do with its
+        outputs (see MLPClassifier)."""
+        check_is_fitted(self)
+        about = {}
+        if "feature_names_in_" in vars(self):
+            about["features"] = self.feature_names_in_.tolist()
+        return self._engine.awake(), about, "nothing"
+
+    @classmethod
+    def from_sklearn(cls, fitted, **parameters):
+        """What scikit-learn has fitted, its class of the same name, as if this one had: weights,
+        curves, classes.  The optimiser's state begins anew.
+
+        parameters: of the constructor, such as device="cuda"; the others are those of `fitted`.
+        """
+        return adopted.adopt(cls, fitted, parameters)
 
     # ------------------------------------------------------------ what it computes
     def _outputs(self, X):

@@ -21,6 +21,7 @@ from gpumlp import loss as losses
 from gpumlp.estimator import reported, sides
 from gpumlp.estimator.base import BaseMLP, is_stochastic, keep
 from gpumlp.estimator.parameters import ParameterError
+from gpumlp.exchange.scikit_learn import labels
 
 PROBABILITIES = ("softmax", "log_softmax", "sigmoid", "hard_sigmoid")
 
@@ -304,15 +305,34 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         """The probability of each class, (n_samples, n_classes); of each label by itself."""
         return sides.back(self._probabilities(sides.host(self._outputs(X))), X)
 
-    def _probabilities(self, outputs):
-        if activation.find(self.out_activation_).name == "log_softmax":
-            return np.exp(outputs)
+    @property
+    def _from_outputs_to_probabilities(self) -> str:
+        """What is left to do: "nothing", "exp", "both" (1 - n, then n), "other" (1 - n), or
+        "shares" (n / Σ n)."""
+        output = activation.find(self.out_activation_).name
+        if output == "log_softmax":
+            return "exp"
         if self.n_outputs_ == 1:
-            both = np.hstack([1 - outputs, outputs])
-            return both if len(self.classes_) > 1 else both[:, :1]
-        if self._several and activation.find(self.out_activation_).name != "softmax":
-            return outputs / outputs.sum(axis=1, keepdims=True)
+            return "both" if len(self.classes_) > 1 else "other"
+        return "shares" if self._several and output != "softmax" else "nothing"
+
+    def _probabilities(self, outputs):
+        match self._from_outputs_to_probabilities:
+            case "exp":
+                return np.exp(outputs)
+            case "both":
+                return np.hstack([1 - outputs, outputs])
+            case "other":
+                return 1 - outputs
+            case "shares":
+                return outputs / outputs.sum(axis=1, keepdims=True)
         return outputs
+
+    def _as_network(self):
+        net, about, left_to_do = super()._as_network()
+        if _gives_probabilities(self):
+            left_to_do = self._from_outputs_to_probabilities
+        return net, {"classes": labels(self.classes_), **about}, left_to_do
 
     @available_if(_gives_probabilities)
     def predict_log_proba(self, X):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
+
 from gpumlp import atomic
 from gpumlp.exchange import parameters
 from gpumlp.exchange.onnx_functions import OLDEST_OPSET, Graph, add_activation
@@ -15,8 +17,11 @@ ONE_FILE_BYTES = (2 << 30) - (16 << 20)
 PAGE = 4096
 
 
-def export_onnx(net: MLP, path, *, opset: int = 20, metadata: dict | None = None) -> None:
+def export_onnx(net, path, *, opset: int = 20, metadata: dict | None = None) -> None:
     """Write the network, as `net.forward` computes it, to an ONNX file.
+
+    Or a fitted MLPClassifier or MLPRegressor: the output "y" is then what predict_proba gives, or
+    decision_function where there is none, or a regressor's predict; always (B, outputs).
 
     The graph's input "x" is (B, N_0), any number of rows, in the network's dtype; its output "y" is
     (B, N_K), the output activation included.  A stack of M networks takes one x for all and gives
@@ -25,8 +30,9 @@ def export_onnx(net: MLP, path, *, opset: int = 20, metadata: dict | None = None
 
     opset:    the operator set, 13 or newer.  An activation is one operator where the set has it,
               else composed of several.
-    metadata: a dictionary for the file's metadata; None writes net.metadata.  Strings are stored as
-              they are, other values as JSON.
+    metadata: a dictionary for the file's metadata; None writes net.metadata, or of an estimator
+              "classes" and, if they have names, "features".  Strings are stored as they are, other
+              values as JSON.
 
     In float64 each activation but a few is composed, because onnxruntime has most operators for
     float32 only; gelu's error function is then computed in float32, with an error of about 1e-7.
@@ -41,6 +47,10 @@ def export_onnx(net: MLP, path, *, opset: int = 20, metadata: dict | None = None
     >>> session = onnxruntime.InferenceSession("net.onnx")
     >>> [y] = session.run(["y"], {"x": x.astype(np.float32)})
     """
+    left_to_do = "nothing"
+    if hasattr(net, "_as_network"):
+        net, about_estimator, left_to_do = net._as_network()
+        metadata = about_estimator if metadata is None else metadata
     parameters.check_network(net, "export_onnx")
     try:
         import onnx
@@ -55,24 +65,26 @@ def export_onnx(net: MLP, path, *, opset: int = 20, metadata: dict | None = None
         )
     metadata = net.metadata if metadata is None else metadata
     about = {str(key): _text(value) for key, value in metadata.items()}
-    graph = _build(net, opset)
+    graph = _build(net, opset, output="y" if left_to_do == "nothing" else "outputs")
+    width = net.sizes[-1] + (left_to_do == "both")
+    _finish(graph, net, left_to_do)
     path = Path(path)
     if sum(array.nbytes for array in graph.constants.values()) > ONE_FILE_BYTES:
         beside = path.with_name(f"{path.name}.data")
-        model = _model(net, graph, about, _outside(graph, beside))
+        model = _model(net, graph, about, _outside(graph, beside), width)
         atomic.write(path, model.SerializeToString())
         onnx.checker.check_model(str(path))
     else:
         tensors = [
             onnx.numpy_helper.from_array(array, name) for name, array in graph.constants.items()
         ]
-        model = _model(net, graph, about, tensors)
+        model = _model(net, graph, about, tensors, width)
         onnx.checker.check_model(model, full_check=True)
         atomic.write(path, model.SerializeToString())
 
 
-def _build(net: MLP, opset: int) -> Graph:
-    """The layers, from the tensor x to the tensor y."""
+def _build(net: MLP, opset: int, output: str) -> Graph:
+    """The layers, from the tensor x to the tensor of that name."""
     graph, own = Graph(net.dtype, opset), parameters.read(net)
     n = "x"
     for k in range(1, net.K + 1):
@@ -86,7 +98,7 @@ def _build(net: MLP, opset: int) -> Graph:
             b = graph.constant(own.b[k][:, None, :], f"b_{k}")
             z = graph.op("Add", graph.op("MatMul", n, W), b, output=f"z_{k}")
         # (2)(4)(6)(9)  n^(k) = f^(k)(z^(k))
-        n = "y" if k == net.K else f"n_{k}"
+        n = output if k == net.K else f"n_{k}"
         slope = None
         if own.slope[k] is not None:
             # () or, for a stack, (M, 1, 1)
@@ -97,8 +109,24 @@ def _build(net: MLP, opset: int) -> Graph:
     return graph
 
 
-def _model(net: MLP, graph: Graph, about: dict, tensors: list):
-    """The whole model; about: its metadata; tensors: the graph's constants as ONNX has them."""
+def _finish(graph: Graph, net: MLP, left_to_do: str) -> None:
+    """From a classifier's outputs to its probabilities: see MLPClassifier."""
+    n = "outputs"
+    graph.enter("probability_")
+    if left_to_do == "exp":
+        graph.op("Exp", n, output="y")
+    elif left_to_do == "other":
+        graph.op("Sub", 1.0, n, output="y")
+    elif left_to_do == "both":
+        graph.op("Concat", graph.op("Sub", 1.0, n), n, axis=1, output="y")
+    elif left_to_do == "shares":
+        ones = graph.constant(np.ones((net.sizes[-1], 1)), "ones")
+        graph.op("Div", n, graph.op("MatMul", n, ones), output="y")
+
+
+def _model(net: MLP, graph: Graph, about: dict, tensors: list, width: int):
+    """The whole model; about: its metadata; tensors: the graph's constants as ONNX has them; width:
+    of its output."""
     from onnx import helper
 
     import gpumlp
@@ -111,7 +139,7 @@ def _model(net: MLP, graph: Graph, about: dict, tensors: list):
             graph.nodes,
             "mlp",
             [helper.make_tensor_value_info("x", real, ["B", net.sizes[0]])],
-            [helper.make_tensor_value_info("y", real, [*stack, "B", net.sizes[-1]])],
+            [helper.make_tensor_value_info("y", real, [*stack, "B", width])],
             tensors,
         ),
         opset_imports=opsets,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 
 from gpumlp.exchange import parameters
@@ -34,7 +36,7 @@ def from_sklearn(estimator, device: str = "auto", dtype=None) -> MLP:
     check_is_fitted(estimator)
     coefs = [np.asarray(coef) for coef in estimator.coefs_]
     intercepts = [np.asarray(intercept) for intercept in estimator.intercepts_]
-    sizes = _sizes(coefs, intercepts)
+    sizes = check_sizes(coefs, intercepts)
     net = MLP(
         sizes,
         HIDDEN[estimator.activation],
@@ -50,15 +52,17 @@ def from_sklearn(estimator, device: str = "auto", dtype=None) -> MLP:
         own.b[k][...] = intercepts[k - 1]
     parameters.write(net, own)
     if hasattr(estimator, "classes_"):
-        # Items of object arrays may be NumPy scalars, which JSON does not hold.
-        net.metadata["classes"] = [
-            label.item() if isinstance(label, np.generic) else label
-            for label in estimator.classes_.tolist()
-        ]
+        net.metadata["classes"] = labels(estimator.classes_)
     return net
 
 
-def _sizes(coefs, intercepts) -> list[int]:
+def labels(classes: np.ndarray) -> list:
+    """The classes as a list; items of object arrays may be NumPy scalars, which JSON does not
+    hold."""
+    return [label.item() if isinstance(label, np.generic) else label for label in classes.tolist()]
+
+
+def check_sizes(coefs, intercepts) -> list[int]:
     """N_0 .. N_K; coefs_ and intercepts_ can be set by users, so they are checked."""
     sizes = [coefs[0].shape[0], *(coef.shape[1] for coef in coefs)]
     for k, (coef, intercept) in enumerate(zip(coefs, intercepts, strict=True)):
@@ -70,8 +74,18 @@ def _sizes(coefs, intercepts) -> list[int]:
     return sizes
 
 
-def to_sklearn(net: MLP, classes=None, *, model: int | None = None):
+# What both kinds of estimators have after a fit, beside the weights.
+FITTED = """
+    n_features_in_ feature_names_in_ n_iter_ t_ loss_ loss_curve_ best_loss_ validation_scores_
+    best_validation_score_
+""".split()
+
+
+def to_sklearn(net, classes=None, *, model: int | None = None):
     """A fitted MLPClassifier or MLPRegressor of scikit-learn that predicts as the network does.
+
+    net: a network; or a fitted gpumlp.MLPClassifier or MLPRegressor, whose parameters, classes and
+         curves the new one takes over, except for those that scikit-learn does not have.
 
     The output activation says which: softmax a classifier; sigmoid with one output a classifier of
     two classes, with several a multilabel classifier; identity a regressor, exp one with
@@ -82,13 +96,15 @@ def to_sklearn(net: MLP, classes=None, *, model: int | None = None):
     model:   which network of a stack.
 
     Softmax over two classes becomes the equal single sigmoid of the difference, which is how
-    scikit-learn writes two classes.  The estimator has scikit-learn's defaults for training, and
-    partial_fit goes on from these weights; nothing is known of how they were made, so n_iter_ and
-    t_ are 0, loss_curve_ is empty, and there is no loss_.
+    scikit-learn writes two classes.  Made of a network, the estimator has scikit-learn's defaults
+    for training, and partial_fit goes on from these weights; nothing is known of how they were
+    made, so n_iter_ and t_ are 0, loss_curve_ is empty, and there is no loss_.
 
     Raises ValueError for what scikit-learn's MLP cannot be: hidden activations other than identity,
     sigmoid, tanh and relu, or not the same in each layer; other output activations.
     """
+    if hasattr(net, "_as_network"):
+        return _from_estimator(net, classes, model)
     parameters.check_network(net, "to_sklearn")
     W, b = _one_network(net, model)
     hidden, output = _hidden(net), _output(net)
@@ -106,6 +122,31 @@ def to_sklearn(net: MLP, classes=None, *, model: int | None = None):
     estimator.intercepts_ = b
     _forget_training(estimator)
     return estimator
+
+
+def _from_estimator(estimator, classes, model):
+    """Of one of gpumlp's."""
+    if classes is not None or model is not None:
+        raise ValueError("classes and model go with a network; the estimator has its own classes")
+    net, _, left_to_do = estimator._as_network()
+    if left_to_do in ("exp", "other", "shares"):
+        raise ValueError(
+            f"scikit-learn's MLPClassifier of {len(estimator.classes_)} classes has no output "
+            f"activation {estimator.out_activation_!r}"
+        )
+    made = to_sklearn(net, getattr(estimator, "classes_", None))
+    if type(made).__name__ != type(estimator).__name__:
+        raise ValueError(
+            f"scikit-learn's {type(estimator).__name__} has no output activation "
+            f"{estimator.out_activation_!r}"
+        )
+    fixed = ("hidden_layer_sizes", "activation", "loss")
+    given = estimator.get_params(deep=False)
+    made.set_params(**{k: given[k] for k in made.get_params() if k in given and k not in fixed})
+    for name in FITTED:
+        if name in vars(estimator):
+            setattr(made, name, copy.deepcopy(getattr(estimator, name)))
+    return made
 
 
 def _one_network(net, model):
