@@ -7,7 +7,8 @@
 Device arrays are host memory that nobody reaches by accident; kernels are the library's own
 CUDA texts, run by the SIMT shim; GEMMs work on raw addresses, as cuBLAS does. It is strict
 where CuPy is strict, and also where CuPy or CUDA would go wrong in silence. It knows nothing
-of asynchrony: work is done when it is submitted.
+of asynchrony: work is done when it is submitted. Threads may use it side by side, if on one
+device: they share the current device and stream, which in CUDA each has for itself.
 """
 
 from .counting import Counters, count, counters

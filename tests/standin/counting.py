@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 from collections.abc import Iterator
 
 
@@ -42,13 +43,17 @@ class Counters:
 counters = Counters()
 _counting = [counters]
 
+# Threads may use the device side by side.  Reentrant: memory may be freed at any time.
+lock = threading.RLock()
+
 
 def record(**amounts: int) -> None:
     """Add to the named counters, in `counters` and in every `count()` that is open."""
-    for each in _counting:
-        for name, amount in amounts.items():
-            setattr(each, name, getattr(each, name) + amount)
-        each.peak_bytes = max(each.peak_bytes, each.current_bytes)
+    with lock:
+        for each in _counting:
+            for name, amount in amounts.items():
+                setattr(each, name, getattr(each, name) + amount)
+            each.peak_bytes = max(each.peak_bytes, each.current_bytes)
 
 
 def record_launch(kernel: str) -> None:

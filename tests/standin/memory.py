@@ -10,7 +10,7 @@ import weakref
 import numpy as np
 
 from . import errors
-from .counting import record
+from .counting import lock, record
 from .hardware import Device, machine
 from .streams import refuse_while_capturing
 
@@ -45,8 +45,9 @@ class Memory:
     def __init__(self, size: int, device: int, address: int, keep: object):
         self.size, self.device, self.address = size, device, address
         self._keep = keep  # what the host memory underneath belongs to
-        bisect.insort(_addresses, address)
-        _live[address] = weakref.ref(self)
+        with lock:
+            bisect.insort(_addresses, address)
+            _live[address] = weakref.ref(self)
         weakref.finalize(self, _forget, address).atexit = False
 
     def holds(self, address: int, size: int) -> bool:
@@ -86,32 +87,36 @@ def allocate(size: int) -> Memory:
     machine.require_device()
     refuse_while_capturing("an allocation")
     device = machine.current_device
-    used = machine.used.get(device, 0)
-    if used + size > machine.memory:
-        raise errors.OutOfMemoryError(size, used)
+    with lock:
+        used = machine.used.get(device, 0)
+        if used + size > machine.memory:
+            raise errors.OutOfMemoryError(size, used)
+        machine.used[device] = used + size
     buffer = np.full(size + ALIGNMENT, POISON, np.uint8)
     memory = Memory(size, device, -(-buffer.ctypes.data // ALIGNMENT) * ALIGNMENT, buffer)
-    machine.used[device] = used + size
     record(allocations=1, allocated_bytes=size, current_bytes=size)
     weakref.finalize(memory, _free, machine.used, device, size).atexit = False
     return memory
 
 
 def _free(used: dict[int, int], device: int, size: int) -> None:
-    used[device] -= size
+    with lock:
+        used[device] -= size
     if used is machine.used:  # else the block is not of the machine that is installed now
         record(current_bytes=-size)
 
 
 def _forget(address: int) -> None:
-    del _addresses[bisect.bisect_left(_addresses, address)]
-    del _live[address]
+    with lock:
+        del _addresses[bisect.bisect_left(_addresses, address)]
+        del _live[address]
 
 
 def _block_below(address: int) -> Memory | None:
     """The live block that begins at or before an address."""
-    position = bisect.bisect_right(_addresses, address)
-    return _live[_addresses[position - 1]]() if position else None
+    with lock:
+        position = bisect.bisect_right(_addresses, address)
+        return _live[_addresses[position - 1]]() if position else None
 
 
 def find(address: int, size: int) -> Memory:
