@@ -23,7 +23,8 @@ class Progress:
 
     def __init__(self, estimator, epochs: int):
         self._est = estimator
-        watched = sys.stdout.isatty() or hasattr(sys, "ps1") or "ipykernel" in sys.modules
+        terminal = sys.stdout is not None and sys.stdout.isatty()
+        watched = terminal or hasattr(sys, "ps1") or "ipykernel" in sys.modules
         self._lines = bool(estimator.verbose) and (int(estimator.verbose) > 1 or not watched)
         self._bar = None
         if estimator.verbose and not self._lines:
