@@ -30,8 +30,9 @@ class Checkpoint(Callback):
     keep:           in a folder, the newest so many files stay.
 
     The last epoch of a fit is always written, and so is the state in which Ctrl-C ended it, in the
-    midst of an epoch too.  A file appears under its name only when it is complete and on the disk.
-    What cannot be written gives a warning: the training goes on, and the checkpoint before stays.
+    midst of an epoch too; but of an estimator only ends of epochs are.  A file appears under its
+    name only when it is complete and on the disk.  What cannot be written gives a warning: the
+    training goes on, and the checkpoint before stays.
     Each running fit needs a folder of its own.
     """
 
@@ -68,7 +69,9 @@ class Checkpoint(Callback):
             self.write(trainer)
 
     def on_interrupt(self, trainer, history):
-        if self._written != (trainer.epoch, trainer.batches_done):
+        # An estimator's epoch is in scikit-learn's order, which is drawn when it begins: only its
+        # end is a place to go on from.
+        if trainer.owner is None and self._written != (trainer.epoch, trainer.batches_done):
             self.write(trainer)
 
     def _epochs_passed(self, trainer) -> bool:
@@ -82,7 +85,7 @@ class Checkpoint(Callback):
         """Write a checkpoint now, and remove those that are too many."""
         path = self._place.next()
         try:
-            files.save(trainer, path, fit=True)
+            files.save(trainer.owner or trainer, path, fit=True)
         except OSError as error:
             self._warn(f"the checkpoint after epoch {trainer.epoch} was not written: {error}")
             return
@@ -98,14 +101,17 @@ class Checkpoint(Callback):
         warnings.warn(f"{message}; the training goes on", RuntimeWarning, stacklevel=6)
 
 
-def resume(folder_or_path, device: str = "auto", custom: dict[str, Any] | None = None) -> Trainer:
-    """The trainer of the newest complete checkpoint; its next `fit` goes on with the fit that was
-    cut short, and ends as that would have:
+def resume(folder_or_path, device: str = "auto", custom: dict[str, Any] | None = None):
+    """The trainer or estimator of the newest complete checkpoint; its next `fit` goes on with the
+    fit that was cut short, and ends as that would have:
 
         trainer = gpumlp.resume("runs/digits")
         trainer.fit(x, y, epochs=trainer.epochs_left, callbacks=[gpumlp.Checkpoint("runs/digits")])
 
-    with the same data, and callbacks of the same classes.  custom: see `load`.
+        classifier = gpumlp.resume("runs/digits").fit(X, y)
+
+    with the same data, and callbacks of the same classes; an estimator has them among its
+    parameters.  device, custom: see `load`.
 
     A file that cannot be loaded is passed over with a warning that says why.  Raises
     FileNotFoundError if there is no checkpoint, FileError if none of them can be loaded.
@@ -137,12 +143,12 @@ def _look(place) -> list[Path]:
     return []
 
 
-def _load(path: Path, device, custom, refused: dict[Path, Exception]) -> Trainer | None:
-    """The trainer of a file, or None and an entry in refused."""
+def _load(path: Path, device, custom, refused: dict[Path, Exception]):
+    """The trainer or estimator of a file, or None and an entry in refused."""
     try:
-        trainer = files.load(path, device, custom)
-        if not isinstance(trainer, Trainer):
-            raise FileError(f"{path} holds a network and no training")
+        found = files.load(path, device, custom)
+        if not isinstance(found, Trainer) and not hasattr(found, "_unfinished"):
+            raise FileError(f"{path} holds no training to go on with")
     except FileNotFoundError:
         raise
     except (FileError, OSError) as error:
@@ -152,8 +158,11 @@ def _load(path: Path, device, custom, refused: dict[Path, Exception]) -> Trainer
         warnings.warn(
             f"{newer} is passed over, {path.name} is taken: {why}", RuntimeWarning, stacklevel=3
         )
-    trainer.resuming = True
-    return trainer
+    if isinstance(found, Trainer):
+        found.resuming = True
+    else:
+        found._resuming = True
+    return found
 
 
 # ---------------------------------------------------------------- where checkpoints are

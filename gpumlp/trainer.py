@@ -88,6 +88,7 @@ class Trainer:
         self.epochs_left: int | None = None
         self.history = History()
         self.callbacks: list[callback.Callback] = []  # of the running fit
+        self.owner: Any = None  # an estimator's running fit, which checkpoints then hold
         self.unfinished: list[callback.Kept] | None = None  # callbacks of a fit that a file was in
         self.resuming = False  # whether the next fit is to go on with that one
         self._stopping = False

@@ -44,8 +44,11 @@ def through_a_file(estimator, folder, **options):
 def assert_same(a, b):
     """Everything that a fit leaves behind."""
     assert type(a) is type(b)
-    left = [name for name in vars(a) if name.endswith("_") and not name.startswith("_")]
-    assert left == [name for name in vars(b) if name.endswith("_") and not name.startswith("_")]
+    left, others = (
+        {name for name in vars(each) if name.endswith("_") and not name.startswith("_")}
+        for each in (a, b)
+    )
+    assert left == others
     for name in left:
         mine, its = getattr(a, name), getattr(b, name)
         assert type(mine) is type(its), name

@@ -65,6 +65,8 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
     _engine: Engine
     _trusted: Any
     _stalled: int
+    _unfinished: dict[str, Any]  # the fit that a checkpoint was written in
+    _resuming = False  # whether the next fit is to go on with that one
 
     # Layer numbers are no metadata to be routed.
     __metadata_request__transform = {"layer": metadata_routing.UNUSED}  # noqa: RUF012
@@ -110,9 +112,11 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
         """fit, and partial_fit if incremental; validation: X_val, y_val, their weights."""
         if not sklearn.get_config()["skip_parameter_validation"]:
             parameters.check(self)
-        first = not self._has_weights or not (self.warm_start or incremental)
+        unfinished = vars(self).get("_unfinished") if self._resuming and not incremental else None
+        goes_on = incremental or unfinished is not None
+        first = not self._has_weights or not (self.warm_start or goes_on)
         device = devices.resolve(self.device)
-        samples = self._samples(X, y, sample_weight, device, first, incremental)
+        samples = self._samples(X, y, sample_weight, device, first, goes_on)
         given = self._given(validation, device)
         self.n_outputs_ = self._outputs_of(samples.encoded)
         loss, output = self._loss_and_output(samples.X.dtype)
@@ -132,7 +136,9 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
             self._fit_lbfgs(engine, spec, samples, loss)
         else:
             with engine.training(in_place=incremental):
-                stochastic.fit(self, engine, samples, given, loss, rng, incremental)
+                stochastic.fit(self, engine, samples, given, loss, rng, incremental, unfinished)
+        for name in ("_unfinished", "_resuming"):
+            self.__dict__.pop(name, None)
         return self
 
     def _begin(self, spec, device, follows, rng):
@@ -243,7 +249,7 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
         return tuple(self.dropout) if isinstance(self.dropout, list | tuple) else self.dropout
 
     def _to_file(self, fit: bool):
-        """For `gpumlp.save`."""
+        """For `gpumlp.save`; a fit that runs has a _to_file of its own."""
         return saved.describe(self)
 
     def _as_network(self):

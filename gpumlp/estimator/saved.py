@@ -1,8 +1,9 @@
 """Estimators in files: what `gpumlp.save` writes of one, and what `gpumlp.load` makes of it.
 
 The entry "estimator" of a file is {class, parameters, attributes, binarizer, requests, engine}, its
-values as gpumlp/values.py writes them; arrays are named after their place, such as
-attributes.classes_, engine.coefs.0 and engine.optimizer.slots.first.
+values as gpumlp/values.py writes them, in a checkpoint also "fit" (gpumlp/estimator/resuming.py);
+arrays are named after their place, such as attributes.classes_, engine.coefs.0 and
+engine.optimizer.slots.first.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from gpumlp.values import Reader, Writer
 PRIVATE = ["_stalled", "_sklearn_output_config"]
 
 
-def describe(estimator) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The description and the arrays of a fitted estimator."""
+def describe(estimator, fit: dict | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The description and the arrays of a fitted estimator; fit: the state of its running fit."""
     est, writer = estimator, Writer()
     if type(est) not in _classes().values():
         raise TypeError(
@@ -44,6 +45,8 @@ def describe(estimator) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "requests": _requests(est),
         "engine": _engine_state(est._engine),
     }
+    if fit is not None:
+        entry["fit"] = fit
     entry = {name: writer.write(value, name) for name, value in entry.items()}
     entry["class"] = type(est).__name__
     return {"estimator": entry}, writer.arrays
@@ -76,6 +79,8 @@ def _restored(entry, reader: Reader):
         vars(est._binarizer).update(read["binarizer"])
     _take_requests(est, read["requests"])
     est._engine = _engine(read["engine"])
+    if "fit" in read:
+        est._unfinished = read["fit"]
     return est
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from gpumlp import memory, threads
-from gpumlp.estimator import data
+from gpumlp.estimator import data, resuming, saved
 from gpumlp.estimator.progress import Progress, warn
 from gpumlp.estimator.validation import Samples, Validation, split
 from gpumlp.interrupt import Interrupt
@@ -36,9 +36,12 @@ def make_optimizer(estimator) -> Optimizer:
     return Adam(*numbers, eps_corrected=False, **penalties)
 
 
-def make_trainer(estimator, net, loss, batch_size: int, rng) -> Trainer:
+def make_trainer(estimator, net, loss, batch_size: int, rng, seed: int | None) -> Trainer:
+    """seed: None draws one, if anything is random but the order."""
     # scikit-learn draws no such seed: it must not move the generator where nothing is random.
     random = np.any(estimator.dropout) or any(f.random for f in net.f[1:])
+    if seed is None:
+        seed = int(rng.randint(2**31 - 1)) if random else 0
     return Trainer(
         net,
         loss,
@@ -46,7 +49,7 @@ def make_trainer(estimator, net, loss, batch_size: int, rng) -> Trainer:
         batch_size,
         estimator.schedule,
         shuffle=False,
-        seed=int(rng.randint(2**31 - 1)) if random else 0,
+        seed=seed,
         clip_norm=estimator.clip_norm,
         penalty_in_loss=True,
     )
@@ -63,7 +66,7 @@ def batch_size_for(estimator, count: int) -> int:
     return int(min(estimator.batch_size, count))
 
 
-def current_trainer(estimator, engine, loss, batch_size, rng, goes_on: bool) -> Trainer:
+def current_trainer(estimator, engine, loss, batch_size, rng, goes_on: bool, seed) -> Trainer:
     """The trainer of the last fit if that one goes on, else a new one."""
     kept = engine.trainer
     if goes_on and kept is not None and type(kept.optimizer) is type(make_optimizer(estimator)):
@@ -72,17 +75,23 @@ def current_trainer(estimator, engine, loss, batch_size, rng, goes_on: bool) -> 
             kept.retune(l2=estimator.alpha, l1=estimator.l1)
         kept.release()
         return kept
-    trainer = make_trainer(estimator, engine.net, loss, batch_size, rng)
+    trainer = make_trainer(estimator, engine.net, loss, batch_size, rng, seed)
     engine.take_trainer(trainer, goes_on)
     return trainer
 
 
-def fit(estimator, engine, samples: Samples, given, loss, rng, incremental: bool) -> None:
+def fit(
+    estimator, engine, samples: Samples, given, loss, rng, incremental: bool, unfinished=None
+) -> None:
     """All epochs of a `fit`, or the one of a `partial_fit`.
 
     given: the user's own validation samples, or None.
+    unfinished: the state of the fit, from a checkpoint, that this one is to go on with.
     """
     est, net = estimator, engine.net
+    if unfinished is not None:
+        rng = resuming.copy_of(unfinished["random_at_begin"])
+    random_at_begin = resuming.copy_of(rng)
     held = given
     if est.early_stopping and given is None:
         if incremental:
@@ -92,7 +101,11 @@ def fit(estimator, engine, samples: Samples, given, loss, rng, incremental: bool
         samples, held = split(est, samples, rng)
     batch_size = batch_size_for(est, samples.rows)
     goes_on = incremental or (est.warm_start and est.keep_optimizer)
-    trainer = current_trainer(est, engine, loss, batch_size, rng, goes_on)
+    seed = None
+    if unfinished is not None:
+        resuming.check(unfinished, samples.rows, batch_size, held is not None)
+        goes_on, seed = True, unfinished["seed"]
+    trainer = current_trainer(est, engine, loss, batch_size, rng, goes_on, seed)
     slots = sum(trainer.optimizer.slots().values())
     with (
         net.ops.on_device(),
@@ -111,32 +124,45 @@ def fit(estimator, engine, samples: Samples, given, loss, rng, incremental: bool
         if held is not None:
             validation = Validation(est, engine, trainer.objective, held)
         trainer.callbacks = sorted(est.callbacks or (), key=lambda each: each.goes_last)
+        running = Fit(est, engine, trainer, rows, validation, incremental)
+        running.random, running.random_at_begin = rng, random_at_begin
+        trainer.owner = running
         try:
-            _Fit(est, engine, trainer, rows, validation, incremental).run(rng)
+            running.run(unfinished)
         finally:
-            trainer.callbacks = []
+            trainer.callbacks, trainer.owner = [], None
 
 
 def _bytes(X) -> int:
     return X.data.nbytes if data.is_sparse(X) else X.nbytes
 
 
-class _Fit:
+class Fit:
     """The running fit: what each epoch leaves on the estimator, and when it ends."""
 
     def __init__(self, estimator, engine, trainer, rows, validation, incremental):
         self.est, self.engine, self.trainer = estimator, engine, trainer
         self.rows, self.validation, self.incremental = rows, validation, incremental
         self.diverged = False
+        self.order = np.arange(rows.count)  # of the epoch's samples
+        self.random: Any = None  # the generator, and a copy from before it was drawn from here
+        self.random_at_begin: Any = None
 
-    def run(self, rng):
-        est, trainer, history = self.est, self.trainer, self.trainer.history
-        self._begin()
+    def run(self, unfinished=None):
+        """unfinished: see `fit`."""
+        est, trainer = self.est, self.trainer
+        if unfinished is None:
+            self._begin()
+        else:
+            resuming.take_up(self, unfinished)
+        history = trainer.history
         for callback in trainer.callbacks:
             callback.on_fit_begin(trainer, history)
+        if unfinished is not None:
+            resuming.hand_back(self, unfinished)
         with Interrupt() as interrupt, Progress(est, trainer.epochs_left) as progress:
             try:
-                self._epochs(rng, interrupt, progress)
+                self._epochs(interrupt, progress)
             except KeyboardInterrupt:
                 warn("training was interrupted; the weights are those that it has come to")
                 history.interrupted = True
@@ -147,15 +173,19 @@ class _Fit:
             callback.on_fit_end(trainer, history)
         self._finish()
 
-    def _epochs(self, rng, interrupt, progress):
+    def _to_file(self, fit: bool):
+        """For `gpumlp.Checkpoint`: the estimator, and what it takes to go on."""
+        return saved.describe(self.est, resuming.state(self) if fit else None)
+
+    def _epochs(self, interrupt, progress):
         est, trainer = self.est, self.trainer
-        index = np.arange(self.rows.count)
         while trainer.epochs_left and not trainer.stopping:
             begin = time.perf_counter()
             if est.shuffle:
                 # as sklearn.utils.shuffle permutes the order of the epoch before
-                index = index[rng.permutation(len(index))]
-            losses, weights = self.rows.run(trainer, index if est.shuffle else None, interrupt)
+                self.order = self.order[self.random.permutation(len(self.order))]
+            order = self.order if est.shuffle else None
+            losses, weights = self.rows.run(trainer, order, interrupt)
             if interrupt.asked:
                 raise KeyboardInterrupt
             self._close_epoch(losses, weights, begin)

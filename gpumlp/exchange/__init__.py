@@ -1,4 +1,4 @@
-"""Networks and estimators to and from others: ONNX files, scikit-learn's estimators, PyTorch's state dicts.
+"""Networks and estimators to and from others: ONNX, scikit-learn's MLPs, PyTorch's state dicts.
 
 None of the other libraries is imported before a function needs it; PyTorch never is.
 """

@@ -1,0 +1,87 @@
+"""A fit in a checkpoint: what it takes to go on at the end of an epoch as if nothing had happened.
+
+The estimator itself has its weights, counters and curves in the file, and the optimiser's state.
+Here is the rest: the generator of random numbers, now and when the fit began, so that the same
+samples are held out; the order of the samples, which the next epoch's permutes; the trainer's own
+counters; and what its callbacks remember.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpumlp import callback, history
+
+
+def copy_of(random: np.random.RandomState) -> np.random.RandomState:
+    """A generator that will give the same numbers."""
+    copied = np.random.RandomState()
+    copied.set_state(random.get_state(legacy=False))
+    return copied
+
+
+def state(running) -> dict[str, Any]:
+    """Of a `stochastic.Fit`, at the end of an epoch."""
+    trainer, to_host = running.trainer, running.trainer.net.ops.to_host
+    kept = callback.keep(trainer.callbacks)
+    return {
+        "random_at_begin": running.random_at_begin,
+        "random": running.random,
+        "order": running.order,
+        "batch_size": trainer.batch_size,
+        "validated": running.validation is not None,
+        "diverged": running.diverged,
+        "seed": trainer.seed,
+        "epoch": trainer.epoch,
+        "epochs_left": trainer.epochs_left,
+        "stopping": trainer.stopping,
+        "total": trainer.rates.total,
+        "history": trainer.history.state(),
+        "callbacks": [
+            (each.kind, each.numbers, {name: to_host(a) for name, a in each.arrays.items()})
+            for each in kept
+        ],
+    }
+
+
+def check(unfinished: dict[str, Any], rows: int, batch_size: int, validated: bool) -> None:
+    """A ValueError for data that cannot be those of the unfinished fit."""
+    known = len(unfinished["order"]), unfinished["batch_size"]
+    if known != (rows, batch_size):
+        raise ValueError(
+            f"the fit to be resumed trained on {known[0]} samples in batches of {known[1]}, and "
+            f"these are {rows} in batches of {batch_size}; give the same data and parameters"
+        )
+    if validated != unfinished["validated"]:
+        had = "a validation set" if unfinished["validated"] else "no validation set"
+        raise ValueError(f"the fit to be resumed had {had}; give the same X_val and y_val")
+
+
+def take_up(running, unfinished: dict[str, Any]) -> None:
+    """The state becomes that of a fit that has not begun yet; it can be taken up once."""
+    for name in ("_unfinished", "_resuming"):
+        running.est.__dict__.pop(name, None)
+    trainer, rates = running.trainer, running.trainer.rates
+    given = running.est.random_state
+    running.random = unfinished["random"]
+    if isinstance(given, np.random.RandomState):  # the user's own goes on too
+        given.set_state(running.random.get_state(legacy=False))
+        running.random = given
+    running.order, running.diverged = unfinished["order"], unfinished["diverged"]
+    trainer.epoch, trainer.epochs_left = unfinished["epoch"], unfinished["epochs_left"]
+    trainer.history = history.from_state(unfinished["history"])
+    steps = len(running.rows.sizes)
+    rates.total = unfinished["total"]
+    rates.plan(steps, trainer.epochs_left * steps, resume=True)
+    running.engine.recall_best()
+
+
+def hand_back(running, unfinished: dict[str, Any]) -> None:
+    """The callbacks, which have begun, get what they remembered."""
+    trainer = running.trainer
+    kept = [callback.Kept(*each) for each in unfinished["callbacks"]]
+    callback.hand_back(kept, trainer.callbacks, trainer.net.ops.to_device)
+    if unfinished["stopping"]:
+        trainer.stop()
