@@ -8,6 +8,7 @@ import pickle
 import re
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import joblib
@@ -17,7 +18,7 @@ from scipy import sparse
 from sklearn.model_selection import GridSearchCV
 
 import gpumlp
-from gpumlp import MLPClassifier, MLPRegressor
+from gpumlp import MLPClassifier, MLPRegressor, threads
 from gpumlp import device as devices
 from tests import standin
 from tests.estimators import BOTH, IRIS, data, same_weights, small
@@ -92,6 +93,28 @@ def test_a_fork_may_use_the_cpu(used):
     X, y = some(MLPRegressor, every=1)
     expected = small(MLPRegressor).fit(X, y).loss_
     assert in_a_fork(lambda: small(MLPRegressor).fit(X, y).loss_) == str(expected)
+
+
+def test_a_fork_while_another_thread_predicts_and_trains():
+    """In the fork nobody is left to release what that thread holds."""
+    X, y = IRIS
+    model = small(MLPClassifier).fit(X, y)
+    expected = str(model.predict(X))
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with model._engine._lock, threads._lock:
+            held.set()
+            done.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    held.wait(60)
+    try:
+        assert in_a_fork(lambda: model.fit(X, y).predict(X)) == expected
+    finally:
+        done.set()
+        holder.join()
 
 
 def test_auto_in_a_fork_is_the_cpu_with_a_warning(used, monkeypatch):

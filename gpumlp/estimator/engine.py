@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from gpumlp import activation, arrays, memory, propagate
 from gpumlp import device as devices
 from gpumlp.network import CHUNK_BYTES, MLP
 from gpumlp.parameters import Parameters
+from gpumlp.threads import Lock
 
 GROUPS = ("coefs", "intercepts")
 
@@ -49,7 +49,7 @@ class Engine:
         self.lists: dict[str, Any] = dict.fromkeys(GROUPS)
         self._stored: dict[str, Any] = {}  # from a pickle or another device, until it is used
         self._training = False
-        self._lock = threading.RLock()  # several threads may predict; a network has one workspace
+        self._lock = Lock()  # several threads may predict; a network has one workspace
 
     # ------------------------------------------------------------ the host's copies
     @property
