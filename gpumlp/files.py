@@ -92,7 +92,7 @@ def load(path, device: str = "auto", custom: dict[str, Any] | None = None):
     if "estimator" in about:
         from gpumlp.estimator import saved
 
-        return saved.restore(about["estimator"], arrays, device, custom or {})
+        return saved.restore(path, about["estimator"], arrays, device, custom or {})
     try:
         net = _make_network(about["network"], arrays, device, custom or {})
         if "trainer" not in about:

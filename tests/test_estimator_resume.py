@@ -1,12 +1,18 @@
 """Checkpoints of estimators: a resumed fit ends as one that was never cut short, bit for bit."""
 
+import os
+import random
 import shutil
+import signal
+import time
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
+from tests import checkpointing
 from tests.estimators import BOTH, data, small
 from tests.test_estimator_files import assert_same
 
@@ -163,6 +169,50 @@ def test_ctrl_c_leaves_the_last_whole_epoch(tmp_path, monkeypatch):
     model = gpumlp.resume(tmp_path / "cut")
     assert model.n_iter_ == 2
     assert_same(model.fit(X, y), whole)
+
+
+def test_sparse_rows_in_pieces(tmp_path, monkeypatch):
+    from gpumlp.estimator import data as rows
+
+    monkeypatch.setattr(rows, "DENSE_BYTES", 0)
+    monkeypatch.setattr(rows, "PIECE_BYTES", 4 * 8 * 60)
+    X, y = data(MLPClassifier)
+    X = sparse.csr_array(X * (X > 0.2))
+    whole = make(MLPClassifier, "adam", tmp_path / "whole").fit(X, y)
+    files = sorted((tmp_path / "whole").iterdir())
+    assert len(files) == EPOCHS
+    assert_same(resumed(files[2], tmp_path / "two").fit(X, y), whole)
+    some = make(MLPClassifier, "adam", tmp_path / "x")
+    some.callbacks[0] = gpumlp.Checkpoint(tmp_path / "some", every_epochs=4, keep=9)
+    some.fit(X, y)
+    assert [gpumlp.load(file).n_iter_ for file in sorted((tmp_path / "some").iterdir())] == [4, 6]
+
+
+def test_killed_at_random_moments(tmp_path):
+    X, y = data(MLPClassifier)
+    arguments = {"early_stopping": True, "tol": 0.0, "max_iter": 40, "n_iter_no_change": 40}
+    whole = small(MLPClassifier, **arguments).fit(X, y)
+    chance, before, folder = random.Random(0), 0, tmp_path / "runs"
+
+    def train(pipe):
+        os.write(pipe, b"!")
+        checkpointed = small(MLPClassifier, callbacks=[gpumlp.Checkpoint(folder)], **arguments)
+        (gpumlp.resume(folder) if before else checkpointed).fit(X, y)
+
+    for i in range(8):
+        pid, out = checkpointing.fork(train)
+        os.read(out, 1)
+        time.sleep(chance.uniform(0.01, 0.03) * (1 + i))  # later and later, for slow machines
+        os.kill(pid, signal.SIGKILL)
+        checkpointing.collect(pid, out)
+        if list(folder.glob("checkpoint-*")):
+            found = gpumlp.resume(folder)
+            assert found.n_iter_ >= before
+            before = found.n_iter_
+            expected = whole.loss_curve_[:before]
+            np.testing.assert_array_equal(found.loss_curve_, expected)
+    assert before > 0
+    assert_same(gpumlp.resume(folder).fit(X, y), whole)
 
 
 def test_a_saved_estimator_is_no_checkpoint(tmp_path):

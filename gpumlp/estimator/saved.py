@@ -52,8 +52,8 @@ def describe(estimator, fit: dict | None = None) -> tuple[dict[str, Any], dict[s
     return {"estimator": entry}, writer.arrays
 
 
-def restore(entry, arrays, device: str, custom: dict[str, Any]):
-    """The estimator that was described."""
+def restore(path, entry, arrays, device: str, custom: dict[str, Any]):
+    """The estimator that was described; path: of its file, for messages."""
     if device != "auto":
         resolved = devices.resolve(device)
     try:
@@ -61,7 +61,7 @@ def restore(entry, arrays, device: str, custom: dict[str, Any]):
     except FileError:
         raise
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise FileError(f"the file does not hold what an estimator should: {error!r}") from error
+        raise FileError(f"{path} does not hold what an estimator needs: {error!r}") from error
     if device != "auto":
         est.device, est._engine.device = device, resolved
     return est

@@ -180,7 +180,7 @@ class Fit:
     def _epochs(self, interrupt, progress):
         est, trainer = self.est, self.trainer
         while trainer.epochs_left and not trainer.stopping:
-            begin = time.perf_counter()
+            begin, epoch = time.perf_counter(), trainer.epoch
             if est.shuffle:
                 # as sklearn.utils.shuffle permutes the order of the epoch before
                 self.order = self.order[self.random.permutation(len(self.order))]
@@ -188,6 +188,7 @@ class Fit:
             losses, weights = self.rows.run(trainer, order, interrupt)
             if interrupt.asked:
                 raise KeyboardInterrupt
+            trainer.epoch = epoch + 1  # sparse rows come in pieces, each of them an epoch to it
             self._close_epoch(losses, weights, begin)
             progress.epoch()
             ends = self._ends(progress) or self.diverged
