@@ -21,7 +21,7 @@ import warnings
 warnings.simplefilter("ignore")
 from gpumlp import MLPClassifier
 X, y = [[0.0], [1.0], [2.0]] * 10, [0, 1, 1] * 10
-model = MLPClassifier((3,), max_iter=7, verbose=True, device="cpu")
+model = MLPClassifier((3,), max_iter=7, verbose=True, device="cpu", random_state=0)
 model.fit(X, y, X_val=X, y_val=y)
 """
 
@@ -45,7 +45,7 @@ def test_a_bar_in_a_terminal():
     text = shown.decode()
     assert child.returncode == 0, text
     assert "7/7" in text and "epoch" in text and "loss 0." in text
-    assert "validation score 0." in text or "validation score 1." in text
+    assert "validation score 0." in text
     assert "Iteration" not in text
 
 
