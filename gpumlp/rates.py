@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from gpumlp.schedule import Plateau, Schedule
@@ -66,11 +68,18 @@ class Rates:
 
     def factors(self, steps: np.ndarray) -> np.ndarray:
         """The factor of each update, in the network's dtype."""
-        if isinstance(self.schedule, Schedule):
-            values = self.schedule.factors(steps, self.steps_per_epoch, self.total)
-        else:
-            values = self.schedule(steps)
-        values = np.broadcast_to(np.asarray(values, dtype=self._net.dtype), steps.shape)
+        function = self.schedule
+        if isinstance(function, Schedule):
+            function = functools.partial(
+                function.factors, steps_per_epoch=self.steps_per_epoch, total=self.total
+            )
+        try:
+            values = function(steps)
+            values = np.broadcast_to(np.asarray(values, dtype=self._net.dtype), steps.shape)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"the schedule takes an array of updates and gives their factors, but: {error}"
+            ) from error
         return np.ascontiguousarray(values)
 
     def observe(self, history) -> bool:

@@ -18,6 +18,7 @@ from gpumlp.estimator import adopted, lbfgs, parameters, saved, sides, stochasti
 from gpumlp.estimator.display import Display
 from gpumlp.estimator.engine import Engine, Spec, draw
 from gpumlp.estimator.layers import Layers
+from gpumlp.estimator.refusal import naming, no_nan
 from gpumlp.estimator.validation import Samples
 
 SPARSE = ["csr", "csc"]
@@ -117,7 +118,7 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
         first = not self._has_weights or not (self.warm_start or goes_on)
         device = devices.resolve(self.device)
         samples = self._samples(X, y, sample_weight, device, first, goes_on)
-        given = self._given(validation, device)
+        given = self._given(validation, device, samples.encoded)
         self.n_outputs_ = self._outputs_of(samples.encoded)
         loss, output = self._loss_and_output(samples.X.dtype)
         sizes = (samples.X.shape[1], *parameters.layer_sizes(self), self.n_outputs_)
@@ -197,12 +198,13 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
         dtype = self._working_dtype(device)
         if not first and self._engine.spec is not None and self.dtype is None:
             dtype = np.dtype(self._engine.spec.dtype) if device == "cpu" else dtype
-        X, y = self._validated(X, y, device, dtype, first)
-        y, encoded = self._encoded(y, X.dtype, first, incremental)
+        X, y = self._validated(X, y, device, dtype, first, "")
+        with naming("y"):
+            y, encoded = self._encoded(y, X.dtype, first, incremental)
         return Samples(X, y, encoded, _weights(sample_weight, X.shape[0], X.dtype))
 
-    def _given(self, validation, device) -> Samples | None:
-        """The user's own validation set."""
+    def _given(self, validation, device, trained) -> Samples | None:
+        """The user's own validation set; trained: the encoded targets that it goes with."""
         X, y, weight = validation
         if X is None and y is None and weight is None:
             return None
@@ -210,29 +212,46 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
             raise ValueError("X_val and y_val belong together")
         if self.solver == "lbfgs":
             raise ValueError("X_val needs solver='adam' or 'sgd'; 'lbfgs' has no epochs")
-        X, y = self._validated(X, y, device, self._working_dtype(device), False)
-        y, encoded = self._encoded_again(y, X.dtype)
-        return Samples(X, y, encoded, _weights(weight, X.shape[0], X.dtype))
+        X, y = self._validated(X, y, device, self._working_dtype(device), False, "_val")
+        with naming("y_val"):
+            y, encoded = self._encoded_again(y, X.dtype)
+            if encoded.shape[1:] != trained.shape[1:]:
+                raise ValueError(f"y_val has shape {np.shape(y)}; it must be coded as y is")
+        return Samples(X, y, encoded, _weights(weight, X.shape[0], X.dtype, "sample_weight_val"))
 
-    def _validated(self, X, y, device, dtype, reset):
-        """Features, left on the GPU if they are there, and targets, on the host."""
-        rules = {"multi_output": True, "y_numeric": self._y_numeric}
-        if not sides.on_gpu(X) or sides.is_gpu_sparse(X):
-            with QUIET():
-                return validate_data(
-                    self,
-                    sides.host(X),
-                    sides.host(y),
-                    accept_sparse=SPARSE,
-                    dtype=dtype,
-                    reset=reset,
-                    **rules,
-                )
-        X = sides.features(self, X, device, dtype, reset)
-        y = validate_data(self, y=sides.host(y), reset=False, **rules)
-        if len(y) != len(X):
-            raise ValueError(f"X has {len(X)} samples and y {len(y)}: inconsistent numbers")
+    def _validated(self, X, y, device, dtype, reset, suffix):
+        """Features, left on the GPU if they are there, and targets, on the host.
+
+        suffix: of the arguments' names.
+        """
+        with naming(f"X{suffix}"):
+            X = self._features(X, device, dtype, reset)
+        with naming(f"y{suffix}"):
+            y = self._targets(sides.host(y))
+        if y.shape[0] != X.shape[0]:
+            raise ValueError(
+                f"X{suffix} has {X.shape[0]} samples and y{suffix} {y.shape[0]}: inconsistent "
+                "numbers"
+            )
         return X, y
+
+    def _targets(self, y):
+        """As validate_data does it, which would also compare feature names that y has not."""
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is None"
+            )
+        y = check_array(
+            y, accept_sparse="csr", ensure_2d=False, dtype=None, input_name="y", estimator=self
+        )
+        return y.astype(np.float64) if self._y_numeric and y.dtype.kind == "O" else y
+
+    def _features(self, X, device, dtype, reset):
+        if sides.on_gpu(X) and not sides.is_gpu_sparse(X):
+            return sides.features(self, X, device, dtype, reset)
+        with QUIET():
+            X = sides.host(X)
+            return validate_data(self, X, accept_sparse=SPARSE, dtype=dtype, reset=reset)
 
     def _activations(self, K: int) -> tuple[tuple, list]:
         """Of the hidden layers; and the one that each layer's initial weights are drawn for."""
@@ -274,17 +293,17 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
     def _outputs(self, X):
         """n^(K) (n_samples, n_outputs), on the side that X is on."""
         check_is_fitted(self)
-        return self._engine.outputs(self._checked(X))
+        outputs = self._engine.outputs(self._checked(X))
+        with self._engine.net.ops.on_device():
+            return no_nan(outputs)
 
     def _checked(self, X):
-        if X is vars(self).get("_trusted"):
+        if "_trusted" in vars(self) and X is self._trusted:
             return X
-        engine = self._engine
-        if sides.on_gpu(X) and not sides.is_gpu_sparse(X):
-            return sides.features(self, X, engine.awake().device, engine.spec.dtype, reset=False)
-        with QUIET():
-            X, dtype = sides.host(X), engine.spec.dtype
-            return validate_data(self, X, accept_sparse=SPARSE, dtype=dtype, reset=False)
+        spec = self._engine.spec
+        device = self._engine.awake().device if sides.on_gpu(X) else "cpu"
+        with naming("X"):
+            return self._features(X, device, spec.dtype, reset=False)
 
     @contextlib.contextmanager
     def _trusting(self, X):
@@ -301,21 +320,23 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
         return tags
 
 
-def _weights(sample_weight, count: int, dtype) -> np.ndarray | None:
+def _weights(weight, count: int, dtype, name: str = "sample_weight") -> np.ndarray | None:
     """Checked sample weights (n_samples,)."""
-    if sample_weight is None:
+    if weight is None:
         return None
-    sample_weight = sides.host(sample_weight)
-    if isinstance(sample_weight, Real):
-        sample_weight = np.full(count, sample_weight)
-    with QUIET():
-        weight = check_array(
-            sample_weight, ensure_2d=False, dtype=dtype, input_name="sample_weight"
-        )
+    weight = sides.host(weight)
+    if isinstance(weight, Real):
+        weight = np.full(count, weight)
+    with naming(name), QUIET():
+        weight = check_array(weight, ensure_2d=False, dtype=dtype, input_name=name)
     if weight.shape != (count,):
-        raise ValueError(f"sample_weight has shape {weight.shape}; there are {count} samples")
+        raise ValueError(f"{name} has shape {weight.shape}; there are {count} samples")
     if weight.min() < 0:
-        raise ValueError("sample_weight holds negative weights")
+        raise ValueError(f"{name} holds negative weights")
     if not weight.any():
-        raise ValueError("every sample_weight is zero")
+        raise ValueError(f"every {name} is zero")
+    with QUIET(divide="ignore"):
+        total = weight.sum()
+        if not (np.isfinite(total) and np.isfinite(1 / total)):
+            raise ValueError(f"the sum of {name} is {total}: too large or too small for {dtype}")
     return weight

@@ -21,6 +21,7 @@ from gpumlp import loss as losses
 from gpumlp.estimator import reported, sides
 from gpumlp.estimator.base import BaseMLP, is_stochastic, keep
 from gpumlp.estimator.parameters import ParameterError
+from gpumlp.estimator.refusal import naming
 from gpumlp.exchange.scikit_learn import labels
 
 PROBABILITIES = ("softmax", "log_softmax", "sigmoid", "hard_sigmoid")
@@ -246,7 +247,15 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if self.class_weight is None:
             return samples.weight
         y = samples.y.toarray() if hasattr(samples.y, "toarray") else samples.y
-        weight = compute_sample_weight(self.class_weight, y).astype(samples.X.dtype)
+        with naming("class_weight"):
+            try:
+                weight = compute_sample_weight(self.class_weight, y).astype(samples.X.dtype)
+            except IndexError:
+                raise ValueError(
+                    "a list of dictionaries has one for each of several labels"
+                ) from None
+            if not np.isfinite(weight).all() or weight.min() < 0:
+                raise ValueError("weights are finite, and at least 0")
         return weight if samples.weight is None else weight * samples.weight
 
     # ------------------------------------------------------------ loss and output

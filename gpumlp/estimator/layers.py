@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.utils.validation import check_is_fitted
 
 from gpumlp.estimator import sides
+from gpumlp.estimator.refusal import no_nan
 
 
 class Layers(ClassNamePrefixFeaturesOutMixin):
@@ -33,10 +35,10 @@ class Layers(ClassNamePrefixFeaturesOutMixin):
         check_is_fitted(self)
         K = self.n_layers_ - 1
         k = self._last_hidden if layer is None else layer
+        if not isinstance(k, Integral) or not 1 <= abs(k) <= K:
+            raise ValueError(f"layer = {layer!r}; it is 1 .. {K}, or -{K} .. -1")
         k = K + 1 + k if k < 0 else k
-        if not 1 <= k <= K:
-            raise ValueError(f"layer = {layer}; it is 1 .. {K}, or -{K} .. -1")
-        values = self._engine.hidden(self._checked(X), k)
+        values = no_nan(self._engine.hidden(self._checked(X), k))
         return self._framed(values, X)
 
     def fit_transform(self, X, y=None, **fit_params):

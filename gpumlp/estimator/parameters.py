@@ -10,6 +10,7 @@ import numpy as np
 
 from gpumlp import activation, loss, schedule
 from gpumlp import device as devices
+from gpumlp.callback import Callback
 
 
 class ParameterError(ValueError, TypeError):
@@ -64,9 +65,17 @@ def _accepts(function) -> Callable[[Any], bool]:
     return holds
 
 
+def _accepts_by(rule: Rule, value) -> bool:
+    """Whether the rule holds; values that cannot even be compared break it."""
+    try:
+        return rule.holds(value)
+    except (ValueError, TypeError):
+        return False
+
+
 def _sizes(value) -> bool:
     sizes = np.atleast_1d(np.asarray(value, dtype=object))
-    return sizes.ndim == 1 and all(COUNT.holds(s) for s in sizes)
+    return sizes.ndim == 1 and all(UNITS.holds(s) for s in sizes)
 
 
 def _activations(value) -> bool:
@@ -85,6 +94,7 @@ def _dtype(value) -> bool:
 
 NONE = Rule(lambda value: value is None, "None")
 FLAG = Rule(lambda value: isinstance(value, bool | np.bool_), "True or False")
+UNITS = _number(Integral, 1, 2**31, "[)")
 COUNT = _number(Integral, 1, np.inf, "[)")
 AT_LEAST_0 = _number(Real, 0, np.inf, "[)")
 ABOVE_0 = _number(Real, 0, np.inf, "()")
@@ -120,7 +130,7 @@ RULES = {
     "validation_fraction": FRACTION,
     "beta_1": FRACTION,
     "beta_2": FRACTION,
-    "epsilon": ABOVE_0,
+    "epsilon": _number(Real, 1e-30, np.inf, "[)"),
     "n_iter_no_change": _either(COUNT, Rule(lambda value: value == np.inf, "infinity")),
     "max_fun": COUNT,
     # Beyond scikit-learn's
@@ -153,7 +163,14 @@ RULES = {
         ),
     ),
     "callbacks": _either(
-        NONE, Rule(lambda value: isinstance(value, list | tuple), "a list of gpumlp.Callback")
+        NONE,
+        Rule(
+            lambda value: (
+                isinstance(value, list | tuple)
+                and all(isinstance(each, Callback) for each in value)
+            ),
+            "a list of gpumlp.Callback",
+        ),
     ),
     "keep_optimizer": FLAG,
     "label_smoothing": FRACTION,
@@ -181,7 +198,7 @@ def check(estimator) -> None:
     """Raises ParameterError for the first parameter that breaks its rule."""
     name = type(estimator).__name__
     for key, value in estimator.get_params(deep=False).items():
-        if key in RULES and not RULES[key].holds(value):
+        if key in RULES and not _accepts_by(RULES[key], value):
             raise ParameterError(f"{name}: {key} = {value!r} must be {RULES[key].wanted}")
     if estimator.solver == "lbfgs":
         for key, unused in STOCHASTIC_ONLY.items():

@@ -276,7 +276,9 @@ class Fit:
         est, trainer = self.est, self.trainer
         by_sgd = est.solver == "sgd"
         if by_sgd and est.learning_rate == "invscaling":
-            trainer.retune(lr=est.learning_rate_init / (est.t_ + 1) ** est.power_t)
+            with np.errstate(over="ignore"):  # a rate of 0, where a power of whole numbers would
+                divisor = np.float64(est.t_ + 1) ** float(est.power_t)  # take all time and memory
+            trainer.retune(lr=est.learning_rate_init / float(divisor))
         if est._stalled <= est.n_iter_no_change:
             return False
         what = "validation score has not risen" if est.early_stopping else "loss has not fallen"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.metrics import check_scoring, r2_score
 from sklearn.model_selection import train_test_split
 
 from gpumlp.estimator import data, sides
+from gpumlp.estimator.refusal import naming
 
 
 class Samples(NamedTuple):
@@ -36,12 +38,13 @@ def split(estimator, samples: Samples, rng) -> tuple[Samples, Samples]:
     stratify = None
     if is_classifier(estimator) and estimator.n_outputs_ == 1:
         stratify = samples.y
-    train, held = train_test_split(
-        np.arange(samples.rows),
-        random_state=rng,
-        test_size=estimator.validation_fraction,
-        stratify=stratify,
-    )
+    with naming("validation_fraction"):
+        train, held = train_test_split(
+            np.arange(samples.rows),
+            random_state=rng,
+            test_size=estimator.validation_fraction,
+            stratify=stratify,
+        )
     if len(held) < 2:
         raise ValueError(
             f"The validation set is too small: it has {len(held)} of {samples.rows} samples and "
@@ -79,8 +82,11 @@ class Validation:
         if self._scorer is not None:
             weight = {} if held.weight is None else {"sample_weight": held.weight}
             X = sides.host(held.X)
-            with estimator._trusting(X):
-                return self._scorer(estimator, X, held.y, **weight)
+            with estimator._trusting(X), naming("scoring"):
+                score = self._scorer(estimator, X, held.y, **weight)
+            if not isinstance(score, Real):
+                raise TypeError(f"scoring gave {score!r}; it must be a number")
+            return score
         if accuracy is not None:
             return accuracy
         predicted = estimator._from_outputs(outputs)
