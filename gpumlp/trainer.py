@@ -160,7 +160,11 @@ class Trainer:
         net = self.net
         given = arrays.features(x, "x", net, finite=not arrays.is_on_gpu(x))
         rows = given.array.shape[1]
-        with net.ops.on_device(), memory.explained(net, rows, self._slot_count):
+        with (
+            net.ops.on_device(),
+            memory.explained(net, rows, self._slot_count),
+            threads.fitting(net, rows),
+        ):
             batch = net.batch(given.array, y, self.objective, sample_weight, values=False)
             self.rates.cover(1)
             self._update(net.workspaces.get(rows, "step"), batch)
@@ -314,14 +318,15 @@ class Trainer:
         state.cursor.fill(first)
         self.rates.cover(rows.steps - first)
         done = first
-        for i in range(first, rows.steps):
-            if interrupt is not None and interrupt.asked:
-                break
-            ws = net.workspaces.get(rows.batch_rows(i), "fit")
-            batch = rows.batch(ws)
-            net.ops.gather(rows.data, order, state.cursor, rows.batch_size, batch)
-            self._update(ws, batch)
-            done += 1
+        with threads.fitting(net, rows.batch_size):
+            for i in range(first, rows.steps):
+                if interrupt is not None and interrupt.asked:
+                    break
+                ws = net.workspaces.get(rows.batch_rows(i), "fit")
+                batch = rows.batch(ws)
+                net.ops.gather(rows.data, order, state.cursor, rows.batch_size, batch)
+                self._update(ws, batch)
+                done += 1
         self.rates.issued -= rows.steps - done  # the interrupt came before these
         self.epoch += done == rows.steps
         self.batches_done = done % rows.steps
