@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 from sklearn import datasets
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import balanced_accuracy_score, log_loss, make_scorer, mean_absolute_error
 from sklearn.preprocessing import scale
 from sklearn.utils.class_weight import compute_sample_weight
@@ -370,3 +371,33 @@ def test_ctrl_c_keeps_what_was_reached():
     with pytest.warns(UserWarning, match="interrupted"):
         model.fit(*IRIS)
     assert model.n_iter_ == 3 and len(model.predict(IRIS[0])) == 150
+
+
+def test_class_weights_of_classes_that_a_batch_lacks():
+    x, y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30) % 3
+    model = gpumlp.MLPClassifier((4,), class_weight={0: 5.0, 1: 2.0}, random_state=0)
+    model.partial_fit(x[y != 1], y[y != 1], classes=[0, 1, 2])
+    by_hand = gpumlp.MLPClassifier((4,), random_state=0)
+    weight = np.where(y == 0, 5.0, 1.0)[y != 1]
+    by_hand.partial_fit(x[y != 1], y[y != 1], classes=[0, 1, 2], sample_weight=weight)
+    np.testing.assert_array_equal(model.coefs_[0], by_hand.coefs_[0])
+
+
+def test_early_stopping_objects_are_not_for_partial_fit():
+    model = gpumlp.MLPClassifier(callbacks=[gpumlp.EarlyStopping(3)])
+    with pytest.raises(ValueError, match="EarlyStopping cannot stop a loop of partial_fit"):
+        model.partial_fit(np.zeros((6, 2)), [0, 1, 0, 1, 0, 1], classes=[0, 1])
+
+
+def test_a_resumed_fit_may_be_longer(tmp_path):
+    x, y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30) % 3
+
+    def model(epochs, **more):
+        return gpumlp.MLPClassifier((4,), max_iter=epochs, random_state=0, **more)
+
+    with pytest.warns(ConvergenceWarning):
+        model(3, callbacks=[gpumlp.Checkpoint(tmp_path)]).fit(x, y)
+        longer = gpumlp.resume(tmp_path).set_params(max_iter=8).fit(x, y)
+        whole = model(8).fit(x, y)
+    assert longer.n_iter_ == 8
+    np.testing.assert_array_equal(longer.coefs_[0], whole.coefs_[0])

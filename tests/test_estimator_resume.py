@@ -65,6 +65,7 @@ def test_a_resumed_fit_ends_alike(cls, case, tmp_path):
         assert model.n_iter_ == i + 1
         assert_same(model.fit(X, y), whole)
     for each in (model, whole):
+        each.set_params(callbacks=None)  # EarlyStopping is refused there
         each.partial_fit(X, y, **({"X_val": X, "y_val": y} if each.early_stopping else {}))
     assert_same(model, whole)
 

@@ -148,3 +148,17 @@ def test_public_names():
     for name in exchange.__all__:
         assert getattr(gpumlp, name) is getattr(exchange, name)
         assert name in gpumlp.__all__
+
+
+def test_an_estimator_gives_and_takes_the_layout():
+    x, y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30) % 3
+    with pytest.warns(UserWarning, match="converged"):
+        model = gpumlp.MLPClassifier((5,), max_iter=3, random_state=0).fit(x, y)
+    state = gpumlp.to_torch_state(model)
+    np.testing.assert_array_equal(state["0.weight"], model.coefs_[0].T)
+    changed = {name: 0.5 * array for name, array in state.items()}
+    held = model.coefs_
+    gpumlp.load_torch_state(model, changed)
+    np.testing.assert_array_equal(held[0].T, changed["0.weight"])
+    model.predict(x)  # which looks for changes in the lists
+    np.testing.assert_array_equal(gpumlp.to_torch_state(model)["2.bias"], changed["2.bias"])

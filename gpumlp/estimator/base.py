@@ -280,6 +280,11 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
             about["features"] = self.feature_names_in_.tolist()
         return self._engine.awake(), about, "nothing"
 
+    def _overwriting(self):
+        """For gpumlp/exchange: a context in which the network's parameters may be written."""
+        check_is_fitted(self)
+        return self._engine.training(in_place=True)
+
     @classmethod
     def from_sklearn(cls, fitted, **parameters):
         """What scikit-learn has fitted, its class of the same name, as if this one had: weights,

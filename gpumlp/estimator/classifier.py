@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import column_or_1d
-from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import (
     check_classification_targets,
@@ -249,7 +249,15 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         y = samples.y.toarray() if hasattr(samples.y, "toarray") else samples.y
         with naming("class_weight"):
             try:
-                weight = compute_sample_weight(self.class_weight, y).astype(samples.X.dtype)
+                if isinstance(self.class_weight, dict) and y.ndim == 1:
+                    # Of all classes, since a batch may lack some; one that is not named weighs 1.
+                    each = compute_class_weight(
+                        self.class_weight, classes=self.classes_, y=self.classes_
+                    )
+                    weight = each[np.searchsorted(self.classes_, y)]
+                else:
+                    weight = compute_sample_weight(self.class_weight, y)
+                weight = weight.astype(samples.X.dtype)
             except IndexError:
                 raise ValueError(
                     "a list of dictionaries has one for each of several labels"

@@ -74,6 +74,12 @@ def take_up(running, unfinished: dict[str, Any]) -> None:
     trainer.history = history.from_state(unfinished["history"])
     steps = len(running.rows.sizes)
     rates.total = unfinished["total"]
+    ended = running.est.converged_ or unfinished["stopping"] or running.incremental
+    if not ended:  # max_iter may have been raised, or lowered, since
+        left = max(0, running.est.max_iter - running.est.n_iter_)
+        if rates.total is not None:
+            rates.total += (left - trainer.epochs_left) * steps
+        trainer.epochs_left = left
     rates.plan(steps, trainer.epochs_left * steps, resume=True)
     running.engine.recall_best()
 

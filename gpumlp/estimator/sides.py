@@ -41,6 +41,8 @@ def host(array) -> Any:
 
 
 def _from_tensor(tensor) -> np.ndarray:
+    if hasattr(tensor, "detach"):  # PyTorch: data have no gradient
+        tensor = tensor.detach()
     try:
         return np.asarray(tensor) if hasattr(tensor, "__array__") else np.from_dlpack(tensor)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:

@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from gpumlp import memory, threads
+from gpumlp.callback import EarlyStopping
 from gpumlp.estimator import data, resuming, saved
 from gpumlp.estimator.progress import Progress, warn
 from gpumlp.estimator.validation import Samples, Validation, split
@@ -92,6 +93,11 @@ def fit(
     if unfinished is not None:
         rng = resuming.copy_of(unfinished["random_at_begin"])
     random_at_begin = resuming.copy_of(rng)
+    if incremental and any(isinstance(each, EarlyStopping) for each in est.callbacks or ()):
+        raise ValueError(
+            "EarlyStopping cannot stop a loop of partial_fit, of which each call is a fit; use "
+            "early_stopping=True with X_val and y_val"
+        )
     held = given
     if est.early_stopping and given is None:
         if incremental:

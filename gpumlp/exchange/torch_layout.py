@@ -6,16 +6,16 @@ can become one.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from gpumlp.exchange import parameters
-from gpumlp.network import MLP
 
 
-def to_torch_state(net: MLP, *, prefix: str = "", spacing: int = 2) -> dict[str, np.ndarray]:
+def to_torch_state(net: Any, *, prefix: str = "", spacing: int = 2) -> dict[str, np.ndarray]:
     """The parameters as a state dict of nn.Sequential(Linear, activation, Linear, ...).
 
     "0.weight" (N_1, N_0), "0.bias" (N_1,), "2.weight" (N_2, N_1), ...: copies on the host, in the
@@ -29,14 +29,17 @@ def to_torch_state(net: MLP, *, prefix: str = "", spacing: int = 2) -> dict[str,
     >>> module.load_state_dict({name: torch.from_numpy(array)
     ...                         for name, array in gpumlp.to_torch_state(net).items()})
     """
+    if hasattr(net, "_as_network"):  # a fitted estimator
+        net, _, _ = net._as_network()
     parameters.check_network(net, "to_torch_state")
     return _named(net, parameters.read(net), prefix, spacing)
 
 
 def load_torch_state(
-    net: MLP, state: Mapping[str, Any], *, prefix: str = "", spacing: int = 2
+    net: Any, state: Mapping[str, Any], *, prefix: str = "", spacing: int = 2
 ) -> None:
-    """Take the parameters of a state dict, named as `to_torch_state` names them, into the network.
+    """Take the parameters of a state dict, named as `to_torch_state` names them, into the network
+    or the fitted estimator.
 
     state: arrays of NumPy or CuPy, PyTorch's tensors (also with a gradient, or on a GPU), or
            anything with __array__ or DLPack; converted to the network's dtype.  With a prefix, only
@@ -48,6 +51,10 @@ def load_torch_state(
 
     >>> gpumlp.load_torch_state(net, module.state_dict())
     """
+    writing = contextlib.nullcontext()
+    if hasattr(net, "_as_network"):  # a fitted estimator
+        writing = net._overwriting()
+        net, _, _ = net._as_network()
     parameters.check_network(net, "load_torch_state")
     if not isinstance(state, Mapping):
         raise TypeError(
@@ -65,7 +72,8 @@ def load_torch_state(
             view[...] = array
         if not np.isfinite(view).all():
             raise ValueError(f"{name} holds NaN, infinity, or what {net.dtype} cannot hold")
-    parameters.write(net, own)
+    with writing:
+        parameters.write(net, own)
 
 
 def _named(net, own, prefix, spacing, copies=True) -> dict[str, np.ndarray]:
