@@ -209,14 +209,14 @@ class Judge:
             return f"{wrong} differ in the checkpoint after epoch {trainer.epoch}"
         if not to_the_end:
             return ""
-        # Killed between the last checkpoint and the removal of the one before it, a run leaves both:
-        # nothing more is written when it is resumed, and so nothing removed.
-        most = 1 if trainer.epochs_left else 2
+        # Killed between its last checkpoint and the removal of the one before, a run leaves both:
+        # nothing more is written when it is resumed, and so nothing is removed.
+        most = 1 if trainer.epoch < max(self.after) else 2
         fit(trainer, trainer.epochs_left, [*callbacks(CASE), gpumlp.Checkpoint(folder)])
         if wrong := differences(trainer, self.end):
             return f"{wrong} differ at the end"
         left = [file.name for file in Path(folder).iterdir()]
-        return "" if len(left) <= most else f"left behind: {left}"
+        return "" if 1 <= len(left) <= most else f"left behind: {left}"
 
 
 def kill_at_random(folder: Path, kills: int, seed: int, sample: int) -> dict:
