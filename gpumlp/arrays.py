@@ -172,3 +172,9 @@ def settle(array, net, dtype=None):
     if xp is not np and isinstance(array, np.ndarray):
         array = np.ascontiguousarray(array, dtype=dtype or net.dtype)
     return xp.ascontiguousarray(xp.asarray(array), dtype=dtype or net.dtype)
+
+
+def aligned(x):
+    """`gather` reads packs of up to 32 bytes; a user's view on the device may begin anywhere."""
+    on_device = hasattr(x, "__cuda_array_interface__")
+    return x.copy() if on_device and x.data.ptr % 32 else x

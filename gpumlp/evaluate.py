@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpumlp import propagate
+from gpumlp.backend import Targets
 from gpumlp.rows import Rows
 
 
@@ -18,37 +19,45 @@ class Evaluation:
 
     def __init__(self, net, objective, x, y, sample_weight=None):
         self._net, self._objective = net, objective
-        self._rows = Rows(net, objective, x, y, sample_weight, net.chunk_rows, "validation ")
-        self._cursor = net.ops.xp.zeros(net.models_count, np.int64)
+        rows = Rows(net, objective, x, y, sample_weight, net.chunk_rows, "validation ")
+        self._rows = rows
+        xp, models = net.ops.xp, net.models_count
+        self._cursor = xp.zeros(models, np.int64)
+        self._sums = xp.zeros((rows.steps, models, 3), net.dtype)  # of each batch: see `tally`
         loss = objective.loss
-        self._threshold = 0.0 if loss.coding[1] < 0 else 0.5  # targets -1/+1, or 0/1
-        self._compete = net.f[net.K].rows or loss.name in ("cross_entropy", "kl_divergence")
+        compete = net.f[net.K].rows or loss.name in ("cross_entropy", "kl_divergence")
+        # targets -1/+1, or 0/1
+        self._threshold = None if compete else 0.0 if loss.coding[1] < 0 else 0.5
 
     def __call__(self):
-        net, rows, objective = self._net, self._rows, self._objective
-        K, order, noise = net.K, rows.order(None, 0), [None] * (net.K + 1)
-        classes, fused = objective.loss.classes, objective.pair.fused
-        loss = total = correct = 0.0
+        rows = self._rows
+        self._cursor.fill(0)
         for i in range(rows.steps):
-            ws = net.workspaces.get(rows.batch_rows(i), "fit")
-            batch = rows.batch(ws)
-            self._cursor.fill(i)
-            net.ops.gather(rows.data, order, self._cursor, rows.batch_size, batch)
-            propagate.forward(net, ws, batch.x, noise, last=K - 1 if fused else K)
-            objective.evaluate(ws, batch, None)
-            loss = loss + (ws.loss * batch.w_sum if objective.mean else ws.loss)
-            total = total + batch.w_sum
-            if classes:
-                if fused:
-                    net.ops.activate(net.f[K], ws.z[K], net.parameters.b[K], ws.n[K], net.p[K])
-                correct = correct + (batch.w * self._right(ws.n[K], batch)).sum(axis=1)
-        total, loss = (net.ops.to_host(a).astype(np.float64) for a in (total, loss))
-        return loss / total, net.ops.to_host(correct) / total if classes else None
+            size = rows.batch_rows(i)
+            ws = self._net.workspaces.get(size, "fit")
+            rows.repeated.run(size, lambda ws=ws: self._batch(ws), ws)
+        sums = self._net.ops.to_host(self._sums).astype(np.float64).sum(axis=0)
+        loss, weight, right = sums.T
+        return loss / weight, right / weight if self._objective.loss.classes else None
 
-    def _right(self, n, batch):
-        """Whether each sample's class is right, (M, B)."""
-        if batch.labels is not None:
-            return n.argmax(axis=2) == batch.labels
-        if self._compete:
-            return n.argmax(axis=2) == batch.dense.argmax(axis=2)
-        return ((n > self._threshold) == (batch.dense > 0.5)).all(axis=2)
+    def _batch(self, ws):
+        """The sums of the next batch."""
+        net, objective, K = self._net, self._objective, self._net.K
+        batch = ws.batch(self._rows.data)
+        fused, classes = objective.pair.fused, objective.loss.classes
+        net.ops.gather(self._rows.data, self._rows.order, self._cursor, self._rows.batch_size, batch)
+        propagate.forward(net, ws, batch.x, [None] * (K + 1), last=K - 1 if fused else K)
+        objective.evaluate(ws, batch, None)
+        if fused and classes:
+            net.ops.activate(net.f[K], ws.z[K], net.parameters.b[K], ws.n[K], net.p[K])
+        net.ops.tally(
+            ws.n[K] if classes else None,
+            Targets(batch.labels, batch.dense, 1.0, 0.0),
+            batch.w,
+            batch.w_sum,
+            ws.loss,
+            objective.mean,
+            self._threshold,
+            self._cursor,
+            self._sums,
+        )

@@ -10,9 +10,10 @@ import numpy as np
 
 from gpumlp import activation, arrays, backend, initializer, memory, propagate
 from gpumlp import device as devices
-from gpumlp.backend import Batch, Noise
+from gpumlp.backend import Batch, Data, Noise
 from gpumlp.objective import Objective
 from gpumlp.parameters import Layout, Named, Parameters
+from gpumlp.repeated import Repeated
 from gpumlp.workspace import Workspaces
 
 # Predictions run in chunks whose buffers stay about this large.
@@ -98,6 +99,9 @@ class MLP:
                 constants[0, : len(self.f[k].p)] = self.f[k].p
                 self.p.append(xp.asarray(constants))
         self.workspaces = Workspaces(self)
+        self._passes = Repeated(self.ops)  # of `forward`, behind the first product
+        self._first = None  # 0, 1, 2, ...: rows as they stand
+        self._nothing_done = xp.zeros(self.models_count, np.int64)
 
     def _initial_theta(self, draw) -> np.ndarray:
         theta = np.zeros((self.models_count, self.layout.size), self.dtype)
@@ -198,8 +202,11 @@ class MLP:
 
     def _predict(self, x):
         """n^(K) (M, B, N_K) of x (1 or M, B, N_0) on the device; a buffer that is used again."""
-        ws = self.workspaces.get(x.shape[1], "predict")
-        propagate.forward(self, ws, x, [NO_NOISE] * (self.K + 1), last=self.K)
+        rows, noise = x.shape[1], [NO_NOISE] * (self.K + 1)
+        ws = self.workspaces.get(rows, "predict")
+        # The first product reads x where it lies; all that follows is on buffers of our own.
+        propagate.enter(self, ws, x)
+        self._passes.run(rows, lambda: propagate.go_on(self, ws, noise, last=self.K), ws)
         return ws.n[self.K]
 
     @property
@@ -257,6 +264,15 @@ class MLP:
             w,
             w_sum,
         )
+
+    def stage(self, batch: Batch, ws) -> Batch:
+        """A copy of the batch in the workspace's buffers, whose addresses captured steps know."""
+        data = Data(arrays.aligned(batch.x), batch.labels, batch.dense, batch.w)
+        staged, rows = ws.batch(data), batch.x.shape[1]
+        if self._first is None or self._first.shape[1] < rows:
+            self._first = self.ops.xp.arange(rows, dtype=np.int32)[None]
+        self.ops.gather(data, self._first, self._nothing_done, rows, staged)
+        return staged
 
     def _ones(self, rows: int):
         """Weights of 1 and their sum, kept for the next batch of as many rows."""

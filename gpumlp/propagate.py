@@ -16,11 +16,23 @@ def forward(net, ws, x, noise, last: int):
 
     x (1 or M, B, N_0).  noise[k] is the randomness of layer k in training, or None.
     """
+    enter(net, ws, x)
+    go_on(net, ws, noise, last)
+
+
+def enter(net, ws, x):
+    """z^(1) without its bias: all of `forward` that reads x."""
+    ws.n[0] = x
+    net.ops.gemm(x, net.parameters.W[1], out=ws.z[1], tb=True)
+
+
+def go_on(net, ws, noise, last: int):
+    """The rest of `forward`."""
     ops, W, b, z, n = net.ops, net.parameters.W, net.parameters.b, ws.z, ws.n
-    n[0] = x
     for k in range(1, net.K + 1):
         # (1)(3)(5)(8)  z^(k) = W^(k) n^(k-1) + b^(k); the bias is added with f
-        ops.gemm(n[k - 1], W[k], out=z[k], tb=True)
+        if k > 1:
+            ops.gemm(n[k - 1], W[k], out=z[k], tb=True)
         if k <= last:
             # (2)(4)(6)(9)  n^(k) = f^(k)(z^(k))
             ops.activate(net.f[k], z[k], b[k], n[k], net.p[k], noise[k])

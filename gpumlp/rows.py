@@ -5,14 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from gpumlp import arrays
-from gpumlp.backend import Batch, Data
+from gpumlp.backend import Data
 from gpumlp.backend.sources import SOURCE
+from gpumlp.repeated import Repeated
 
 
 class Rows:
     """Data of a fit, for all networks or each its own, and its division into batches.
 
     An epoch has `steps` batches of `batch_size` rows; the last may have fewer.
+
+    order (1 or M, R) int32: the row at each position of the epoch; one buffer, since captured steps
+    know its address.  repeated: these steps, which live as long as the data that they read.
     """
 
     def __init__(self, net, objective, x, y, sample_weight, batch_size: int, kind: str = ""):
@@ -25,43 +29,27 @@ class Rows:
         array = given.array
         kept = str(array.dtype) if str(array.dtype) in SOURCE else net.dtype
         self.data = Data(
-            _aligned(arrays.settle(array, net, kept)),
+            arrays.aligned(arrays.settle(array, net, kept)),
             arrays.settle(y.labels, net, np.int32),
             arrays.settle(y.dense, net),
             arrays.settle(weight, net),
         )
         self.batch_size = min(batch_size, self.count)
         self.steps = -(-self.count // self.batch_size)
-        self._natural = None
+        self.order = net.ops.xp.arange(self.count, dtype=np.int32)[None]
+        self.repeated = Repeated(net.ops)
 
     def batch_rows(self, i: int) -> int:
         """Rows of batch i."""
         return min(self.batch_size, self.count - i * self.batch_size)
 
-    def batch(self, ws) -> Batch:
-        """The workspace's buffers for a minibatch of this data."""
-        data = self.data
-        return Batch(
-            ws.x,
-            ws.labels if data.labels is not None else None,
-            ws.dense if data.dense is not None else None,
-            ws.w,
-            ws.w_sum,
-        )
-
-    def order(self, seeds, epoch: int):
-        """The row at each position of an epoch, (1 or M, R) int32: shuffled by each network's seed,
-        or as the rows stand if seeds is None."""
-        xp = self._net.ops.xp
-        if seeds is None:
-            if self._natural is None:
-                self._natural = xp.arange(self.count, dtype=np.int32)[None]
-            return self._natural
+    def shuffle(self, seeds, epoch: int):
+        """The order of that epoch, by each network's seed."""
         keys = self._net.ops.shuffle_keys(seeds, epoch, self.count)
-        return (xp.sort(keys, axis=1) & np.uint64(0xFFFFFFFF)).astype(np.int32)
+        self.arrange(self._net.ops.xp.sort(keys, axis=1) & np.uint64(0xFFFFFFFF))
 
-
-def _aligned(x):
-    """`gather` reads packs of up to 32 bytes; a user's view on the device may begin anywhere."""
-    on_device = hasattr(x, "__cuda_array_interface__")
-    return x.copy() if on_device and x.data.ptr % 32 else x
+    def arrange(self, order):
+        """Take the rows in this order, (1 or M, R) on the device."""
+        if len(self.order) != len(order):
+            self.order = self._net.ops.xp.empty(order.shape, np.int32)
+        self.order[...] = order

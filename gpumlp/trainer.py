@@ -21,6 +21,7 @@ from gpumlp.objective import Objective
 from gpumlp.optimizer import HYPERS, Adam, Optimizer
 from gpumlp.parameters import Parameters
 from gpumlp.rates import Rates
+from gpumlp.repeated import Repeated
 from gpumlp.rows import Rows
 
 STEPS_NOTED = 1024  # losses of at least so many batches are kept on the device
@@ -119,6 +120,7 @@ class Trainer:
             scalars=xp.zeros((models, len(SCALARS)), real),
         )
         self.noise = net.noise(self.seeds, self.state.t)
+        self._steps = Repeated(net.ops)  # of `step`; a fit's belong to its rows
         whole = net.parameters.buffer, net.layout.decayed
         self._penalised = whole if self.penalty_in_loss else (None, 0)
 
@@ -167,9 +169,28 @@ class Trainer:
         ):
             batch = net.batch(given.array, y, self.objective, sample_weight, values=False)
             self.rates.cover(1)
-            self._update(net.workspaces.get(rows, "step"), batch)
-            loss = net.workspaces.get(rows, "step").loss.copy()
+            ws = net.workspaces.get(rows, "fit")
+            staged = net.stage(batch, ws)
+            kind = rows, staged.labels is None, staged.dense is None
+            self._steps.run(kind, lambda: self._update(ws, staged), ws, *self._replaced())
+            loss = ws.loss.copy()
         return loss if net.models is not None else loss[0]
+
+    def _gathered_update(self, rows: Rows, size: int):
+        """One update on the next `size` rows of the epoch."""
+        net, state = self.net, self.state
+        ws = net.workspaces.get(size, "fit")
+
+        def work():
+            batch = ws.batch(rows.data)
+            net.ops.gather(rows.data, rows.order, state.cursor, rows.batch_size, batch)
+            self._update(ws, batch)
+
+        rows.repeated.run(size, work, ws, rows.order, *self._replaced())
+
+    def _replaced(self):
+        """What a captured update reads and writes, and may be replaced between two fits."""
+        return self.state.losses, self.rates.table
 
     def _update(self, ws, batch: Batch):
         """Forward, backward, and (14)(15): everything here stays on the device."""
@@ -312,8 +333,10 @@ class Trainer:
         The only reading of the device is at the end; a batch that did not count has weight 0.
         """
         net, state = self.net, self.state
-        if order is None:
-            order = rows.order(self.seeds if self.shuffle else None, self.epoch)
+        if order is not None:
+            rows.arrange(order)
+        elif self.shuffle:
+            rows.shuffle(self.seeds, self.epoch)
         self.make_room(rows.steps)
         state.cursor.fill(first)
         self.rates.cover(rows.steps - first)
@@ -322,10 +345,7 @@ class Trainer:
             for i in range(first, rows.steps):
                 if interrupt is not None and interrupt.asked:
                     break
-                ws = net.workspaces.get(rows.batch_rows(i), "fit")
-                batch = rows.batch(ws)
-                net.ops.gather(rows.data, order, state.cursor, rows.batch_size, batch)
-                self._update(ws, batch)
+                self._gathered_update(rows, rows.batch_rows(i))
                 done += 1
         self.rates.issued -= rows.steps - done  # the interrupt came before these
         self.epoch += done == rows.steps

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp.backend import Batch, Data
 from gpumlp.parameters import ALIGNMENT
 
 MOST_KEPT = 8  # a fit uses two batch sizes, its validation two more
@@ -52,6 +53,17 @@ class Workspace:
         for name in ("x", "labels", "dense", "w"):
             if name in views:
                 setattr(self, name, views[name])
+
+
+    def batch(self, data: Data) -> Batch:
+        """The buffers for a minibatch of this data."""
+        return Batch(
+            self.x,
+            None if data.labels is None else self.labels,
+            None if data.dense is None else self.dense,
+            self.w,
+            self.w_sum,
+        )
 
 
 def parts(net, rows: int, purpose: str) -> dict:

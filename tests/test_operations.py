@@ -14,7 +14,7 @@ from gpumlp.backend import sources
 from gpumlp.objective import Objective
 from gpumlp.rows import Rows
 from tests import simt
-from tests.operations import layers, losses, minibatches, noise, updates
+from tests.operations import layers, losses, minibatches, noise, tallies, updates
 
 DTYPES = ("float32", "float64")
 MODELS = (1, 3)
@@ -322,3 +322,21 @@ def test_data_of_the_users_is_aligned_for_the_kernels(cuda):
     rows = Rows(net, Objective(net, "squared_error"), x, y, None, 16)
     assert rows.data.x.data.ptr % 32 == 0
     np.testing.assert_array_equal(rows.data.x[0].get(), x.get())
+
+
+# ------------------------------------------------------------------ evaluation
+
+
+@dtypes
+@models
+@pytest.mark.parametrize("case", tallies.CASES)
+def test_tally(ops, dtype, models, case):
+    for shape in (37, 3), (5, 1), (70, 37), (1100, 2):
+        tallies.check_tally(ops, dtype, models, case, shape)
+    tallies.check_tally(ops, dtype, models, case, (1, 5), mean=False)
+
+
+@dtypes
+@models
+def test_tally_without_classes(ops, dtype, models):
+    tallies.check_without_classes(ops, dtype, models)

@@ -28,8 +28,18 @@ update(family, theta, g, slots, scalars, hyper, t, decayed)
 gather(data, order, cursor, batch, out)
     A minibatch into the buffers `out` (a `Batch`): the rows order[m, cursor[m] * batch + i] of data
     (a `Data`); -1 is a row of zeros with weight 0.
+tally(n, targets, w, w_sum, loss, mean, threshold, cursor, sums)
+    What a batch adds to an evaluation: sums[cursor[m], m] (3,) <- the loss as a sum over samples,
+    w_sum, and the weight of the samples whose class is right: whose largest output is its own, or
+    with a threshold, whose outputs are all on its side of it.  n (M, B, N) is ŷ, or None where
+    there are no classes; the targets as they were gathered.  cursor (M) moves on.
 shuffle_keys(seeds, epoch, rows)
     uint64 (M, rows): 32 random bits above the row's number; sorted, they are the epoch's order.
+
+capture(work)
+    A function that does what work() does, again and again on the same buffers, with less of
+    Python's time: a CUDA graph, on the CPU work itself.  work() calls operations and nothing else,
+    and has run before; all that changes from run to run lies in arrays.
 
 Also: xp (numpy or cupy), device ("cpu", "cuda:0"), on_device() (a context), to_device, to_host,
 free_memory() (bytes, or None).

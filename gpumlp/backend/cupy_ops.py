@@ -62,6 +62,7 @@ class CupyOps:
         self._index = index
         self._kernels: dict = {}
         self._partial: dict = {}
+        self._workspace = None  # of cuBLASLt
         self._arrived = None
         self._scalars: dict = {}
 
@@ -79,6 +80,25 @@ class CupyOps:
         with self.on_device():
             free, _ = cp.cuda.runtime.memGetInfo()
             return free + cp.get_default_memory_pool().free_bytes()
+
+    # ------------------------------------------------------------ repeating
+    def capture(self, work):
+        return work
+
+    def _capture(self, work):
+        with cp.cuda.Stream(non_blocking=True) as stream:
+            stream.begin_capture()
+            try:
+                work()
+            finally:
+                graph = stream.end_capture()
+        # What the graph writes to, besides the caller's buffers, may be replaced by larger arrays.
+        kept = self._partial.copy(), self._arrived, self._workspace
+
+        def replay(graph=graph, kept=kept):
+            graph.launch()
+
+        return replay
 
     # ------------------------------------------------------------ launching
     def _get(self, key, name, text):
@@ -257,6 +277,24 @@ class CupyOps:
                 *(_or_null(data.weight), _stride(data.weight)),
                 *(out.x, _or_null(out.labels), _or_null(out.dense), out.w, out.w_sum),
                 *(np.int64(rows), np.int32(columns), np.int32(outputs), np.int32(chunks)),
+            ),
+        )
+
+    def tally(self, n, targets, w, w_sum, loss, mean, threshold, cursor, sums):
+        models, rows = w.shape
+        columns = 1 if n is None else n.shape[2]
+        lanes, height = _lanes(columns)
+        chunks = 1 if n is None else min(_ceil_div(rows, height * ROWS_PER_THREAD), 2 * THREADS)
+        partial, arrived = self._scratch(w.dtype, models * chunks, models)
+        kernel = self._get("tally", "tally", lambda: sources.tally(str(w.dtype)))
+        kernel(
+            (models * chunks,),
+            (lanes, height),
+            (
+                *(_or_null(n), _or_null(targets.labels), _or_null(targets.dense), w),
+                *(np.int32(threshold is None), w.dtype.type(threshold or 0)),
+                *(loss, w_sum, np.int32(mean), cursor, sums, partial, arrived),
+                *(np.int64(models), np.int64(rows), np.int32(columns), np.int32(chunks)),
             ),
         )
 

@@ -42,6 +42,9 @@ class NumpyOps:
     def free_memory(self):
         return None
 
+    def capture(self, work):
+        return work
+
     # ------------------------------------------------------------ one layer
     @_quiet
     def gemm(self, a, b, out, *, ta=False, tb=False, alpha=1.0, beta=0.0):
@@ -193,6 +196,15 @@ class NumpyOps:
                 out.w[m, padding] = 0
         out.w.sum(axis=1, out=out.w_sum)
 
+    @_quiet
+    def tally(self, n, targets, w, w_sum, loss, mean, threshold, cursor, sums):
+        members = np.arange(len(loss))
+        right = 0 if n is None else (w * _right(n, targets, threshold)).sum(axis=1)
+        sums[cursor, members, 0] = loss * w_sum if mean else loss
+        sums[cursor, members, 1] = w_sum
+        sums[cursor, members, 2] = right
+        cursor += 1
+
     def shuffle_keys(self, seeds, epoch, rows):
         keys = philox.bits(seeds, rows, 0, epoch, philox.SHUFFLE).astype(np.uint64)
         keys <<= np.uint64(32)
@@ -207,6 +219,15 @@ def _take(source, m, index, out):
         np.take(rows, index, axis=0, out=out, mode="wrap")  # -1, the padding, is overwritten later
     else:
         out[...] = rows[index]
+
+
+def _right(n, targets, threshold):
+    """Whether each sample's class is right, (M, B)."""
+    if targets.dense is None:
+        return n.argmax(axis=2) == targets.labels
+    if threshold is None:
+        return n.argmax(axis=2) == targets.dense.argmax(axis=2)
+    return ((n > threshold) == (targets.dense > 0.5)).all(axis=2)
 
 
 def _parameters(f, p, noise, like):

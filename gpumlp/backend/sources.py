@@ -115,6 +115,11 @@ def gather(dtype: str, source: str) -> str:
     return _program(dtype, [f"typedef {SOURCE[source]} Source;"], "gather.cu")
 
 
+def tally(dtype: str) -> str:
+    """Kernel `tally`."""
+    return _program(dtype, [], "tally.cu")
+
+
 def shuffle(dtype: str) -> str:
     """Kernel `shuffle_keys`."""
     return _program(dtype, [text("philox.cuh")], "shuffle.cu")
@@ -134,6 +139,7 @@ def programs(dtype: str):
     yield from forms.items()
     yield "rows", rows(dtype)
     yield "update", update(dtype)
+    yield "tally", tally(dtype)
     yield "shuffle", shuffle(dtype)
     for source in SOURCE:
         yield f"gather-{source}", gather(dtype, source)

@@ -106,7 +106,7 @@ class Pieces:
                 continue
             X, y = self._X[piece].toarray(), self._y[piece]
             rows = Rows(self._net, self._objective, X, y, weight, self.batch_size)
-            done = trainer.run_epoch(rows, rows.order(None, 0), interrupt)
+            done = trainer.run_epoch(rows, None, interrupt)
             losses.append(done[0])
             weights.append(done[1])
         return np.concatenate(losses), np.concatenate(weights)

@@ -6,7 +6,7 @@
 
 import sys
 
-from . import layers, losses, minibatches, noise, updates
+from . import layers, losses, minibatches, noise, tallies, updates
 
 SELECTION = {
     "tanh": lambda ops: _layer(ops, "float32", "tanh", (70, 37)),
@@ -58,6 +58,8 @@ SELECTION = {
     ),
     "gather into float64": lambda ops: minibatches.check_gather(ops, "float64", 1, "float32", 8),
     "gather beyond 32 bits": minibatches.check_gather_far,
+    "tally": lambda ops: tallies.check_tally(ops, "float32", 3, "largest", (130, 3)),
+    "tally of bits": lambda ops: tallies.check_tally(ops, "float32", 3, "at 0.5", (37, 37)),
     "shuffle": lambda ops: minibatches.check_shuffle_keys(ops, 3, 1100, epoch=9),
 }
 

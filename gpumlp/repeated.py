@@ -1,0 +1,37 @@
+"""Sequences of operations that come again and again on the same buffers, such as a training step."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class _Held(NamedTuple):
+    buffers: tuple
+    replay: Any  # None after the first time
+
+
+class Repeated:
+    """Runs a sequence as it is the first time, captures it the second, and replays it from then on.
+
+    The first run makes what can only be made outside of a capture: compiled kernels, room for
+    partial sums.  Where a sequence comes once, it costs nothing more.
+    """
+
+    def __init__(self, ops):
+        self._ops = ops
+        self._held: dict[Any, _Held] = {}
+
+    def run(self, name, work, *buffers) -> None:
+        """work(), or what was captured of it when it last came by this name on these very buffers.
+
+        buffers: every object whose replacement by another makes the captured sequence worthless;
+        they are kept alive, since the sequence knows only their addresses.
+        """
+        held = self._held.get(name)
+        if held is None or any(a is not b for a, b in zip(held.buffers, buffers, strict=True)):
+            self._held[name] = _Held(buffers, None)
+            work()
+            return
+        if held.replay is None:
+            held = self._held[name] = _Held(buffers, self._ops.capture(work))
+        held.replay()
