@@ -28,10 +28,9 @@ class Repeated:
         they are kept alive, since the sequence knows only their addresses.
         """
         held = self._held.get(name)
-        if held is None or any(a is not b for a, b in zip(held.buffers, buffers, strict=True)):
-            self._held[name] = _Held(buffers, None)
-            work()
-            return
-        if held.replay is None:
-            held = self._held[name] = _Held(buffers, self._ops.capture(work))
-        held.replay()
+        replay = None
+        if held is not None and all(a is b for a, b in zip(held.buffers, buffers, strict=True)):
+            replay = held.replay or self._ops.capture(work)
+        self._held[name] = _Held(buffers, replay)
+        # Where nothing is gained by a capture, work is not kept: it may refer to whoever keeps this.
+        (replay or work)()

@@ -38,8 +38,8 @@ shuffle_keys(seeds, epoch, rows)
 
 capture(work)
     A function that does what work() does, again and again on the same buffers, with less of
-    Python's time: a CUDA graph, on the CPU work itself.  work() calls operations and nothing else,
-    and has run before; all that changes from run to run lies in arrays.
+    Python's time: a CUDA graph; None where nothing would be gained.  work() calls operations and
+    nothing else, and has run before; all that changes from run to run lies in arrays.
 
 Also: xp (numpy or cupy), device ("cpu", "cuda:0"), on_device() (a context), to_device, to_host,
 free_memory() (bytes, or None).
