@@ -38,7 +38,7 @@ def text(name: str) -> str:
 
 
 def _program(dtype: str, definitions: list[str], *names: str) -> str:
-    head = [f"#define Real {REAL[dtype]}", text("common.cuh"), *definitions]
+    head = [f"#define Real {REAL[dtype]}", text("bf16.cuh"), text("common.cuh"), *definitions]
     return "\n".join([*head, *(text(name) for name in names)])
 
 
@@ -106,8 +106,13 @@ def loss(dtype: str, form: Form, rows: bool, log_u: bool) -> str:
 
 def update(dtype: str) -> str:
     """Kernels `advance` and `update_*`."""
-    hypers, scalars = ", ".join([*HYPERS, "HYPERS"]), ", ".join([*SCALARS, "SCALARS"])
-    return _program(dtype, [f"enum {{ {hypers} }};", f"enum {{ {scalars} }};"], "update.cu")
+    return _program(dtype, [columns(), text("laws.cuh")], "update.cu")
+
+
+def columns() -> str:
+    """The numbers of the columns of the hyperparameters and of the scalars."""
+    names = (*HYPERS, "HYPERS"), (*SCALARS, "SCALARS")
+    return "\n".join(f"enum {{ {', '.join(each)} }};" for each in names)
 
 
 def gather(dtype: str, source: str) -> str:

@@ -226,15 +226,15 @@ UPDATES = {
         "SGD",
     ),
     "Adam's correction one step ahead": Bug(
-        "update.cu", "-expm1(t * log_beta)", "-expm1((t + Real(1)) * log_beta)", "Adam"
+        "laws.cuh", "-expm1(t * log_beta)", "-expm1((t + Real(1)) * log_beta)", "Adam"
     ),
     "epsilon without its correction": Bug(
-        "update.cu", "h[EPSILON_CORRECTED] > Real(0) ? root : Real(1)", "Real(1)", "Adam"
+        "laws.cuh", "h[EPSILON_CORRECTED] > Real(0) ? root : Real(1)", "Real(1)", "Adam"
     ),
     "epsilon always corrected": Bug(
-        "update.cu", "h[EPSILON_CORRECTED] > Real(0) ? root : Real(1)", "root", "plain epsilon"
+        "laws.cuh", "h[EPSILON_CORRECTED] > Real(0) ? root : Real(1)", "root", "plain epsilon"
     ),
-    "gradients that are not clipped": Bug("update.cu", "g *= step.clip;", "", "SGD"),
+    "gradients that are not clipped": Bug("laws.cuh", "g *= step.clip;", "", "SGD"),
     "a clipping factor above 1": Bug("update.cu", "&& length > h[CLIP_NORM] ?", "?", "advance"),
     "halted networks that move": Bug("update.cu", "if (step.go == Real(0)) return;", "", "frozen"),
     "a halt that does not last": Bug("update.cu", "halted[m] == 0 && w_sum", "w_sum", "events"),
@@ -281,7 +281,7 @@ COMPILED = {
         *(MACHINE_CODE, "float64 instructions"),
     ),
     "registers indexed at run time": Bug(
-        "update.cu",
+        "laws.cuh",
         "u.v[k] = h[MOMENTUM] * u.v[k]",
         "u.v[k] = h[int(step.decay)] * u.v[k]",
         "update",

@@ -1,0 +1,123 @@
+// The laws of motion: (14), (15) and their descendants, for one pack of neighbouring parameters.
+//
+// gpumlp/optimizer.py lists the hyperparameters' columns; their numbers (LR, L1, ...) and those of the
+// scalars (GO, ...) are defined before this text, as are Real, VEC and Pack.
+
+// The numbers of this step for one network, computed by the last block of `advance`.
+struct Step { Real go, clip, lr, decay; };
+
+__device__ __forceinline__ Step step_of(const Real* scalars, long long network)
+{
+    const Real* s = scalars + network * SCALARS;
+    return Step{s[GO], s[CLIP_SCALE], s[RATE], s[DECAY_SCALE]};
+}
+
+// 1 - beta^t without cancellation, from log beta.
+__device__ __forceinline__ Real bias_correction(Real log_beta, Real t)
+{
+    return -expm1(t * log_beta);
+}
+
+// What a law of motion starts from: the network's hyperparameters, in registers, and its step.
+struct Law {
+    Real h[HYPERS];
+    Step step;
+
+    __device__ __forceinline__ void begin(const Real* hyper, const Step& now, Real)
+    {
+        #pragma unroll
+        for (int i = 0; i < HYPERS; ++i) h[i] = hyper[i];
+        step = now;
+    }
+
+    // The gradient with the penalties of (14) and (14'), where they act.
+    __device__ __forceinline__ Real penalised(Real g, Real theta, bool decays) const
+    {
+        g *= step.clip;
+        if (!decays) return g;
+        const Real sign = Real(theta > Real(0)) - Real(theta < Real(0));
+        return g + step.decay * (h[L2] * theta + h[L1] * sign);
+    }
+};
+
+// v <- mu v - lr g, theta <- theta + v (Nesterov: theta + mu v - lr g); without v: theta - lr g.
+struct Sgd : Law {
+    Real* velocity;             // or 0
+
+    __device__ explicit Sgd(Real* velocity) : velocity(velocity) {}
+    __device__ __forceinline__ void move(Pack<VEC>& theta, const Pack<VEC>& g, bool decays, long long offset) const
+    {
+        Pack<VEC> v = {};
+        if (velocity) v = load<VEC>(velocity + offset);
+        #pragma unroll
+        for (int k = 0; k < VEC; ++k) {
+            const Real down = step.lr * penalised(g.v[k], theta.v[k], decays);
+            v.v[k] = h[MOMENTUM] * v.v[k] - down;                               // (14)(15)
+            theta.v[k] += h[NESTEROV] > Real(0) ? h[MOMENTUM] * v.v[k] - down : v.v[k];
+        }
+        if (velocity) store<VEC>(velocity + offset, v);
+    }
+};
+
+// s <- rho s + (1 - rho) g², u <- mu u - lr g / (sqrt(s - c²) + eps), theta <- theta + u, with
+// c <- rho c + (1 - rho) g where centred, else 0.
+struct RmsProp : Law {
+    Real *square, *velocity, *centre;       // the last two may be 0
+
+    __device__ RmsProp(Real* square, Real* velocity, Real* centre)
+        : square(square), velocity(velocity), centre(centre) {}
+    __device__ __forceinline__ void move(Pack<VEC>& theta, const Pack<VEC>& g, bool decays, long long offset) const
+    {
+        Pack<VEC> s = load<VEC>(square + offset), u = {}, c = {};
+        if (velocity) u = load<VEC>(velocity + offset);
+        if (centre) c = load<VEC>(centre + offset);
+        #pragma unroll
+        for (int k = 0; k < VEC; ++k) {
+            const Real gk = penalised(g.v[k], theta.v[k], decays);
+            s.v[k] = h[BETA2] * s.v[k] + h[REST2] * gk * gk;
+            if (centre) c.v[k] = h[BETA2] * c.v[k] + h[REST2] * gk;
+            const Real variance = s.v[k] - c.v[k] * c.v[k];
+            const Real root = sqrt(variance > Real(0) ? variance : Real(0)) + h[EPSILON];
+            u.v[k] = h[MOMENTUM] * u.v[k] - step.lr * gk / root;
+            theta.v[k] += u.v[k];
+        }
+        store<VEC>(square + offset, s);
+        if (velocity) store<VEC>(velocity + offset, u);
+        if (centre) store<VEC>(centre + offset, c);
+    }
+};
+
+// m <- beta1 m + (1 - beta1) g, v <- beta2 v + (1 - beta2) g², theta <- theta - a m / (sqrt(v) + e),
+// a = lr sqrt(1 - beta2^t) / (1 - beta1^t), e = eps sqrt(1 - beta2^t), or eps alone (scikit-learn's);
+// before it, decoupled: W <- W (1 - lr weight_decay).
+struct Adam : Law {
+    Real *first, *second;
+    Real a, e, keep;
+
+    __device__ Adam(Real* first, Real* second) : first(first), second(second) {}
+    __device__ __forceinline__ void begin(const Real* hyper, const Step& now, Real t)
+    {
+        Law::begin(hyper, now, t);
+        const Real root = sqrt(bias_correction(h[LOG_BETA2], t));
+        a = step.lr * root / bias_correction(h[LOG_BETA1], t);
+        e = h[EPSILON] * (h[EPSILON_CORRECTED] > Real(0) ? root : Real(1));
+        keep = Real(1) - step.lr * h[WEIGHT_DECAY];
+    }
+    __device__ __forceinline__ void move(Pack<VEC>& theta, const Pack<VEC>& g, bool decays, long long offset) const
+    {
+        Pack<VEC> m = load<VEC>(first + offset), v = load<VEC>(second + offset);
+        #pragma unroll
+        for (int k = 0; k < VEC; ++k) {
+            const Real gk = penalised(g.v[k], theta.v[k], decays);
+            m.v[k] = h[BETA1] * m.v[k] + h[REST1] * gk;
+            v.v[k] = h[BETA2] * v.v[k] + h[REST2] * gk * gk;
+        }
+        store<VEC>(first + offset, m);
+        store<VEC>(second + offset, v);
+        #pragma unroll
+        for (int k = 0; k < VEC; ++k) {
+            if (decays) theta.v[k] *= keep;
+            theta.v[k] -= a * m.v[k] / (sqrt(v.v[k]) + e);
+        }
+    }
+};
