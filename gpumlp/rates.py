@@ -13,6 +13,7 @@ AHEAD = 1024  # factors are worked out for at least so many updates at once
 
 class Rates:
     """table[t - first[0]]: the factor of the update after t updates; None for a constant rate.
+    Beyond the updates that are covered the table holds anything.
 
     One table serves all networks: how many updates a network has made may differ, the schedule does
     not.  A plateau's factors, one per network, are memory["factor"] (M,), which the trainer puts
@@ -57,9 +58,16 @@ class Rates:
                     "it is negative or not finite"
                 )
             self._until = start + usable
-            self.table = self._net.ops.xp.asarray(factors[:usable])
+            self._write(factors[:usable])
             self.first.fill(start)
         self.issued = needed
+
+    def _write(self, factors):
+        """Into the same table, as long as it is large enough: captured steps know its address."""
+        xp = self._net.ops.xp
+        if self.table is None or len(self.table) < len(factors):
+            self.table = xp.ones(max(AHEAD, len(factors)), self._net.dtype)
+        self.table[: len(factors)] = xp.asarray(factors)
 
     def _fewest(self) -> int:
         """The fewest updates made by any network that still moves; reads the device."""
