@@ -1,10 +1,13 @@
 // Equations (11) and (13), after the GEMM: delta = f'(z) * (W^T delta), and the bias gradient, the
 // sum of delta over the batch, in the same pass; for PReLU also the gradient of the slope.
 //
-// Bytes per element: reads delta and n (or z); writes delta: 3 Reals.  With Identity it is the sum
-// alone: 1 Real.
+// Bytes per element: reads delta and n (or z); writes delta: 2 Delta and 1 Stored, 12 bytes in
+// float32 and 6 in bfloat16.  With Identity it is the sum alone: 1 Delta.
 //
-// `Activation`, KEEPS_Z, LEARNED, RANDOM and IDENTITY are defined before this text, forward.cu too.
+// `Activation`, KEEPS_Z, LEARNED, RANDOM, IDENTITY, Stored and Delta, the type of delta, are defined
+// before this text, forward.cu too.
+
+constexpr int DELTA_VEC = 16 / sizeof(Delta);               // elements of delta in 128 bits
 
 // Sums that cross blocks: one partial row for each chunk of rows, and a count of finished blocks.
 struct Partial {
@@ -40,7 +43,7 @@ __device__ __forceinline__ Pack<V> column_sum(Pack<V> sum)
 }
 
 template<int V>
-__device__ __forceinline__ void backprop_tile(const Real* z, const Real* n, Real* delta,
+__device__ __forceinline__ void backprop_tile(const Stored* z, const Stored* n, Delta* delta,
     Real* db, long long db_stride, const Real* p, long long p_stride, Real* dp, long long dp_stride,
     Noise noise, Partial partial, long long rows, int columns, int tiles, int chunks)
 {
@@ -113,7 +116,7 @@ __device__ __forceinline__ void backprop_tile(const Real* z, const Real* n, Real
 // delta (M, B, N) in: dL/dn^(k); out: delta^(k).  z, n (M, B, N); the one that f' ignores is not read.
 // db: (N) every db_stride, out.  dp: one Real every dp_stride, out, for a learned slope.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backprop(
-    const Real* z, const Real* n, Real* delta, Real* db, long long db_stride,
+    const Stored* z, const Stored* n, Delta* delta, Real* db, long long db_stride,
     const Real* p, long long p_stride, Real* dp, long long dp_stride,
     const unsigned long long* seeds, const long long* step, const unsigned* dropout, unsigned layer,
     Real* partial_columns, Real* partial_slope, unsigned* column_blocks, unsigned* blocks,
@@ -121,8 +124,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) backprop(
 {
     const Noise noise{seeds, step, dropout, layer};
     const Partial partial{partial_columns, partial_slope, column_blocks, blocks};
-    if (columns % VEC == 0)
-        backprop_tile<VEC>(z, n, delta, db, db_stride, p, p_stride, dp, dp_stride, noise, partial,
+    if (columns % DELTA_VEC == 0)
+        backprop_tile<DELTA_VEC>(z, n, delta, db, db_stride, p, p_stride, dp, dp_stride, noise, partial,
                            rows, columns, tiles, chunks);
     else
         backprop_tile<1>(z, n, delta, db, db_stride, p, p_stride, dp, dp_stride, noise, partial,

@@ -12,16 +12,27 @@ constexpr int THREADS = 256;                            // in every block of eve
 // Blocks that an SM should hold at once.  Without this bound ptxas aims for more, and spills for it.
 constexpr int BLOCKS = sizeof(Real) == 4 ? 3 : 2;
 
-template<int V> struct alignas(V * sizeof(Real)) Pack { Real v[V]; };
+// V neighbours of an array, at most 256 bits: the widest access there is.
+template<class T, int V> struct alignas(V * sizeof(T) < 32 ? V * sizeof(T) : 32) Neighbours { T v[V]; };
 
-template<int V> __device__ __forceinline__ Pack<V> load(const Real* a)
+// V Reals in registers, whatever the array holds.
+template<int V> using Pack = Neighbours<Real, V>;
+
+template<int V, class T> __device__ __forceinline__ Pack<V> load(const T* a)
 {
-    return *reinterpret_cast<const Pack<V>*>(a);
+    const Neighbours<T, V> stored = *reinterpret_cast<const Neighbours<T, V>*>(a);
+    Pack<V> pack;
+    #pragma unroll
+    for (int v = 0; v < V; ++v) pack.v[v] = Real(stored.v[v]);
+    return pack;
 }
 
-template<int V> __device__ __forceinline__ void store(Real* a, const Pack<V>& pack)
+template<int V, class T> __device__ __forceinline__ void store(T* a, const Pack<V>& pack)
 {
-    *reinterpret_cast<Pack<V>*>(a) = pack;
+    Neighbours<T, V> stored;
+    #pragma unroll
+    for (int v = 0; v < V; ++v) stored.v[v] = T(pack.v[v]);
+    *reinterpret_cast<Neighbours<T, V>*>(a) = stored;
 }
 
 // ---------------------------------------------------------------- where a block works

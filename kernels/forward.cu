@@ -1,8 +1,12 @@
 // Equations (1)-(9), after the GEMM: n = f(z + b), the bias and f in one pass, with dropout.
 //
-// Bytes per element: reads z; writes n, and z + b where f' needs it: 2 or 3 Reals.
+// Bytes per element: reads z; writes n, and z + b where f' needs it: 2 or 3 Stored, of 4 bytes in
+// float32 and 2 in bfloat16.
 //
-// `Activation`, KEEPS_Z, LEARNED and RANDOM are defined before this text.
+// `Activation`, KEEPS_Z, LEARNED, RANDOM and Stored, the type of z and n, are defined before this
+// text.
+
+constexpr int STORED_VEC = 16 / sizeof(Stored);             // elements of z or n in 128 bits
 
 // Random numbers of one layer in training; seeds is 0 at inference.
 struct Noise {
@@ -46,7 +50,7 @@ __device__ __forceinline__ NoiseBits<V> noise_bits(const Noise& noise, unsigned 
 }
 
 template<int V>
-__device__ __forceinline__ void activate_tile(Real* z, const Real* b, long long b_stride, Real* n,
+__device__ __forceinline__ void activate_tile(Stored* z, const Real* b, long long b_stride, Stored* n,
     const Real* p, long long p_stride, Noise noise, long long rows, int columns, int tiles, int chunks)
 {
     const Place at = place<V>(tiles, chunks);
@@ -81,13 +85,13 @@ __device__ __forceinline__ void activate_tile(Real* z, const Real* b, long long 
 // z (M, B, N) in: W n; out: z + b, if f' needs it and n is another array.  n (M, B, N) out.
 // b: (N) every b_stride; p: two Reals every p_stride.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) activate(
-    Real* z, const Real* b, long long b_stride, Real* n, const Real* p, long long p_stride,
+    Stored* z, const Real* b, long long b_stride, Stored* n, const Real* p, long long p_stride,
     const unsigned long long* seeds, const long long* step, const unsigned* dropout, unsigned layer,
     long long rows, int columns, int tiles, int chunks)
 {
     const Noise noise{seeds, step, dropout, layer};
-    if (columns % VEC == 0)
-        activate_tile<VEC>(z, b, b_stride, n, p, p_stride, noise, rows, columns, tiles, chunks);
+    if (columns % STORED_VEC == 0)
+        activate_tile<STORED_VEC>(z, b, b_stride, n, p, p_stride, noise, rows, columns, tiles, chunks);
     else
         activate_tile<1>(z, b, b_stride, n, p, p_stride, noise, rows, columns, tiles, chunks);
 }

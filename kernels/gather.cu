@@ -1,19 +1,18 @@
-// A minibatch by index: rows of X converted to Real, targets and sample weights, and the sum of the
+// A minibatch by index: rows of X converted to Stored, targets and sample weights, and the sum of the
 // weights of each network.  An index below 0 is padding: a row of zeros with weight 0.
 //
-// Bytes per element of X: reads one Source, writes one Real.
+// Bytes per element of X: reads one Source, writes one Stored.
 //
-// `Source` (the type of X) is defined before this text.
+// `Source` (the type of X) and Stored (of x) are defined before this text.
 
-// Neighbours that are read at once: 4-byte sources as 128 bits.
-template<int V> struct alignas(V * sizeof(Source)) SourcePack { Source v[V]; };
+constexpr int STORED_VEC = 16 / sizeof(Stored);             // elements of x in 128 bits
 
 template<int V>
-__device__ __forceinline__ void copy_row(const Source* from, Real* to, int columns)
+__device__ __forceinline__ void copy_row(const Source* from, Stored* to, int columns)
 {
-    const SourcePack<V>* packs = reinterpret_cast<const SourcePack<V>*>(from);
+    const Neighbours<Source, V>* packs = reinterpret_cast<const Neighbours<Source, V>*>(from);
     for (int i = int(threadIdx.x); i < columns / V; i += blockDim.x) {
-        const SourcePack<V> source = packs[i];
+        const Neighbours<Source, V> source = packs[i];
         Pack<V> result;
         #pragma unroll
         for (int v = 0; v < V; ++v) result.v[v] = Real(source.v[v]);
@@ -29,7 +28,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) gather(
     const int* order, long long order_stride, const long long* cursor, long long batch,
     const Source* X, long long x_stride, const int* labels, const Real* dense, long long y_stride,
     const Real* weight, long long weight_stride,
-    Real* x, int* y_labels, Real* y_dense, Real* w, Real* w_sum,
+    Stored* x, int* y_labels, Real* y_dense, Real* w, Real* w_sum,
     long long rows, int columns, int outputs, int chunks)
 {
     const Place at = place<1>(1, chunks);
@@ -40,10 +39,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) gather(
         const int source = index[row];
         const long long out = m * rows + row;
         if (source < 0) {
-            for (int j = int(threadIdx.x); j < columns; j += blockDim.x) x[out * columns + j] = Real(0);
+            for (int j = int(threadIdx.x); j < columns; j += blockDim.x) x[out * columns + j] = Stored(0);
         } else {
             const Source* from = X + m * x_stride + (long long)source * columns;
-            if (columns % VEC == 0) copy_row<VEC>(from, x + out * columns, columns);
+            if (columns % STORED_VEC == 0) copy_row<STORED_VEC>(from, x + out * columns, columns);
             else copy_row<1>(from, x + out * columns, columns);
         }
         if (dense)

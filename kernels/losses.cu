@@ -1,9 +1,11 @@
 // Equation (7) and its derivative in one pass: L = sum_i w_i sum_j l(u_ij, y_ij) for each network,
 // and delta^(K) (or dL/dŷ, where the output activation is applied by `backprop`).
 //
-// Bytes per element: reads u and, unless the targets are labels, y; writes delta: 2 or 3 Reals.
+// Bytes per element: reads u and, unless the targets are labels, y; writes delta: 1 or 2 Reals and
+// 1 Delta, 8 or 12 bytes in float32 (6 or 10 with delta in bfloat16).
 //
-// `Form` (a struct of losses.cuh), ROWS and LOG_U are defined before this text.
+// `Form` (a struct of losses.cuh), ROWS, LOG_U and Delta, the type of delta, are defined before this
+// text.
 
 struct Targets {
     const int* labels;          // (1 or M, B), or 0
@@ -42,7 +44,7 @@ __device__ __forceinline__ Real batch_factor(Real w_sum, int mean)
 // Elementwise: delta = w / sum w * dl/du.  A block takes whole rows.
 __device__ __forceinline__ void loss_elements(const Real* u, const Real* b, long long b_stride,
     Targets targets, const Real* w, long long w_stride, const Real* w_sum, int mean, const Real* p,
-    Real* delta, Real* value, Real* partial, unsigned* arrived, long long rows, int columns, int chunks)
+    Delta* delta, Real* value, Real* partial, unsigned* arrived, long long rows, int columns, int chunks)
 {
     const Place at = place<1>(1, chunks);
     const long long base = at.network * rows * columns;
@@ -59,7 +61,7 @@ __device__ __forceinline__ void loss_elements(const Real* u, const Real* b, long
                 sum += weight * Form::l(v, y, p);
                 d = weight * factor * Form::dl(v, y, p);
             }
-            if (delta) delta[element] = d;
+            if (delta) delta[element] = Delta(d);
         }
     }
     finish_loss(sum, factor, at, chunks, value, partial, arrived);
@@ -69,7 +71,7 @@ __device__ __forceinline__ void loss_elements(const Real* u, const Real* b, long
 // blockDim.x lanes (a power of two up to 32) share a row; every lane takes part in each shuffle.
 __device__ __forceinline__ void loss_rows(const Real* u, const Real* b, long long b_stride,
     Targets targets, const Real* w, long long w_stride, const Real* w_sum, int mean, const Real* p,
-    Real* delta, Real* value, Real* partial, unsigned* arrived, long long rows, int columns, int chunks)
+    Delta* delta, Real* value, Real* partial, unsigned* arrived, long long rows, int columns, int chunks)
 {
     const Place at = place<1>(1, chunks);
     const Real* bias = b + at.network * b_stride;
@@ -104,7 +106,7 @@ __device__ __forceinline__ void loss_rows(const Real* u, const Real* b, long lon
                 const Real y = targets.at(at.network, row, j, columns), v = LOG_U ? log_p : prob;
                 d = weight * factor * (Form::dl(v, y, p) * (LOG_U ? Real(1) : prob) - prob * q_sum);
             }
-            delta[offset + j] = d;
+            delta[offset + j] = Delta(d);
         }
     }
     finish_loss(sum, factor, at, chunks, value, partial, arrived);
@@ -116,7 +118,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) loss(
     const Real* u, const Real* b, long long b_stride,
     const int* labels, const Real* dense, long long y_stride, Real scale, Real shift,
     const Real* w, long long w_stride, const Real* w_sum, int mean, const Real* p,
-    Real* delta, Real* value, Real* partial, unsigned* arrived,
+    Delta* delta, Real* value, Real* partial, unsigned* arrived,
     long long rows, int columns, int chunks)
 {
     const Targets targets{labels, dense, y_stride, scale, shift};

@@ -34,7 +34,10 @@ __device__ __forceinline__ Bits<V> random_bits(unsigned long long seed, long lon
     const Philox four = philox(unsigned(element >> 2), layer, step, purpose, seed);
     const unsigned lane = unsigned(element) & 3u;
     Bits<V> bits;
-    if constexpr (V == 4)                                  // a register array has no run-time index
+    if constexpr (V == 8) {
+        const Philox next = philox(unsigned(element >> 2) + 1, layer, step, purpose, seed);
+        for (int v = 0; v < 4; ++v) bits.v[v] = four.v[v], bits.v[v + 4] = next.v[v];
+    } else if constexpr (V == 4)                                  // a register array has no run-time index
         for (int v = 0; v < 4; ++v) bits.v[v] = four.v[v];
     else if constexpr (V == 2)
         for (int v = 0; v < 2; ++v) bits.v[v] = lane ? four.v[v + 2] : four.v[v];

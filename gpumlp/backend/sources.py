@@ -13,6 +13,7 @@ from gpumlp.loss import Form, losses, pair
 from gpumlp.optimizer import HYPERS
 
 REAL = {"float32": "float", "float64": "double"}
+BF16 = "uint16"  # the dtype of arrays that hold the bits of bfloat16 numbers
 SOURCE = {
     "uint8": "unsigned char",
     "int8": "signed char",
@@ -55,8 +56,13 @@ def _flag(name: str, value: bool) -> str:
     return f"constexpr bool {name} = {str(value).lower()};"
 
 
-def layer(dtype: str, f: Activation) -> str:
-    """Kernels `activate` and `backprop` of one activation."""
+def _stored(name: str, dtype: str | None) -> str:
+    """The type of arrays that may be in bfloat16; they are in Real otherwise."""
+    return f"typedef {'Bf16' if dtype == BF16 else 'Real'} {name};"
+
+
+def layer(dtype: str, f: Activation, stored: str | None = None, delta: str | None = None) -> str:
+    """Kernels `activate` and `backprop` of one activation; `stored` is the dtype of z and n."""
     if f.cuda is None:
         raise ValueError(
             f"activation {f.name!r} has no CUDA side: give cuda=(f, f') with an expression in "
@@ -70,6 +76,8 @@ def layer(dtype: str, f: Activation) -> str:
         functions = dict(zip(("f", "df"), zip(arguments, f.cuda, strict=True), strict=True))
         definitions.append(_struct(name, functions))
     definitions += [
+        _stored("Stored", stored),
+        _stored("Delta", delta),
         f"typedef {name} Activation;",
         _flag("KEEPS_Z", f.df_from == "z"),
         _flag("LEARNED", f.learned),
@@ -84,7 +92,7 @@ def rows(dtype: str) -> str:
     return _program(dtype, [], "rows.cu")
 
 
-def loss(dtype: str, form: Form, rows: bool, log_u: bool) -> str:
+def loss(dtype: str, form: Form, rows: bool, log_u: bool, delta: str | None = None) -> str:
     """Kernel `loss` of one form."""
     if form.cuda is None:
         raise ValueError(
@@ -101,7 +109,7 @@ def loss(dtype: str, form: Form, rows: bool, log_u: bool) -> str:
         }
         definitions.append(_struct(name, functions))
     definitions += [f"typedef {name} Form;", _flag("ROWS", rows), _flag("LOG_U", log_u)]
-    return _program(dtype, definitions, "losses.cu")
+    return _program(dtype, [*definitions, _stored("Delta", delta)], "losses.cu")
 
 
 def update(dtype: str) -> str:
@@ -115,9 +123,15 @@ def columns() -> str:
     return "\n".join(f"enum {{ {', '.join(each)} }};" for each in names)
 
 
-def gather(dtype: str, source: str) -> str:
-    """Kernel `gather` from data of one type."""
-    return _program(dtype, [f"typedef {SOURCE[source]} Source;"], "gather.cu")
+def gather(dtype: str, source: str, stored: str | None = None) -> str:
+    """Kernel `gather` from data of one type into x of the dtype `stored`."""
+    definitions = [f"typedef {SOURCE[source]} Source;", _stored("Stored", stored)]
+    return _program(dtype, definitions, "gather.cu")
+
+
+def narrow() -> str:
+    """Kernel `narrow`: bfloat16 copies of float32 arrays."""
+    return _program("float32", [], "narrow.cu")
 
 
 def tally(dtype: str) -> str:
@@ -132,15 +146,22 @@ def shuffle(dtype: str) -> str:
 
 def programs(dtype: str):
     """(label, text) of every program of that dtype, for the tools that prove them all."""
+    mixed = dtype == "float32"  # some arrays may be in bfloat16
     for f in dict.fromkeys(activations[name].name for name in activations):
         if not activations[f].rows:
             yield f"layer-{f}", layer(dtype, activations[f])
+            if mixed:
+                yield f"layer-{f}-bf16", layer(dtype, activations[f], BF16, BF16)
+                yield f"layer-{f}-bf16-delta", layer(dtype, activations[f], None, BF16)
     forms = {}
     for each in losses.values():
         for output in each.outputs or activations:
             form, _, is_rows, log_u = pair(each, activations[output])
             variable = ("log-p-" if log_u else "p-") if is_rows else ""
-            forms[f"loss-{variable}{form.cuda}"] = loss(dtype, form, is_rows, log_u)
+            label = f"loss-{variable}{form.cuda}"
+            forms[label] = loss(dtype, form, is_rows, log_u)
+            if mixed:
+                forms[f"{label}-bf16"] = loss(dtype, form, is_rows, log_u, BF16)
     yield from forms.items()
     yield "rows", rows(dtype)
     yield "update", update(dtype)
@@ -148,3 +169,7 @@ def programs(dtype: str):
     yield "shuffle", shuffle(dtype)
     for source in SOURCE:
         yield f"gather-{source}", gather(dtype, source)
+        if mixed:
+            yield f"gather-{source}-bf16", gather(dtype, source, BF16)
+    if mixed:
+        yield "narrow", narrow()
