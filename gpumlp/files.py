@@ -141,6 +141,8 @@ def _network_state(net) -> dict:
         "seed": _plain(net.seed),
         "init": net.init if isinstance(net.init, str) else None,
         "dropout": _plain(net.dropout),
+        "precision": net.precision,
+        "tune": net.tune,
     }
 
 
@@ -158,6 +160,8 @@ def _make_network(state, arrays, device, custom) -> MLP:
         init="zeros",
         seed=state["seed"],
         dropout=state["dropout"],
+        precision=state.get("precision", "float32"),
+        tune=state.get("tune", False),
     )
     net.init = state["init"]
     net.metadata = state["metadata"]

@@ -9,9 +9,12 @@ from gpumlp import workspace
 
 def predict(net, rows: int, slots: int = 0, data_bytes: int = 0, purpose: str = "fit") -> int:
     """Bytes on the device: parameters, gradient, `slots` optimiser buffers, one batch, the data."""
-    theta = net.models_count * net.layout.size * net.dtype.itemsize
+    numbers = net.models_count * net.layout.size
     copies = 1 if purpose == "predict" else 2 + slots
-    return theta * copies + (workspace.size(net, rows, purpose) if rows else 0) + data_bytes
+    theta = numbers * net.dtype.itemsize * copies
+    if net.stored != net.dtype:
+        theta += numbers * net.stored.itemsize
+    return theta + (workspace.size(net, rows, purpose) if rows else 0) + data_bytes
 
 
 def size_of(*arrays) -> int:

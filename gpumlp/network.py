@@ -21,6 +21,8 @@ CHUNK_BYTES = 64 << 20
 
 NO_NOISE: Any = None
 
+PRECISIONS = ("float32", "tf32", "bf16")
+
 
 class MLP:
     """A multilayer perceptron, or M of one shape: n^(k) = f^(k)(W^(k) n^(k-1) + b^(k)).
@@ -36,8 +38,15 @@ class MLP:
     seed:    of the initial weights; network m of a stack has seed + m, or give M of them.
     dropout: the probability with which a hidden unit is dropped in training: a number, or one for
              each hidden layer; each may be one per network, (M,).
+    precision: of the matrix products on a GPU, for dtype float32: "float32"; "tf32", factors
+             rounded to 10 bits of mantissa; "bf16", x, W, z, n and δ stored with 7 bits, which
+             halves their bytes too.  Sums, the weights themselves, the last layer's z and ŷ, the
+             gradients and the update are float32 in all three.  The CPU computes in float32.
+    tune:    time cuBLASLt's algorithms for every new shape of product on a GPU, and keep the
+             fastest for later runs, in the user's cache; else its own first choice, which is the
+             same in every run.
 
-    sizes, K, models, dtype, device, seed are attributes, and the parameters, as writable views:
+    sizes, K, models, dtype, device, seed, precision are attributes, and the parameters, as writable views:
     W[k] ([M,] N_k, N_{k-1}), b[k] ([M,] N_k), slope[k] for a learned slope (PReLU), k = 1..K;
     slot 0 is None.  theta ([M,] P) is the one buffer that holds them all.
 
@@ -57,6 +66,8 @@ class MLP:
         init: Any = "glorot_uniform",
         seed: Any = 0,
         dropout: Any = 0.0,
+        precision: str = "float32",
+        tune: bool = False,
     ):
         self.sizes = _checked_sizes(sizes)
         self.K = len(self.sizes) - 1
@@ -65,6 +76,8 @@ class MLP:
         self.models = None if models is None else int(models)
         self.dtype = _checked_dtype(dtype)
         self.f = [None, *_checked_activations(hidden, output, self.K)]
+        self.precision = _checked_precision(precision, self.dtype)
+        self.tune = bool(tune)
         self.seed = seed
         self.init = init
         self.dropout = dropout
@@ -76,7 +89,10 @@ class MLP:
                     f"activation {f.name!r} has no CUDA side: give cuda=(f, f'), an expression in "
                     "z, p[i] and one in z, n, p[i], or use device='cpu'"
                 )
-        self.ops = backend.get(self.device)
+        self.ops = backend.get(self.device, self.precision, self.tune)
+        # What x, z, n and δ are stored as between two products; bf16 as its bits.
+        narrow = self.precision == "bf16" and self.device != "cpu"
+        self.stored = np.dtype(np.uint16) if narrow else self.dtype
         learned = tuple(k for k in range(1, self.K + 1) if self.f[k].learned)
         self.layout = Layout(self.sizes, learned, self.dtype.itemsize)
         thresholds = _dropout_thresholds(dropout, self.K, self.models_count)
@@ -87,7 +103,10 @@ class MLP:
     def _place(self, theta, thresholds):
         """The parameters and constants on the device."""
         xp = self.ops.xp
-        self.parameters = Parameters(self.layout, xp.asarray(theta))
+        self.parameters = self.operands = Parameters(self.layout, xp.asarray(theta))
+        if self.stored != self.dtype:
+            # A copy as the products take it, made anew in every pass: users may write to theta.
+            self.operands = Parameters(self.layout, xp.empty(theta.shape, self.stored))
         self.thresholds = [None if t is None else xp.asarray(t) for t in thresholds]
         self.p = [None]
         for k in range(1, self.K + 1):
@@ -265,6 +284,12 @@ class MLP:
             w_sum,
         )
 
+    def values(self, array):
+        """What x, z, n or δ of a workspace hold, in the network's dtype."""
+        if array.dtype == self.dtype:
+            return array
+        return (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
     def stage(self, batch: Batch, ws) -> Batch:
         """A copy of the batch in the workspace's buffers, whose addresses captured steps know."""
         data = Data(arrays.aligned(batch.x), batch.labels, batch.dense, batch.w)
@@ -303,6 +328,8 @@ class MLP:
             "init": "zeros",
             "seed": self.seed,
             "dropout": self.dropout,
+            "precision": "float32" if "dtype" in changes else self.precision,
+            "tune": self.tune,
         } | changes
         other = MLP(self.sizes, **arguments)
         other.init = self.init
@@ -322,6 +349,14 @@ def _checked_dtype(dtype) -> np.dtype:
     if real not in (np.float32, np.float64):
         raise ValueError(f"dtype is float32 or float64, not {dtype!r}")
     return real
+
+
+def _checked_precision(precision, dtype) -> str:
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision = {precision!r}; it is one of {', '.join(PRECISIONS)}")
+    if precision != "float32" and dtype != np.float32:
+        raise ValueError(f'precision = {precision!r} is for dtype="float32", not {dtype}')
+    return precision
 
 
 def _checked_sizes(sizes) -> tuple[int, ...]:

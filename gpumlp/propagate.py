@@ -22,13 +22,19 @@ def forward(net, ws, x, noise, last: int):
 
 def enter(net, ws, x):
     """z^(1) without its bias: all of `forward` that reads x."""
+    if net.operands is not net.parameters:
+        net.ops.narrow(net.parameters.buffer, net.operands.buffer)
+        if x.dtype != net.stored:
+            narrow = ws.x[: len(x)]
+            net.ops.narrow(net.ops.xp.ascontiguousarray(x), narrow)
+            x = narrow
     ws.n[0] = x
-    net.ops.gemm(x, net.parameters.W[1], out=ws.z[1], tb=True)
+    net.ops.gemm(x, net.operands.W[1], out=ws.z[1], tb=True)
 
 
 def go_on(net, ws, noise, last: int):
     """The rest of `forward`."""
-    ops, W, b, z, n = net.ops, net.parameters.W, net.parameters.b, ws.z, ws.n
+    ops, W, b, z, n = net.ops, net.operands.W, net.parameters.b, ws.z, ws.n
     for k in range(1, net.K + 1):
         # (1)(3)(5)(8)  z^(k) = W^(k) n^(k-1) + b^(k); the bias is added with f
         if k > 1:
@@ -45,7 +51,7 @@ def loss_and_backward(net, ws, batch, objective, grad, noise):
     grad: `Parameters`, overwritten.  The loss of each network is left in ws.loss.
     """
     ops, K = net.ops, net.K
-    W, n, z, delta, f = net.parameters.W, ws.n, ws.z, ws.delta, net.f
+    W, n, z, delta, f = net.operands.W, ws.n, ws.z, ws.delta, net.f
     fused = objective.pair.fused
     forward(net, ws, batch.x, noise, last=K - 1 if fused else K)
 

@@ -43,7 +43,8 @@ class Workspace:
             if shared is None:
                 return None
             size = models * rows * net.sizes[k]
-            return shared[:size].reshape(models, rows, net.sizes[k])
+            dtype = net.stored if name == "delta" else type_of(net, k)
+            return shared.view(dtype)[:size].reshape(models, rows, net.sizes[k])
 
         self.rows = rows
         self.n = [None, *(layer("n", k) for k in range(1, K + 1))]
@@ -71,28 +72,35 @@ def parts(net, rows: int, purpose: str) -> dict:
     models, sizes, K = net.models_count, net.sizes, net.K
     real = net.dtype
     found: dict = {"loss": ((models,), real), "w_sum": ((models,), real)}
+    if purpose == "fit" or net.stored != real:
+        found["x"] = (models, rows, sizes[0]), net.stored
     if purpose == "fit":
-        found["x"] = (models, rows, sizes[0]), real
         found["labels"] = (models, rows), np.dtype(np.int32)
         found["dense"] = (models, rows, sizes[K]), real
         found["w"] = (models, rows), real
     if purpose == "predict":
-        _take_turns(found, "n", models * rows, sizes, real)
+        _take_turns(found, "n", models * rows, sizes, [type_of(net, k) for k in range(K + 1)])
         return found
     for k in range(1, K + 1):
-        found["n", k] = (models, rows, sizes[k]), real
+        found["n", k] = (models, rows, sizes[k]), type_of(net, k)
         if net.f[k].df_from == "z" and not net.f[k].rows:
-            found["z", k] = (models, rows, sizes[k]), real
-    _take_turns(found, "delta", models * rows, sizes, real)
+            found["z", k] = (models, rows, sizes[k]), type_of(net, k)
+    _take_turns(found, "delta", models * rows, sizes, [net.stored] * (K + 1))
     return found
 
 
-def _take_turns(found, name, rows, sizes, real):
+def type_of(net, k: int):
+    """Of z^(k) and n^(k): the last layer's is what the user and the loss see."""
+    return net.dtype if k == net.K else net.stored
+
+
+def _take_turns(found, name, rows, sizes, types):
     """Two buffers in which even and odd layers take turns: a layer needs only its neighbour's."""
     for turn, first in (("odd", 1), ("even", 2)):
-        widths = sizes[first::2]
-        if widths:
-            found[name, turn] = (rows * max(widths),), real
+        taken = zip(sizes[first::2], types[first::2], strict=True)
+        lengths = [rows * size * dtype.itemsize for size, dtype in taken]
+        if lengths:
+            found[name, turn] = (_aligned(max(lengths)),), np.dtype(np.uint8)
 
 
 def _aligned(length: int) -> int:
@@ -113,7 +121,7 @@ class Workspaces:
     def __init__(self, net):
         # The network holds its workspaces: a reference back would be a cycle, and keep the memory
         # until Python's collector comes by.
-        names = ("K", "sizes", "models_count", "dtype", "f", "ops")
+        names = ("K", "sizes", "models_count", "dtype", "stored", "f", "ops")
         self._net = SimpleNamespace(**{name: getattr(net, name) for name in names})
         self._memory = None
         self._made: dict = {}

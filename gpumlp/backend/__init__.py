@@ -53,15 +53,18 @@ from typing import Any, NamedTuple
 Array = Any  # a NumPy or CuPy array
 
 
-def get(device: str):
-    """The operations on "cpu" or "cuda:i"; an object of its own for each network."""
+def get(device: str, precision: str = "float32", tune: bool = False):
+    """The operations on "cpu" or "cuda:i"; an object of its own for each network.
+
+    precision, tune: of the products on a GPU, see `gpumlp.MLP`.
+    """
     if device == "cpu":
         from gpumlp.backend.numpy_ops import NumpyOps
 
         return NumpyOps()
     from gpumlp.backend.cupy_ops import CupyOps
 
-    return CupyOps(int(device.removeprefix("cuda:")))
+    return CupyOps(int(device.removeprefix("cuda:")), precision, tune)
 
 
 class Noise(NamedTuple):

@@ -1,7 +1,7 @@
-"""The operations on CuPy arrays: the kernels of kernels/ and cuBLAS.
+"""The operations on CuPy arrays: the kernels of kernels/ and cuBLASLt.
 
 The contract, with every argument's meaning, is in gpumlp/backend/__init__.py.  Each operation is
-one launch, but for `gemm`, which is one call of cuBLAS.  Programs are compiled by NVRTC when first
+one launch, but for `gemm`, which is one call of cuBLASLt.  Programs are compiled by NVRTC when first
 used and kept on disk by CuPy.
 """
 
@@ -11,13 +11,13 @@ import functools
 
 import cupy as cp
 import numpy as np
-from cupy_backends.cuda.libs import cublas
 
 from gpumlp import device as devices
-from gpumlp.backend import sources
+from gpumlp.backend import gemm_choice, sources
 
 THREADS = 256  # of every block of every kernel; THREADS in kernels/common.cuh
 NULL = np.uintp(0)  # an absent array
+MOST_PLANS = 1024  # that are held for matrix products of different shapes
 
 # Rows that one thread takes: few where blocks are independent, more where a later block has to add
 # their partial sums, of which there are at most so many.
@@ -57,14 +57,16 @@ class CupyOps:
 
     xp = cp
 
-    def __init__(self, index: int):
+    def __init__(self, index: int, precision: str = "float32", tune: bool = False):
+        self.precision, self.tune = precision, tune
         self.device = f"cuda:{index}"
         self._index = index
         self._kernels: dict = {}
         self._partial: dict = {}
+        self._plans: dict = {}
+        self._choices = gemm_choice.Choices(index)
         self._workspace = None  # of cuBLASLt
         self._arrived = None
-        self._scalars: dict = {}
 
     def on_device(self):
         devices.refuse_after_fork()
@@ -116,39 +118,41 @@ class CupyOps:
             self._arrived = cp.zeros(counters, np.uint32)
         return held, self._arrived
 
-    def _number(self, value: float, dtype) -> int:
-        """The host address of a number that cuBLAS reads."""
-        key = value, dtype.char
-        if key not in self._scalars:
-            number = np.array(value, dtype)
-            self._scalars[key] = number, number.ctypes.data
-        return self._scalars[key][1]
-
     # ------------------------------------------------------------ one layer
     def gemm(self, a, b, out, *, ta=False, tb=False, alpha=1.0, beta=0.0):
-        # Read by columns, as cuBLAS does, row-major out is out^T = op(b)^T op(a)^T.
-        function = cublas.sgemmStridedBatched if out.itemsize == 4 else cublas.dgemmStridedBatched
-        inner = a.shape[1] if ta else a.shape[2]
-        function(
-            cp.cuda.device.get_cublas_handle(),
-            cublas.CUBLAS_OP_T if tb else cublas.CUBLAS_OP_N,
-            cublas.CUBLAS_OP_T if ta else cublas.CUBLAS_OP_N,
-            out.shape[2],
-            out.shape[1],
-            inner,
-            self._number(alpha, out.dtype),
-            b.data.ptr,
-            b.shape[2],
-            int(_stride(b)),
-            a.data.ptr,
-            a.shape[2],
-            int(_stride(a)),
-            self._number(beta, out.dtype),
-            out.data.ptr,
-            out.shape[2],
-            out.strides[0] // out.itemsize,
-            out.shape[0],
+        at, bt, to = a.data.ptr, b.data.ptr, out.data.ptr
+        key = (
+            *(a.shape, b.shape, out.shape, a.strides[0], b.strides[0], out.strides[0]),
+            *(a.dtype.char, b.dtype.char, out.dtype.char, ta, tb, alpha, beta, self.precision),
+            # What divides the addresses: their lowest bit, 256 at most.
+            *((at | 256) & -(at | 256), (bt | 256) & -(bt | 256), (to | 256) & -(to | 256)),
         )
+        plan = self._plans.get(key) or self._plan(key, a, b, out, ta, tb, alpha, beta)
+        workspace = self._workspace.data.ptr if plan.workspace else 0
+        # Read by columns, as cuBLAS does, row-major out is out^T = op(b)^T op(a)^T.
+        plan(bt, at, to, workspace, cp.cuda.get_current_stream().ptr)
+
+    def _plan(self, key, a, b, out, ta, tb, alpha, beta):
+        """A new plan, and a workspace that is large enough for it."""
+        product = gemm_choice.row_major(a, b, out, ta, tb, alpha, beta, self.precision)
+        plan = self._choices.plan(product, self.tune, b.data.ptr, a.data.ptr, out.data.ptr)
+        if plan.workspace > (0 if self._workspace is None else self._workspace.size):
+            self._workspace = cp.empty(plan.workspace, np.uint8)
+        if len(self._plans) >= MOST_PLANS:
+            self._plans.clear()
+        self._plans[key] = plan
+        return plan
+
+    def choices(self):
+        """The algorithms that were chosen for products by timing them, for `adopt`; for JSON."""
+        with self.on_device():
+            return self._choices.export()
+
+    def adopt(self, choices):
+        """Use these algorithms, if they are of this kind of GPU and this version of cuBLASLt."""
+        with self.on_device():
+            self._choices.adopt(choices)
+        self._plans.clear()
 
     def activate(self, f, z, b, n, p, noise=None):
         models, rows, columns = z.shape

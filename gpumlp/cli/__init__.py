@@ -15,6 +15,7 @@ from gpumlp.cli.error import InputError
 
 DATASETS = ("digits", "breast_cancer", "wine", "iris", "diabetes")
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw")
+PRECISIONS = ("float32", "tf32", "bf16")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -95,7 +96,9 @@ def _add_train(commands) -> None:
     smoothing = "share of a label spread over all classes"
     option("--label-smoothing", smoothing, type=_fraction, default=0.1)
     option("--device", "auto, cpu, cuda or cuda:<number>", default="auto")
-    option("--dtype", "precision", choices=("float32", "float64"), default="float32")
+    option("--dtype", "of all numbers", choices=("float32", "float64"), default="float32")
+    precision = "of the products on a GPU, in float32"
+    option("--precision", precision, choices=PRECISIONS, default="float32")
     option("--seed", "of the split, the weights and the batches", type=_seed, default=0)
     option("--out", "folder for the results (default: runs/<name of the data>)", metavar="DIR")
 

@@ -96,6 +96,8 @@ def _network(arguments, device: str, preparation: Preparation):
         raise InputError(
             f"unknown activation {arguments.activation!r}; there are {', '.join(hidden)}"
         )
+    if arguments.dtype == "float64" and arguments.precision != "float32":
+        raise InputError(f"--precision {arguments.precision} is for --dtype float32")
     return gpumlp.MLP(
         (len(preparation.mean), *arguments.hidden, preparation.outputs),
         hidden=arguments.activation,
@@ -104,6 +106,7 @@ def _network(arguments, device: str, preparation: Preparation):
         device=device,
         seed=arguments.seed,
         dropout=arguments.dropout,
+        precision=arguments.precision,
     )
 
 

@@ -34,9 +34,11 @@ def adopt(cls, fitted, parameters):
     device = devices.resolve(est.device)
     dtype = est.dtype
     if dtype is None:
-        dtype = coefs[0].dtype if device == "cpu" else np.float32
+        exact = device == "cpu" and est.precision == "float32"
+        dtype = coefs[0].dtype if exact else np.float32
     hidden = (est.activation,) * (len(sizes) - 2)
-    spec = Spec(sizes, hidden, fitted.out_activation_, str(np.dtype(dtype)), est._dropout())
+    output, dropout = fitted.out_activation_, est._dropout()
+    spec = Spec(sizes, hidden, output, str(np.dtype(dtype)), dropout, est.precision)
 
     for name in [*FITTED, "n_layers_", "n_outputs_", "out_activation_", "classes_"]:
         if hasattr(fitted, name):

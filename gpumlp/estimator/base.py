@@ -124,7 +124,7 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
         sizes = (samples.X.shape[1], *parameters.layer_sizes(self), self.n_outputs_)
         hidden, follows = self._activations(len(sizes) - 1)
         dtype = samples.X.dtype
-        spec = Spec(sizes, hidden, output, str(dtype), self._dropout())
+        spec = Spec(sizes, hidden, output, str(dtype), self._dropout(), self.precision)
 
         rng = check_random_state(self.random_state)
         if first:
@@ -192,6 +192,8 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
         """The dtypes that validation leaves as they are; all else becomes the first."""
         if self.dtype is not None:
             return np.dtype(self.dtype)
+        if self.precision != "float32":
+            return np.dtype(np.float32)
         return (np.float64, np.float32) if device == "cpu" else np.dtype(np.float32)
 
     def _samples(self, X, y, sample_weight, device, first, incremental) -> Samples:

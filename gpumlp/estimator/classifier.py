@@ -73,6 +73,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     loss : "log_loss", a name of `gpumlp.losses`, or a `gpumlp.Loss`.
     device : "auto", "cpu", "cuda", "cuda:1"; GPUMLP_DEVICE says what "auto" is.
     dtype : see above.
+    precision : "float32", "tf32" or "bf16": of the products on a GPU, see gpumlp.MLP; the last two
+        are for float32, which is then the dtype.
     output_activation : None is what fits the loss.
     l1 : the L1 penalty, l1 ‖W‖₁, divided as alpha is.
     weight_decay : decoupled decay, with "adam".
@@ -127,6 +129,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         loss="log_loss",
         device="auto",
         dtype=None,
+        precision="float32",
         output_activation=None,
         l1=0.0,
         weight_decay=0.0,

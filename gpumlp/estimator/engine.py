@@ -24,6 +24,7 @@ class Spec(NamedTuple):
     output: Any
     dtype: str
     dropout: Any
+    precision: str = "float32"
 
 
 class Engine:
@@ -140,6 +141,7 @@ class Engine:
             device=device,
             init="zeros",
             dropout=spec.dropout,
+            precision=spec.precision,
         )
         if slopes:
             self._restore_slopes(slopes)
@@ -198,7 +200,8 @@ class Engine:
                     ws = net.workspaces.get(stop - start, "step")
                     x = arrays.settle(part, net)[None]
                     propagate.forward(net, ws, x, noise, last=net.K)
-                    out[start:stop] = ws.n[k][0] if on_gpu else ops.to_host(ws.n[k][0])
+                    n = net.values(ws.n[k])[0]
+                    out[start:stop] = n if on_gpu else ops.to_host(n)
 
                 memory.in_chunks(rows, chunk, compute)
             return out

@@ -11,6 +11,7 @@ import numpy as np
 from gpumlp import activation, loss, schedule
 from gpumlp import device as devices
 from gpumlp.callback import Callback
+from gpumlp.network import PRECISIONS
 
 
 class ParameterError(ValueError, TypeError):
@@ -147,6 +148,7 @@ RULES = {
     ),
     "device": Rule(_accepts(devices.parse), f"a device: {devices.VALID}"),
     "dtype": _either(NONE, Rule(_dtype, "'float32' or 'float64'")),
+    "precision": _one_of(*PRECISIONS),
     "l1": AT_LEAST_0,
     "weight_decay": AT_LEAST_0,
     "dropout": Rule(_dropout, "a probability in [0, 1), or one for each hidden layer"),
@@ -185,6 +187,7 @@ RULES = {
 # Beyond scikit-learn's, and without a meaning where there are no minibatches: the value that is
 # "not used".
 STOCHASTIC_ONLY = {
+    "precision": "float32",
     "l1": 0,
     "weight_decay": 0,
     "dropout": 0,
@@ -205,6 +208,11 @@ def check(estimator) -> None:
             value = getattr(estimator, key)
             if value != unused and np.any(value):
                 raise ParameterError(f"{name}: solver='lbfgs' has no {key}, use 'adam' or 'sgd'")
+    if estimator.precision != "float32" and estimator.dtype not in (None, "float32", np.float32):
+        raise ParameterError(
+            f"{name}: precision = {estimator.precision!r} is for dtype='float32', not "
+            f"{np.dtype(estimator.dtype)}"
+        )
     if estimator.weight_decay and estimator.solver != "adam":
         raise ParameterError(f"{name}: weight_decay needs solver='adam', not 'sgd'; or use alpha")
     if estimator.schedule is not None and estimator.learning_rate != "constant":

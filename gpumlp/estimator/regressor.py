@@ -37,8 +37,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         the Poisson deviance and the others as a sum over outputs.
     quantile : which one loss="quantile" predicts.
 
-    Beyond scikit-learn's there are device, dtype, output_activation, l1, weight_decay, dropout,
-    schedule, clip_norm, scoring (None is R²), callbacks and keep_optimizer, as in MLPClassifier.
+    Beyond scikit-learn's there are device, dtype, precision, output_activation, l1, weight_decay,
+    dropout, schedule, clip_norm, scoring (None is R²), callbacks and keep_optimizer, as in
+    MLPClassifier.
 
     Attributes
     ----------
@@ -77,6 +78,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         quantile=0.5,
         device="auto",
         dtype=None,
+        precision="float32",
         output_activation=None,
         l1=0.0,
         weight_decay=0.0,
