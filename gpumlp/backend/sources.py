@@ -52,7 +52,7 @@ def _struct(name: str, functions: dict[str, tuple[str, str]]) -> str:
     return "\n".join([f"struct {name} {{", *lines, "};"])
 
 
-def _flag(name: str, value: bool) -> str:
+def flag(name: str, value: bool) -> str:
     return f"constexpr bool {name} = {str(value).lower()};"
 
 
@@ -79,12 +79,19 @@ def layer(dtype: str, f: Activation, stored: str | None = None, delta: str | Non
         _stored("Stored", stored),
         _stored("Delta", delta),
         f"typedef {name} Activation;",
-        _flag("KEEPS_Z", f.df_from == "z"),
-        _flag("LEARNED", f.learned),
-        _flag("RANDOM", f.random),
-        _flag("IDENTITY", f.name == "identity" and f.built_in),
+        *traits(f),
     ]
     return _program(dtype, definitions, "forward.cu", "backward.cu")
+
+
+def traits(f: Activation) -> list[str]:
+    """What the loops around f and f' need to know of it."""
+    return [
+        flag("KEEPS_Z", f.df_from == "z"),
+        flag("LEARNED", f.learned),
+        flag("RANDOM", f.random),
+        flag("IDENTITY", f.name == "identity" and f.built_in),
+    ]
 
 
 def rows(dtype: str) -> str:
@@ -108,7 +115,7 @@ def loss(dtype: str, form: Form, rows: bool, log_u: bool, delta: str | None = No
             for f, expression in zip(("l", "dl"), form.cuda, strict=True)
         }
         definitions.append(_struct(name, functions))
-    definitions += [f"typedef {name} Form;", _flag("ROWS", rows), _flag("LOG_U", log_u)]
+    definitions += [f"typedef {name} Form;", flag("ROWS", rows), flag("LOG_U", log_u)]
     return _program(dtype, [*definitions, _stored("Delta", delta)], "losses.cu")
 
 

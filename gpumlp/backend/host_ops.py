@@ -1,0 +1,275 @@
+"""The operations on the CPU by compiled C++: the structs of kernels/, in the loops of kernels/host.
+
+The contract, with every argument's meaning, is in gpumlp/backend/__init__.py.  Each operation is one
+call of a library that is compiled when first used (gpumlp/backend/compiler.py).  What has no program,
+as an activation of the user's own, is done by NumPy.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+
+import numpy as np
+
+from gpumlp.backend import compiler, host_sources, pool
+from gpumlp.backend.numpy_ops import NumpyOps
+from gpumlp.backend.sources import SOURCE
+
+# An item of work is of about so many elements: enough that a second thread's waking is worth it.
+ITEM = 1 << 15
+# So many are worth a second thread; of the cheapest, that only add, twice as many.
+SHARED = 1 << 17
+
+
+class HostOps(NumpyOps):
+    """The contract of gpumlp.backend on NumPy arrays, compiled."""
+
+    def __init__(self):
+        super().__init__()
+        self._recorded: list | None = None  # the calls of the sequence that is being captured
+        self._functions: dict = {}
+
+    # ------------------------------------------------------------ repeating
+    def capture(self, work):
+        self._recorded = []
+        try:
+            work()
+        finally:
+            calls, self._recorded = self._recorded, None
+
+        def replay():
+            with np.errstate(all="ignore"):
+                for call in calls:
+                    call()
+
+        return replay
+
+    def _do(self, call):
+        """Carry the call out; in a capture, note it instead."""
+        if self._recorded is None:
+            call()
+        else:
+            self._recorded.append(call)
+
+    def _by_numpy(self, operation, *args, **options):
+        self._do(functools.partial(operation, self, *args, **options))
+
+    # ------------------------------------------------------------ calling
+    def _get(self, key, program, *names):
+        """The library's functions of these names, or None; program() makes its text."""
+        if key not in self._functions:
+            library = compiler.library(program())
+            self._functions[key] = library and [_function(library, name) for name in names]
+        return self._functions[key]
+
+    def _common(self, dtype, *names):
+        program = functools.partial(host_sources.common, str(dtype))
+        return self._get((dtype, names), program, *names)
+
+    def _call(self, functions, values, arrays, items, size):
+        """Call functions[0] with a struct of 8-byte values; size: the elements that it works on.
+
+        arrays: what the values point to, kept alive.  functions[1], if there is one, adds up what
+        the items have left.
+        """
+        arguments = (ctypes.c_int64 * len(values))(*values)
+        arguments.arrays = arrays
+        function, end = functions
+        pieces = min(items, pool.threads()) if size >= SHARED else 1
+        if pieces < 2:
+            self._do(functools.partial(function, arguments, 0, 1))
+            return
+
+        def work(piece):
+            function(arguments, piece, pieces)
+
+        self._do(functools.partial(pool.run, work, pieces))
+        if end is not None:
+            self._do(functools.partial(end, arguments))
+
+    # ------------------------------------------------------------ one layer
+    def gemm(self, a, b, out, *, ta=False, tb=False, alpha=1.0, beta=0.0):
+        if beta != 0:
+            self._by_numpy(NumpyOps.gemm, a, b, out, ta=ta, tb=tb, alpha=alpha, beta=beta)
+            return
+        a = a.swapaxes(1, 2) if ta else a
+        b = b.swapaxes(1, 2) if tb else b
+        if len(out) == 1:  # the two-dimensional product has less to look at
+            self._do(functools.partial(np.dot, a[0], b[0], out[0]))
+        else:
+            self._do(functools.partial(np.matmul, a, b, out))
+        if alpha != 1:
+            self._do(functools.partial(np.multiply, out, alpha, out))
+
+    def activate(self, f, z, b, n, p, noise=None):
+        models, rows, columns = z.shape
+        chunks = _chunks(rows, columns)
+        if f.rows:
+            functions = f.built_in and self._common(z.dtype, "activate_rows")
+            if not functions:
+                self._by_numpy(NumpyOps.activate, f, z, b, n, p, noise)
+                return
+            values = _at(z), _at(b), _stride(b), _at(n), f.name == "log_softmax"
+            sizes = models, rows, columns, chunks
+            self._call((*functions, None), (*values, *sizes), (z, b, n), models * chunks, z.size)
+            return
+        functions = self._layer(f, z.dtype)
+        if not functions:
+            self._by_numpy(NumpyOps.activate, f, z, b, n, p, noise)
+            return
+        values = (
+            *(_at(z), _at(n), _at(b), _stride(b), _at(p), _stride(p)),
+            *(*_noise(noise), models, rows, columns, chunks),
+            *(0, 0, 0, 0, 0, 0),
+        )
+        arrays = z, n, b, p, noise
+        self._call((functions[0], None), values, arrays, models * chunks, z.size)
+
+    def backprop(self, f, z, n, delta, db, p, dp=None, noise=None):
+        models, rows, columns = delta.shape
+        functions = self._layer(f, delta.dtype)
+        if not functions:
+            self._by_numpy(NumpyOps.backprop, f, z, n, delta, db, p, dp, noise)
+            return
+        chunks = _chunks(rows, columns)
+        parts = np.empty((models, chunks, columns + 1), delta.dtype)
+        values = (
+            *(_at(z), _at(n), 0, 0, _at(p), _stride(p)),
+            *(*_noise(noise), models, rows, columns, chunks),
+            *(_at(delta), _at(db), _stride(db), _at(dp), _stride(dp), _at(parts)),
+        )
+        arrays = z, n, delta, db, p, dp, noise, parts
+        self._call(functions[1:], values, arrays, models * chunks, delta.size)
+
+    def _layer(self, f, dtype):
+        if not (f.built_in and isinstance(f.cuda, str)):
+            return None
+        names = "activate", "backprop", "backprop_end"
+        program = functools.partial(host_sources.layer, str(dtype), f)
+        return self._get((dtype, f.cuda), program, *names)
+
+    # ------------------------------------------------------------ the loss
+    def loss(self, pair, u, b, targets, w, w_sum, mean, p, delta, value):
+        functions = None
+        if isinstance(pair.form.cuda, str):
+            key = u.dtype, pair.form.cuda, pair.rows, pair.log_u
+            program = functools.partial(
+                host_sources.loss, str(u.dtype), pair.form, pair.rows, pair.log_u
+            )
+            functions = self._get(key, program, "loss", "loss_end")
+        if not functions:
+            arguments = pair, u, b, targets, w, w_sum, mean, p, delta, value
+            self._by_numpy(NumpyOps.loss, *arguments)
+            return
+        models, rows, columns = u.shape
+        chunks = _chunks(rows, columns)
+        parts = np.empty((models, chunks), np.float64)
+        scale_shift = np.array([targets.scale, targets.shift], u.dtype)
+        y = targets.dense if targets.labels is None else targets.labels
+        values = (
+            *(_at(u), _at(b), _stride(b)),
+            *(_at(targets.labels), _at(targets.dense), _stride(y), _at(scale_shift)),
+            *(_at(w), _stride(w), _at(w_sum), bool(mean), _at(p), _at(delta), _at(value)),
+            *(_at(parts), models, rows, columns, chunks),
+        )
+        arrays = u, b, targets, scale_shift, w, w_sum, p, delta, value, parts
+        self._call(functions, values, arrays, models * chunks, u.size)
+
+    # ------------------------------------------------------------ the update
+    def advance(self, g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0):
+        functions = self._common(g.dtype, "advance", "advance_end")
+        if not functions:
+            arguments = g, loss, w_sum, hyper, rates, first_rate, state, theta, decayed
+            self._by_numpy(NumpyOps.advance, *arguments)
+            return
+        models, size = g.shape
+        chunks = _chunks(size, 1)
+        parts = np.empty((models, chunks, 2), np.float64)
+        tables = state.cursor, state.t, state.halted, state.losses, state.weights, state.norm
+        values = (
+            *(_at(g), _at(theta), decayed, _at(loss), _at(w_sum), _at(hyper), _at(rates)),
+            *(_at(first_rate), *map(_at, tables), _at(state.scalars), _at(parts)),
+            *(models, len(state.losses), size, chunks),
+        )
+        arrays = g, theta, loss, w_sum, hyper, rates, first_rate, tables, state.scalars, parts
+        self._call(functions, values, arrays, models * chunks, g.size)
+
+    def update(self, family, theta, g, slots, scalars, hyper, t, decayed):
+        functions = self._common(theta.dtype, f"update_{family}")
+        if not functions:
+            self._by_numpy(NumpyOps.update, family, theta, g, slots, scalars, hyper, t, decayed)
+            return
+        models, size = theta.shape
+        chunks = _chunks(size, 1)
+        places = [*map(_at, slots), 0, 0, 0][:3]
+        values = (
+            *(_at(theta), _at(g), *places, _at(scalars), _at(hyper), _at(t)),
+            *(models, size, decayed, chunks),
+        )
+        arrays = theta, g, list(slots), scalars, hyper, t
+        self._call((*functions, None), values, arrays, models * chunks, theta.size)
+
+    # ------------------------------------------------------------ minibatches
+    def gather(self, data, order, cursor, batch, out):
+        source = str(data.x.dtype)
+        known = source in SOURCE
+        functions = known and self._common(out.x.dtype, f"gather_{source}", "gather_end")
+        if not functions:
+            self._by_numpy(NumpyOps.gather, data, order, cursor, batch, out)
+            return
+        models, rows, columns = out.x.shape
+        outputs = 0 if data.dense is None else data.dense.shape[2]
+        y = data.dense if data.labels is None else data.labels
+        chunks = _chunks(rows, columns)
+        values = (
+            *(_at(order), _stride(order), _at(cursor), batch, _at(data.x), _stride(data.x)),
+            *(_at(data.labels), _at(data.dense), _stride(y), _at(data.weight)),
+            *(_stride(data.weight), _at(out.x), _at(out.labels), _at(out.dense), _at(out.w)),
+            *(_at(out.w_sum), models, rows, columns, outputs, chunks),
+        )
+        arrays = order, cursor, data, out
+        self._call(functions, values, arrays, models * chunks, out.x.size)
+
+    def tally(self, *arguments):
+        self._by_numpy(NumpyOps.tally, *arguments)
+
+    def shuffle_keys(self, seeds, epoch, rows):
+        functions = self._common(np.dtype(np.float32), "shuffle_keys")
+        if not functions:
+            return super().shuffle_keys(seeds, epoch, rows)
+        models, chunks = len(seeds), _chunks(rows, 1)
+        keys = np.empty((models, rows), np.uint64)
+        values = _at(seeds), epoch, _at(keys), models, rows, chunks
+        self._call((*functions, None), values, (seeds, keys), models * chunks, keys.size)
+        return keys
+
+
+def _function(library, name):
+    function = getattr(library, name)
+    function.restype = None
+    return function
+
+
+def _chunks(rows: int, columns: int) -> int:
+    """Items of each network."""
+    return max(1, min(rows, rows * columns // ITEM))
+
+
+def _at(array) -> int:
+    """The address; 0 of an absent array."""
+    return 0 if array is None else array.ctypes.data
+
+
+def _stride(array) -> int:
+    """Elements from network to network; 0 if the array is shared."""
+    if array is None or len(array) == 1:
+        return 0
+    return array.strides[0] // array.itemsize
+
+
+def _noise(noise):
+    """The arguments seeds, step, dropout, layer."""
+    if noise is None:
+        return 0, 0, 0, 0
+    return _at(noise.seeds), _at(noise.step), _at(noise.dropout), noise.layer

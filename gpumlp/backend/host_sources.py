@@ -1,0 +1,50 @@
+"""The programs for the CPU: the structs of kernels/ with the loops of kernels/host around them."""
+
+from __future__ import annotations
+
+from gpumlp.activation import Activation
+from gpumlp.backend import sources
+from gpumlp.backend.sources import REAL, SOURCE
+from gpumlp.loss import Form
+
+SUFFIXES = (".hpp", ".cuh", ".cpp")
+
+
+def _program(dtype: str, *texts: str) -> str:
+    head = [f"#define Real {REAL[dtype]}", sources.text("host/host.hpp")]
+    return "\n".join([*head, *(sources.text(each) if each.endswith(SUFFIXES) else each for each in texts), ""])
+
+
+def layer(dtype: str, f: Activation) -> str:
+    """Functions `activate` and `backprop` of a built-in activation."""
+    definitions = [f"typedef {f.cuda} Activation;", *sources.traits(f)]
+    return _program(
+        dtype, "philox.cuh", "activations.cuh", "\n".join(definitions), "host/layer.cpp"
+    )
+
+
+def loss(dtype: str, form: Form, rows: bool, log_u: bool) -> str:
+    """Function `loss` of a form whose CUDA side is a struct."""
+    return _program(
+        dtype,
+        "losses.cuh",
+        f"typedef {form.cuda} Form;",
+        sources.flag("ROWS", rows),
+        sources.flag("LOG_U", log_u),
+        "host/losses.cpp",
+    )
+
+
+def common(dtype: str) -> str:
+    """All the other functions."""
+    gathers = [
+        f'extern "C" void gather_{name}(const Gather& a, int piece, int pieces) '
+        f"{{ gather<{c}>(a, piece, pieces); }}"
+        for name, c in SOURCE.items()
+    ]
+    return _program(
+        dtype,
+        *("philox.cuh", "host/shuffle.cpp", "host/rows.cpp"),
+        *(sources.columns(), "laws.cuh", "host/update.cpp"),
+        *("host/gather.cpp", "\n".join(gathers)),
+    )

@@ -1,0 +1,138 @@
+// Equations (14) and (15) and their descendants over the flat buffer, as update.cu has them.
+//
+// The numbers of the hyperparameters' columns (LR, L1, ...), those of the scalars (GO, ...) and
+// laws.cuh come before this text.
+
+struct Advance {
+    const Real *g, *theta;                  // theta 0: no penalty in the loss
+    Int decayed;
+    const Real *loss, *w_sum, *hyper, *rates;   // rates may be 0
+    const Int* first_rate;
+    Int *cursor, *t, *halted;
+    Real *losses, *weights, *norm, *scalars;
+    double* parts;                          // (M, chunks, 2): squares of g, penalties
+    Int networks, steps, size, chunks;      // size is a multiple of 128 bytes
+};
+
+// The sums of a² and of |a|, whose count is a multiple of LANES.
+struct Lengths { double squares, absolute; };
+
+static Lengths lengths(const Real* a, Int count)
+{
+    Lengths sum = {};
+    for (Int first = 0; first < count; first += TILE) {
+        const Int last = count - first < TILE ? count : first + TILE;
+        Real squares[LANES] = {}, absolute[LANES] = {};
+        for (Int i = first; i < last; i += LANES)
+            for (int l = 0; l < LANES; ++l) {
+                squares[l] += a[i + l] * a[i + l];
+                absolute[l] += fabs(a[i + l]);
+            }
+        sum.squares += double(sum_of(squares, LANES));
+        sum.absolute += double(sum_of(absolute, LANES));
+    }
+    return sum;
+}
+
+// What is decided for each network once its sums are there.
+extern "C" void advance_end(const Advance& a)
+{
+    for (Int m = 0; m < a.networks; ++m) {
+        const Real* h = a.hyper + m * HYPERS;
+        double squares = 0, penalties = 0;
+        for (Int c = 0; c < a.chunks; ++c) {
+            squares += a.parts[2 * (m * a.chunks + c)];
+            penalties += a.parts[2 * (m * a.chunks + c) + 1];
+        }
+        const Real length = sqrt(Real(squares)), w_sum = a.w_sum[m];
+        const bool counts = a.halted[m] == 0 && w_sum != Real(0);
+        const bool finite = isfinite(a.loss[m]) && isfinite(length) && w_sum > Real(0);
+        const Int noted = a.cursor[m] % a.steps * a.networks + m;
+        const Real decay = h[DECAY_PER_WEIGHT] > Real(0) ? Real(1) / w_sum : Real(1);
+        a.losses[noted] = a.loss[m] + (a.theta ? decay * Real(penalties) : Real(0));
+        a.weights[noted] = counts ? w_sum : Real(0);
+        a.norm[m] = length;
+        a.cursor[m] += 1;
+
+        Real* s = a.scalars + m * SCALARS;
+        s[GO] = Real(counts && finite);
+        if (!counts) continue;
+        if (!finite) {
+            a.halted[m] = a.t[m] + 1;       // sticky: the update skips it from now on
+            continue;
+        }
+        s[RATE] = h[LR] * (a.rates ? a.rates[a.t[m] - a.first_rate[0]] : Real(1));
+        s[DECAY_SCALE] = decay;
+        s[CLIP_SCALE] = h[CLIP_NORM] > Real(0) && length > h[CLIP_NORM] ? h[CLIP_NORM] / length : Real(1);
+        a.t[m] += 1;
+    }
+}
+
+extern "C" void advance(const Advance& a, int piece, int pieces)
+{
+    each_item(a.networks, a.chunks, a.size / LANES, piece, pieces, [&](const Part& part) {
+        const Int m = part.network, first = part.first * LANES, last = part.last * LANES;
+        const Real* h = a.hyper + m * HYPERS;
+        double* parts = a.parts + 2 * (m * a.chunks + part.chunk);
+        parts[0] = lengths(a.g + m * a.size + first, last - first).squares;
+        parts[1] = 0;
+        const Int end = last < a.decayed ? last : a.decayed;
+        if (a.theta && first < end) {
+            const Lengths W = lengths(a.theta + m * a.size + first, end - first);
+            parts[1] = 0.5 * h[L2] * W.squares + h[L1] * W.absolute;
+        }
+    });
+    if (pieces == 1) advance_end(a);
+}
+
+struct Update {
+    Real* theta;
+    const Real* g;
+    Real* slots[3];
+    const Real *scalars, *hyper;
+    const Int* t;
+    Int networks, size, decayed, chunks;
+};
+
+template<class Motion>
+inline void move_range(const Motion& law, const Update& a, Int from, Int to, bool decays)
+{
+    Real* const theta = a.theta;
+    const Real* const g = a.g;
+    #pragma GCC ivdep
+    for (Int i = from; i < to; ++i) {
+        Pack<1> value = load<1>(theta + i);
+        law.move(value, load<1>(g + i), decays, i);
+        store<1>(theta + i, value);
+    }
+}
+
+template<class Motion>
+inline void move(Motion law, const Update& a, int piece, int pieces)
+{
+    each_item(a.networks, a.chunks, a.size / LANES, piece, pieces, [&](const Part& part) {
+        const Int m = part.network, first = part.first * LANES, last = part.last * LANES;
+        const Step step = step_of(a.scalars, m);
+        if (step.go == Real(0)) return;
+        Motion own = law;
+        own.begin(a.hyper + m * HYPERS, step, Real(a.t[m]));
+        const Int begin = m * a.size, middle = first > a.decayed ? first : last < a.decayed ? last : a.decayed;
+        move_range(own, a, begin + first, begin + middle, true);
+        move_range(own, a, begin + middle, begin + last, false);
+    });
+}
+
+extern "C" void update_sgd(const Update& a, int piece, int pieces)
+{
+    move(Sgd(a.slots[0]), a, piece, pieces);
+}
+
+extern "C" void update_rmsprop(const Update& a, int piece, int pieces)
+{
+    move(RmsProp(a.slots[0], a.slots[1], a.slots[2]), a, piece, pieces);
+}
+
+extern "C" void update_adam(const Update& a, int piece, int pieces)
+{
+    move(Adam(a.slots[0], a.slots[1]), a, piece, pieces);
+}
