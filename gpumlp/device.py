@@ -14,6 +14,7 @@ import sys
 import warnings
 
 from gpumlp import driver
+from gpumlp.backend import compiler, pool
 
 VARIABLE = "GPUMLP_DEVICE"
 VALID = '"auto", "cpu", "cuda" or "cuda:<number>", such as "cuda:1"'
@@ -231,6 +232,7 @@ class Found:
     platform: str
     numpy: str
     blas: str
+    host: str
     cupy: str | None
     cupy_problem: str | None
     driver: str | None
@@ -254,6 +256,7 @@ def found() -> Found:
         platform=platform.platform(),
         numpy=numpy.__version__,
         blas=_blas(),
+        host=_host(),
         cupy=cupy,
         cupy_problem=cupy_problem,
         driver=driver.driver_version(),
@@ -270,6 +273,8 @@ def _advice(problem: Problem | None) -> list[str]:
     advice = []
     if problem:
         advice.append(f"To use a GPU: {problem.remedy}")
+    if compiler.remedy():
+        advice.append(f"To train faster on the CPU: {compiler.remedy()}")
     if importlib.util.find_spec("matplotlib") is None:
         advice.append('To draw the curves of a training: pip install "gpumlp[plot]".')
     return advice
@@ -319,6 +324,15 @@ def _gpus() -> list[str]:
         return lines
     except Exception:
         return [f"{name}, {memory / 2**30:.1f} GiB" for name, memory in driver.gpus()]
+
+
+def _host() -> str:
+    """What computes on the CPU all but the matrix products."""
+    problem = compiler.problem()
+    if problem:
+        return f"NumPy ({problem})"
+    threads = pool.threads()
+    return f"kernels by {compiler.toolchain()}; {threads} thread{'s' * (threads > 1)}"
 
 
 def _blas() -> str:

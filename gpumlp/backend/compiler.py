@@ -33,7 +33,9 @@ from gpumlp.threads import Lock
 
 VARIABLE = "GPUMLP_HOST"  # 0: compile nothing, load nothing
 COMPILERS = ("c++", "g++", "clang++")
-INSTALL = "Install a C++ compiler: g++ or clang++ (Debian, Ubuntu: apt install g++)."
+INSTALL = "Install a C++ compiler, g++ or clang++ (Debian, Ubuntu: apt install g++)."
+ANOTHER = "Let CXX name a C++ compiler whose programs run here, g++ or clang++."
+ELSEWHERE = "Let XDG_CACHE_HOME name a folder of your own."
 # Not -ffast-math: loading such a library would flush denormal numbers to zero in the whole process.
 # No OpenMP: its threads spin, and BLAS's threads then wait for their cores.
 OPTIONS = (
@@ -204,11 +206,11 @@ def _library(source: str, tools: Toolchain) -> ctypes.CDLL:
     with _temporary(folder) as temporary:
         _compile([*tools.command, *tools.options], source, temporary / "library")
         _keep(temporary / "library", path)
-    _remove_old(folder)
+        _remove_old(folder)
     try:
         return _load(path)
     except OSError as error:
-        raise _Failure(f"a compiled library cannot be loaded ({error})", INSTALL) from None
+        raise _Failure(f"a compiled library cannot be loaded ({error})", ANOTHER) from None
 
 
 def _load(path: Path) -> ctypes.CDLL:
@@ -243,15 +245,16 @@ def _command() -> tuple[list[str], str]:
     try:
         candidates = [shlex.split(named)] if named else [[name] for name in COMPILERS]
     except ValueError as error:
-        raise _Failure(f"CXX={named!r} is no command ({error})", "Mend or unset CXX.") from None
+        raise _Failure(f"CXX={named!r} is no command ({error})", ANOTHER) from None
     for command in candidates:
         found = shutil.which(command[0])
         if found:
             file = os.path.realpath(found)
-            about = os.stat(file)
-            return [found, *command[1:]], f"{file} {about.st_size} {about.st_mtime_ns}"
+            with contextlib.suppress(OSError):  # removed just now
+                about = os.stat(file)
+                return [found, *command[1:]], f"{file} {about.st_size} {about.st_mtime_ns}"
     if named:
-        raise _Failure(f"CXX names {named}, which was not found", "Mend or unset CXX.")
+        raise _Failure(f"CXX names {named}, which was not found", ANOTHER)
     raise _Failure("no C++ compiler was found", INSTALL)
 
 
@@ -287,7 +290,7 @@ def _probe(command: list[str], temporary: Path) -> Toolchain:
 
 def _compile(command: list[str], source: str, out: Path) -> None:
     file = out.with_suffix(".cpp")
-    file.write_text(source)
+    file.write_text(source, encoding="utf-8")
     _run([*command, str(file), "-o", str(out)], out.parent)
 
 
@@ -306,20 +309,20 @@ def _run(command: list[str], temporary: Path) -> str:
             start_new_session=True,
         )
     except OSError as error:
-        raise _Failure(f"{name} cannot be run ({error.strerror})", INSTALL) from None
+        raise _Failure(f"{name} cannot be run ({error.strerror})", ANOTHER) from None
     with process:
         try:
             output, _ = process.communicate(timeout=TIMEOUT)
         except BaseException as error:
             os.killpg(process.pid, signal.SIGKILL)
             if isinstance(error, subprocess.TimeoutExpired):
-                raise _Failure(f"{name} did not end in {TIMEOUT} s", INSTALL) from None
+                raise _Failure(f"{name} did not end in {TIMEOUT} s", ANOTHER) from None
             raise
     if process.returncode:
         said = [line.strip() for line in output.splitlines() if line.strip()]
         errors = [line for line in said if "error" in line] + said
         why = errors[0] if errors else f"exit status {process.returncode}"
-        raise _Failure(f"{name} failed ({why})", INSTALL)
+        raise _Failure(f"{name} failed ({why})", ANOTHER)
     return output
 
 
@@ -334,15 +337,12 @@ def _folder() -> Path:
             each.mkdir(mode=0o700, exist_ok=True)
         about = folder.stat()
     except (OSError, RuntimeError) as error:
-        raise _Failure(f"there is no folder for compiled libraries ({error})", _ELSEWHERE) from None
+        raise _Failure(f"there is no folder for compiled libraries ({error})", ELSEWHERE) from None
     if about.st_uid != os.geteuid():
-        raise _Failure(f"{folder} belongs to another user", _ELSEWHERE)
+        raise _Failure(f"{folder} belongs to another user", ELSEWHERE)
     if about.st_mode & 0o022:
         raise _Failure(f"{folder} can be written by others", f"Run chmod go-w {folder}.")
     return folder
-
-
-_ELSEWHERE = "Let XDG_CACHE_HOME name a folder of your own."
 
 
 @contextlib.contextmanager
@@ -352,7 +352,7 @@ def _temporary(folder: Path):
         with tempfile.TemporaryDirectory(prefix=".", dir=folder) as name:
             yield Path(name)
     except OSError as error:
-        raise _Failure(f"cannot write to {folder} ({error.strerror})", _ELSEWHERE) from None
+        raise _Failure(f"cannot write to {folder} ({error.strerror})", ELSEWHERE) from None
 
 
 def _keep(temporary: Path, path: Path) -> None:
@@ -373,7 +373,8 @@ def _touch(path: Path) -> None:
 
 def _remove_old(folder: Path) -> None:
     """What no process has used for long, and what a killed one has left."""
-    for path in folder.iterdir():
+    for name in os.listdir(folder):
+        path = folder / name
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > KEPT:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -13,6 +13,7 @@ def run(arguments) -> int:
         ("platform", found.platform),
         ("NumPy", found.numpy),
         ("BLAS", found.blas),
+        ("CPU", found.host),
         ("CuPy", found.cupy or found.cupy_problem),
         ("driver", found.driver or missing),
         ("its CUDA", found.cuda or missing),

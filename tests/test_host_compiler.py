@@ -1,0 +1,408 @@
+"""C++ compiled at first use: what is cached, what is refused, and life without a compiler."""
+
+import ctypes
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpumlp.backend import compiler
+
+CXX = next(filter(None, map(shutil.which, compiler.COMPILERS)), None)
+needs_compiler = pytest.mark.skipif(CXX is None, reason="no C++ compiler was found")
+
+TWICE = 'extern "C" double twice(double a) { return 2 * a; }'
+THRICE = 'extern "C" double thrice(double a) { return 3 * a; }'
+
+
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """fresh() makes this process as one that has compiled nothing; its cache is empty at first."""
+
+    def forget():
+        monkeypatch.setattr(compiler, "_toolchain", None)
+        monkeypatch.setattr(compiler, "_locks", {})
+        monkeypatch.setattr(compiler, "_loaded", {})
+        monkeypatch.setattr(compiler, "_failure", None)
+
+    forget()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.delenv(compiler.VARIABLE, raising=False)
+    return forget
+
+
+@pytest.fixture
+def cache(fresh, tmp_path):
+    return tmp_path / "gpumlp" / "host"
+
+
+@pytest.fixture
+def wrapped(fresh, monkeypatch, tmp_path):
+    """A compiler that notes its calls: wrapped(what it does first) -> the list of calls so far."""
+
+    def make(first=""):
+        script, log = tmp_path / "cxx", tmp_path / "calls"
+        script.write_text(f'#!/bin/sh\necho "$@" >> {log}\n{first}\nexec {CXX} "$@"\n')
+        script.chmod(0o755)
+        monkeypatch.setenv("CXX", str(script))
+        return lambda: log.read_text().splitlines() if log.exists() else []
+
+    return make
+
+
+def twice(library, a):
+    library.twice.restype, library.twice.argtypes = ctypes.c_double, [ctypes.c_double]
+    return library.twice(a)
+
+
+def in_a_process(code, **kwargs):
+    """Runs code in a fresh interpreter; what it printed."""
+    code = f"import ctypes, os, sys\nfrom gpumlp.backend import compiler\n{textwrap.dedent(code)}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, **kwargs
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@needs_compiler
+def test_a_function_is_compiled_and_called(fresh, cache):
+    assert twice(compiler.library(TWICE), 21.5) == 43
+    assert compiler.problem() is None and compiler.remedy() is None
+    assert len(list(cache.glob("*.so"))) == 1
+    assert not [path for path in cache.iterdir() if path.name.startswith(".")]
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+
+
+@needs_compiler
+def test_a_library_is_asked_for_once(fresh):
+    assert compiler.library(TWICE) is compiler.library(TWICE)
+    assert compiler.libraries([TWICE, TWICE]) == [compiler.library(TWICE)] * 2
+
+
+@needs_compiler
+def test_what_is_cached_starts_no_compiler(fresh, wrapped):
+    calls = wrapped()
+    compiler.library(TWICE)
+    assert len(calls()) == 4  # its version, two probes, the library
+    fresh()
+    assert twice(compiler.library(TWICE), 2) == 4
+    assert len(calls()) == 4
+    compiler.library(THRICE)
+    assert len(calls()) == 5
+
+
+@needs_compiler
+def test_several_are_compiled_at_the_same_time(fresh, wrapped, tmp_path):
+    # Each waits until the other has been started too.
+    both = tmp_path / "both"
+    meet = f"echo >> {both}; while test $(wc -l < {both}) -lt 2; do sleep 0.02; done"
+    wrapped(f'case "$*" in *library.cpp*) {meet};; esac')
+    both = compiler.libraries([TWICE, THRICE])
+    assert twice(both[0], 1) == 2
+    both[1].thrice.restype, both[1].thrice.argtypes = ctypes.c_double, [ctypes.c_double]
+    assert both[1].thrice(1) == 3
+
+
+@needs_compiler
+def test_threads_that_ask_at_once_get_the_same(fresh, wrapped):
+    calls = wrapped()
+    got = []
+    threads = [threading.Thread(target=lambda: got.append(compiler.library(TWICE))) for _ in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 4 and got[0] is not None and len(set(map(id, got))) == 1
+    assert len(calls()) == 4
+
+
+@needs_compiler
+def test_processes_that_compile_at_once_do_no_harm(fresh, cache):
+    code = f"""
+        library = compiler.library({TWICE!r})
+        library.twice.restype, library.twice.argtypes = ctypes.c_double, [ctypes.c_double]
+        print(library.twice(4))
+    """
+    code = f"import ctypes\nfrom gpumlp.backend import compiler\n{textwrap.dedent(code)}"
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(3)
+    ]
+    assert [each.communicate(timeout=300)[0] for each in started] == [b"8.0\n"] * 3
+    assert len(list(cache.glob("*.so"))) == len(list(cache.glob("*.json"))) == 1
+
+
+def without_library(why):
+    """Asks for a library in vain, twice; the reason."""
+    assert compiler.library(TWICE) is None
+    assert compiler.libraries([TWICE, THRICE]) == [None, None]
+    assert why in compiler.problem()
+    assert "\n" not in compiler.problem()
+    assert compiler.remedy().endswith(".")
+
+
+def test_no_compiler_on_the_path(fresh, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    without_library("no C++ compiler was found")
+    assert "apt install g++" in compiler.remedy()
+
+
+@pytest.mark.parametrize("named", ["no-such-compiler", "g++ 'unbalanced"])
+def test_a_named_compiler_that_does_not_exist(fresh, monkeypatch, named):
+    monkeypatch.setenv("CXX", named)
+    without_library("CXX")
+
+
+@needs_compiler
+def test_a_named_compiler_may_have_options(fresh, monkeypatch):
+    monkeypatch.setenv("CXX", f"{CXX} -DFACTOR=5")
+    source = 'extern "C" double twice(double a) { return FACTOR * a; }'
+    assert twice(compiler.library(source), 2) == 10
+
+
+def test_a_compiler_that_fails(fresh, monkeypatch, tmp_path):
+    script = tmp_path / "cxx"
+    script.write_text("#!/bin/sh\necho 'note: hello'\necho 'fatal error: no licence'\nexit 3\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    without_library("cxx failed (fatal error: no licence)")
+
+
+@needs_compiler
+def test_a_failure_is_remembered(fresh, wrapped):
+    calls = wrapped("exit 1")
+    without_library("cxx failed (exit status 1)")
+    count = len(calls())
+    without_library("cxx failed (exit status 1)")
+    assert len(calls()) == count
+
+
+@needs_compiler
+def test_a_source_that_does_not_compile_spoils_no_other(fresh):
+    assert compiler.library("int f() { return nothing; }") is None
+    assert "error: " in compiler.problem() and "nothing" in compiler.problem()
+    assert twice(compiler.library(TWICE), 3) == 6
+
+
+def test_a_compiler_that_hangs_is_ended_with_all_it_started(fresh, monkeypatch, tmp_path):
+    script, pid = tmp_path / "cxx", tmp_path / "pid"
+    script.write_text(f"#!/bin/sh\nsleep 1000 &\necho $! > {pid}\nwait\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    monkeypatch.setattr(compiler, "TIMEOUT", 1)
+    without_library("did not end in 1 s")
+    child = Path(f"/proc/{int(pid.read_text())}/stat")
+    for _ in range(500):
+        # Gone, or a zombie that nobody has asked for.
+        if not child.exists() or child.read_text().split()[2] == "Z":
+            return
+        time.sleep(0.01)
+    raise AssertionError("what the compiler had started still runs")
+
+
+def test_it_can_be_switched_off(fresh, monkeypatch, cache):
+    monkeypatch.setenv(compiler.VARIABLE, "0")
+    without_library("GPUMLP_HOST=0")
+    assert not cache.exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_cache_that_cannot_be_written(fresh, tmp_path):
+    tmp_path.chmod(0o500)
+    without_library("there is no folder for compiled libraries")
+    tmp_path.chmod(0o700)
+
+
+def test_a_cache_that_is_no_folder(fresh, tmp_path):
+    (tmp_path / "gpumlp").write_text("")
+    without_library("there is no folder for compiled libraries")
+
+
+def test_no_home(fresh, monkeypatch):
+    def fail():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", fail)
+    without_library("there is no folder")
+
+
+@needs_compiler
+def test_a_full_disk(fresh, monkeypatch):
+    def fail(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(compiler.tempfile, "TemporaryDirectory", fail)
+    without_library("No space left on device")
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702])
+def test_a_folder_that_others_can_write_is_refused(fresh, cache, mode):
+    cache.mkdir(parents=True)
+    cache.chmod(mode)
+    without_library("can be written by others")
+    assert compiler.remedy() == f"Run chmod go-w {cache}."
+
+
+def test_a_folder_of_another_user_is_refused(fresh, cache, monkeypatch):
+    cache.mkdir(parents=True, mode=0o700)
+    monkeypatch.setattr(compiler.os, "geteuid", lambda: cache.stat().st_uid + 1)
+    without_library("belongs to another user")
+
+
+@needs_compiler
+def test_a_folder_is_private_whatever_the_umask(fresh, cache):
+    old = os.umask(0)
+    try:
+        assert compiler.library(TWICE)
+    finally:
+        os.umask(old)
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o700
+
+
+def halved(data):
+    return data[: len(data) // 2]
+
+
+def one_bit_off(data):
+    return data[:5000] + bytes([data[5000] ^ 1]) + data[5001:]
+
+
+@needs_compiler
+@pytest.mark.parametrize("spoil", [halved, one_bit_off, lambda data: b"", lambda data: b"no ELF"])
+def test_a_damaged_library_is_compiled_again(fresh, cache, wrapped, spoil):
+    calls = wrapped()
+    compiler.library(TWICE)
+    (path,) = cache.glob("*.so")
+    data = path.read_bytes()
+    path.unlink()  # its bytes are in use: they may not change
+    path.write_bytes(spoil(data))
+    fresh()
+    assert twice(compiler.library(TWICE), 5) == 10
+    assert len(calls()) == 5
+    assert path.read_bytes() == data
+
+
+@needs_compiler
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"command": 1}'])
+def test_a_damaged_note_of_the_compiler_is_made_again(fresh, cache, text):
+    before = compiler.toolchain()
+    (path,) = cache.glob("*.json")
+    path.write_text(text)
+    fresh()
+    assert compiler.toolchain() == before
+
+
+@needs_compiler
+def test_another_cpu_or_compiler_gets_a_library_of_its_own(fresh, cache, wrapped, monkeypatch):
+    compiler.library(TWICE)
+    fresh()
+    monkeypatch.setattr(compiler, "_machine", lambda: "another CPU")
+    compiler.library(TWICE)
+    assert len(list(cache.glob("*.so"))) == 2
+    fresh()
+    wrapped()
+    compiler.library(TWICE)
+    assert len(list(cache.glob("*.so"))) == 3
+
+
+@needs_compiler
+def test_an_option_that_the_compiler_refuses_is_left_out(fresh, wrapped):
+    wrapped('case "$*" in *-march=native*|*-mcpu=native*) echo error: native >&2; exit 1;; esac')
+    assert twice(compiler.library(TWICE), 1) == 2
+    assert not {"-march=native", "-mcpu=native"} & set(compiler.toolchain().options)
+
+
+@needs_compiler
+def test_without_vector_math_the_source_is_told_so(fresh, wrapped):
+    wrapped('case "$*" in *SIMD_MATH=1*) echo undefined reference; exit 1;; esac')
+    source = 'extern "C" double twice(double a) { return SIMD_MATH + a; }'
+    assert twice(compiler.library(source), 1) == 1
+    assert not compiler.toolchain().simd_math
+    assert "vector math" not in str(compiler.toolchain())
+
+
+@needs_compiler
+def test_vector_math_is_what_the_probe_found(fresh):
+    source = 'extern "C" double twice(double a) { return SIMD_MATH + a; }'
+    assert twice(compiler.library(source), 1) == 1 + compiler.toolchain().simd_math
+
+
+@needs_compiler
+def test_code_that_does_not_run_here_is_not_compiled(fresh, wrapped):
+    # As for a CPU with instructions that this one lacks.
+    trap = "main(int, char**) { __builtin_trap(); } int other"
+    wrapped(f'case "$*" in *-march=native*) exec {CXX} "$@" -Dmain="{trap}";; esac')
+    compiler.library(TWICE)
+    assert "-march=native" not in compiler.toolchain().options
+
+
+@needs_compiler
+def test_old_libraries_are_removed_and_used_ones_kept(fresh, cache):
+    compiler.library(TWICE)
+    (used,) = cache.glob("*.so")
+    old, left, new = cache / "old.so", cache / ".killed", cache / "new.so"
+    old.write_bytes(b"")
+    new.write_bytes(b"")
+    left.mkdir()
+    long_ago = time.time() - compiler.KEPT - 10
+    for path in (old, left, used):
+        os.utime(path, (long_ago, long_ago))
+    fresh()
+    compiler.library(TWICE)  # a use, which is noted
+    compiler.library(THRICE)  # removes what is old
+    assert used.exists() and new.exists()
+    assert not old.exists() and not left.exists()
+
+
+@needs_compiler
+def test_denormal_numbers_survive(fresh):
+    tiny = np.array([1e-40], np.float32)
+    compiler.library(TWICE)
+    assert (tiny * np.float32(0.5))[0] > 0
+    assert np.float64(1e-310) * 0.5 > 0
+
+
+@needs_compiler
+def test_a_forked_process_uses_what_was_loaded_and_compiles_the_rest(fresh):
+    code = f"""
+        a = compiler.library({TWICE!r})
+        if child := os.fork():
+            sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        assert compiler.library({TWICE!r}) is a
+        b = compiler.library({THRICE!r})
+        b.thrice.restype, b.thrice.argtypes = ctypes.c_double, [ctypes.c_double]
+        os._exit(int(b.thrice(1) != 3))
+    """
+    in_a_process(code)
+
+
+@needs_compiler
+def test_a_fork_while_another_thread_compiles(fresh, wrapped):
+    wrapped('case "$*" in *library.cpp*) sleep 1;; esac')
+    code = f"""
+        import threading, time
+        compiler.toolchain()
+        threading.Thread(target=compiler.library, args=[{TWICE!r}]).start()
+        time.sleep(0.3)
+        if child := os.fork():
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            assert compiler.library({TWICE!r})
+            sys.exit(code)
+        os._exit(int(compiler.library({TWICE!r}) is None))
+    """
+    in_a_process(code)
+
+
+def test_the_import_compiles_nothing(fresh, cache):
+    in_a_process("import gpumlp.backend.pool, gpumlp.device; gpumlp.MLP")
+    assert not cache.exists()
