@@ -1,4 +1,4 @@
-"""Rungs 1 and 3: every operation of the backend contract, on NumPy and on the CUDA kernels.
+"""Rungs 1 and 3: every operation of the backend contract, on NumPy, compiled, on the GPU.
 
 Both dtypes, one network and three, sizes that no block or 128-bit pack divides and sizes that they
 do, against float64 formulas that share no code with the library (tests/operations). Without a GPU
@@ -10,10 +10,13 @@ import pytest
 
 import gpumlp
 from gpumlp import backend
-from gpumlp.backend import sources
+from gpumlp.backend import compiler, sources
+from gpumlp.backend.host_ops import HostOps
+from gpumlp.backend.numpy_ops import NumpyOps
 from gpumlp.objective import Objective
 from gpumlp.rows import Rows
 from tests import simt
+from tests.conftest import require_cuda
 from tests.operations import layers, losses, minibatches, noise, tallies, updates
 
 DTYPES = ("float32", "float64")
@@ -41,9 +44,17 @@ def programs(request):
     simt.build_all([("module.cu", text) for text in unique], options=("-std=c++17",))
 
 
-@pytest.fixture
-def ops(device):
-    return backend.get("cpu" if device == "cpu" else "cuda:0")
+@pytest.fixture(params=["cpu", "host", "cuda"])
+def ops(request):
+    """NumPy; the programs compiled for the CPU; the CUDA kernels."""
+    if request.param == "cpu":
+        return NumpyOps()
+    if request.param == "host":
+        if compiler.problem():
+            pytest.skip(f"nothing can be compiled for the CPU: {compiler.problem()}")
+        return HostOps()
+    require_cuda(request.config)
+    return backend.get("cuda:0")
 
 
 dtypes = pytest.mark.parametrize("dtype", DTYPES)

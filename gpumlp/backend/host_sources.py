@@ -12,7 +12,9 @@ SUFFIXES = (".hpp", ".cuh", ".cpp")
 
 def _program(dtype: str, *texts: str) -> str:
     head = [f"#define Real {REAL[dtype]}", sources.text("host/host.hpp")]
-    return "\n".join([*head, *(sources.text(each) if each.endswith(SUFFIXES) else each for each in texts), ""])
+    return "\n".join(
+        [*head, *(sources.text(each) if each.endswith(SUFFIXES) else each for each in texts), ""]
+    )
 
 
 def layer(dtype: str, f: Activation) -> str:
