@@ -53,8 +53,6 @@ def test_install_and_uninstall_put_back_what_was_there():
     try:
         assert importlib.import_module("cupy") is cupy
         assert importlib.import_module("cupy.cuda.device") is cupy.cuda.device
-        cublas = importlib.import_module("cupy_backends.cuda.libs.cublas")
-        assert callable(cublas.sgemmStridedBatched)
         assert importlib.util.find_spec("cupy") is not None
     finally:
         standin.uninstall()
@@ -602,16 +600,6 @@ def test_refused_while_capturing(cp, x, work, error):
         stream.end_capture()
 
 
-def test_cublas_is_refused_while_capturing(cp):
-    stream = cp.cuda.Stream(non_blocking=True)
-    a = cp.ones((1, 1, 1), np.float32)
-    with stream:
-        stream.begin_capture()
-        with pytest.raises(NotImplementedError, match="cuBLAS API during stream capture"):
-            gemm(cp, a, a, cp_out=a)
-        stream.end_capture()
-
-
 def test_synchronising_spoils_the_capture(cp):
     stream = cp.cuda.Stream(non_blocking=True)
     with stream:
@@ -703,145 +691,3 @@ def test_properties(cp):
     assert cp.cuda.Device(0).compute_capability == "90"
     assert properties["sharedMemPerBlockOptin"] > properties["sharedMemPerBlock"]
     assert properties["multiProcessorCount"] > 0
-
-
-# ---------------------------------------------------------------------- GEMM
-
-
-def gemm(cp, a, b, cp_out, ta=0, tb=0, factor=1.0, keep=0.0, **changes):
-    """C <- factor op(A) op(B) + keep C on arrays (batch, columns, rows), as cuBLAS sees them."""
-    cublas = importlib.import_module("cupy_backends.cuda.libs.cublas")
-    dtype = cp_out.dtype.type
-    numbers = np.array([factor, keep], dtype)
-    address = numbers.ctypes.data
-    itemsize = numbers.itemsize
-
-    def layout(array):
-        batch_step, leading, _ = (step // itemsize for step in array.strides)
-        return leading, batch_step
-
-    batch, n, m = cp_out.shape
-    lda, stride_a = layout(a)
-    ldb, stride_b = layout(b)
-    ldc, stride_c = layout(cp_out)
-    arguments = {
-        "handle": cp.cuda.device.get_cublas_handle(),
-        "transa": ta,
-        "transb": tb,
-        "m": m,
-        "n": n,
-        "k": a.shape[1] if ta == 0 else a.shape[2],
-        "alpha": address,
-        "A": a.data.ptr,
-        "lda": lda,
-        "strideA": stride_a,
-        "B": b.data.ptr,
-        "ldb": ldb,
-        "strideB": stride_b,
-        "beta": address + itemsize,
-        "C": cp_out.data.ptr,
-        "ldc": ldc,
-        "strideC": stride_c,
-        "batchCount": batch,
-        **changes,
-    }
-    call = cublas.sgemmStridedBatched if dtype is np.float32 else cublas.dgemmStridedBatched
-    call(*arguments.values())
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("ta", [0, 1])
-@pytest.mark.parametrize("tb", [0, 1])
-@pytest.mark.parametrize(("alpha", "beta"), [(1.0, 0.0), (-0.5, 1.0), (2.0, 0.25)])
-def test_gemm(cp, dtype, ta, tb, alpha, beta):
-    batch, m, n, k = 3, 5, 7, 11
-    # Column-major (rows, columns) in memory is an array (columns, rows); with wider rows.
-    a = cp.asarray(random(batch, *((k, m) if ta == 0 else (m, k)), dtype=dtype))
-    b = cp.asarray(random(batch, *((n, k + 2) if tb == 0 else (k, n + 2)), dtype=dtype, seed=1))
-    b = b[:, :, :-2]
-    c = cp.asarray(random(batch, n + 1, m + 4, dtype=dtype, seed=2))
-    before = c.get()
-    with standin.count() as counted:
-        gemm(cp, a, b, c[:, :n, :m], ta, tb, alpha, beta)
-    assert (counted.gemms, counted.allocations, counted.launches) == (1, 0, 0)
-    left = a.get().astype(np.float64).swapaxes(1, 2) if ta == 0 else a.get().astype(np.float64)
-    right = b.get().astype(np.float64).swapaxes(1, 2) if tb == 0 else b.get().astype(np.float64)
-    expected = before.astype(np.float64)
-    expected[:, :n, :m] *= beta
-    expected[:, :n, :m] += alpha * (left @ right).swapaxes(1, 2)
-    assert np.allclose(c.get(), expected, atol=1e-5 if dtype == np.float32 else 1e-12)
-
-
-def test_gemm_with_one_matrix_for_all(cp):
-    a, b = random(1, 4, 3), random(2, 5, 4, seed=1)
-    c = cp.empty((2, 5, 3), np.float32)  # poisoned: beta = 0 must not read it
-    gemm(cp, cp.asarray(a), cp.asarray(b), c, strideA=0)
-    assert np.allclose(c.get(), b @ a, atol=1e-5)
-
-
-def test_gemm_of_nothing(cp):
-    c = cp.full((2, 5, 3), 4.0, np.float32)
-    empty = cp.empty((2, 0, 3), np.float32)
-    other = cp.empty((2, 5, 1), np.float32)
-    gemm(cp, empty, other, c, k=0, ldb=1)
-    assert (c.get() == 0).all()
-    gemm(cp, empty, other, c, m=0, lda=1)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"lda": 2}, "INVALID_VALUE.*lda = 2 for 3 rows"),
-        ({"ldb": 3}, "INVALID_VALUE.*ldb = 3 for 4 rows"),
-        ({"ldc": 2}, "INVALID_VALUE.*ldc = 2 for 3 rows"),
-        ({"strideA": -12}, "INVALID_VALUE.*strideA"),
-        ({"m": -1}, "INVALID_VALUE"),
-        ({"transa": "N"}, "INVALID_VALUE.*transa"),
-        ({"handle": 0}, "NOT_INITIALIZED"),
-        ({"lda": 4}, "not inside one live allocation"),
-        ({"strideB": 21}, "not inside one live allocation"),
-        ({"batchCount": 3}, "not inside one live allocation"),
-    ],
-)
-def test_gemm_refuses(cp, changes, message):
-    a, b = cp.asarray(random(2, 4, 3)), cp.asarray(random(2, 5, 4))
-    c = cp.zeros((2, 5, 3), np.float32)
-    with pytest.raises(RuntimeError, match=message):
-        gemm(cp, a, b, c, **changes)
-    assert (c.get() == 0).all()
-
-
-def test_gemm_refuses_overlaps(cp):
-    square = cp.asarray(random(2, 4, 4))
-    other = cp.asarray(random(2, 4, 4))
-    with pytest.raises(ValueError, match="C overlaps A"):
-        gemm(cp, square, other, square)
-    with pytest.raises(ValueError, match="C overlaps B"):
-        gemm(cp, other, square, square)
-    with pytest.raises(ValueError, match="two elements of C overlap"):
-        gemm(cp, other, other, square, strideC=0)
-
-
-def test_gemm_between_interleaved_matrices(cp):
-    """Two matrices of each network in one row of a flat buffer: they do not overlap."""
-    flat = cp.asarray(random(3, 20))
-    source, target = flat[:, :8].reshape(3, 2, 4), flat[:, 8:16].reshape(3, 2, 4)
-    assert source.base is flat
-    square = random(3, 4, 4, seed=1)
-    expected = source.get() @ square
-    gemm(cp, cp.asarray(square), source, target)
-    assert np.allclose(target.get(), expected, atol=1e-5)
-
-
-def test_gemm_knows_freed_memory_and_other_devices(monkeypatch):
-    cp = standin.install(monkeypatch, devices=2)
-    a, c = cp.zeros((1, 4, 4), np.float32), cp.zeros((1, 4, 4), np.float32)
-    address = cp.zeros((1, 4, 4), np.float32).data.ptr  # freed at once
-    with pytest.raises(RuntimeError, match="not inside one live allocation"):
-        gemm(cp, a, a, c, B=address)
-    with cp.cuda.Device(1):
-        far = cp.zeros((1, 4, 4), np.float32)
-    with pytest.raises(RuntimeError, match="on device 1"):
-        gemm(cp, a, far, c)
-    with pytest.raises(ValueError, match="alpha is a device address"):
-        gemm(cp, a, a, c, alpha=a.data.ptr)

@@ -107,11 +107,6 @@ def compiled_text(module: str) -> bytes:
     return b"\0".join(path.read_bytes() for path in sorted(folder.glob(f"{name}.*.so")))
 
 
-def signature_in(text: bytes, function: str) -> dict[str, list[str]] | None:
-    match = re.search(rb"\b" + function.encode() + rb"\(([^()]*)\)", text)
-    return from_text(match[1].decode()) if match else None
-
-
 def real_names() -> dict[str, object]:
     """For `outcome`: a CuPy array over host memory, which needs no GPU as long as nothing runs."""
     import cupy
@@ -125,7 +120,6 @@ def real_names() -> dict[str, object]:
 
 def main() -> None:
     request = json.load(sys.stdin)
-    cublas = compiled_text("cupy_backends.cuda.libs.cublas")
     runtime = compiled_text("cupy_backends.cuda.api.runtime")
     names = real_names()
     statuses = names["cp"].cuda.runtime.CUDARuntimeError
@@ -133,8 +127,6 @@ def main() -> None:
         "paths": {path: describe(path) for path in request["paths"]},
         "outcomes": {each: outcome(each, names) for each in request["expressions"]},
         "errors": {status: str(statuses(status)) for status in request["statuses"]},
-        "gemms": {name: signature_in(cublas, name) for name in request["gemms"]},
-        "in_cublas": {name: name.encode() in cublas for name in request["in_cublas"]},
         "in_runtime": {name: name.encode() in runtime for name in request["in_runtime"]},
     }
     json.dump(answer, sys.stdout)

@@ -1,4 +1,4 @@
-"""The exceptions of CUDA, cuBLAS and the memory pool, with CuPy's texts."""
+"""The exceptions of CUDA and the memory pool, with CuPy's texts."""
 
 from __future__ import annotations
 
@@ -29,25 +29,11 @@ RUNTIME_ERRORS = {
     "operation failed due to a previous error during capture",
 }
 
-CUBLAS_NOT_INITIALIZED = 1
-CUBLAS_INVALID_VALUE = 7
-
-CUBLAS_ERRORS = {
-    CUBLAS_NOT_INITIALIZED: "CUBLAS_STATUS_NOT_INITIALIZED",
-    CUBLAS_INVALID_VALUE: "CUBLAS_STATUS_INVALID_VALUE",
-}
-
 
 class CUDARuntimeError(RuntimeError):
     def __init__(self, status: int):
         self.status = status
         super().__init__(RUNTIME_ERRORS.get(status, "cudaErrorUnknown: unknown error"))
-
-
-class CUBLASError(RuntimeError):
-    def __init__(self, status: int):
-        self.status = status
-        super().__init__(CUBLAS_ERRORS[status])
 
 
 class CUDADriverError(RuntimeError):
@@ -65,13 +51,6 @@ class OutOfMemoryError(MemoryError):
 
 def runtime_error(status: int, detail: str) -> CUDARuntimeError:
     """CUDA's error with what the stand-in knows, and CUDA would not say, behind its text."""
-    return _detailed(CUDARuntimeError(status), detail)
-
-
-def cublas_error(status: int, detail: str) -> CUBLASError:
-    return _detailed(CUBLASError(status), detail)
-
-
-def _detailed(error, detail: str):
+    error = CUDARuntimeError(status)
     error.args = (f"{error} ({detail})",)
     return error

@@ -8,7 +8,10 @@ import types
 
 import pytest
 
+from gpumlp.backend import cublaslt
+
 from . import array, blas, errors, functions, hardware, kernels, memory, streams
+from . import cublaslt as lt
 from .counting import Counters, counters
 
 VERSION = "14.2.0"
@@ -27,13 +30,6 @@ def _contents() -> dict[str, dict[str, object]]:
         "driverGetVersion": hardware.driverGetVersion,
         "runtimeGetVersion": hardware.runtimeGetVersion,
         "CUDARuntimeError": errors.CUDARuntimeError,
-    }
-    cublas = {
-        "sgemmStridedBatched": blas.sgemmStridedBatched,
-        "dgemmStridedBatched": blas.dgemmStridedBatched,
-        "CUBLASError": errors.CUBLASError,
-        "CUBLAS_OP_N": blas.CUBLAS_OP_N,
-        "CUBLAS_OP_T": blas.CUBLAS_OP_T,
     }
     return {
         "cupy": {
@@ -60,10 +56,6 @@ def _contents() -> dict[str, dict[str, object]]:
             "MemoryPool": memory.MemoryPool,
             "OutOfMemoryError": errors.OutOfMemoryError,
         },
-        "cupy_backends": {},
-        "cupy_backends.cuda": {},
-        "cupy_backends.cuda.libs": {},
-        "cupy_backends.cuda.libs.cublas": cublas,
     }
 
 
@@ -126,6 +118,8 @@ def install(
         for name, value in vars(fresh).items():
             monkeypatch.setattr(state, name, value)
     monkeypatch.setattr(streams, "_current", {})
+    library = cublaslt.declare(lt.library)
+    monkeypatch.setattr(cublaslt, "library", lambda: library)
 
     modules = {} if broken else build()
     for name in [name for name in sys.modules if name.partition(".")[0] in ROOTS]:
