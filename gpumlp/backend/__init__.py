@@ -1,9 +1,15 @@
 """The backend contract: the operations that a network is made of, on NumPy or on CuPy.
 
-`get(device)` gives an object with these operations; NumpyOps is the readable reference, CupyOps
-launches the kernels of kernels/ and cuBLAS.  Each works in place on buffers that the caller owns.
+`get(device)` gives an object with these operations; NumpyOps is the readable reference; HostOps
+does the same by C++ that it compiles at first use, where there is a compiler and a folder for the
+result (GPUMLP_HOST=0 switches it off); CupyOps launches the kernels of kernels/ and cuBLAS.  Each
+works in place on buffers that the caller owns.
 Arrays are (M, B, N): M networks, B samples, N units; where (1 or M, ...) is written, a leading axis
 of 1 is shared by all networks.  Arrays are contiguous, but for their leading axis.
+
+On a GPU, where the others are float32, some arrays may be in bfloat16, as bits in uint16: of gemm
+a and b (and out), of activate z and n, of backprop delta (and z and n), of loss delta, of gather
+out.x.
 
 gemm(a, b, out, *, ta, tb, alpha, beta)
     out <- alpha op(a) op(b) + beta out, batched; op transposes where ta, tb say so.
@@ -15,6 +21,8 @@ activate(f, z, b, n, p, noise=None)
 backprop(f, z, n, delta, db, p, dp=None, noise=None)
     delta <- f'(z) * delta, (11), through the same dropout; db (M, N) <- sum of delta over the
     batch, (13); dp (M,) <- the gradient of a learned slope.  n is not kept.
+narrow(a, out)
+    out, bf16 bits in uint16, <- a (float32), rounded to nearest even.
 loss(pair, u, b, targets, w, w_sum, mean, p, delta, value)
     value (M,) <- sum_i w_i L_i / w_sum (or the sum); delta (M, B, N) <- its derivative, or None.
     u is z without its bias b (M, N) if pair.fused, else ŷ, and b is None.  w (1 or M, B);
@@ -59,9 +67,15 @@ def get(device: str, precision: str = "float32", tune: bool = False):
     precision, tune: of the products on a GPU, see `gpumlp.MLP`.
     """
     if device == "cpu":
-        from gpumlp.backend.numpy_ops import NumpyOps
+        from gpumlp.backend import compiler
 
-        return NumpyOps()
+        if compiler.problem():
+            from gpumlp.backend.numpy_ops import NumpyOps
+
+            return NumpyOps()
+        from gpumlp.backend.host_ops import HostOps
+
+        return HostOps()
     from gpumlp.backend.cupy_ops import CupyOps
 
     return CupyOps(int(device.removeprefix("cuda:")), precision, tune)

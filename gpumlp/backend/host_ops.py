@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +17,10 @@ from gpumlp.backend import compiler, host_sources, pool
 from gpumlp.backend.numpy_ops import NumpyOps
 from gpumlp.backend.sources import SOURCE
 
-# An item of work is of about so many elements: enough that a second thread's waking is worth it.
+# Work is divided into items of about so many elements, and from so many on among threads: it has to
+# take longer than they need to wake.
 ITEM = 1 << 15
-# So many are worth a second thread; of the cheapest, that only add, twice as many.
-SHARED = 1 << 17
+SHARED = 1 << 18
 
 
 class HostOps(NumpyOps):
@@ -73,7 +74,7 @@ class HostOps(NumpyOps):
         arrays: what the values point to, kept alive.  functions[1], if there is one, adds up what
         the items have left.
         """
-        arguments = (ctypes.c_int64 * len(values))(*values)
+        arguments: Any = (ctypes.c_int64 * len(values))(*values)
         arguments.arrays = arrays
         function, end = functions
         pieces = min(items, pool.threads()) if size >= SHARED else 1

@@ -130,14 +130,26 @@ inline void each_tile(Int first, Int last, Int columns, Columns begin, Tile tile
 }
 
 // ---------------------------------------------------------------- rows, sums
+// A sum's order is part of the result, so the compiler makes no vectors of it: these are written as such.
+typedef Real Lanes __attribute__((vector_size(64)));
+typedef Real Loose __attribute__((vector_size(64), aligned(sizeof(Real)), may_alias));
+
+inline Lanes lanes_at(const Real* a)    { return *reinterpret_cast<const Loose*>(a); }
+
+inline Real sum_of(const Lanes& lanes)
+{
+    Real sum = Real(0);
+    for (int l = 0; l < LANES; ++l) sum += lanes[l];
+    return sum;
+}
+
 inline Real sum_of(const Real* a, int count)
 {
     Real sum = Real(0);
     if (count >= 2 * LANES) {
-        Real lanes[LANES] = {};
-        for (; count >= LANES; count -= LANES, a += LANES)
-            for (int l = 0; l < LANES; ++l) lanes[l] += a[l];
-        for (int l = 0; l < LANES; ++l) sum += lanes[l];
+        Lanes lanes = {};
+        for (; count >= LANES; count -= LANES, a += LANES) lanes += lanes_at(a);
+        sum = sum_of(lanes);
     }
     for (int i = 0; i < count; ++i) sum += a[i];
     return sum;
@@ -148,10 +160,11 @@ inline Real most_of(const Real* a, int count)
 {
     Real most = -__builtin_inff();
     if (count >= 2 * LANES) {
-        Real lanes[LANES];
-        for (int l = 0; l < LANES; ++l) lanes[l] = most;
-        for (; count >= LANES; count -= LANES, a += LANES)
-            for (int l = 0; l < LANES; ++l) lanes[l] = a[l] > lanes[l] ? a[l] : lanes[l];
+        Lanes lanes = Lanes{} + most;
+        for (; count >= LANES; count -= LANES, a += LANES) {
+            const Lanes more = lanes_at(a);
+            lanes = more > lanes ? more : lanes;
+        }
         for (int l = 0; l < LANES; ++l) most = lanes[l] > most ? lanes[l] : most;
     }
     for (int i = 0; i < count; ++i) most = a[i] > most ? a[i] : most;

@@ -14,24 +14,34 @@ struct Advance {
     Int networks, steps, size, chunks;      // size is a multiple of 128 bytes
 };
 
-// The sums of a² and of |a|, whose count is a multiple of LANES.
-struct Lengths { double squares, absolute; };
-
-static Lengths lengths(const Real* a, Int count)
+// The sum of term(vector of a) over `count` numbers, a multiple of LANES: short sums in Real, theirs in
+// double.
+template<class Term>
+inline double long_sum(const Real* a, Int count, Term term)
 {
-    Lengths sum = {};
+    double total = 0;
     for (Int first = 0; first < count; first += TILE) {
         const Int last = count - first < TILE ? count : first + TILE;
-        Real squares[LANES] = {}, absolute[LANES] = {};
-        for (Int i = first; i < last; i += LANES)
-            for (int l = 0; l < LANES; ++l) {
-                squares[l] += a[i + l] * a[i + l];
-                absolute[l] += fabs(a[i + l]);
-            }
-        sum.squares += double(sum_of(squares, LANES));
-        sum.absolute += double(sum_of(absolute, LANES));
+        Lanes even = {}, odd = {};
+        Int i = first;
+        for (; i + LANES < last; i += 2 * LANES) {
+            even += term(lanes_at(a + i));
+            odd += term(lanes_at(a + i + LANES));
+        }
+        if (i < last) even += term(lanes_at(a + i));
+        total += double(sum_of(even + odd));
     }
-    return sum;
+    return total;
+}
+
+static double squares(const Real* a, Int count)
+{
+    return long_sum(a, count, [](Lanes v) { return v * v; });
+}
+
+static double absolutes(const Real* a, Int count)
+{
+    return long_sum(a, count, [](Lanes v) { return v < 0 ? -v : v; });
 }
 
 // What is decided for each network once its sums are there.
@@ -39,17 +49,17 @@ extern "C" void advance_end(const Advance& a)
 {
     for (Int m = 0; m < a.networks; ++m) {
         const Real* h = a.hyper + m * HYPERS;
-        double squares = 0, penalties = 0;
+        double square = 0, penalty = 0;
         for (Int c = 0; c < a.chunks; ++c) {
-            squares += a.parts[2 * (m * a.chunks + c)];
-            penalties += a.parts[2 * (m * a.chunks + c) + 1];
+            square += a.parts[2 * (m * a.chunks + c)];
+            penalty += a.parts[2 * (m * a.chunks + c) + 1];
         }
-        const Real length = sqrt(Real(squares)), w_sum = a.w_sum[m];
+        const Real length = sqrt(Real(square)), w_sum = a.w_sum[m];
         const bool counts = a.halted[m] == 0 && w_sum != Real(0);
         const bool finite = isfinite(a.loss[m]) && isfinite(length) && w_sum > Real(0);
         const Int noted = a.cursor[m] % a.steps * a.networks + m;
         const Real decay = h[DECAY_PER_WEIGHT] > Real(0) ? Real(1) / w_sum : Real(1);
-        a.losses[noted] = a.loss[m] + (a.theta ? decay * Real(penalties) : Real(0));
+        a.losses[noted] = a.loss[m] + (a.theta ? decay * Real(penalty) : Real(0));
         a.weights[noted] = counts ? w_sum : Real(0);
         a.norm[m] = length;
         a.cursor[m] += 1;
@@ -74,12 +84,13 @@ extern "C" void advance(const Advance& a, int piece, int pieces)
         const Int m = part.network, first = part.first * LANES, last = part.last * LANES;
         const Real* h = a.hyper + m * HYPERS;
         double* parts = a.parts + 2 * (m * a.chunks + part.chunk);
-        parts[0] = lengths(a.g + m * a.size + first, last - first).squares;
+        parts[0] = squares(a.g + m * a.size + first, last - first);
         parts[1] = 0;
         const Int end = last < a.decayed ? last : a.decayed;
         if (a.theta && first < end) {
-            const Lengths W = lengths(a.theta + m * a.size + first, end - first);
-            parts[1] = 0.5 * h[L2] * W.squares + h[L1] * W.absolute;
+            const Real* W = a.theta + m * a.size + first;
+            if (h[L2] != Real(0)) parts[1] += 0.5 * h[L2] * squares(W, end - first);
+            if (h[L1] != Real(0)) parts[1] += h[L1] * absolutes(W, end - first);
         }
     });
     if (pieces == 1) advance_end(a);
