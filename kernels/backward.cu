@@ -7,7 +7,7 @@
 // `Activation`, KEEPS_Z, LEARNED, RANDOM, IDENTITY, Stored and Delta, the type of delta, are defined
 // before this text, forward.cu too.
 
-constexpr int DELTA_VEC = 16 / sizeof(Delta);               // elements of delta in 128 bits
+constexpr int DELTA_VEC = 16 / sizeof(Delta);           // elements of delta in 128 bits
 
 // Sums that cross blocks: one partial row for each chunk of rows, and a count of finished blocks.
 struct Partial {
@@ -59,14 +59,27 @@ __device__ __forceinline__ void backprop_tile(const Stored* z, const Stored* n, 
         const unsigned threshold = noise.dropout ? noise.dropout[at.network] : 0;
         const Real scale = keep_scale(threshold);
 
+        const bool has_factor = !IDENTITY || noise.dropout;
+        const Stored* kept = KEEPS_Z ? z : n;
+
+        Neighbours<Delta, V> next_d = {};               // the next row's, under way during this one's
+        Neighbours<Stored, V> next_kept = {};
+        if (at.row < rows) {
+            const long long first = base + at.row * columns + at.column;
+            next_d = fetch<V>(delta + first);
+            if (has_factor) next_kept = fetch<V>(kept + first);
+        }
         for (long long row = at.row; row < rows; row += at.step) {
             const long long element = row * columns + at.column;
-            Pack<V> d = load<V>(delta + base + element);
-            if (!IDENTITY || noise.dropout) {
-                Pack<V> kept_z = {}, value = {};
+            Pack<V> d = to_real(next_d), kept_z = {}, value = {};
+            (KEEPS_Z ? kept_z : value) = to_real(next_kept);
+            if (row + at.step < rows) {
+                const long long next = base + element + at.step * columns;
+                next_d = fetch<V>(delta + next);
+                if (has_factor) next_kept = fetch<V>(kept + next);
+            }
+            if (has_factor) {
                 const NoiseBits<V> bits = noise_bits<V>(noise, seed, step, element);
-                if (KEEPS_Z) kept_z = load<V>(z + base + element);
-                else value = load<V>(n + base + element);
                 #pragma unroll
                 for (int v = 0; v < V; ++v) {
                     Parameters own = layer;

@@ -19,3 +19,9 @@ struct Bf16 {
         return __uint_as_float(unsigned(bits) << 16);
     }
 };
+
+// Two neighbours in memory, the first in the lower half.
+__device__ __forceinline__ unsigned bf16_pair(float first, float second)
+{
+    return unsigned(Bf16(second).bits) << 16 | Bf16(first).bits;
+}

@@ -18,21 +18,56 @@ template<class T, int V> struct alignas(V * sizeof(T) < 32 ? V * sizeof(T) : 32)
 // V Reals in registers, whatever the array holds.
 template<int V> using Pack = Neighbours<Real, V>;
 
-template<int V, class T> __device__ __forceinline__ Pack<V> load(const T* a)
+// A load on its way, not yet converted: that would wait for it.
+template<int V, class T> __device__ __forceinline__ Neighbours<T, V> fetch(const T* a)
 {
-    const Neighbours<T, V> stored = *reinterpret_cast<const Neighbours<T, V>*>(a);
+    return *reinterpret_cast<const Neighbours<T, V>*>(a);
+}
+
+template<class T, int V> __device__ __forceinline__ Pack<V> to_real(const Neighbours<T, V>& fetched)
+{
     Pack<V> pack;
     #pragma unroll
-    for (int v = 0; v < V; ++v) pack.v[v] = Real(stored.v[v]);
+    for (int v = 0; v < V; ++v) pack.v[v] = Real(fetched.v[v]);
     return pack;
 }
 
-template<int V, class T> __device__ __forceinline__ void store(T* a, const Pack<V>& pack)
+template<int V, class T> __device__ __forceinline__ Pack<V> load(const T* a)
 {
-    Neighbours<T, V> stored;
-    #pragma unroll
-    for (int v = 0; v < V; ++v) stored.v[v] = T(pack.v[v]);
-    *reinterpret_cast<Neighbours<T, V>*>(a) = stored;
+    return to_real(fetch<V>(a));
+}
+
+template<int V> __device__ __forceinline__ void store(Real* a, const Pack<V>& pack)
+{
+    *reinterpret_cast<Pack<V>*>(a) = pack;
+}
+
+template<int V> __device__ __forceinline__ void store(Bf16* a, const Pack<V>& pack)
+{
+    if constexpr (V == 8)                               // 16-bit stores would not always be joined
+        *reinterpret_cast<uint4*>(a) = uint4{bf16_pair(pack.v[0], pack.v[1]), bf16_pair(pack.v[2], pack.v[3]),
+                                             bf16_pair(pack.v[4], pack.v[5]), bf16_pair(pack.v[6], pack.v[7])};
+    else
+        for (int v = 0; v < V; ++v) a[v] = Bf16(pack.v[v]);
+}
+
+// Every step-th pack of V neighbours from the first on, converted.  A thread's first store waits for
+// up to four loads, of 128 bytes together, so that they are under way at once.
+template<int V, class From, class To>
+__device__ __forceinline__ void copy(const From* from, To* to, long long first, long long step, long long packs)
+{
+    constexpr int MOST = 128 / sizeof(Neighbours<From, V>), LOADS = MOST < 4 ? MOST : 4;
+    from += first * V;
+    to += first * V;
+    long long left = packs - first;
+    for (; left > (LOADS - 1) * step; left -= LOADS * step) {
+        Neighbours<From, V> fetched[LOADS];
+        #pragma unroll
+        for (int k = 0; k < LOADS; ++k, from += step * V) fetched[k] = fetch<V>(from);
+        #pragma unroll
+        for (int k = 0; k < LOADS; ++k, to += step * V) store<V>(to, to_real(fetched[k]));
+    }
+    for (; left > 0; left -= step, from += step * V, to += step * V) store<V>(to, load<V>(from));
 }
 
 // ---------------------------------------------------------------- where a block works

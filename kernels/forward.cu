@@ -6,7 +6,7 @@
 // `Activation`, KEEPS_Z, LEARNED, RANDOM and Stored, the type of z and n, are defined before this
 // text.
 
-constexpr int STORED_VEC = 16 / sizeof(Stored);             // elements of z or n in 128 bits
+constexpr int STORED_VEC = 16 / sizeof(Stored);         // elements of z or n in 128 bits
 
 // Random numbers of one layer in training; seeds is 0 at inference.
 struct Noise {
@@ -63,9 +63,12 @@ __device__ __forceinline__ void activate_tile(Stored* z, const Real* b, long lon
     const Real scale = keep_scale(threshold);
     const long long base = at.network * rows * columns;
 
+    Neighbours<Stored, V> next = {};                    // the next row's, under way during this one's
+    if (at.row < rows) next = fetch<V>(z + base + at.row * columns + at.column);
     for (long long row = at.row; row < rows; row += at.step) {
         const long long element = row * columns + at.column;
-        Pack<V> value = load<V>(z + base + element), result;
+        Pack<V> value = to_real(next), result;
+        if (row + at.step < rows) next = fetch<V>(z + base + element + at.step * columns);
         const NoiseBits<V> bits = noise_bits<V>(noise, seed, step, element);
         #pragma unroll
         for (int v = 0; v < V; ++v) {

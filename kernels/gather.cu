@@ -5,20 +5,7 @@
 //
 // `Source` (the type of X) and Stored (of x) are defined before this text.
 
-constexpr int STORED_VEC = 16 / sizeof(Stored);             // elements of x in 128 bits
-
-template<int V>
-__device__ __forceinline__ void copy_row(const Source* from, Stored* to, int columns)
-{
-    const Neighbours<Source, V>* packs = reinterpret_cast<const Neighbours<Source, V>*>(from);
-    for (int i = int(threadIdx.x); i < columns / V; i += blockDim.x) {
-        const Neighbours<Source, V> source = packs[i];
-        Pack<V> result;
-        #pragma unroll
-        for (int v = 0; v < V; ++v) result.v[v] = Real(source.v[v]);
-        store<V>(to + (long long)i * V, result);
-    }
-}
+constexpr int STORED_VEC = 16 / sizeof(Stored);         // elements of x in 128 bits
 
 // order (1 or M, steps * batch): the row of position i; cursor (M): batches done in this epoch.
 // X (1 or M, R, columns), labels (1 or M, R) or dense (1 or M, R, outputs) or neither, weight
@@ -42,8 +29,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) gather(
             for (int j = int(threadIdx.x); j < columns; j += blockDim.x) x[out * columns + j] = Stored(0);
         } else {
             const Source* from = X + m * x_stride + (long long)source * columns;
-            if (columns % STORED_VEC == 0) copy_row<STORED_VEC>(from, x + out * columns, columns);
-            else copy_row<1>(from, x + out * columns, columns);
+            if (columns % STORED_VEC == 0)
+                copy<STORED_VEC>(from, x + out * columns, threadIdx.x, blockDim.x, columns / STORED_VEC);
+            else
+                copy<1>(from, x + out * columns, threadIdx.x, blockDim.x, columns);
         }
         if (dense)
             for (int j = int(threadIdx.x); j < outputs; j += blockDim.x)

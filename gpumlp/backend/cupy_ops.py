@@ -1,13 +1,14 @@
 """The operations on CuPy arrays: the kernels of kernels/ and cuBLASLt.
 
 The contract, with every argument's meaning, is in gpumlp/backend/__init__.py.  Each operation is
-one launch, but for `gemm`, which is one call of cuBLASLt.  Programs are compiled by NVRTC when first
-used and kept on disk by CuPy.
+one launch, but for `gemm`, which is one call of cuBLASLt.  Programs are compiled by NVRTC when
+first used and kept on disk by CuPy.
 """
 
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import cupy as cp
 import numpy as np
@@ -24,6 +25,7 @@ MOST_PLANS = 1024  # that are held for matrix products of different shapes
 ROWS_PER_THREAD = 4
 SUMMED_ROWS_PER_THREAD = 8
 MOST_PARTIAL_SUMS = 64
+NARROWED_PER_THREAD = 32  # elements: four loads that are under way at once
 
 
 @functools.cache
@@ -65,7 +67,7 @@ class CupyOps:
         self._partial: dict = {}
         self._plans: dict = {}
         self._choices = gemm_choice.Choices(index)
-        self._workspace = None  # of cuBLASLt
+        self._workspace: Any = None  # of cuBLASLt; replaced by a larger one, never resized
         self._arrived = None
 
     def on_device(self):
@@ -158,7 +160,11 @@ class CupyOps:
         models, rows, columns = z.shape
         if f.rows:
             return self._activate_rows(f, z, b, n)
-        kernel = self._get(("activate", f), "activate", lambda: sources.layer(str(z.dtype), f))
+        kernel = self._get(
+            ("activate", f, z.dtype.char),
+            "activate",
+            lambda: sources.layer(str(b.dtype), f, str(z.dtype), str(z.dtype)),
+        )
         (lanes, height), tiles = _tile(columns, z.itemsize)
         chunks = _ceil_div(rows, height * ROWS_PER_THREAD)
         kernel(
@@ -188,11 +194,15 @@ class CupyOps:
 
     def backprop(self, f, z, n, delta, db, p, dp=None, noise=None):
         models, rows, columns = delta.shape
-        kernel = self._get(("backprop", f), "backprop", lambda: sources.layer(str(delta.dtype), f))
+        kernel = self._get(
+            ("backprop", f, z.dtype.char, delta.dtype.char),
+            "backprop",
+            lambda: sources.layer(str(db.dtype), f, str(z.dtype), str(delta.dtype)),
+        )
         (lanes, height), tiles = _tile(columns, delta.itemsize)
         chunks = min(_ceil_div(rows, height * SUMMED_ROWS_PER_THREAD), MOST_PARTIAL_SUMS)
         sums, slopes = models * chunks * columns, models * chunks * tiles
-        partial, arrived = self._scratch(delta.dtype, sums + slopes, models * (tiles + 1))
+        partial, arrived = self._scratch(db.dtype, sums + slopes, models * (tiles + 1))
         kernel(
             (models * chunks * tiles,),
             (lanes, height),
@@ -205,14 +215,26 @@ class CupyOps:
             ),
         )
 
+    def narrow(self, a, out):
+        if a.flags.c_contiguous and out.flags.c_contiguous:
+            models, size, strides = 1, a.size, (np.int64(0), np.int64(0))
+        else:
+            models, size, strides = len(a), a[0].size, (_stride(a), _stride(out))
+        chunks = _ceil_div(size, THREADS * NARROWED_PER_THREAD)
+        self._get("narrow", "narrow", sources.narrow)(
+            (models * chunks,),
+            (THREADS,),
+            (a, strides[0], out, strides[1], np.int64(size), np.int32(chunks)),
+        )
+
     # ------------------------------------------------------------ the loss
     def loss(self, pair, u, b, targets, w, w_sum, mean, p, delta, value):
         models, rows, columns = u.shape
-        real = u.dtype.type
+        real, written = u.dtype.type, (u if delta is None else delta).dtype
         kernel = self._get(
-            ("loss", pair),
+            ("loss", pair, written.char),
             "loss",
-            lambda: sources.loss(str(u.dtype), pair.form, pair.rows, pair.log_u),
+            lambda: sources.loss(str(u.dtype), pair.form, pair.rows, pair.log_u, str(written)),
         )
         lanes, height = _lanes(columns)
         chunks = min(_ceil_div(rows, height * ROWS_PER_THREAD), 2 * THREADS)
@@ -265,9 +287,11 @@ class CupyOps:
     # ------------------------------------------------------------ minibatches
     def gather(self, data, order, cursor, batch, out):
         models, rows, columns = out.x.shape
-        source, outputs = str(data.x.dtype), 0 if data.dense is None else data.dense.shape[2]
+        outputs = 0 if data.dense is None else data.dense.shape[2]
         kernel = self._get(
-            ("gather", source), "gather", lambda: sources.gather(str(out.x.dtype), source)
+            ("gather", data.x.dtype.char, out.x.dtype.char),
+            "gather",
+            lambda: sources.gather(str(out.w.dtype), str(data.x.dtype), str(out.x.dtype)),
         )
         (lanes, height), _ = _tile(columns, out.x.itemsize)
         chunks = _ceil_div(rows, height * ROWS_PER_THREAD)

@@ -97,6 +97,12 @@ class NumpyOps:
             held = self._drawn[noise.layer] = origin, drop, (1 / (1 - probability))[:, None, None]
         return held[1:]
 
+    def narrow(self, a, out):
+        bits = a.view(np.uint32)
+        even = (bits >> np.uint32(16)) & np.uint32(1)
+        nearest = (bits + np.uint32(0x7FFF) + even) >> np.uint32(16)
+        np.copyto(out, np.where(np.isnan(a), 0x7FFF, nearest), casting="unsafe")
+
     # ------------------------------------------------------------ the loss
     @_quiet
     def loss(self, pair, u, b, targets, w, w_sum, mean, p, delta, value):

@@ -104,14 +104,14 @@ PLACES = {
     ),
     "128-bit packs in rows with a tail": Bug(
         "forward.cu",
-        "if (columns % VEC == 0)",
-        "if (columns >= VEC)",
+        "if (columns % STORED_VEC == 0)",
+        "if (columns >= STORED_VEC)",
         "tanh",
         *(ADDRESS, "misaligned address"),
     ),
     "128-bit packs in rows of pairs": Bug(
         "backward.cu",
-        "if (columns % VEC == 0)",
+        "if (columns % DELTA_VEC == 0)",
         "if (columns % 2 == 0)",
         "tanh in pairs",
         *(ADDRESS, "misaligned address"),
@@ -289,7 +289,7 @@ COMPILED = {
     ),
     "no 128-bit loads": Bug(
         "forward.cu",
-        "activate_tile<VEC>(",
+        "activate_tile<STORED_VEC>(",
         "activate_tile<1>(",
         "layer-tanh",
         *(MACHINE_CODE, "loads of 128 bits, fewer than 2"),
