@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.machinery
 import sys
 import types
@@ -120,6 +121,8 @@ def install(
     monkeypatch.setattr(streams, "_current", {})
     library = cublaslt.declare(lt.library)
     monkeypatch.setattr(cublaslt, "library", lambda: library)
+    monkeypatch.setattr(cublaslt, "handle", functools.cache(cublaslt.handle.__wrapped__))
+    monkeypatch.setattr(cublaslt, "plan", functools.cache(cublaslt.plan.__wrapped__))
 
     modules = {} if broken else build()
     for name in [name for name in sys.modules if name.partition(".")[0] in ROOTS]:
