@@ -14,7 +14,7 @@ import sys
 import warnings
 
 from gpumlp import driver
-from gpumlp.backend import compiler, pool
+from gpumlp.backend import compiler, host_sources, pool
 
 VARIABLE = "GPUMLP_DEVICE"
 VALID = '"auto", "cpu", "cuda" or "cuda:<number>", such as "cuda:1"'
@@ -328,6 +328,10 @@ def _gpus() -> list[str]:
 
 def _host() -> str:
     """What computes on the CPU all but the matrix products."""
+    try:
+        compiler.library(host_sources.common("float32"))  # as training does: does it work?
+    except OSError as error:
+        return f"an error ({_one_line(error)})"
     problem = compiler.problem()
     if problem:
         return f"NumPy ({problem})"

@@ -224,7 +224,8 @@ def test_a_reader_that_goes_away_is_no_error(folder, tmp_path):
 def test_info_says_what_was_found(capsys):
     assert run("info") == 0
     printed = capsys.readouterr().out
-    for name in ("gpumlp", "Python", "NumPy", "BLAS", "CuPy", "driver", "GPUs", "auto", "advice"):
+    names = "gpumlp", "Python", "NumPy", "BLAS", "CPU", "CuPy", "driver", "GPUs", "auto", "advice"
+    for name in names:
         assert re.search(rf"^{name} +\S", printed, re.MULTILINE)
     assert np.__version__ in printed
 

@@ -7,6 +7,7 @@ import warnings
 import pytest
 
 from gpumlp import device, driver
+from tests import host
 
 
 class CUDAError(RuntimeError):
@@ -305,9 +306,59 @@ def test_found_on_a_machine_with_a_gpu_and_no_cupy(machine):
 def test_found_advises_the_plot_extra_where_matplotlib_is_missing(machine, monkeypatch):
     machine((13, 0), fake_cupy())
     monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(device.compiler, "remedy", lambda: None)
     assert device.found().advice == [
         'To draw the curves of a training: pip install "gpumlp[plot]".'
     ]
+
+
+@pytest.mark.parametrize(
+    ("variables", "says", "advice"),
+    [
+        (
+            {"PATH": ""},
+            "NumPy (no C++ compiler was found)",
+            "Install a C++ compiler, g++ or clang++",
+        ),
+        ({"CXX": "no-such-cxx"}, "NumPy (CXX names no-such-cxx, which was", "Let CXX name a C++"),
+        ({"GPUMLP_HOST": "0"}, "NumPy (GPUMLP_HOST=0)", "Unset GPUMLP_HOST."),
+    ],
+)
+def test_found_says_why_numpy_computes_alone_on_the_cpu(
+    machine, monkeypatch, variables, says, advice
+):
+    machine(None, MISSING)
+    host.forget(monkeypatch)
+    monkeypatch.delenv("CXX", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found = device.found()
+    assert found.host.startswith(says)
+    assert any(each.startswith(f"To train faster on the CPU: {advice}") for each in found.advice)
+
+
+@pytest.mark.parametrize(
+    ("threads", "says"), [(1, "; 1 thread"), (2, "; 2 threads"), (64, "; 64 threads")]
+)
+def test_found_names_compiler_vectors_and_threads(machine, monkeypatch, threads, says):
+    machine(None, MISSING)
+    if device.compiler.problem():
+        pytest.skip(f"nothing can be compiled for the CPU: {device.compiler.problem()}")
+    monkeypatch.setattr(device.pool, "_cores", lambda: threads)
+    found = device.found()
+    assert found.host == f"kernels by {device.compiler.toolchain()}{says}"
+    assert not [advice for advice in found.advice if "CPU" in advice]
+
+
+def test_found_says_when_the_kernels_do_not_compile(machine, monkeypatch):
+    machine(None, MISSING)
+    if device.compiler.problem():
+        pytest.skip(f"nothing can be compiled for the CPU: {device.compiler.problem()}")
+    host.forget(monkeypatch)
+    monkeypatch.setattr(device.host_sources, "common", lambda dtype: "#error mistaken")
+    found = device.found()
+    assert "mistaken" in found.host and found.host.startswith("NumPy (")
+    assert any(each.startswith("To train faster on the CPU: ") for each in found.advice)
 
 
 def test_found_on_this_machine(monkeypatch):
