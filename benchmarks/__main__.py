@@ -1,24 +1,28 @@
-"""`python -m benchmarks`: the tables of this machine, and with --json FILE all their figures."""
+"""`python -m benchmarks`: this machine's tables and the goals; with --json FILE every figure."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-import traceback
+import time
 from pathlib import Path
 
-from benchmarks import machine, operations, training
-from gpumlp import backend
+from benchmarks import compared, goals, machine, scaling
+from benchmarks.suite import PARTS, Bench
 from gpumlp.device import resolve
 
 
 def arguments(given=None):
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="short epochs and small buffers")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure here")
+    parser.add_argument("--quick", action="store_true", help="all parts with tiny sizes")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write every figure here, and beside it plots"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    parser.add_argument("--only", choices=["training", "operations"], help="one part alone")
+    parser.add_argument(
+        "--only", choices=list(PARTS), action="append", help="one part; may be repeated"
+    )
     parser.add_argument("--network", help="only networks whose name contains this, e.g. 64-100")
     parser.add_argument("--contender", action="append", help="only this one; may be repeated")
     parser.add_argument("--operation", help="only operations whose name contains this")
@@ -26,7 +30,7 @@ def arguments(given=None):
 
 
 def main(given=None) -> int:
-    """The exit code: 0 if every contender and operation was measured and gave the right answers."""
+    """The exit code: 0 if all were measured and gave the right answers; goals do not change it."""
     options = arguments(given)
     device = resolve(options.device)
     found = machine.describe()
@@ -34,52 +38,48 @@ def main(given=None) -> int:
     print(machine.one_line(found), flush=True)
 
     def write():
-        # After every part, so that a run that is cut short leaves what it had.
+        # After every record, so that a run that is cut short leaves what it had.
         if options.json:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
             options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
     good = True
-    for name, run in (("operations", _operations), ("training", _training)):
-        if options.only in (None, name):
-            results[name] = []
-            for record, text in run(options, device):
+    with Bench(
+        device, options.quick, options.network, options.operation, options.contender
+    ) as bench:
+        results["copy_bandwidth"] = bench.copy_bandwidth
+        print(f"a copy on {device}: {bench.copy_bandwidth / 1e9:.3g} GB/s", flush=True)
+        for name, part in PARTS.items():
+            if name not in (options.only or PARTS):
+                continue
+            records = results[name] = []
+            begin = time.monotonic()
+            for record in part.run(bench):
+                records.append(record)
                 good = good and not failed(record)
-                results[name].append(record)
-                if text:
-                    print(f"\n{text}", flush=True)
+                results["goals"] = goals.judge(results)
                 write()
+                said = f"{name}: {record['name']}, {time.monotonic() - begin:.0f} s"
+                print(said, file=sys.stderr, flush=True)
+            show(part.tables(records, device))
+            if name == "growth" and options.json:
+                scaling.draw(records, options.json.with_suffix(".png"), device)
+    results["goals"] = goals.judge(results)
     write()
+    if options.quick:
+        print("\nThe times of a quick run are too short to be judged by the goals.")
+    else:
+        show(goals.tables(results["goals"], device))
     return 0 if good else 1
 
 
 def failed(record: dict) -> bool:
-    parts = record["contenders"].values() if "contenders" in record else [record]
-    return any(part["error"] for part in parts)
+    return compared.failed(record) if "contenders" in record else bool(record["error"])
 
 
-def _operations(options, device):
-    """Each operation's record, and with the last one the table of all."""
-    ops = backend.get(device)
-    cases = [case for case in operations.CASES if (options.operation or "") in case.name]
-    size = "quick" if options.quick else device.partition(":")[0]
-    records = []
-    for case in cases:
-        try:
-            record = operations.measure(case, ops, size)
-        except Exception as error:
-            traceback.print_exc()
-            record = {"name": case.name, "error": f"{type(error).__name__}: {error}"}
-        records.append(record)
-        yield record, operations.as_text(records, device) if case is cases[-1] else None
-
-
-def _training(options, device):
-    """Each network's record and table."""
-    effort = training.QUICK if options.quick else training.THOROUGH
-    with training.Comparison(device, options.contender) as comparison:
-        for network in training.chosen(options.network, options.quick):
-            record = comparison.measure(network, effort)
-            yield record, training.as_text(record, device)
+def show(tables):
+    for table in tables:
+        print(f"\n{table.text()}", flush=True)
 
 
 if __name__ == "__main__":

@@ -13,33 +13,56 @@ ADAM = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-5}
 
 
 class Network(NamedTuple):
-    """ReLU in the hidden layers; softmax for cross_entropy, identity for squared_error."""
+    """Softmax at the output for cross_entropy, identity for squared_error."""
 
     sizes: tuple[int, ...]
     batch: int
     rows: int
-    loss: str
+    loss: str = "cross_entropy"
+    hidden: str = "relu"
+    precision: str = "float32"
+    models: int | None = None  # or so many networks at once, each on the same rows
 
     @property
     def name(self) -> str:
-        return "-".join(map(str, self.sizes))
+        """Sizes, and what is not as usual."""
+        unusual = [self.hidden] * (self.hidden != "relu")
+        unusual += [self.precision] * (self.precision != "float32")
+        unusual += [f"{self.models} networks"] * (self.models is not None)
+        return " ".join(["-".join(map(str, self.sizes)), *unusual])
 
     @property
     def steps(self) -> int:
         """Batches of an epoch; the last may be short."""
         return -(-self.rows // self.batch)
 
+    @property
+    def count(self) -> int:
+        """Parameters of one network."""
+        return sum(b * (a + 1) for a, b in itertools.pairwise(self.sizes))
+
     def shortened(self) -> Network:
         """The same with an epoch of one batch and a short one."""
         return self._replace(rows=min(self.rows, self.batch + self.batch // 8))
 
+    def problem(self) -> Problem:
+        return Problem(self)
+
 
 NETWORKS = (
-    Network((64, 100, 10), 200, 1_797, "cross_entropy"),
-    Network((784, 256, 128, 10), 128, 12_800, "cross_entropy"),
-    Network((784, 2048, 2048, 10), 256, 2_560, "cross_entropy"),
+    Network((64, 100, 10), 200, 1_797),
+    Network((784, 256, 128, 10), 128, 12_800),
+    Network((784, 2048, 2048, 10), 256, 2_560),
     # Two classes would be one output in scikit-learn; two numbers to predict are two everywhere.
     Network((20, 64, 64, 2), 1024, 102_400, "squared_error"),
+)
+SMALLEST, MIDDLE, WIDE, LONG = NETWORKS
+
+# On a GPU also one whose time is its GEMMs', in each precision that the peers have too.
+PRECISIONS = ("float32", "tf32", "bf16")
+LARGE = tuple(
+    Network((1024, 4096, 4096, 4096, 1000), 8192, 4 * 8192, precision=precision)
+    for precision in PRECISIONS
 )
 
 

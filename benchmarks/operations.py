@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 import re
 import statistics
+import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks import clock
-from benchmarks.tables import table
-from gpumlp import losses, optimizer
+from benchmarks.tables import Table
+from gpumlp import backend, losses, optimizer
 from gpumlp.activation import activations
 from gpumlp.backend import Batch, Data, State, Targets, sources
 from gpumlp.backend.numpy_ops import NumpyOps
@@ -112,9 +113,9 @@ def loss(name: str, output: str, labelled: bool):
     return make
 
 
-def advance(inputs, rows, columns):
-    g = inputs.normal(1, rows * columns)
-    hyper = inputs.real_array(optimizer.SGD().hyper(1))
+def advancing(inputs, law, g):
+    """The call of `advance` for this gradient, and the state that it writes."""
+    hyper = inputs.real_array(law.hyper(1))
     state = State(
         *(inputs.zeros(1, dtype=np.int64) for _ in ("t", "halted", "cursor")),
         losses=inputs.zeros(1, 1),
@@ -128,6 +129,11 @@ def advance(inputs, rows, columns):
     def run():
         inputs.ops.advance(g, value, w_sum, hyper, None, first_rate, state)
 
+    return run, state
+
+
+def advance(inputs, rows, columns):
+    run, state = advancing(inputs, optimizer.SGD(), inputs.normal(1, rows * columns))
     return run, [state.norm, state.scalars]
 
 
@@ -147,6 +153,21 @@ def update(law):
     return make
 
 
+def motion(inputs, law, theta, g):
+    """The whole step of an optimiser, `advance` and `update`, of theta (1, P)."""
+    advance_it, state = advancing(inputs, law, g)
+    slots = [inputs.zeros(*theta.shape) if used else None for used in law.slots().values()]
+    hyper = inputs.real_array(law.hyper(1))
+
+    def run():
+        advance_it()
+        inputs.ops.update(
+            law.family, theta, g, slots, state.scalars, hyper, state.t, theta.shape[1]
+        )
+
+    return run
+
+
 def gather(inputs, rows, columns):
     x = inputs.normal(1, rows, columns)
     order = inputs.put(np.random.default_rng(1).permutation(rows).astype(np.int32)[None])
@@ -154,6 +175,15 @@ def gather(inputs, rows, columns):
     w, w_sum = inputs.zeros(1, rows), inputs.zeros(1)
     data, batch = Data(x, None, None, None), Batch(out, None, None, w, w_sum)
     return lambda: inputs.ops.gather(data, order, cursor, rows, batch), [out, w, w_sum]
+
+
+def shuffle_keys(inputs, rows, columns):
+    seeds, given = inputs.put(np.arange(1, dtype=np.uint64)), []
+
+    def run():
+        given[:] = [inputs.ops.shuffle_keys(seeds, 1, rows * columns)]
+
+    return run, given
 
 
 CASES = (
@@ -175,6 +205,7 @@ CASES = (
     Case("update Adam", "update.cu", 7, 1024, update(optimizer.Adam())),
     Case("gather", "gather.cu", 2, 1024, gather),
     Case("gather, short rows", "gather.cu", 2, 20, gather, False),
+    Case("shuffle_keys", "shuffle.cu", 2, 1, shuffle_keys, False),  # 8 bytes
 )
 
 
@@ -239,7 +270,21 @@ def measure(case: Case, ops, size: str) -> dict[str, Any]:
     }
 
 
-def as_text(records: list[dict], device: str) -> str:
+def run(bench):
+    """Each operation's record."""
+    ops = backend.get(bench.device)
+    size = "quick" if bench.quick else bench.device.partition(":")[0]
+    for case in CASES:
+        if (bench.operation or "") not in case.name:
+            continue
+        try:
+            yield measure(case, ops, size)
+        except Exception as error:
+            traceback.print_exc()
+            yield {"name": case.name, "error": f"{type(error).__name__}: {error}"}
+
+
+def tables(records: list[dict], device: str) -> list[Table]:
     rows, notes = [], []
     for record in records:
         if record["error"]:
@@ -250,4 +295,4 @@ def as_text(records: list[dict], device: str) -> str:
         rows.append([record["name"], *per_second, f"{record['ratio']:.2f}", goal])
     heads = ["", "achieved", "copy", "ratio", "goal"]
     title = f"Operations, float32, {device}: bytes that must move / median time, against a copy"
-    return table(title, heads, rows, notes)
+    return [Table(title, heads, rows, notes)] if records else []

@@ -1,16 +1,18 @@
 """The same work under pytest-benchmark: `pytest benchmarks --benchmark-only`.
 
-Only what can share a process: operations, and gpumlp beside the step's GEMMs.  The comparison with
-peers is `python -m benchmarks`.  The environment variable GPUMLP_DEVICE chooses the device.
+Only what can share a process: operations, optimisers, and gpumlp beside the step's GEMMs.  The
+comparison with peers is `python -m benchmarks`.  The environment variable GPUMLP_DEVICE chooses the
+device.
 """
 
 import math
 
 import pytest
 
-from benchmarks import clock, operations, training
-from benchmarks.contenders import ENTRIES, GEMMS, LIBRARY
-from benchmarks.networks import NETWORKS, Problem
+from benchmarks import clock, compared, inference, operations, optimizers, training
+from benchmarks.agreement import TOLERANCE, difference
+from benchmarks.contenders import ENTRIES, GEMMS, LIBRARY, laws
+from benchmarks.networks import MIDDLE, NETWORKS, WIDE
 from gpumlp import backend
 from gpumlp.device import resolve
 
@@ -26,6 +28,23 @@ def device():
 
 def _rounds(device):
     return ROUNDS[device.partition(":")[0]]
+
+
+def _time(benchmark, contender, what, group):
+    work = contender.work(what)
+
+    def run_and_wait():
+        work()
+        contender.wait()
+
+    benchmark.group = group
+    # The first time is as it comes, the second is captured.
+    benchmark.pedantic(run_and_wait, rounds=compared.THOROUGH.turns, warmup_rounds=2)
+
+
+def _contender(name, network, device):
+    entry = next(entry for entry in ENTRIES if entry.name == name)
+    return entry.load()(network.problem(), device)
 
 
 @pytest.mark.parametrize("case", operations.CASES, ids=lambda case: case.name)
@@ -45,18 +64,27 @@ def test_operation(benchmark, device, case):
     benchmark.extra_info["bytes"] = operations.moved(case, rows)
 
 
-@pytest.mark.parametrize("what", training.MEASURED)
+@pytest.mark.parametrize("what", training.WORKS)
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
 @pytest.mark.parametrize("name", [LIBRARY, GEMMS])
 def test_training(benchmark, device, name, network, what):
-    entry = next(entry for entry in ENTRIES if entry.name == name)
-    contender = entry.load()(Problem(network), device)
+    contender = _contender(name, network, device)
     contender.answers()
-    work = getattr(contender, what)
+    _time(benchmark, contender, what, f"{what} of {network.name}")
 
-    def run_and_wait():
-        work()
-        contender.wait()
 
-    benchmark.group = f"{what} of {network.name}"
-    benchmark.pedantic(run_and_wait, rounds=training.THOROUGH.turns, warmup_rounds=1)
+@pytest.mark.parametrize("rows", inference.ROWS)
+@pytest.mark.parametrize("name", [LIBRARY, GEMMS])
+def test_inference(benchmark, device, name, rows):
+    contender = _contender(name, MIDDLE._replace(rows=max(inference.ROWS)), device)
+    contender.predictions()
+    _time(benchmark, contender, f"predict {rows}", f"{rows} rows through {MIDDLE.name}")
+
+
+@pytest.mark.parametrize("law", optimizers.PASSES)
+def test_optimizer(benchmark, device, law):
+    problem = laws.Law(law, optimizers.PASSES[law], WIDE.count).problem()
+    contender = laws.Library(problem, device)
+    answers = contender.answers()
+    assert difference(answers, laws.by_hand(problem)) < TOLERANCE["float32"]
+    _time(benchmark, contender, "update", f"{law}, {WIDE.count:,} parameters")

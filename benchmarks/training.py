@@ -2,136 +2,64 @@
 
 from __future__ import annotations
 
-import statistics
-from typing import NamedTuple
+from benchmarks import traffic
+from benchmarks.compared import as_table, median
+from benchmarks.contenders import COMPILED, ENTRIES, GEMMS, LIBRARY
+from benchmarks.networks import LARGE, LONG, NETWORKS, SMALLEST, Network
+from benchmarks.tables import Table, ratio, seconds
 
-import numpy as np
-
-from benchmarks.contenders import ENTRIES, GEMMS, LIBRARY
-from benchmarks.networks import NETWORKS, Network
-from benchmarks.tables import last_line, milliseconds, ratio, table
-from benchmarks.turns import Failed, Runner
-
-TOLERANCE = 1e-4
+WORKS = ("step", "epoch")
+QUICK = SMALLEST, LONG
 
 
-class Effort(NamedTuple):
-    """How often a step and an epoch are timed, and the least seconds of each time."""
-
-    turns: int
-    least: float
-
-
-THOROUGH, QUICK = Effort(7, 0.05), Effort(3, 0.005)
-LIMIT = 120.0  # seconds for one answer
-MEASURED = ("step", "epoch")
+def chosen(name: str | None = None, quick: bool = False, device: str = "cpu") -> list[Network]:
+    """The networks whose name contains this; two of them, with short epochs, if it has to be
+    quick."""
+    networks = [network.shortened() for network in QUICK] if quick else [*NETWORKS]
+    if device != "cpu" and not quick:
+        networks += LARGE
+    return [network for network in networks if name is None or name in network.name]
 
 
-def difference(answers, reference) -> float:
-    """The largest relative difference of losses, and of each W[k] and b[k] after the first step."""
-    losses = np.abs(np.subtract(answers["losses"], reference["losses"])) / reference["losses"]
-    parameters = [
-        np.abs(found - expected).max() / np.abs(expected).max()
-        for found, expected in zip(answers["parameters"], reference["parameters"], strict=True)
-    ]
-    return float(max(*losses, *parameters))
+def contenders(network: Network, quick: bool) -> list[str]:
+    """torch.compile takes longer than all the rest: the quick run tries it on one network."""
+    names = [entry.name for entry in ENTRIES]
+    if quick and network.sizes != SMALLEST.sizes:
+        names.remove(COMPILED)
+    return names
 
 
-class Comparison:
-    """The contenders that can take part on this device, each in its process."""
-
-    def __init__(self, device: str, names=None, limit: float = LIMIT):
-        self.absent = {entry.name: entry.missing(device) for entry in ENTRIES}
-        self.absent = {name: why for name, why in self.absent.items() if why}
-        chosen = [entry.name for entry in ENTRIES if names is None or entry.name in names]
-        self._runners = {
-            name: Runner(name, device, limit) for name in chosen if name not in self.absent
-        }
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        for runner in self._runners.values():
-            runner.close()
-
-    def measure(self, network: Network, effort: Effort = THOROUGH) -> dict:
-        """Checks the answers, then takes the times in turn: {network, ..., contenders: {name: {
-        error | difference, epoch, step, and for each of these NAME_median, NAME_over_gemms,
-        NAME_over_gpumlp}}}, in seconds."""
-        found: dict = {name: {"error": None} for name in self._runners}
-
-        def ask(verb):
-            """Of each that has not failed, in turn."""
-            for name, runner in self._runners.items():
-                if found[name]["error"] is None:
-                    try:
-                        yield name, runner.ask(*verb)
-                    except Failed as failure:
-                        found[name]["error"] = str(failure)
-
-        answers = dict(ask(("prepare", network)))
-        self._compare(answers, found)
-        for _ in ask(("warm", effort.least)):
-            pass
-        for what in MEASURED:
-            for _ in range(effort.turns):
-                for name, seconds in ask(("time", what)):
-                    found[name].setdefault(what, []).append(seconds)
-        _summarise(found)
-        record = network._asdict() | {"network": network.name, "contenders": found}
-        return record | {"absent": self.absent}
-
-    @staticmethod
-    def _compare(answers, found):
-        reference = answers.get(LIBRARY)
-        for name, answer in answers.items():
-            if answer is None or reference is None:
-                continue
-            found[name]["difference"] = by = difference(answer, reference)
-            if not by < TOLERANCE:
-                found[name]["error"] = f"answers differ from gpumlp's by {by:.1e}"
+def run(bench):
+    for network in chosen(bench.network, bench.quick, bench.device):
+        names = contenders(network, bench.quick)
+        record = bench.contest.measure(network, WORKS, bench.effort, names=names)
+        yield record | limit(record, network, bench.copy_bandwidth)
 
 
-def _summarise(found):
-    """Medians, and their ratios to the GEMMs alone and to gpumlp."""
-    for times in found.values():
-        for what in MEASURED:
-            if times["error"] is None:
-                times[f"{what}_median"] = statistics.median(times[what])
-    for key, other in (("gemms", GEMMS), ("gpumlp", LIBRARY)):
-        for times in found.values():
-            for what in MEASURED:
-                base = found.get(other, {}).get(f"{what}_median")
-                if base and f"{what}_median" in times:
-                    times[f"{what}_over_{key}"] = times[f"{what}_median"] / base
+def limit(record: dict, network: Network, copy_bandwidth: float) -> dict:
+    """What the step's GEMMs and its other bytes would take one after the other, and how far from it
+    gpumlp is."""
+    gemms, ours = (median(record, name, "step") for name in (GEMMS, LIBRARY))
+    found: dict = {"other_bytes": traffic.other_bytes(network)}
+    if gemms:
+        found["step_limit"] = traffic.step_limit(network, gemms, copy_bandwidth)
+        found["over_limit"] = ours / found["step_limit"] if ours else None
+    return found
 
 
-def as_text(record: dict, device: str) -> str:
-    rows, notes = [], []
-    for name, times in record["contenders"].items():
-        cells = []
-        for what in MEASURED:
-            median, gemms = times.get(f"{what}_median"), times.get(f"{what}_over_gemms")
-            cells += [milliseconds(median), ratio(gemms), ratio(times.get(f"{what}_over_gpumlp"))]
-        rows.append([name, *cells])
-        if times["error"]:
-            notes.append(f"{name} failed: {last_line(times['error'])}")
-    notes += [f"{name} is absent: {why}" for name, why in record["absent"].items()]
-    differences = [t["difference"] for t in record["contenders"].values() if "difference" in t]
-    if differences:
-        notes.append(f"answers agree within {max(differences):.1e} (at most {TOLERANCE:g})")
-    heads = [""]
-    for what in MEASURED:
-        heads += [what, "/ GEMMs", "/ gpumlp"]
-    title = (
-        f"Training {record['network']}, batch {record['batch']}, {record['rows']:,} rows, "
-        f"{record['loss']}, float32, Adam, {device}; medians"
-    )
-    return table(title, heads, rows, notes)
-
-
-def chosen(name: str | None = None, quick: bool = False) -> list[Network]:
-    """The networks whose name contains this; with short epochs if it has to be quick."""
-    networks = [network for network in NETWORKS if name is None or name in network.name]
-    return [network.shortened() for network in networks] if quick else networks
+def tables(records: list[dict], device: str) -> list[Table]:
+    found = []
+    for record in records:
+        task, notes = record["task"], []
+        if record.get("over_limit"):
+            moved = sum(record["other_bytes"].values())
+            notes.append(
+                f"limit of a step: its GEMMs and {moved / 1e6:.3g} MB as fast as a copy, "
+                f"{seconds(record['step_limit'])}; gpumlp takes {ratio(record['over_limit'])}"
+            )
+        title = (
+            f"Training {record['name']}, batch {task['batch']:,}, {task['rows']:,} rows, "
+            f"{task['loss']}, {task['precision']}, Adam, {device}; medians"
+        )
+        found.append(as_table(record, title, notes))
+    return found

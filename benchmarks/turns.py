@@ -10,11 +10,10 @@ import multiprocessing
 import time
 import traceback
 
-from benchmarks.contenders import ENTRIES, Entry
-from benchmarks.networks import Network, Problem
+from benchmarks.contenders import Declined, Entry
 
 PAUSE = 0.02  # seconds before a turn, for the threads of the last one to stop spinning
-MOST = 1000  # steps or epochs in it
+MOST = 1000  # times that a work is done in one
 
 
 class Failed(Exception):
@@ -27,27 +26,27 @@ class Session:
     def __init__(self, entry: Entry, device: str):
         self._cls, self._device = entry.load(), device
         self._contender = None
-        self._counts = {"step": 1, "epoch": 1}
+        self._counts: dict[str, int] = {}
 
-    def prepare(self, network: Network):
-        """Another network, whose answers come back; None if it has none."""
+    def prepare(self, task, question: str):
+        """Another task, and its answers, by the contender's method `question`; None if it has
+        none."""
         self._contender = None  # its memory is released first
-        self._contender = self._cls(Problem(network), self._device)
-        return self._contender.answers()
+        self._counts = {}
+        self._contender = self._cls(task.problem(), self._device)
+        return getattr(self._contender, question)()
 
-    def warm(self, least: float):
-        """All that happens only once, and how many steps, or epochs, make a round of so many
-        seconds."""
-        for what in self._counts:
-            self._counts[what] = 1
-            self._round(what)
-            while (taken := self._round(what)) < least and self._counts[what] < MOST:
-                more = int(self._counts[what] * least / taken)
-                self._counts[what] = min(MOST, max(2 * self._counts[what], more))
+    def warm(self, what: str, least: float):
+        """All that happens only once, and how often the work is done in so many seconds."""
+        self._counts[what] = 1
+        self._round(what)
+        while (taken := self._round(what)) < least and self._counts[what] < MOST:
+            more = int(self._counts[what] * least / taken)
+            self._counts[what] = min(MOST, max(2 * self._counts[what], more))
 
     def _round(self, what: str) -> float:
         contender = self._contender
-        work = getattr(contender, what)
+        work = contender.work(what)
         contender.wait()
         begin = time.perf_counter()
         for _ in range(self._counts[what]):
@@ -56,14 +55,16 @@ class Session:
         return time.perf_counter() - begin
 
     def time(self, what: str) -> float:
-        """Seconds of a "step" or an "epoch", the mean over a round."""
+        """Seconds of a work, such as "step" or "predict 128": the mean over a round."""
         return self._round(what) / self._counts[what]
 
 
-def serve(connection, name: str, device: str):
+DONE, DECLINED, FAILED = "done", "declined", "failed"
+
+
+def serve(connection, entry: Entry, device: str):
     """The other process: answers until nobody asks."""
     session = None
-    entry = next(entry for entry in ENTRIES if entry.name == name)
     while True:
         try:
             verb, arguments = connection.recv()
@@ -71,36 +72,40 @@ def serve(connection, name: str, device: str):
             return
         try:
             session = session or Session(entry, device)
-            connection.send((True, getattr(session, verb)(*arguments)))
+            connection.send((DONE, getattr(session, verb)(*arguments)))
+        except Declined as reason:
+            connection.send((DECLINED, str(reason)))
         except Exception:
-            connection.send((False, traceback.format_exc()))
+            connection.send((FAILED, traceback.format_exc()))
 
 
 class Runner:
     """A contender's process, seen from outside."""
 
-    def __init__(self, name: str, device: str, limit: float):
-        self.name, self._limit = name, limit
+    def __init__(self, entry: Entry, device: str, limit: float):
+        self.name, self._limit = entry.name, limit
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(theirs, name, device), daemon=True)
+        self._process = context.Process(target=serve, args=(theirs, entry, device), daemon=True)
         self._process.start()
         theirs.close()
 
     def ask(self, verb: str, *arguments):
-        """What the session answers; raises Failed."""
+        """What the session answers; raises Failed, or Declined."""
         time.sleep(PAUSE)
         try:
             self._connection.send((verb, arguments))
             if not self._connection.poll(self._limit):
                 self.close()
                 raise Failed(f"{verb}: no answer in {self._limit:g} s")
-            done, value = self._connection.recv()
+            outcome, value = self._connection.recv()
         except (EOFError, OSError):
             self._process.join(5)
             code = self._process.exitcode
             raise Failed(f"{verb}: the process is gone, exit code {code}") from None
-        if not done:
+        if outcome == DECLINED:
+            raise Declined(value)
+        if outcome == FAILED:
             raise Failed(f"{verb}: {value}")
         return value
 

@@ -7,9 +7,18 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 LIBRARY, GEMMS = "gpumlp", "GEMMs alone"
+SCIKIT_LEARN = "scikit-learn"
+EAGER, COMPILED, GRAPHED = "PyTorch eager", "PyTorch compiled", "PyTorch CUDA graph"
+COPY, TORCH = "copy of its bytes", "PyTorch"
+JAX_JIT, JAX_SCAN = "JAX jit", "JAX scan"
+
+
+class Declined(Exception):
+    """A contender cannot, or should not, do this task; the reason is printed."""
 
 
 class Entry(NamedTuple):
@@ -21,7 +30,7 @@ class Entry(NamedTuple):
     cls: str
     devices: tuple[str, ...] = ("cpu", "cuda")
 
-    def load(self) -> type[Contender]:
+    def load(self) -> type[Any]:
         return getattr(importlib.import_module(f"benchmarks.contenders.{self.module}"), self.cls)
 
     def missing(self, device: str) -> str | None:
@@ -36,15 +45,17 @@ ENTRIES = (
     Entry(LIBRARY, "gpumlp", "library", "Library"),
     Entry(GEMMS, "gpumlp", "gemms", "Gemms"),
     # On the CPU, also in a run on a GPU.
-    Entry("scikit-learn", "sklearn", "scikit_learn", "ScikitLearn"),
-    Entry("PyTorch eager", "torch", "pytorch", "Eager"),
-    Entry("PyTorch CUDA graph", "torch", "pytorch", "Graphed", ("cuda",)),
-    Entry("JAX jit", "jax", "jax_jit", "Jit"),
+    Entry(SCIKIT_LEARN, "sklearn", "scikit_learn", "ScikitLearn"),
+    Entry(EAGER, "torch", "pytorch", "Eager"),
+    Entry(COMPILED, "torch", "pytorch", "Compiled"),
+    Entry(GRAPHED, "torch", "pytorch", "Graphed", ("cuda",)),
+    Entry(JAX_JIT, "jax", "jax_jit", "Jit"),
+    Entry(JAX_SCAN, "jax", "jax_jit", "Scan"),
 )
 
 
 class Contender:
-    """Trains the network of a `Problem` in float32 with Adam; data and weights on the device."""
+    """Trains the network of a `Problem` with Adam; data and weights on the device."""
 
     def __init__(self, problem, device: str):
         self.problem, self.network, self.device = problem, problem.network, device
@@ -61,12 +72,26 @@ class Contender:
         """One pass over the rows in a new order; returns the mean loss."""
         raise NotImplementedError
 
+    def predict(self, rows: int):
+        """ŷ of the first rows, (rows, N_K), on the device and without waiting."""
+        raise NotImplementedError
+
     def parameters(self) -> list:
         """W[1], b[1], W[2], ... as NumPy arrays; W[k] (N_k, N_{k-1})."""
         raise NotImplementedError
 
+    def to_host(self, array):
+        """What `predict` gave, as a NumPy array."""
+        return array
+
     def wait(self):
         """Until the device has done all that was asked."""
+
+    def work(self, what: str) -> Callable[[], Any]:
+        """What is timed: "step", "epoch", or with an argument "predict 128"."""
+        name, *numbers = what.split()
+        method, given = getattr(self, name), [int(number) for number in numbers]
+        return lambda: method(*given)
 
     def answers(self):
         """What must be equal for all: the losses of the first two steps, and the parameters between
@@ -74,4 +99,9 @@ class Contender:
         self.load()
         first = float(self.step())
         parameters = self.parameters()
-        return {"losses": [first, float(self.step())], "parameters": parameters}
+        return {"losses": [first, float(self.step())], "arrays": parameters}
+
+    def predictions(self):
+        """The same for inference: ŷ of the first batch."""
+        self.load()
+        return {"losses": [], "arrays": [self.to_host(self.predict(self.network.batch))]}

@@ -1,9 +1,10 @@
-"""JAX: the whole step, gathering included, is one jitted function."""
+"""JAX: the whole step, gathering included, is one jitted function; or an epoch is, by lax.scan."""
 
 from __future__ import annotations
 
 import functools
 import os
+from typing import NamedTuple
 
 # Other contenders use the same GPU.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -13,37 +14,58 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks.contenders import Contender
+from benchmarks.contenders import Contender, Declined
 from benchmarks.networks import ADAM
 
-# Without this, float32 products are TF32 on a GPU.
-jax.config.update("jax_default_matmul_precision", "highest")
+# Where nothing is said, float32 products are TF32 on a GPU.
+MATMUL_PRECISION = {"float32": "highest", "tf32": "tensorfloat32", "bf16": "highest"}
+ACTIVATIONS = {
+    "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "sigmoid": jax.nn.sigmoid,
+}
 
 
-def _forward(theta, x):
-    *hidden, (W, b) = theta
-    for hidden_W, hidden_b in hidden:
-        x = jax.nn.relu(x @ hidden_W.T + hidden_b)
-    return x @ W.T + b
+class Model(NamedTuple):
+    """What the functions below are compiled for."""
+
+    hidden: str
+    loss: str
+    bf16: bool  # operands of products; everything else is float32
+
+    def forward(self, theta, x):
+        *hidden, (W, b) = theta
+        for hidden_W, hidden_b in hidden:
+            x = ACTIVATIONS[self.hidden](self._product(x, hidden_W) + hidden_b)
+        return self._product(x, W) + b
+
+    def _product(self, x, W):
+        if not self.bf16:
+            return x @ W.T
+        return jnp.matmul(
+            x.astype(jnp.bfloat16), W.T.astype(jnp.bfloat16), preferred_element_type=jnp.float32
+        )
+
+    def value(self, theta, x, y):
+        found = self.forward(theta, x)
+        if self.loss == "squared_error":
+            return 0.5 * jnp.square(found - y).sum(axis=1).mean()
+        log_p = jax.nn.log_softmax(found)
+        return -jnp.take_along_axis(log_p, y[:, None], axis=1).mean()
 
 
-def _cross_entropy(theta, x, y):
-    log_p = jax.nn.log_softmax(_forward(theta, x))
-    return -jnp.take_along_axis(log_p, y[:, None], axis=1).mean()
+@functools.partial(jax.jit, static_argnums=0)
+def _predict(model, theta, x):
+    found = model.forward(theta, x)
+    return jax.nn.softmax(found) if model.loss == "cross_entropy" else found
 
 
-def _squared_error(theta, x, y):
-    return 0.5 * jnp.square(_forward(theta, x) - y).sum(axis=1).mean()
-
-
-LOSSES = {"cross_entropy": _cross_entropy, "squared_error": _squared_error}
-
-
-def _update(loss, theta, state, x, y):
+def _update(model, theta, state, x, y):
     """One step of Adam: the loss before it, the new parameters and the new state."""
     first, second, t = state
     beta1, beta2 = ADAM["beta1"], ADAM["beta2"]
-    value, grad = jax.value_and_grad(loss)(theta, x, y)
+    value, grad = jax.value_and_grad(model.value)(theta, x, y)
     t = t + 1
     root = jnp.sqrt(1 - beta2**t)
     a, e = ADAM["lr"] * root / (1 - beta1**t), ADAM["eps"] * root
@@ -54,29 +76,51 @@ def _update(loss, theta, state, x, y):
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=(1, 2))
-def _step(loss, theta, state, x, y):
-    return _update(loss, theta, state, x, y)
+def _step(model, theta, state, x, y):
+    return _update(model, theta, state, x, y)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3, 4))
-def _epoch_step(loss, rows, total, theta, state, order, start, x, y):
+def _epoch_step(model, rows, total, theta, state, order, start, x, y):
     """The step on the rows at order[start : start + rows]; its loss is added to the total."""
     index = lax.dynamic_slice_in_dim(order, start, rows)
-    value, theta, state = _update(loss, theta, state, x[index], y[index])
+    value, theta, state = _update(model, theta, state, x[index], y[index])
     return total + value * rows, theta, state
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
+def _epoch(model, batch, theta, state, key, x, y):
+    """All steps in a new order: the sum of the losses of all rows."""
+    order = jax.random.permutation(key, len(x))
+    whole = len(x) // batch * batch
+
+    def step(carried, index):
+        value, *carried = _update(model, *carried, x[index], y[index])
+        return tuple(carried), value * len(index)
+
+    carried, losses = lax.scan(step, (theta, state), order[:whole].reshape(-1, batch))
+    total = losses.sum()
+    if whole < len(x):
+        carried, loss = step(carried, order[whole:])
+        total += loss
+    return total, *carried
 
 
 class Jit(Contender):
     def __init__(self, problem, device):
         super().__init__(problem, device)
+        network = self.network
+        if network.models is not None:
+            raise Declined("its functions are written for one network")
+        jax.config.update("jax_default_matmul_precision", MATMUL_PRECISION[network.precision])
         kind, _, number = device.partition(":")
         self.place = jax.devices("cpu" if kind == "cpu" else "gpu")[int(number or 0)]
         self.x, self.y = self._put(problem.x), self._put(problem.y)
-        batch = self.network.batch
-        self.first_batch = self.x[:batch], self.y[:batch]
-        self.loss = LOSSES[self.network.loss]
+        self.first_batch = self.x[: network.batch], self.y[: network.batch]
+        self.model = Model(network.hidden, network.loss, network.precision == "bf16")
         with jax.default_device(self.place):
             self.key = jax.random.key(0)
+        self.inputs: dict = {}  # of predictions
 
     def _put(self, array):
         return jax.device_put(array, self.place)
@@ -88,17 +132,16 @@ class Jit(Contender):
         self.state = first, second, self._put(np.float32(0))
 
     def step(self):
-        value, self.theta, self.state = _step(self.loss, self.theta, self.state, *self.first_batch)
+        value, self.theta, self.state = _step(self.model, self.theta, self.state, *self.first_batch)
         return value
 
     def epoch(self):
         network = self.network
-        self.key, key = jax.random.split(self.key)
-        order = jax.random.permutation(key, network.rows)
+        order = jax.random.permutation(self._next_key(), network.rows)
         total = self._put(np.float32(0))
         for start in range(0, network.rows, network.batch):
             total, self.theta, self.state = _epoch_step(
-                self.loss,
+                self.model,
                 min(network.batch, network.rows - start),
                 total,
                 self.theta,
@@ -110,8 +153,37 @@ class Jit(Contender):
             )
         return float(total) / network.rows
 
+    def _next_key(self):
+        self.key, key = jax.random.split(self.key)
+        return key
+
+    def predict(self, rows):
+        if rows not in self.inputs:
+            self.inputs[rows] = self.x[:rows]  # a slice is a copy
+        self.predicted = _predict(self.model, self.theta, self.inputs[rows])
+        return self.predicted
+
+    def to_host(self, array):
+        return np.array(array)
+
     def parameters(self):
         return [np.array(array) for pair in self.theta for array in pair]
 
     def wait(self):
-        jax.block_until_ready((self.theta, self.state))
+        jax.block_until_ready((self.theta, self.state, getattr(self, "predicted", None)))
+
+
+class Scan(Jit):
+    """An epoch in one call; a step by itself is that of `Jit`."""
+
+    def epoch(self):
+        total, self.theta, self.state = _epoch(
+            self.model,
+            min(self.network.batch, self.network.rows),
+            self.theta,
+            self.state,
+            self._next_key(),
+            self.x,
+            self.y,
+        )
+        return float(total) / self.network.rows

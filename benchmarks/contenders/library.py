@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import gpumlp
+from benchmarks.agreement import TOLERANCE, difference
 from benchmarks.contenders import Contender
 from benchmarks.networks import ADAM
 from gpumlp.rows import Rows
@@ -12,11 +13,23 @@ from gpumlp.rows import Rows
 OUTPUT = {"cross_entropy": "softmax", "squared_error": "identity"}
 
 
+def make_network(network, device: str) -> gpumlp.MLP:
+    # float32 is what is used where nothing is said.
+    precision = {} if network.precision == "float32" else {"precision": network.precision}
+    return gpumlp.MLP(
+        network.sizes,
+        network.hidden,
+        OUTPUT[network.loss],
+        models=network.models,
+        device=device,
+        **precision,
+    )
+
+
 class Library(Contender):
     def __init__(self, problem, device):
         super().__init__(problem, device)
-        output = OUTPUT[self.network.loss]
-        self.net = gpumlp.MLP(self.network.sizes, output=output, device=device)
+        self.net = make_network(self.network, device)
         self.ops = self.net.ops
         with self.ops.on_device():
             self.x, self.y = self.ops.to_device(problem.x), self.ops.to_device(problem.y)
@@ -42,7 +55,29 @@ class Library(Contender):
         # An epoch of `fit`, with its one reading of the device at the end.
         with self.ops.on_device():
             losses, weights = self.trainer.run_epoch(self.rows)
-        return float(np.average(losses, weights=weights))
+        return float(np.average(losses, weights=weights))  # of a stack, over its networks too
+
+    def predict(self, rows):
+        return self.net.forward(self.x[:rows])
+
+    def to_host(self, array):
+        return self.ops.to_host(array)
+
+    def answers(self):
+        """Of a stack: its last network, which must do as a network alone."""
+        if self.net.models is None:
+            return super().answers()
+        alone = Library(self.problem.network._replace(models=None).problem(), self.device)
+        expected = alone.answers()
+        self.load()
+        losses = [float(self.step()[-1])]
+        arrays = [array[-1] for array in self.parameters()]
+        losses.append(float(self.step()[-1]))
+        found = {"losses": losses, "arrays": arrays}
+        by = difference(found, expected)
+        if not by < TOLERANCE[self.network.precision]:
+            raise ArithmeticError(f"the last network differs from one alone by {by:.1e}")
+        return found
 
     def parameters(self):
         pairs = zip(self.net.W[1:], self.net.b[1:], strict=True)

@@ -1,26 +1,34 @@
-"""PyTorch: eager, and with CUDA graphs captured by hand."""
+"""PyTorch: eager, compiled, and with CUDA graphs captured by hand."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 
 import torch
 from torch import nn
 
-from benchmarks.contenders import Contender
+from benchmarks.contenders import Contender, Declined
 from benchmarks.networks import ADAM
 
 WARM_UPS = 3  # before a capture, on another stream, as PyTorch's manual asks
 
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "sigmoid": nn.Sigmoid}
+MATMUL_PRECISION = {"float32": "highest", "tf32": "high", "bf16": "highest"}
+
 
 class Eager(Contender):
-    """A module of Linear and ReLU, the fused Adam; float32 products without TF32, the default."""
+    """A module of Linear and activations, the fused Adam; bf16 by autocast, with the parameters in
+    float32."""
 
     capturable = False
 
     def __init__(self, problem, device):
         super().__init__(problem, device)
+        if self.network.models is not None:
+            raise Declined("its modules are one network each")
         torch.manual_seed(0)
+        torch.set_float32_matmul_precision(MATMUL_PRECISION[self.network.precision])
         self.x = torch.tensor(problem.x, device=device)
         self.y = torch.tensor(problem.y, device=device)
         if self.network.loss == "cross_entropy":
@@ -31,7 +39,8 @@ class Eager(Contender):
             self.loss = lambda found, y: nn.functional.mse_loss(found, y) * half
         sizes = self.network.sizes
         self.linear = [nn.Linear(a, b) for a, b in itertools.pairwise(sizes)]
-        layers = [layer for linear in self.linear for layer in (linear, nn.ReLU())]
+        f = ACTIVATIONS[self.network.hidden]
+        layers = [layer for linear in self.linear for layer in (linear, f())]
         self.model = nn.Sequential(*layers[:-1]).to(device)
 
     def load(self):
@@ -51,9 +60,24 @@ class Eager(Contender):
             linear.weight.copy_(torch.from_numpy(self.problem.W[k]))
             linear.bias.copy_(torch.from_numpy(self.problem.b[k]))
 
+    def _precision(self):
+        if self.network.precision != "bf16":
+            return contextlib.nullcontext()
+        # Without the cache of cast weights, which a CUDA graph would not notice to be out of date.
+        return torch.autocast(self.x.device.type, torch.bfloat16, cache_enabled=False)
+
+    def _objective(self, x, y):
+        with self._precision():
+            return self.loss(self.model(x), y)
+
+    def _predict(self, x):
+        with self._precision():
+            found = self.model(x)
+        return found.softmax(dim=1) if self.network.loss == "cross_entropy" else found
+
     def _update(self, x, y):
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(self.model(x), y)
+        loss = self._objective(x, y)
         loss.backward()
         self.optimizer.step()
         return loss.detach()
@@ -74,6 +98,13 @@ class Eager(Contender):
             total += self._update_rows(index) * len(index)
         return total.item() / network.rows
 
+    @torch.inference_mode()
+    def predict(self, rows):
+        return self._predict(self.x[:rows])
+
+    def to_host(self, array):
+        return array.float().cpu().numpy()
+
     def parameters(self):
         arrays = [array for linear in self.linear for array in (linear.weight, linear.bias)]
         return [array.detach().cpu().numpy().copy() for array in arrays]
@@ -83,11 +114,46 @@ class Eager(Contender):
             torch.cuda.synchronize(self.x.device)
 
 
+class Compiled(Eager):
+    """torch.compile of forward and loss, and so of the backward pass; on a GPU replayed as CUDA
+    graphs.  The optimiser is fused already."""
+
+    def __init__(self, problem, device):
+        super().__init__(problem, device)
+        mode = "reduce-overhead" if self.x.is_cuda else "default"
+        torch._dynamo.reset()
+        # A last batch that is shorter gets a program of its own.
+        self._objective = torch.compile(super()._objective, mode=mode, dynamic=False)
+        self._predict = torch.compile(super()._predict, mode=mode, dynamic=False)
+
+    def answers(self):
+        return self._or_declined(super().answers)
+
+    def predictions(self):
+        return self._or_declined(super().predictions)
+
+    @staticmethod
+    def _or_declined(work):
+        try:
+            return work()
+        except torch._dynamo.exc.TorchDynamoException as error:  # no C++ compiler, no Triton
+            lines = str(error).strip().splitlines() or [""]
+            raise Declined(f"torch.compile: {type(error).__name__}: {lines[0]}") from error
+
+
 class Graphed(Eager):
     """Each step one replay, on inputs that were copied to where the graph reads them; the last,
     shorter batch has a graph of its own."""
 
     capturable = True
+
+    def __init__(self, problem, device):
+        super().__init__(problem, device)
+        self.predicting: dict = {}  # rows -> graph, ŷ, x
+
+    def predictions(self):
+        Eager.load(self)  # without the graphs of training
+        return {"losses": [], "arrays": [self.to_host(self.predict(self.network.batch))]}
 
     def load(self):
         super().load()
@@ -101,17 +167,32 @@ class Graphed(Eager):
 
     def _capture(self, rows):
         x, y = self.x[:rows].clone(), self.y[:rows].clone()
+        graph, loss = self._record(lambda: self._update(x, y))
+        return graph, x, y, loss
+
+    def _record(self, work):
+        """A graph of the work, and where it leaves its result."""
         side = torch.cuda.Stream(self.x.device)
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UPS):
-                self._update(x, y)
+                work()
         torch.cuda.current_stream().wait_stream(side)
         self.optimizer.zero_grad(set_to_none=True)  # gradients come from the graph's own memory
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            loss = self._update(x, y)
-        return graph, x, y, loss
+            result = work()
+        return graph, result
+
+    @torch.no_grad()
+    def predict(self, rows):
+        if rows not in self.predicting:
+            x = self.x[:rows].clone()
+            self.predicting[rows] = (*self._record(lambda: self._predict(x)), x)
+        graph, found, x = self.predicting[rows]
+        x.copy_(self.x[:rows])
+        graph.replay()
+        return found
 
     def _update_rows(self, index):
         graph, x, y, loss = self.captured[len(index)]

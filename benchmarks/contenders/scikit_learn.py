@@ -6,8 +6,11 @@ import numpy as np
 import sklearn
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-from benchmarks.contenders import Contender
+from benchmarks.contenders import Contender, Declined
 from benchmarks.networks import ADAM
+
+ACTIVATIONS = {"relu": "relu", "tanh": "tanh", "sigmoid": "logistic"}
+MOST = 1 << 38  # multiplications of a step; beyond, one would take seconds
 
 
 class ScikitLearn(Contender):
@@ -16,6 +19,15 @@ class ScikitLearn(Contender):
 
     def __init__(self, problem, device):
         super().__init__(problem, device)
+        network = self.network
+        if network.models is not None:
+            raise Declined("it trains one network")
+        if network.hidden not in ACTIVATIONS:
+            raise Declined(f"it has no {network.hidden}")
+        if network.precision != "float32":
+            raise Declined("it computes in float32 or float64")
+        if 3 * network.batch * network.count > MOST:
+            raise Declined("a step would take seconds")
         sklearn.set_config(assume_finite=True)
 
     def load(self):
@@ -23,6 +35,7 @@ class ScikitLearn(Contender):
         classifies = network.loss == "cross_entropy"
         self.model = (MLPClassifier if classifies else MLPRegressor)(
             hidden_layer_sizes=network.sizes[1:-1],
+            activation=ACTIVATIONS[network.hidden],
             batch_size=network.batch,
             alpha=0.0,
             learning_rate_init=ADAM["lr"],
@@ -51,6 +64,11 @@ class ScikitLearn(Contender):
 
     def epoch(self):
         return float(self._fit(slice(None)))
+
+    def predict(self, rows):
+        classifies = self.network.loss == "cross_entropy"
+        ask = self.model.predict_proba if classifies else self.model.predict
+        return ask(self.problem.x[:rows])
 
     def parameters(self):
         pairs = zip(self.model.coefs_, self.model.intercepts_, strict=True)
