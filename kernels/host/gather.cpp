@@ -26,9 +26,22 @@ extern "C" void gather_end(const Gather& a)
 template<class T>
 inline void copy_row(Real* to, const T* row, Int count)
 {
-    if (row) for (Int j = 0; j < count; ++j) to[j] = Real(row[j]);
-    else for (Int j = 0; j < count; ++j) to[j] = Real(0);
+    if (row) {
+        #pragma GCC ivdep
+        for (Int j = 0; j < count; ++j) to[j] = Real(row[j]);
+    } else
+        for (Int j = 0; j < count; ++j) to[j] = Real(0);
 }
+
+// Rows lie anywhere in memory: fetch the beginning of one that will be needed soon.
+template<class T>
+inline void fetch(const T* row, Int count)
+{
+    const Int size = count * Int(sizeof(T)) < 256 ? count * Int(sizeof(T)) : 256;
+    for (Int i = 0; i < size; i += 64) __builtin_prefetch(reinterpret_cast<const char*>(row) + i);
+}
+
+constexpr int AHEAD = 8;                    // rows
 
 template<class Source>
 inline void gather(const Gather& a, int piece, int pieces)
@@ -40,6 +53,8 @@ inline void gather(const Gather& a, int piece, int pieces)
         for (Int row = part.first; row < part.last; ++row) {
             const Int source = index[row], out = m * a.rows + row, y = m * a.y_stride + source;
             const bool used = source >= 0;
+            if (row + AHEAD < part.last && index[row + AHEAD] >= 0)
+                fetch(X + index[row + AHEAD] * a.columns, a.columns);
             copy_row(a.x + out * a.columns, used ? X + source * a.columns : 0, a.columns);
             if (a.dense)
                 copy_row(a.y_dense + out * a.outputs,

@@ -171,15 +171,20 @@ inline Real most_of(const Real* a, int count)
     return most;
 }
 
-// For each row of a tile: v <- v less its maximum, e <- exp(v), total <- the sum of e.
-inline void exponentials(Real* v, Real* e, Real* total, int rows, int columns)
+// For each row of a tile: v <- v less its maximum, e <- exp(v), and of the sum of e its inverse and log.
+inline void exponentials(Real* v, Real* e, Real* inverse, Real* log_sum, int rows, int columns)
 {
     for (int r = 0; r < rows; ++r) {
         const Real most = most_of(v + r * columns, columns);
         for (int j = 0; j < columns; ++j) v[r * columns + j] -= most;
     }
     for (int i = 0; i < whole_vectors(rows * columns); ++i) e[i] = exp(v[i]);
-    for (int r = 0; r < rows; ++r) total[r] = sum_of(e + r * columns, columns);
+    for (int r = 0; r < rows; ++r) log_sum[r] = sum_of(e + r * columns, columns);
+    for (int r = rows; r < whole_vectors(rows); ++r) log_sum[r] = Real(1);
+    for (int r = 0; r < whole_vectors(rows); ++r) {
+        inverse[r] = Real(1) / log_sum[r];
+        log_sum[r] = log(log_sum[r]);
+    }
 }
 
 // Room for `count` local copies of a tile of whole rows.

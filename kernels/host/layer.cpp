@@ -48,6 +48,20 @@ static Real drawn(const Real* bounds, unsigned bits)
     return bounds[0] + uniform(bits) * (bounds[1] - bounds[0]);
 }
 
+// These two: `to` may be `z`; of apply, count is a multiple of LANES.
+inline void add_bias(const Real* z, const Real* bias, Real* to, int count)
+{
+    #pragma GCC ivdep
+    for (int i = 0; i < count; ++i) to[i] = z[i] + bias[i];
+}
+
+inline void apply(const Real* z, const Real* bias, Real* to, const Real* p, int count)
+{
+    const Real own[2] = {p[0], p[1]};
+    #pragma GCC ivdep
+    for (int i = 0; i < count; ++i) to[i] = Activation::f(bias ? z[i] + bias[i] : z[i], own);   // (2)(4)(6)(9)
+}
+
 extern "C" void activate(const Layer& a, int piece, int pieces)
 {
     each_item(a.networks, a.chunks, a.rows, piece, pieces, [&](const Part& part) {
@@ -65,10 +79,12 @@ extern "C" void activate(const Layer& a, int piece, int pieces)
             const int count = rows * width, whole = whole_vectors(count);
             Real* z = a.z + m * a.rows * a.columns + element;
             Real* n = a.n + m * a.rows * a.columns + element;
-            for (int i = 0; i < count; ++i) v[i] = z[i] + bias[i];
-            for (int i = count; i < whole; ++i) v[i] = Real(0);
-            if (KEEPS_Z && z != n)
-                for (int i = 0; i < count; ++i) z[i] = v[i];
+            const int direct = a.seeds ? 0 : count / LANES * LANES, rest = count - direct;
+            if (KEEPS_Z && z != n) add_bias(z, bias, z, direct), apply(z, 0, n, p, direct);
+            else apply(z, bias, n, p, direct);
+            take(v, z + direct, rest);
+            add_bias(v, bias + direct, v, rest);
+            if (KEEPS_Z && z != n) for (int i = 0; i < rest; ++i) z[direct + i] = v[i];
             if (RANDOM && a.seeds) {
                 bits.draw(a, m, element, count, SLOPE);
                 for (int i = 0; i < count; ++i) {
@@ -76,12 +92,12 @@ extern "C" void activate(const Layer& a, int piece, int pieces)
                     v[i] = Activation::f(v[i], own);
                 }
             } else
-                for (int i = 0; i < whole; ++i) v[i] = Activation::f(v[i], p);  // (2)(4)(6)(9)
+                apply(v, 0, v, p, whole_vectors(rest));
             if (a.dropout) {
                 bits.draw(a, m, element, count, DROPOUT);
                 for (int i = 0; i < count; ++i) v[i] = bits.of[i] >= threshold ? v[i] * scale : Real(0);
             }
-            for (int i = 0; i < count; ++i) n[i] = v[i];
+            for (int i = 0; i < rest; ++i) n[direct + i] = v[i];
         });
     });
 }
@@ -108,6 +124,18 @@ template<class A> inline Real d_slope(Real z)
 {
     if constexpr (LEARNED) return A::dp(z);
     else return Real(0);
+}
+
+// d <- f' d, (11), and to sum what (13) adds; count is a multiple of LANES, kept is z or n.
+inline void times_slope(Real* d, const Real* kept, const Real* p, Real* sum, int count, Real* slope_sum)
+{
+    const Real own[2] = {p[0], p[1]};
+    #pragma GCC ivdep
+    for (int i = 0; i < count; ++i) {
+        if constexpr (LEARNED) slope_sum[i] += d[i] * d_slope<Activation>(kept[i]);
+        d[i] *= Activation::df(kept[i], kept[i], own);
+        sum[i] += d[i];
+    }
 }
 
 extern "C" void backprop(const Layer& a, int piece, int pieces)
@@ -142,26 +170,27 @@ extern "C" void backprop(const Layer& a, int piece, int pieces)
                 for (int i = 0; i < count; ++i) sum[i] += delta[i];                 // (13)
                 return;
             }
-            take(d, delta, count);
-            take(kept, (KEEPS_Z ? a.z : a.n) + at, count);
+            const Real* given = (KEEPS_Z ? a.z : a.n) + at;
+            const int direct = a.seeds ? 0 : count / LANES * LANES, rest = count - direct;
+            times_slope(delta, given, p, sum, direct, slope_sum);
+            take(d, delta + direct, rest);
+            take(kept, given + direct, rest);
             if (a.dropout) {
                 bits.draw(a, m, element, count, DROPOUT);
                 for (int i = 0; i < count; ++i) d[i] = bits.of[i] >= threshold ? d[i] * scale : Real(0);
                 if (!KEEPS_Z)
                     for (int i = 0; i < count; ++i) kept[i] /= scale;   // n before dropout, where kept
             }
-            if constexpr (LEARNED)
-                for (int i = 0; i < count; ++i) slope_sum[i] += d[i] * d_slope<Activation>(kept[i]);
             if (RANDOM && a.seeds) {
                 bits.draw(a, m, element, count, SLOPE);
                 for (int i = 0; i < count; ++i) {
                     const Real slope = drawn(p, bits.of[i]), own[2] = {slope, slope};
                     d[i] *= Activation::df(kept[i], kept[i], own);
+                    sum[i] += d[i];
                 }
             } else
-                for (int i = 0; i < whole_vectors(count); ++i)
-                    d[i] *= Activation::df(kept[i], kept[i], p);                    // (11)
-            for (int i = 0; i < count; ++i) delta[i] = d[i], sum[i] += d[i];        // (13)
+                times_slope(d, kept, p, sum + direct, whole_vectors(rest), slope_sum);
+            for (int i = 0; i < rest; ++i) delta[direct + i] = d[i];
         });
         finish(last_width);
         if (LEARNED) sums[a.columns] = sum_of(slope_sum, TILE);

@@ -59,7 +59,7 @@ extern "C" void loss(const Loss& a, int piece, int pieces)
     const Scratch scratch(columns, 6);
     Real *bias = scratch[0], *v = scratch[1], *prob = scratch[2], *y = scratch[3], *l = scratch[4],
          *d = scratch[5];
-    Real total[TILE + LANES];
+    Real inverse[TILE], log_sum[TILE];
     for (int i = 0; i < scratch.size; ++i) y[i] = bias[i] = Real(0);
     const Real p[2] = {a.p[0], a.p[1]};
 
@@ -78,12 +78,10 @@ extern "C" void loss(const Loss& a, int piece, int pieces)
             take_targets(a, m, row, rows, y);
 
             if constexpr (ROWS) {           // log p = z - log sum e^z
-                exponentials(v, prob, total, rows, columns);
-                for (int r = 0; r < rows; ++r) {
-                    const Real log_total = log(total[r]), inverse = Real(1) / total[r];
+                exponentials(v, prob, inverse, log_sum, rows, columns);
+                for (int r = 0; r < rows; ++r)
                     for (int j = r * columns; j < (r + 1) * columns; ++j)
-                        v[j] -= log_total, prob[j] *= inverse;
-                }
+                        v[j] -= log_sum[r], prob[j] *= inverse[r];
             }
             const Real* variable = ROWS && !LOG_U ? prob : v;
             for (int i = 0; i < whole; ++i) l[i] = Form::l(variable[i], y[i], p);

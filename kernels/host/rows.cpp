@@ -11,7 +11,7 @@ extern "C" void activate_rows(const Softmax& a, int piece, int pieces)
 {
     const int columns = int(a.columns), height = columns < TILE ? TILE / columns : 1;
     const Scratch scratch(columns, 3);
-    Real *bias = scratch[0], *v = scratch[1], *e = scratch[2], total[TILE + LANES];
+    Real *bias = scratch[0], *v = scratch[1], *e = scratch[2], inverse[TILE], log_sum[TILE];
     for (int i = 0; i < scratch.size; ++i) bias[i] = Real(0);
 
     each_item(a.networks, a.chunks, a.rows, piece, pieces, [&](const Part& part) {
@@ -23,13 +23,12 @@ extern "C" void activate_rows(const Softmax& a, int piece, int pieces)
             const Int first = (m * a.rows + row) * columns;
             take(v, a.z + first, count);
             for (int i = 0; i < count; ++i) v[i] += bias[i];
-            exponentials(v, e, total, rows, columns);
+            exponentials(v, e, inverse, log_sum, rows, columns);
             Real* n = a.n + first;
             for (int r = 0; r < rows; ++r) {
-                const Real log_total = log(total[r]), inverse = Real(1) / total[r];
                 const int from = r * columns, to = from + columns;
-                if (a.logarithm) for (int j = from; j < to; ++j) n[j] = v[j] - log_total;
-                else for (int j = from; j < to; ++j) n[j] = e[j] * inverse;
+                if (a.logarithm) for (int j = from; j < to; ++j) n[j] = v[j] - log_sum[r];
+                else for (int j = from; j < to; ++j) n[j] = e[j] * inverse[r];
             }
         }
     });
