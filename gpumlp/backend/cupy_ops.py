@@ -87,9 +87,6 @@ class CupyOps:
 
     # ------------------------------------------------------------ repeating
     def capture(self, work):
-        return None
-
-    def _capture(self, work):
         with cp.cuda.Stream(non_blocking=True) as stream:
             stream.begin_capture()
             try:

@@ -1,0 +1,109 @@
+"""Sequences that are captured when they come again: when they run, and what they keep alive."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp.repeated import Repeated
+from tests.training import fit, theta
+
+
+class Recorder:
+    """Operations whose capture says so, instead of doing the work."""
+
+    def __init__(self, gains=True):
+        self.events, self._gains = [], gains
+
+    def work(self, name="work"):
+        return lambda: self.events.append(name)
+
+    def capture(self, work):
+        if not self._gains:
+            return None
+        self.events.append("captured")
+        return lambda: self.events.append("replayed")
+
+
+def test_a_sequence_is_captured_when_it_comes_again():
+    ops = Recorder()
+    repeated, buffers = Repeated(ops), [object(), None]
+    for _ in range(4):
+        repeated.run("step", ops.work(), *buffers)
+    assert ops.events == ["work", "captured", "replayed", "replayed", "replayed"]
+
+
+@pytest.mark.parametrize("replaced", [0, 1])
+def test_another_buffer_begins_anew(replaced):
+    ops = Recorder()
+    repeated, buffers = Repeated(ops), [object(), None]
+    for _ in range(3):
+        repeated.run("step", ops.work(), *buffers)
+    buffers[replaced] = [1]
+    other = list(buffers)
+    other[replaced] = [1]  # equal, and yet another
+    del ops.events[:]
+    repeated.run("step", ops.work(), *buffers)
+    repeated.run("step", ops.work(), *other)
+    repeated.run("step", ops.work(), *other)
+    assert ops.events == ["work", "work", "captured", "replayed"]
+
+
+def test_names_are_apart():
+    ops = Recorder()
+    repeated = Repeated(ops)
+    for name in "abab":
+        repeated.run(name, ops.work(name))
+    assert ops.events == ["a", "b", "captured", "replayed", "captured", "replayed"]
+
+
+def test_what_is_not_captured_is_not_kept():
+    """A step refers to its rows, which hold the captured steps: a circle would keep the data."""
+    ops = Recorder(gains=False)
+
+    class Work:
+        def __call__(self):
+            ops.events.append("work")
+
+    repeated, work = Repeated(ops), Work()
+    for _ in range(3):
+        repeated.run("step", work)
+    gone = weakref.ref(work)
+    gc.disable()
+    try:
+        del work
+        assert gone() is None
+    finally:
+        gc.enable()
+    assert ops.events == ["work"] * 3
+
+
+NETWORKS = {
+    "one": {"sizes": (5, 7, 3), "hidden": "tanh"},
+    "stack": {"sizes": (5, 8, 6, 3), "hidden": "gelu", "models": 3, "dropout": 0.3},
+    "slopes": {"sizes": (5, 7, 6, 3), "hidden": ["prelu", "rrelu"]},
+}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_replays_equal_eager_steps(device, network, dtype, monkeypatch):
+    """To the bit: fits with a ragged last batch, validation, a schedule; single steps; forward."""
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(26, 5)), rng.integers(0, 3, 26)
+    weight = rng.uniform(0.5, 2, 26)
+    found = []
+    for captures in (True, False):
+        net = gpumlp.MLP(**NETWORKS[network], dtype=dtype, device=device, seed=1)
+        if not captures:
+            monkeypatch.setattr(net.ops, "capture", lambda work: None)
+        schedule = gpumlp.schedules["cosine"](total=6.0)
+        trainer = gpumlp.Trainer(net, batch_size=8, seed=2, schedule=schedule, clip_norm=0.5)
+        history = fit(trainer, x, y, 4, validation=(x, y), sample_weight=weight)
+        losses = [np.array(net.ops.to_host(trainer.step(x[:9], y[:9]))) for _ in range(3)]
+        outputs = [net.forward(x[:n]) for n in (4, 4, 9, 4)]
+        found.append((theta(trainer), history.loss, history.val_loss, losses, outputs[-1]))
+    for captured, eager in zip(*found, strict=True):
+        np.testing.assert_array_equal(captured, eager)
