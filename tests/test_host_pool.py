@@ -26,14 +26,14 @@ def cores(monkeypatch):
     return make
 
 
-def in_a_process(code, **kwargs):
+def in_a_process(code):
     """Runs code in a fresh interpreter; what it printed."""
     start = "import os, sys, threading, time\nfrom gpumlp.backend import pool\n"
     start += "pool._cores = __import__('functools').cache(lambda: 4)\n"
     code = start + textwrap.dedent(code)
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=WAIT, **kwargs
-    )
+    # Since 3.12 Python warns of every fork beside threads.
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     return done.stdout
@@ -178,6 +178,21 @@ def test_a_helper_that_wakes_late_is_not_waited_for(cores, monkeypatch):
     done = []
     pool.run(done.append, 4)
     assert done == [0, 1, 2, 3]
+
+
+def test_a_helper_that_gets_a_job_again_does_nothing_again(cores):
+    pool._pool.helpers = 2  # that never come, so that one gets the job three times
+    done = []
+
+    def work(i):
+        while i == 0 and (len(done) < 3 or pool._pool.jobs.qsize()):
+            time.sleep(0.001)
+        done.append(i)
+
+    pool.run(work, 4)
+    assert done == [1, 2, 3, 0]
+    barrier = threading.Barrier(2)
+    pool.run(lambda i: barrier.wait(WAIT), 2)  # by when it has been through with the first
 
 
 def test_without_threads_the_caller_does_all(cores, monkeypatch):

@@ -59,19 +59,18 @@ def _cores() -> int:
 
 
 class _Job:
-    """Pieces of work, each of which belongs to the thread that claims it first."""
+    """Pieces of work, each of which belongs to whoever claims it first: the caller, or one help()."""
 
     def __init__(self, work: Callable[[int], object], pieces: int):
         self.work = work
         self.pieces = pieces
-        self.owner = {0: threading.get_ident()}
+        self.owner: dict[int, object] = {0: self}  # self is the caller
         # An entry for each piece that a helper has ended: None, or its exception.
         self.ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
-    def claim(self, i: int) -> bool:
+    def claim(self, i: int, who: object) -> bool:
         """One step of the interpreter, so that no thread and no Ctrl-C comes between."""
-        me = threading.get_ident()
-        return self.owner.setdefault(i, me) == me
+        return self.owner.setdefault(i, who) is who
 
     def lead(self) -> None:
         """On the caller's thread: work until no piece is left, then wait for the helpers'.
@@ -80,21 +79,21 @@ class _Job:
         """
         try:
             for i in range(self.pieces):
-                if self.claim(i):
+                if self.claim(i, self):
                     self.work(i)
         finally:
             # After an exception too: the helpers' pieces write into the caller's buffers.
-            me = threading.get_ident()
-            claimed = [self.owner.setdefault(i, me) for i in range(self.pieces)]
-            errors = [self.ended.get() for owner in claimed if owner != me]
+            theirs = [i for i in range(self.pieces) if not self.claim(i, self)]
+            errors = [self.ended.get() for _ in theirs]
         for error in errors:
             if error is not None:
                 raise error
 
     def help(self) -> None:
-        """On a helper's thread."""
+        """On a helper's thread; one that is quick may get the same job again."""
+        who = object()
         for i in range(1, self.pieces):
-            if self.claim(i):
+            if self.claim(i, who):
                 try:
                     self.work(i)
                 except BaseException as error:
