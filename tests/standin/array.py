@@ -9,7 +9,7 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from . import dlpack, memory, operations
+from . import dlpack, memory, operations, ordering, streams
 from .counting import record
 from .hardware import Device
 from .streams import Stream, get_current_stream, refuse_while_capturing
@@ -122,6 +122,7 @@ class ndarray(operations.DeviceArray):
         refuse_while_capturing("a copy to the host")
         source = self if self._host.flags.forc else self.copy()  # as CuPy does, on the device
         record(d2h=1, synchronisations=1)
+        streams.read_by_host([source._memory])
         if out is None:
             return np.array(source._host, order=order)
         if out.dtype != self.dtype or out.shape != self.shape:
@@ -140,7 +141,10 @@ class ndarray(operations.DeviceArray):
             raise RuntimeError("Cannot set to non-contiguous array")
         refuse_while_capturing("a copy from the host")
         record(h2d=1)
-        self._host[...] = arr
+        target = self._host
+        pinned = memory.is_pinned(arr.ctypes.data, arr.nbytes)
+        stream = stream or get_current_stream()
+        ordering.send(stream, self._memory, arr, pinned, lambda: np.copyto(target, arr))
 
     def item(self):
         if self.size != 1:

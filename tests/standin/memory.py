@@ -12,7 +12,8 @@ import numpy as np
 from . import errors
 from .counting import lock, record
 from .hardware import Device, machine
-from .streams import refuse_while_capturing
+from .ordering import Copy
+from .streams import allocated, refuse_while_capturing
 
 ALIGNMENT = 512  # bytes, as of CuPy's memory pool
 POISON = 0xFF  # NaN as a floating-point number, -1 as an integer
@@ -45,6 +46,8 @@ class Memory:
     def __init__(self, size: int, device: int, address: int, keep: object):
         self.size, self.device, self.address = size, device, address
         self._keep = keep  # what the host memory underneath belongs to
+        self.coming: list[Copy] = []  # that may not have landed
+        self.used: dict[int, int] = {}  # stream -> its last operation here
         with lock:
             bisect.insort(_addresses, address)
             _live[address] = weakref.ref(self)
@@ -96,6 +99,7 @@ def allocate(size: int) -> Memory:
     memory = Memory(size, device, -(-buffer.ctypes.data // ALIGNMENT) * ALIGNMENT, buffer)
     record(allocations=1, allocated_bytes=size, current_bytes=size)
     weakref.finalize(memory, _free, machine.used, device, size).atexit = False
+    allocated(memory)
     return memory
 
 
@@ -146,6 +150,40 @@ def adopt(address: int, size: int, owner: object) -> Memory:
     if block is not None and block.holds(address, size):
         return block
     return Memory(size, machine.current_device, address, owner)
+
+
+class _Pinned:
+    """What makes a ctypes array, which NumPy takes for a buffer, CuPy's PinnedMemoryPointer."""
+
+    @property
+    def ptr(self) -> int:
+        return ctypes.addressof(self)
+
+    @property
+    def size(self) -> int:
+        return len(self)
+
+
+def alloc_pinned_memory(size: int):
+    """`size` poisoned bytes on the host, from which copies are asynchronous."""
+    machine.require_device()
+    pointer = type("PinnedMemoryPointer", (ctypes.c_ubyte * size, _Pinned), {})()
+    ctypes.memset(pointer, POISON, size)
+    with lock:
+        _pinned.append(weakref.ref(pointer, _pinned.remove))
+    return pointer
+
+
+_pinned: list[weakref.ref] = []
+
+
+def is_pinned(address: int, size: int) -> bool:
+    with lock:
+        blocks = [reference() for reference in _pinned]
+    return any(
+        block is not None and block.ptr <= address and address + size <= block.ptr + block.size
+        for block in blocks
+    )
 
 
 class MemoryPool:

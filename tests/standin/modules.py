@@ -11,7 +11,7 @@ import pytest
 
 from gpumlp.backend import cublaslt
 
-from . import array, blas, errors, functions, hardware, kernels, memory, streams
+from . import array, blas, errors, functions, hardware, kernels, memory, ordering, streams
 from . import cublaslt as lt
 from .counting import Counters, counters
 
@@ -45,6 +45,7 @@ def _contents() -> dict[str, dict[str, object]]:
             "Stream": streams.Stream,
             "Event": streams.Event,
             "Graph": streams.Graph,
+            "alloc_pinned_memory": memory.alloc_pinned_memory,
             "get_current_stream": streams.get_current_stream,
             "get_elapsed_time": streams.get_elapsed_time,
         },
@@ -119,6 +120,8 @@ def install(
         for name, value in vars(fresh).items():
             monkeypatch.setattr(state, name, value)
     monkeypatch.setattr(streams, "_current", {})
+    monkeypatch.setattr(ordering, "awaited", {})
+    monkeypatch.setattr(ordering, "copies", [])
     library = cublaslt.declare(lt.library)
     monkeypatch.setattr(cublaslt, "library", lambda: library)
     monkeypatch.setattr(cublaslt, "handle", functools.cache(cublaslt.handle.__wrapped__))

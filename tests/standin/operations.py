@@ -45,8 +45,8 @@ def compute(
         raise TypeError(f"{function.__name__}: no operand is a device array")
     if out is None:
         refuse_while_capturing("an allocation for the result")
+        submit(lambda: record(elementwise=1), [each._memory for each in arrays])
         result = _quietly(function, *host, **options)
-        record(elementwise=1)
         return type(arrays[0])._from_result(np.asarray(result))
 
     target = host_operand(out)

@@ -1,7 +1,8 @@
 """Streams, events and captured graphs.
 
-Work runs at once, in the order of the calls, or is recorded while its stream is capturing.
-So a missing wait between two streams is not noticed.
+Work runs at once, in the order of the calls, or is recorded while its stream is capturing.  Only
+copies from page-locked memory take their time: they land as late as they may, which is before the
+first work on their target that comes after them: ordering.py.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from . import errors
+from . import errors, ordering
 from .counting import record
 from .hardware import check_current, machine
 
@@ -54,6 +55,7 @@ class Graph:
                 raise errors.runtime_error(errors.ILLEGAL_ADDRESS, detail)
         record(graphs=1)
         for node in self._nodes:
+            ordering.use(stream, [reference() for reference in node.memory])
             node.run()
 
     def upload(self, stream: Stream | None = None) -> None:
@@ -68,11 +70,14 @@ class Stream:
         self._recorded: list[Node] | None = None  # a list while capturing
         self._invalidated = False
         self._before: list[Stream] = []
+        self._submitted = 0  # operations
+        self._after: ordering.Past = {}  # what the next operation comes after, on other streams
         if null:
             self.ptr, self.device_id = 0, -1
         else:
             machine.require_device()
             self.ptr, self.device_id = next(_handles), machine.current_device
+            _streams.add(self)
 
     @property
     def is_non_blocking(self) -> bool:
@@ -101,6 +106,21 @@ class Stream:
             self._invalidated = True
             raise errors.CUDARuntimeError(errors.CAPTURE_UNSUPPORTED)
         record(synchronisations=1)
+        ordering.host_waits(self._past())
+
+    def _past(self) -> ordering.Past:
+        """All that was submitted so far, and what that comes after."""
+        return {**self._after, self.ptr: self._submitted}
+
+    def _submit(self) -> None:
+        """One more operation."""
+        ordering.join(self._after, ordering.awaited)
+        if self.ptr == 0:  # the default stream and those that are not non-blocking wait for another
+            for other in [each for each in _streams if not each.is_non_blocking]:
+                ordering.join(self._after, other._past())
+        elif not self.is_non_blocking:
+            ordering.join(self._after, Stream.null._past())
+        self._submitted += 1
 
     def record(self, event: Event | None = None) -> Event:
         event = event or Event()
@@ -109,6 +129,7 @@ class Stream:
 
     def wait_event(self, event: Event) -> None:
         machine.require_device()
+        ordering.join(self._after, event._past)
 
     def begin_capture(self, mode: int | None = None) -> None:
         if self.ptr == 0:
@@ -135,6 +156,8 @@ class Stream:
         return hash(self.ptr)
 
 
+_streams: weakref.WeakSet[Stream] = weakref.WeakSet()  # but for the default one
+
 Stream.null = Stream(null=True)
 _current: dict[int, Stream] = {}  # device -> stream
 
@@ -149,16 +172,21 @@ class Event:
         machine.require_device()
         self._timed = not disable_timing
         self._time: float | None = None
+        self._past: ordering.Past = {}  # of the stream, when it was recorded
 
     def record(self, stream: Stream | None = None) -> None:
         self._time = time.perf_counter()
+        self._past = (stream or get_current_stream())._past()
 
     def synchronize(self) -> None:
         refuse_while_capturing("Event.synchronize")
         record(synchronisations=1)
+        ordering.host_waits(self._past)
 
     @property
     def done(self) -> bool:
+        """True: whoever asks is given the time that it takes."""
+        ordering.host_waits(self._past)
         return True
 
 
@@ -187,4 +215,18 @@ def submit(run: Callable[[], None], memory: Iterable[object]) -> None:
     if stream.is_capturing():
         stream._recorded.append(Node(run, tuple(weakref.ref(block) for block in memory)))
     else:
+        ordering.use(stream, memory)
         run()
+
+
+def read_by_host(memory: Iterable) -> None:
+    """The host waits for the current stream's work on these blocks."""
+    stream = get_current_stream()
+    ordering.use(stream, memory)
+    ordering.host_waits(stream._past())
+
+
+def allocated(block) -> None:
+    """CuPy's pool gives out memory whose last user may still be at work on the current stream."""
+    stream = get_current_stream()
+    block.used[stream.ptr] = stream._submitted
