@@ -240,6 +240,21 @@ def test_a_plan_is_made_once(counters, ops):
     assert heuristics() == before + 5
 
 
+@pytest.mark.parametrize("apart", ["a", "b", "out"])
+def test_a_plan_is_for_one_stride(ops, apart):
+    """The same sizes and alignments, of matrices one behind the other and of some that are not."""
+    given = {name: send(ops, random(3, 8, 8, seed=i), np.float32) for i, name in enumerate("ab")}
+    given["out"] = empty(ops, (3, 8, 8), np.float32)
+    expected = read(ops, given["a"]) @ read(ops, given["b"])
+    ops.gemm(given["a"], given["b"], given["out"])
+    wider = empty(ops, (3, 16, 8), np.float32)
+    wider[:, :8] = given[apart]
+    given[apart] = wider[:, :8]
+    ops.gemm(given["a"], given["b"], given["out"])
+    np.testing.assert_allclose(read(ops, given["out"]), expected, atol=1e-5)
+    assert np.isnan(read(ops, wider)[:, 8:]).all()
+
+
 def test_the_workspace_is_replaced_by_a_larger_one(counters, ops):
     """Graphs hold on to the old one; a smaller product does with what there is."""
     assert ops._workspace is None
