@@ -6,6 +6,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -193,6 +194,19 @@ def test_a_helper_that_gets_a_job_again_does_nothing_again(cores):
     assert done == [1, 2, 3, 0]
     barrier = threading.Barrier(2)
     pool.run(lambda i: barrier.wait(WAIT), 2)  # by when it has been through with the first
+
+
+def test_the_work_is_let_go_of_at_once(cores):
+    class Buffer:
+        pass
+
+    buffer = Buffer()
+    gone = weakref.ref(buffer)
+    pool.run(lambda i, buffer=buffer: time.sleep(0.01), 4)
+    del buffer
+    barrier = threading.Barrier(4)
+    pool.run(lambda i: barrier.wait(WAIT), 4)  # by when the helpers are done with the first
+    assert gone() is None
 
 
 def test_without_threads_the_caller_does_all(cores, monkeypatch):

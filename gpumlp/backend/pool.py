@@ -59,12 +59,12 @@ def _cores() -> int:
 
 
 class _Job:
-    """Pieces of work, each of which belongs to whoever claims it first: the caller, or one help()."""
+    """Pieces of work, each of which belongs to whoever claims it first: the caller or a help()."""
 
     def __init__(self, work: Callable[[int], object], pieces: int):
         self.work = work
         self.pieces = pieces
-        self.owner: dict[int, object] = {0: self}  # self is the caller
+        self.owner: dict[int, object] = {0: None}  # None is the caller
         # An entry for each piece that a helper has ended: None, or its exception.
         self.ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
@@ -79,11 +79,11 @@ class _Job:
         """
         try:
             for i in range(self.pieces):
-                if self.claim(i, self):
+                if self.claim(i, None):
                     self.work(i)
         finally:
             # After an exception too: the helpers' pieces write into the caller's buffers.
-            theirs = [i for i in range(self.pieces) if not self.claim(i, self)]
+            theirs = [i for i in range(self.pieces) if not self.claim(i, None)]
             errors = [self.ended.get() for _ in theirs]
         for error in errors:
             if error is not None:
