@@ -1,0 +1,332 @@
+"""The operations compiled for the CPU: held against NumPy's, captured, threaded, and left to NumPy.
+
+Every operation by itself is held against formulas in test_operations.py.
+"""
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp import backend
+from gpumlp.activation import Activation, activations
+from gpumlp.backend import Data, Noise, Targets, compiler, host_ops, pool
+from gpumlp.backend.host_ops import HostOps
+from gpumlp.backend.numpy_ops import NumpyOps
+from gpumlp.backend.sources import SOURCE
+from gpumlp.loss import losses, pair
+from tests.operations import minibatches, random, updates
+
+pytestmark = pytest.mark.skipif(
+    compiler.problem() is not None,
+    reason=f"nothing can be compiled for the CPU: {compiler.problem()}",
+)
+
+DTYPES = ("float32", "float64")
+dtypes = pytest.mark.parametrize("dtype", DTYPES)
+
+
+@pytest.fixture
+def numpy_alone(monkeypatch):
+    """Operations that HostOps leaves to NumPy fail."""
+
+    def refuse(self, operation, *args, **options):
+        raise AssertionError(f"{operation.__name__} was left to NumPy")
+
+    monkeypatch.setattr(HostOps, "_by_numpy", refuse)
+
+
+# ------------------------------------------------------------------ which operations there are
+
+
+def test_the_cpu_has_them():
+    assert type(backend.get("cpu")) is HostOps
+    assert type(gpumlp.MLP((3, 4, 2)).ops) is HostOps
+
+
+def test_they_can_be_switched_off(monkeypatch):
+    monkeypatch.setenv("GPUMLP_HOST", "0")
+    assert type(backend.get("cpu")) is NumpyOps
+
+
+def train(ops, case, models=None, steps=20, dtype="float64", rows=37, monkeypatch=None):
+    """theta after some steps on batches of 16 rows, the last of them with 5; and the losses."""
+    sizes, arguments, loss, optimizer, weighted = case
+    monkeypatch.setattr(backend, "get", lambda *_: ops)
+    net = gpumlp.MLP(sizes, models=models, dtype=dtype, seed=3, **arguments)
+    assert net.ops is ops
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((rows, sizes[0]))
+    y = rng.integers(0, sizes[-1], rows)
+    if loss != "cross_entropy":
+        y = rng.standard_normal((rows, sizes[-1]))
+    weight = rng.uniform(0, 2, rows) * (np.arange(rows) % 4 > 0) if weighted else None
+    trainer = gpumlp.Trainer(net, loss=loss, optimizer=optimizer, batch_size=16, seed=4)
+    history = trainer.fit(x, y, epochs=-(-steps // 3), sample_weight=weight, progress=False)
+    return net.theta.copy(), np.array(history.loss)
+
+
+CASES = {
+    "tanh, Adam": (
+        (7, 13, 10, 4),
+        {"hidden": "tanh", "output": "softmax"},
+        "cross_entropy",
+        gpumlp.Adam(0.01),
+        True,
+    ),
+    "prelu and gelu, momentum": (
+        (7, 13, 11, 3),
+        {"hidden": ["prelu", "gelu"], "output": "identity"},
+        "huber",
+        gpumlp.SGD(0.01, momentum=0.9, nesterov=True, l2=0.1, l1=0.01),
+        False,
+    ),
+    "rrelu with dropout, RMSprop": (
+        (7, 33, 9, 4),
+        {"hidden": ["rrelu", "sigmoid"], "output": "softmax", "dropout": 0.3},
+        "cross_entropy",
+        gpumlp.RMSprop(0.003, momentum=0.5, centered=True, eps=1e-3),
+        True,
+    ),
+    "tanh at the output": (
+        (7, 20, 3),
+        {"hidden": "relu", "output": "tanh"},
+        "squared_error",
+        gpumlp.AdamW(0.01, weight_decay=0.1),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("models", [None, 3])
+@pytest.mark.parametrize("name", CASES)
+def test_trajectories_are_numpys(monkeypatch, name, models):
+    arguments = {"models": models, "monkeypatch": monkeypatch}
+    expected, expected_losses = train(NumpyOps(), CASES[name], **arguments)
+    actual, actual_losses = train(HostOps(), CASES[name], **arguments)
+    np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
+    np.testing.assert_allclose(actual_losses, expected_losses, rtol=1e-12)
+
+
+@dtypes
+@pytest.mark.parametrize("name", CASES)
+def test_a_captured_step_is_the_step(monkeypatch, name, dtype):
+    """To the bit: eager operations, and those that the trainer captures and replays."""
+    arguments = {"monkeypatch": monkeypatch, "dtype": dtype}
+    captured, captured_losses = train(HostOps(), CASES[name], **arguments)
+    eager = HostOps()
+    eager.capture = lambda work: work
+    expected, expected_losses = train(eager, CASES[name], **arguments)
+    np.testing.assert_array_equal(captured, expected)
+    np.testing.assert_array_equal(captured_losses, expected_losses)
+
+
+# ------------------------------------------------------------------ no silent way round
+
+
+@dtypes
+def test_every_function_of_the_tables_is_compiled(numpy_alone, dtype):
+    ops = HostOps()
+    z, b, p = np.ones((1, 3, 4), dtype), np.ones((1, 4), dtype), np.full((1, 2), 0.5, dtype)
+    for f in activations.values():
+        ops.activate(f, z.copy(), b, np.empty_like(z), p)
+        if not f.rows:
+            dp = np.empty(1, dtype) if f.learned else None
+            ops.backprop(f, z, z, z.copy(), np.empty_like(b), p, dp)
+    w, value = np.ones((1, 3), dtype), np.empty(1, dtype)
+    targets = Targets(None, np.full_like(z, 0.25), 1.0, 0.0)
+    for each in losses.values():
+        for output in each.outputs or ("identity", "softmax"):
+            way = pair(each, activations[output])
+            if way.form.cuda is None:  # focal loss of other outputs: it has no struct
+                continue
+            bias = b if way.fused else None
+            ops.loss(way, z, bias, targets, w, w.sum(axis=1), True, p, np.empty_like(z), value)
+            assert np.isfinite(value).all()
+    for law in (gpumlp.SGD(), gpumlp.RMSprop(), gpumlp.Adam()):
+        theta, slots = np.ones((1, 64), dtype), [np.ones((1, 64), dtype)] * len(law.slots())
+        state = updates.make_state(ops, 1, dtype)
+        hyper, one = law.hyper(1).astype(dtype), np.ones(1, dtype)
+        ops.advance(theta, one, one, hyper, None, np.zeros(1, np.int64), state)
+        ops.update(law.family, theta, theta.copy(), slots, state.scalars, hyper, state.t, 32)
+    for source in SOURCE:
+        out = minibatches.Minibatch(ops, dtype, 1, 2, 3, False, 0).out
+        data = Data(np.ones((1, 5, 3), source), None, None, None)
+        ops.gather(data, np.zeros((1, 2), np.int32), np.zeros(1, np.int64), 2, out)
+        assert (out.x == 1).all()
+
+
+def test_what_has_no_program_is_numpys():
+    """An activation of the user's own, eager and captured, beside compiled operations."""
+    cube = Activation("cube", lambda z, p: z**3, lambda z, n, p: 3 * z**2)
+    sizes, x, y = (5, 8, 6, 2), random(9, 5), random(9, 2, seed=1)
+
+    def trained(ops):
+        net = gpumlp.MLP(sizes, hidden=["relu", cube], output="identity", dtype="float64", seed=1)
+        net.ops = ops
+        trainer = gpumlp.Trainer(net, loss="squared_error", optimizer=gpumlp.SGD(1e-3))
+        return [trainer.step(x, y) for _ in range(6)], net.theta
+
+    values, theta = trained(HostOps())
+    expected_values, expected = trained(NumpyOps())
+    np.testing.assert_allclose(values, expected_values, rtol=1e-12)
+    np.testing.assert_allclose(theta, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_without_vector_mathematics_tanh_is_numpys(monkeypatch):
+    plain = compiler.toolchain().__class__("", "", [], "", simd_math=False)
+    monkeypatch.setattr(compiler, "toolchain", lambda: plain)
+    ops, z, zero = HostOps(), random(1, 3, 5).astype("float32"), np.zeros((1, 5), "float32")
+    assert not ops._layer(activations["tanh"], z.dtype)
+    n = np.empty_like(z)
+    ops.activate(activations["tanh"], z.copy(), zero, n, np.zeros((1, 2), "float32"))
+    np.testing.assert_array_equal(n, np.tanh(z))
+
+
+# ------------------------------------------------------------------ capture
+
+
+def test_a_capture_does_nothing_yet_and_then_what_the_arrays_say():
+    ops, f = HostOps(), activations["relu"]
+    z, b, p = random(1, 3, 5), random(1, 5), np.zeros((1, 2))
+    n = np.zeros_like(z)
+    replay = ops.capture(lambda: ops.activate(f, z, b, n, p))
+    assert (n == 0).all()
+    b += 1
+    replay()
+    np.testing.assert_array_equal(n, np.maximum(z + b[:, None], 0))
+    ops.activate(f, z, b, n, p)  # again at once
+    np.testing.assert_array_equal(n, np.maximum(z + b[:, None], 0))
+
+
+def test_a_capture_keeps_its_arrays():
+    """Also those that only the operation knows of, such as room for partial sums."""
+    ops, f, db = HostOps(), activations["tanh"], np.empty((1, 33))
+    delta = random(1, 70, 33)
+
+    def capture():
+        z, p, own = np.full((1, 70, 33), 0.5), np.zeros((1, 2)), delta.copy()
+        ops.backprop(f, z, z, own, db, p)
+        return ops.capture(lambda: ops.backprop(f, z, z, own, db, p))
+
+    replay = capture()
+    rubbish = [np.full((1, 70, 33), np.nan) for _ in range(20)] + [np.full((1, 2), np.nan)]
+    replay()
+    del rubbish
+    np.testing.assert_allclose(db, (delta * 0.75**2).sum(axis=1), rtol=1e-12)
+
+
+def test_an_error_ends_the_capture():
+    ops = HostOps()
+    with pytest.raises(ZeroDivisionError):
+        ops.capture(lambda: 1 / 0)
+    out = np.empty((1, 2, 2))
+    ops.gemm(np.ones((1, 2, 2)), np.ones((1, 2, 2)), out)
+    assert (out == 2).all()
+
+
+# ------------------------------------------------------------------ threads
+
+
+def everything(ops, dtype, models, rows, columns):
+    """The results of every operation that is divided among threads."""
+    z, delta = (random(models, rows, columns, seed=i).astype(dtype) for i in (1, 2))
+    b, p = random(models, columns).astype(dtype), np.full((models, 2), 0.25, dtype)
+    noise = Noise(
+        seeds=np.arange(models, dtype=np.uint64),
+        step=np.arange(models, dtype=np.int64),
+        layer=1,
+        dropout=np.full(models, 1 << 30, np.uint32),
+    )
+    results = []
+    for name, drawn in ("prelu", None), ("gelu", noise), ("rrelu", noise._replace(dropout=None)):
+        f, total, n, d = activations[name], z.copy(), np.empty_like(z), delta.copy()
+        db, dp = np.empty_like(b), np.empty(models, dtype)
+        ops.activate(f, total, b, n, p, drawn)
+        kept = n.copy()
+        ops.backprop(f, total, kept, d, db, p, dp if f.learned else None, drawn)
+        results += [n, d, db] + ([dp] if f.learned else [])
+    n = np.empty_like(z)
+    ops.activate(activations["softmax"], z.copy(), b, n, p)
+    w = np.linspace(0, 1, rows, dtype=dtype)[None]
+    labels = np.arange(rows, dtype=np.int32)[None] % columns
+    d, value = np.empty_like(z), np.empty(models, dtype)
+    way, targets = (
+        pair(losses["cross_entropy"], activations["softmax"]),
+        Targets(labels, None, 1, 0),
+    )
+    ops.loss(way, z, b, targets, w, np.full(models, w.sum(), dtype), True, p, d, value)
+    results += [n, d, value]
+
+    law, size = gpumlp.Adam(0.1, l2=0.01), rows * columns // 32 * 32
+    theta, g, first = (a.reshape(models, -1)[:, :size].copy() for a in (z, delta, n))
+    second = np.abs(first)
+    state, hyper = updates.make_state(ops, models, dtype), law.hyper(models).astype(dtype)
+    ones, zero = np.ones(models, dtype), np.zeros(1, np.int64)
+    ops.advance(g, ones, ones, hyper, None, zero, state, theta, size // 64 * 32)
+    ops.update(
+        law.family, theta, g, [first, second], state.scalars, hyper, state.t, size // 64 * 32
+    )
+    results += [state.norm, state.losses[0], state.scalars, theta, first, second]
+
+    out = minibatches.Minibatch(ops, dtype, models, rows, columns, True, 0).out
+    order = np.random.default_rng(0).integers(-1, rows, (1, rows)).astype(np.int32)
+    ops.gather(Data(z, labels, None, w), order, np.zeros(models, np.int64), rows, out)
+    results += [out.x, out.w, out.w_sum, out.labels]
+    results.append(ops.shuffle_keys(noise.seeds, 3, rows * columns))
+    return results
+
+
+SHAPES = [(1, 1100, 301), (3, 5000, 37), (2, 3, 50_001)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+def test_large_buffers_are_shared_and_numpys(numpy_alone, monkeypatch, shape):
+    """Several threads give the numbers of one, to the bit, and NumPy's to rounding."""
+    shared = []
+    monkeypatch.setattr(
+        pool, "run", lambda work, pieces, run=pool.run: shared.append(run(work, pieces))
+    )
+    results = {}
+    for count in (1, 2, 5):
+        monkeypatch.setattr(pool, "threads", lambda count=count: count)
+        shared.clear()
+        results[count] = everything(HostOps(), "float64", *shape)
+        assert len(shared) == (12 if count > 1 else 0)
+    for count in (2, 5):
+        for one, several in zip(results[1], results[count], strict=True):
+            np.testing.assert_array_equal(several, one)
+    for own, expected in zip(results[1], everything(NumpyOps(), "float64", *shape), strict=True):
+        if own.dtype.kind == "f":
+            np.testing.assert_allclose(own, expected, rtol=1e-9, atol=1e-12)
+        elif own.dtype == np.uint64:
+            np.testing.assert_array_equal(own, expected)
+
+
+@pytest.mark.parametrize("columns", [1, 16, 1023, 1024, 1025, 5000])
+def test_rows_longer_than_a_tile(numpy_alone, columns):
+    own = everything(HostOps(), "float64", 1, 32, columns)
+    for actual, expected in zip(
+        own, everything(NumpyOps(), "float64", 1, 32, columns), strict=True
+    ):
+        if actual.dtype.kind == "f":
+            np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
+
+
+# ------------------------------------------------------------------ the process is left as it was
+
+
+def test_denormal_numbers_stay():
+    """A library that is linked with -ffast-math would flush them to zero in the whole process."""
+    HostOps().shuffle_keys(np.zeros(1, np.uint64), 0, 8)
+    assert np.float32(1e-40) * np.float32(0.5) != 0
+    assert np.float64(1e-310) * 0.5 != 0
+    z = np.full((1, 1, 40), 1e-40, np.float32)
+    n, p = np.empty_like(z), np.full((1, 2), 0.5, np.float32)
+    HostOps().activate(activations["leaky_relu"], z, np.zeros((1, 40), np.float32), n, p)
+    np.testing.assert_array_equal(n, z)
+
+
+def test_items_are_made_of_large_buffers_only():
+    assert host_ops._chunks(200, 100) == 1
+    assert host_ops._chunks(1100, 301) == 10
+    assert host_ops._chunks(3, 1 << 20) == 3  # no more items than rows
