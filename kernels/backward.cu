@@ -54,8 +54,6 @@ __device__ __forceinline__ void backprop_tile(const Stored* z, const Stored* n, 
 
     if (at.column < columns) {
         const Parameters layer = parameters(p + at.network * p_stride);
-        const unsigned long long seed = noise.seeds ? noise.seeds[at.network] : 0;
-        const unsigned step = noise.seeds ? unsigned(noise.step[at.network]) : 0;
         const unsigned threshold = noise.dropout ? noise.dropout[at.network] : 0;
         const Real scale = keep_scale(threshold);
 
@@ -79,7 +77,7 @@ __device__ __forceinline__ void backprop_tile(const Stored* z, const Stored* n, 
                 if (has_factor) next_kept = fetch<V>(kept + next);
             }
             if (has_factor) {
-                const NoiseBits<V> bits = noise_bits<V>(noise, seed, step, element);
+                const NoiseBits<V> bits = noise_bits<V>(noise, at.network, element);
                 #pragma unroll
                 for (int v = 0; v < V; ++v) {
                     Parameters own = layer;

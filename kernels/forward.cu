@@ -36,15 +36,18 @@ __device__ __forceinline__ Real keep_scale(unsigned threshold)
     return Real(1) / (Real(1) - Real(threshold) * Real(2.3283064365386963e-10));    // 2^-32
 }
 
-// The same bits forward and backward.
+// The same bits forward and backward.  The seed is read anew for each row: the keys of all rounds,
+// which Philox makes of it, would otherwise occupy registers throughout, even without noise.
 template<int V> struct NoiseBits { Bits<V> slope, dropout; };
 
 template<int V>
-__device__ __forceinline__ NoiseBits<V> noise_bits(const Noise& noise, unsigned long long seed,
-                                                   unsigned step, long long element)
+__device__ __forceinline__ NoiseBits<V> noise_bits(const Noise& noise, long long network, long long element)
 {
     NoiseBits<V> bits = {};
-    if (RANDOM && noise.seeds) bits.slope = random_bits<V>(seed, element, noise.layer, step, SLOPE);
+    if (!noise.seeds) return bits;
+    const unsigned long long seed = noise.seeds[network];
+    const unsigned step = unsigned(noise.step[network]);
+    if (RANDOM) bits.slope = random_bits<V>(seed, element, noise.layer, step, SLOPE);
     if (noise.dropout) bits.dropout = random_bits<V>(seed, element, noise.layer, step, DROPOUT);
     return bits;
 }
@@ -57,8 +60,6 @@ __device__ __forceinline__ void activate_tile(Stored* z, const Real* b, long lon
     if (at.column >= columns) return;
     const Pack<V> bias = load<V>(b + at.network * b_stride + at.column);
     const Parameters layer = parameters(p + at.network * p_stride);
-    const unsigned long long seed = noise.seeds ? noise.seeds[at.network] : 0;
-    const unsigned step = noise.seeds ? unsigned(noise.step[at.network]) : 0;
     const unsigned threshold = noise.dropout ? noise.dropout[at.network] : 0;
     const Real scale = keep_scale(threshold);
     const long long base = at.network * rows * columns;
@@ -69,7 +70,7 @@ __device__ __forceinline__ void activate_tile(Stored* z, const Real* b, long lon
         const long long element = row * columns + at.column;
         Pack<V> value = to_real(next), result;
         if (row + at.step < rows) next = fetch<V>(z + base + element + at.step * columns);
-        const NoiseBits<V> bits = noise_bits<V>(noise, seed, step, element);
+        const NoiseBits<V> bits = noise_bits<V>(noise, at.network, element);
         #pragma unroll
         for (int v = 0; v < V; ++v) {
             Parameters own = layer;

@@ -90,7 +90,8 @@ def test_bug_is_seen_by_sanitizer(name):
 # ------------------------------------------------------------------ rung 2: machine code
 
 
-WIDE = {"activate": (2, 1), "backprop": (2, 1)}  # loads and stores of 128 bits, at least
+# Loads and stores of 128 bits, at least.
+WIDE = {"activate": (2, 1), "backprop": (2, 1), "narrow": (5, 5)}
 
 
 def machine_code_faults(label):

@@ -6,7 +6,7 @@
 
 import sys
 
-from . import layers, losses, minibatches, noise, tallies, updates
+from . import bf16, layers, losses, minibatches, noise, tallies, updates
 
 SELECTION = {
     "tanh": lambda ops: _layer(ops, "float32", "tanh", (70, 37)),
@@ -28,6 +28,13 @@ SELECTION = {
         ops, "float32", 3, (37, 37), "sigmoid"
     ),
     "Philox": noise.check_known_answers,
+    "gelu in bfloat16": lambda ops: _bf16_layer(ops, "gelu", (37, 8)),
+    "tanh in bfloat16": lambda ops: _bf16_layer(ops, "tanh", (70, 37)),
+    "prelu in bfloat16": lambda ops: _bf16_layer(ops, "prelu", (70, 40)),
+    "dropout in bfloat16": lambda ops: bf16.check_dropout_mask(ops, 3, (37, 8)),
+    "cross entropy in bfloat16": lambda ops: bf16.check_loss(ops, 3, *losses.NATURAL[6], (71, 10)),
+    "gather into bfloat16": lambda ops: bf16.check_gather(ops, 3, "float32", 1096),
+    "copies in bfloat16": lambda ops: bf16.check_narrow(ops, 2053, 3),
     "relu of NaN": lambda ops: layers.check_not_finite(ops, "float32", "relu"),
     "squared error": lambda ops: losses.check_loss(ops, "float32", 3, *losses.NATURAL[0], (37, 37)),
     "squared error, NaN without weight": lambda ops: losses.check_loss(
@@ -67,6 +74,12 @@ SELECTION = {
 def _layer(ops, dtype, name, shape):
     layers.check_activate(ops, dtype, 3, name, shape)
     layers.check_backprop(ops, dtype, 3, name, shape)
+
+
+def _bf16_layer(ops, name, shape):
+    bf16.check_activate(ops, 3, name, shape)
+    for stored in "uint16", "float32":
+        bf16.check_backprop(ops, 3, name, shape, stored)
 
 
 def _update(ops, number):

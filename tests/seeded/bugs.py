@@ -149,8 +149,8 @@ PLACES = {
 LAYERS = {
     "another dropout mask in the backward pass": Bug(
         "backward.cu",
-        "noise_bits<V>(noise, seed, step, element)",
-        "noise_bits<V>(noise, seed, step + 1, element)",
+        "noise_bits<V>(noise, at.network, element)",
+        "noise_bits<V>(noise, at.network, element + 4)",
         "dropout",
     ),
     "dropout without its scale": Bug(
@@ -185,6 +185,51 @@ LAYERS = {
         "philox.cuh", "k1 += 0xBB67AE85u", "k1 += 0x9E3779B9u", "Philox"
     ),
     "Philox with nine rounds": Bug("philox.cuh", "round < 10", "round < 9", "Philox"),
+    "the second four of eight neighbours with the bits of the first": Bug(
+        "philox.cuh", "unsigned(element >> 2) + 1", "unsigned(element >> 2)", "dropout in bfloat16"
+    ),
+    "f of a sum that is rounded first": Bug(
+        "forward.cu",
+        "value.v[v] += bias.v[v];",
+        "value.v[v] = Real(Stored(value.v[v] + bias.v[v]));",
+        "gelu in bfloat16",
+    ),
+    "a sum of what is rounded": Bug(
+        "backward.cu",
+        "sum.v[v] += d.v[v];",
+        "sum.v[v] += Real(Delta(d.v[v]));",
+        "gelu in bfloat16",
+    ),
+    "a number that is cut instead of rounded": Bug(
+        "bf16.cuh", "u + 0x7fffu + (u >> 16 & 1u)", "u", "gelu in bfloat16"
+    ),
+    "ties that are rounded up": Bug(
+        "bf16.cuh", "0x7fffu + (u >> 16 & 1u)", "0x8000u", "copies in bfloat16"
+    ),
+    "a NaN that is rounded": Bug("bf16.cuh", "x != x ? 0x7fffu : ", "", "copies in bfloat16"),
+    "a tail that is not copied": Bug(
+        "narrow.cu", "first, step, size - packed", "first, step, 0", "copies in bfloat16"
+    ),
+    "packs at any address": Bug(
+        "narrow.cu",
+        "from % 32 == 0 && to % 16 == 0 ? size / BF16_VEC * BF16_VEC : 0",
+        "size / BF16_VEC * BF16_VEC",
+        "copies in bfloat16",
+        *(ADDRESS, "misaligned address"),
+    ),
+    "packs under way that are not there": Bug(
+        "common.cuh",
+        "left > (LOADS - 1) * step",
+        "left > (LOADS - 2) * step",
+        "copies in bfloat16",
+        *(ADDRESS, OUTSIDE),
+    ),
+    "the row before the next": Bug(
+        "forward.cu",
+        "z + base + element + at.step * columns",
+        "z + base + element",
+        "tanh",
+    ),
     "Philox's four words in a pack of another place": Bug(
         "philox.cuh",
         "const unsigned lane = unsigned(element) & 3u",
@@ -293,6 +338,13 @@ COMPILED = {
         "activate_tile<1>(",
         "layer-tanh",
         *(MACHINE_CODE, "loads of 128 bits, fewer than 2"),
+    ),
+    "16 bits at a time": Bug(
+        "common.cuh",
+        "if constexpr (V == 8) ",
+        "if constexpr (V > 8) ",
+        "narrow",
+        *(MACHINE_CODE, "stores of 128 bits, fewer than 5"),
     ),
 }
 
