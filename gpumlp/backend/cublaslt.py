@@ -102,8 +102,9 @@ def load():
         path = load_nvidia_dynamic_lib("cublasLt").abs_path
         found = declare(ctypes.CDLL(path))
     except (ImportError, OSError, AttributeError, RuntimeError) as error:
+        why = " ".join(str(error).split())
         raise RuntimeError(
-            f"cuBLASLt, which multiplies matrices on the GPU, cannot be loaded ({error}); "
+            f"cuBLASLt, which multiplies matrices on the GPU, cannot be loaded ({why}); "
             "CuPy's extra [ctk] brings it: pip install 'cupy-cuda13x[ctk]', or cupy-cuda12x[ctk]"
         ) from error
     version = found.cublasLtGetVersion()

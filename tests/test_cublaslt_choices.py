@@ -1,0 +1,161 @@
+"""The algorithm of a product: the first proposal, or one that was timed, kept and adopted."""
+
+import ctypes
+import json
+
+import numpy as np
+import pytest
+
+from gpumlp import backend
+from gpumlp.backend import cublaslt
+from tests.operations import random, send
+from tests.standin.cublaslt import library as fake
+
+
+@pytest.fixture(autouse=True)
+def no_plans():
+    cublaslt.plan.cache_clear()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The folder of the user's files; algorithm 3 is the fastest, and 1 the next."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    seconds = {number: 0.001 for number in range(8)} | {1: 0.0005, 3: 0.0, 9: 0.0}
+    monkeypatch.setattr(fake, "seconds", seconds)
+    return tmp_path / "gpumlp" / "gemm"
+
+
+def ran(ops, a, out, **options):
+    """The algorithm of a product."""
+    ops.gemm(a, a, out, **options)
+    return fake.algorithms[-1]
+
+
+def heuristics():
+    return fake.calls["cublasLtMatmulAlgoGetHeuristic"]
+
+
+@pytest.fixture
+def operands(cuda):
+    ops = backend.get("cuda:0")
+    return send(ops, random(3, 5, 5), np.float32), send(ops, random(3, 5, 5, seed=1), np.float32)
+
+
+def test_the_first_proposal_is_taken_unless_asked(counters, cache, operands):
+    ops = backend.get("cuda:0")
+    assert ran(ops, *operands) == 0
+    assert ops.choices() == {}
+    assert not cache.exists()
+
+
+def test_the_fastest_of_eight_is_taken(counters, cache, operands):
+    a, out = operands
+    ops = backend.get("cuda:0", tune=True)
+    before = ops.to_host(out)
+    with counters.count() as c:
+        assert ran(ops, a, out, beta=0.5) == 3
+    assert c.gemms > 8
+    expected = ops.to_host(a) @ ops.to_host(a) + 0.5 * before  # once: trying wrote elsewhere
+    np.testing.assert_allclose(ops.to_host(out), expected, atol=1e-5)
+    with counters.count() as c:
+        assert ran(ops, a, out, beta=0.5) == 3
+    assert (c.gemms, c.allocations, c.synchronisations) == (1, 0, 0)
+
+
+def test_choices_are_kept_for_the_next_process(counters, cache, operands):
+    first, second, third = (backend.get("cuda:0", tune=True) for _ in range(3))
+    assert ran(first, *operands) == 3
+    assert ran(first, *operands, ta=True) == 3
+    (file,) = cache.iterdir()
+    assert len(json.loads(file.read_text())) == 2
+    fake.seconds[3] = 0.001
+    before = heuristics()
+    with counters.count() as c:
+        assert ran(second, *operands) == 3
+    assert (heuristics(), c.gemms) == (before, 1)
+    assert second.choices()["algorithms"].items() <= first.choices()["algorithms"].items()
+    file.unlink()
+    assert ran(third, *operands) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff\x00",
+        b"[1, 2]",
+        b'{"SHAPE": 3}',
+        b'{"SHAPE": "no digits"}',
+        b'{"SHAPE": "c0b1a5"}',
+        b'{"SHAPE": "%s"}' % (b"00" * 64),  # not an algorithm of this library
+        None,  # a folder in its place
+    ],
+)
+def test_a_broken_file_costs_time_and_nothing_else(counters, cache, operands, content):
+    ops = backend.get("cuda:0", tune=True)
+    ran(ops, *operands)
+    (file,) = cache.iterdir()
+    (shape,) = json.loads(file.read_text())
+    file.unlink()
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content.replace(b"SHAPE", shape.encode()))
+    ops = backend.get("cuda:0", tune=True)
+    assert ran(ops, *operands) == 3
+    if content is not None:
+        assert json.loads(file.read_text())[shape] == ops.choices()["algorithms"][shape]
+
+
+def test_a_folder_that_cannot_be_made(counters, cache, operands):
+    cache.parent.write_text("a file")
+    assert ran(backend.get("cuda:0", tune=True), *operands) == 3
+
+
+def test_choices_of_a_checkpoint(counters, cache, operands):
+    tuned = backend.get("cuda:0", tune=True)
+    assert ran(tuned, *operands) == 3
+    choices = json.loads(json.dumps(tuned.choices()))
+    assert choices["gpu"] == "Stand-in for a GPU"
+
+    fake.seconds[3] = 0.001
+    for tune in (False, True):
+        ops = backend.get("cuda:0", tune=tune)
+        ops.adopt(choices)
+        assert ran(ops, *operands) == 3
+        assert ops.choices() == choices
+    ops = backend.get("cuda:0")
+    assert ran(ops, *operands) == 0
+    ops.adopt(choices)  # after the first product, too
+    assert ran(ops, *operands) == 3
+    for name, value in (("gpu", "another"), ("cublaslt", 120000)):
+        ops = backend.get("cuda:0")
+        ops.adopt({**choices, name: value})
+        assert ran(ops, *operands) == 0
+    ops.adopt({})
+    assert ran(ops, *operands) == 0
+
+
+def test_nothing_is_tried_while_capturing(counters, cache, operands):
+    ops = backend.get("cuda:0")
+    a, out = operands
+    ops.gemm(a, a, out)  # makes a workspace, for which nothing can be allocated below
+    ops.tune = True
+    with ops.xp.cuda.Stream(non_blocking=True) as stream:
+        stream.begin_capture()
+        ops.gemm(a, a, out, ta=True)
+        graph = stream.end_capture()
+        graph.launch()
+    assert fake.algorithms[-1] == 0
+    assert (ops.choices(), cache.exists()) == ({}, False)
+
+
+def test_a_candidate_that_fails_is_left_out(counters, cache, operands, monkeypatch):
+    called = fake.cublasLtMatmul
+
+    def fails(*arguments):
+        algorithm = ctypes.string_at(arguments[12].value, 64)
+        return 15 if algorithm[8] in (3, 4) else called(*arguments)
+
+    monkeypatch.setattr(fake, "cublasLtMatmul", fails)
+    assert ran(backend.get("cuda:0", tune=True), *operands) == 1
