@@ -64,7 +64,7 @@ class _Job:
     def __init__(self, work: Callable[[int], object], pieces: int):
         self.work = work
         self.pieces = pieces
-        self.owner: dict[int, object] = {0: None}  # None is the caller
+        self.owner: dict[int, object] = {}  # None is the caller
         # An entry for each piece that a helper has ended: None, or its exception.
         self.ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
