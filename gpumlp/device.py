@@ -14,6 +14,7 @@ import sys
 import warnings
 
 from gpumlp import driver
+from gpumlp.activation import activations
 from gpumlp.backend import compiler, host_sources, pool
 
 VARIABLE = "GPUMLP_DEVICE"
@@ -329,7 +330,8 @@ def _gpus() -> list[str]:
 def _host() -> str:
     """What computes on the CPU all but the matrix products."""
     try:
-        compiler.library(host_sources.common("float32"))  # as training does: does it work?
+        # Does it work?  This is the program of the default hidden layers.
+        compiler.library(host_sources.layer("float32", activations["relu"]))
     except OSError as error:
         return f"an error ({_one_line(error)})"
     problem = compiler.problem()

@@ -355,7 +355,7 @@ def test_found_says_when_the_kernels_do_not_compile(machine, monkeypatch):
     if device.compiler.problem():
         pytest.skip(f"nothing can be compiled for the CPU: {device.compiler.problem()}")
     host.forget(monkeypatch)
-    monkeypatch.setattr(device.host_sources, "common", lambda dtype: "#error mistaken")
+    monkeypatch.setattr(device.host_sources, "layer", lambda dtype, f: "#error mistaken")
     found = device.found()
     assert "mistaken" in found.host and found.host.startswith("NumPy (")
     assert any(each.startswith("To train faster on the CPU: ") for each in found.advice)
