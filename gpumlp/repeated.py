@@ -1,4 +1,4 @@
-"""Sequences of operations that come again and again on the same buffers, such as a training step."""
+"""Sequences of operations that come again and again on the same buffers, as training steps do."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ class Repeated:
         self._ops = ops
         self._held: dict[Any, _Held] = {}
 
+    def __reduce__(self):
+        return Repeated, (self._ops,)  # a copy has buffers of its own, and captures its own
+
     def run(self, name, work, *buffers) -> None:
         """work(), or what was captured of it when it last came by this name on these very buffers.
 
@@ -32,5 +35,5 @@ class Repeated:
         if held is not None and all(a is b for a, b in zip(held.buffers, buffers, strict=True)):
             replay = held.replay or self._ops.capture(work)
         self._held[name] = _Held(buffers, replay)
-        # Where nothing is gained by a capture, work is not kept: it may refer to whoever keeps this.
+        # Work that is not captured is not kept either: it may refer to whoever keeps this.
         (replay or work)()

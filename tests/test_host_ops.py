@@ -3,6 +3,9 @@
 Every operation by itself is held against formulas in test_operations.py.
 """
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -310,6 +313,14 @@ def test_rows_longer_than_a_tile(numpy_alone, columns):
     ):
         if actual.dtype.kind == "f":
             np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("copy", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_a_network_that_has_captured_is_copied(copy):
+    net, x = gpumlp.MLP((5, 8, 2), hidden="gelu", seed=1), random(4, 5)
+    for _ in range(3):
+        expected = net.forward(x)
+    np.testing.assert_array_equal(copy(net).forward(x), expected)
 
 
 # ------------------------------------------------------------------ the process is left as it was

@@ -33,6 +33,9 @@ class HostOps(NumpyOps):
         self._recorded: list | None = None  # the calls of the sequence that is being captured
         self._functions: dict = {}
 
+    def __reduce__(self):
+        return HostOps, ()  # functions of a library can neither be copied nor pickled
+
     # ------------------------------------------------------------ repeating
     def capture(self, work):
         self._recorded = []
@@ -60,16 +63,13 @@ class HostOps(NumpyOps):
         self._do(functools.partial(operation, self, *args, **options))
 
     # ------------------------------------------------------------ calling
-    def _get(self, key, program, *names):
-        """The library's functions of these names, or None; program() makes its text."""
+    def _get(self, names, program, *options):
+        """These functions of the library whose text is program(*options); None without it."""
+        key = names, program, options
         if key not in self._functions:
-            library = compiler.library(program())
+            library = compiler.library(program(*options))
             self._functions[key] = library and [_function(library, name) for name in names]
         return self._functions[key]
-
-    def _common(self, dtype, *names):
-        program = functools.partial(host_sources.common, str(dtype))
-        return self._get((dtype, names), program, *names)
 
     def _call(self, functions, values, arrays, items, size):
         """Call functions[0] with a struct of 8-byte values; size: the elements that it works on.
@@ -110,7 +110,9 @@ class HostOps(NumpyOps):
         models, rows, columns = z.shape
         chunks = _chunks(rows, columns)
         if f.rows:
-            functions = f.built_in and self._common(z.dtype, "activate_rows")
+            functions = f.built_in and self._get(
+                ("activate_rows",), host_sources.rows, str(z.dtype)
+            )
             if not functions:
                 self._by_numpy(NumpyOps.activate, f, z, b, n, p, noise)
                 return
@@ -152,18 +154,14 @@ class HostOps(NumpyOps):
         if f.cuda in NEED_TANH and not compiler.toolchain().simd_math:
             return None
         names = "activate", "backprop", "backprop_end"
-        program = functools.partial(host_sources.layer, str(dtype), f)
-        return self._get((dtype, f.cuda), program, *names)
+        return self._get(names, host_sources.layer, str(dtype), f)
 
     # ------------------------------------------------------------ the loss
     def loss(self, pair, u, b, targets, w, w_sum, mean, p, delta, value):
         functions = None
         if isinstance(pair.form.cuda, str):
-            key = u.dtype, pair.form.cuda, pair.rows, pair.log_u
-            program = functools.partial(
-                host_sources.loss, str(u.dtype), pair.form, pair.rows, pair.log_u
-            )
-            functions = self._get(key, program, "loss", "loss_end")
+            options = str(u.dtype), pair.form, pair.rows, pair.log_u
+            functions = self._get(("loss", "loss_end"), host_sources.loss, *options)
         if not functions:
             arguments = pair, u, b, targets, w, w_sum, mean, p, delta, value
             self._by_numpy(NumpyOps.loss, *arguments)
@@ -184,7 +182,7 @@ class HostOps(NumpyOps):
 
     # ------------------------------------------------------------ the update
     def advance(self, g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0):
-        functions = self._common(g.dtype, "advance", "advance_end")
+        functions = self._get(("advance", "advance_end"), host_sources.update, str(g.dtype))
         if not functions:
             arguments = g, loss, w_sum, hyper, rates, first_rate, state, theta, decayed
             self._by_numpy(NumpyOps.advance, *arguments)
@@ -202,7 +200,7 @@ class HostOps(NumpyOps):
         self._call(functions, values, arrays, models * chunks, g.size)
 
     def update(self, family, theta, g, slots, scalars, hyper, t, decayed):
-        functions = self._common(theta.dtype, f"update_{family}")
+        functions = self._get((f"update_{family}",), host_sources.update, str(theta.dtype))
         if not functions:
             self._by_numpy(NumpyOps.update, family, theta, g, slots, scalars, hyper, t, decayed)
             return
@@ -218,9 +216,9 @@ class HostOps(NumpyOps):
 
     # ------------------------------------------------------------ minibatches
     def gather(self, data, order, cursor, batch, out):
-        source = str(data.x.dtype)
-        known = source in SOURCE
-        functions = known and self._common(out.x.dtype, f"gather_{source}", "gather_end")
+        types = str(out.x.dtype), str(data.x.dtype)
+        names = "gather", "gather_end"
+        functions = types[1] in SOURCE and self._get(names, host_sources.gather, *types)
         if not functions:
             self._by_numpy(NumpyOps.gather, data, order, cursor, batch, out)
             return
@@ -241,7 +239,7 @@ class HostOps(NumpyOps):
         self._by_numpy(NumpyOps.tally, *arguments)
 
     def shuffle_keys(self, seeds, epoch, rows):
-        functions = self._common(np.dtype(np.float32), "shuffle_keys")
+        functions = self._get(("shuffle_keys",), host_sources.shuffle)
         if not functions:
             return super().shuffle_keys(seeds, epoch, rows)
         models, chunks = len(seeds), _chunks(rows, 1)

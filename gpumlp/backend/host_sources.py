@@ -37,16 +37,21 @@ def loss(dtype: str, form: Form, rows: bool, log_u: bool) -> str:
     )
 
 
-def common(dtype: str) -> str:
-    """All the other functions."""
-    gathers = [
-        f'extern "C" void gather_{name}(const Gather& a, int piece, int pieces) '
-        f"{{ gather<{c}>(a, piece, pieces); }}"
-        for name, c in SOURCE.items()
-    ]
-    return _program(
-        dtype,
-        *("philox.cuh", "host/shuffle.cpp", "host/rows.cpp"),
-        *(sources.columns(), "laws.cuh", "host/update.cpp"),
-        *("host/gather.cpp", "\n".join(gathers)),
-    )
+def rows(dtype: str) -> str:
+    """Function `activate_rows`: softmax and log_softmax."""
+    return _program(dtype, "host/rows.cpp")
+
+
+def update(dtype: str) -> str:
+    """Functions `advance` and `update_*`."""
+    return _program(dtype, sources.columns(), "laws.cuh", "host/update.cpp")
+
+
+def gather(dtype: str, source: str) -> str:
+    """Function `gather` from data of one type."""
+    return _program(dtype, f"typedef {SOURCE[source]} Source;", "host/gather.cpp")
+
+
+def shuffle() -> str:
+    """Function `shuffle_keys`."""
+    return _program("float32", "philox.cuh", "host/shuffle.cpp")

@@ -1,11 +1,13 @@
 // A minibatch by index, as gather.cu has it: an index below 0 is a row of zeros with weight 0.
+//
+// `Source` (the type of X) is defined before this text.
 
 struct Gather {
     const int* order;
     Int order_stride;
     const Int* cursor;
     Int batch;
-    const void* X;                          // of the type that the function's name says
+    const Source* X;
     Int x_stride;
     const int* labels;                      // labels, dense and weight may be 0
     const Real* dense;
@@ -43,13 +45,12 @@ inline void fetch(const T* row, Int count)
 
 constexpr int AHEAD = 8;                    // rows
 
-template<class Source>
-inline void gather(const Gather& a, int piece, int pieces)
+extern "C" void gather(const Gather& a, int piece, int pieces)
 {
     each_item(a.networks, a.chunks, a.rows, piece, pieces, [&](const Part& part) {
         const Int m = part.network;
         const int* index = a.order + m * a.order_stride + a.cursor[m] * a.batch;
-        const Source* X = static_cast<const Source*>(a.X) + m * a.x_stride;
+        const Source* X = a.X + m * a.x_stride;
         for (Int row = part.first; row < part.last; ++row) {
             const Int source = index[row], out = m * a.rows + row, y = m * a.y_stride + source;
             const bool used = source >= 0;
