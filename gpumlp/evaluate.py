@@ -1,12 +1,14 @@
-"""Loss and accuracy on a validation set, which stays on the device."""
+"""Loss and accuracy on a validation set, which stays on the device if that has room for it."""
 
 from __future__ import annotations
+
+import functools
 
 import numpy as np
 
 from gpumlp import propagate
 from gpumlp.backend import Targets
-from gpumlp.rows import Rows
+from gpumlp.rows import make_rows
 
 
 class Evaluation:
@@ -19,7 +21,9 @@ class Evaluation:
 
     def __init__(self, net, objective, x, y, sample_weight=None):
         self._net, self._objective = net, objective
-        rows = Rows(net, objective, x, y, sample_weight, net.chunk_rows, "validation ")
+        rows = make_rows(
+            net, objective, x, y, sample_weight, net.chunk_rows, orders=0, kind="validation "
+        )
         self._rows = rows
         xp, models = net.ops.xp, net.models_count
         self._cursor = xp.zeros(models, np.int64)
@@ -33,19 +37,20 @@ class Evaluation:
         rows = self._rows
         self._cursor.fill(0)
         for i in range(rows.steps):
-            size = rows.batch_rows(i)
-            ws = self._net.workspaces.get(size, "fit")
-            rows.repeated.run(size, lambda ws=ws: self._batch(ws), ws)
+            data = rows.ready(i)
+            ws = self._net.workspaces.get(rows.batch_rows(i), "fit")
+            work = functools.partial(self._batch, ws, data)
+            rows.repeated.run((ws.rows, id(data)), work, ws, data)
         sums = self._net.ops.to_host(self._sums).astype(np.float64).sum(axis=0)
         loss, weight, right = sums.T
         return loss / weight, right / weight if self._objective.loss.classes else None
 
-    def _batch(self, ws):
+    def _batch(self, ws, data):
         """The sums of the next batch."""
-        net, objective, K = self._net, self._objective, self._net.K
-        batch = ws.batch(self._rows.data)
+        net, rows, objective, K = self._net, self._rows, self._objective, self._net.K
+        batch = ws.batch(data)
         fused, classes = objective.pair.fused, objective.loss.classes
-        net.ops.gather(self._rows.data, self._rows.order, self._cursor, self._rows.batch_size, batch)
+        net.ops.gather(data, rows.order, self._cursor, rows.batch_size, batch)
         propagate.forward(net, ws, batch.x, [None] * (K + 1), last=K - 1 if fused else K)
         objective.evaluate(ws, batch, None)
         if fused and classes:

@@ -6,6 +6,8 @@ import contextlib
 
 from gpumlp import workspace
 
+SHARE = 0.8  # of the free memory that data may take; the rest is for what cannot be foreseen
+
 
 def predict(net, rows: int, slots: int = 0, data_bytes: int = 0, purpose: str = "fit") -> int:
     """Bytes on the device: parameters, gradient, `slots` optimiser buffers, one batch, the data."""
@@ -35,6 +37,23 @@ def _is_out_of_memory(error: Exception) -> bool:
     return type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
 
 
+class NoRoomForPieces(MemoryError):
+    """Not even pieces of the data fit; takes: their bytes."""
+
+    def __init__(self, text: str, takes: int):
+        self.takes = takes
+        super().__init__(text)
+
+
+def room(net, rows: int) -> int | None:
+    """Bytes that the data of a fit in batches of so many rows may take, beside the workspace that
+    is still to be made; None on the CPU, where they are in the same memory anyhow."""
+    free = net.ops.free_memory()
+    if free is None:
+        return None
+    return int(SHARE * free) - net.workspaces.missing(rows, "fit")
+
+
 def in_chunks(rows: int, chunk: int, work) -> None:
     """work(start, stop) for all rows, `chunk` at a time, or half as many where memory runs out."""
     start = 0
@@ -61,6 +80,7 @@ def explained(net, rows=0, slots: int = 0, data_bytes: int = 0, purpose: str = "
     except Exception as error:
         if not _is_out_of_memory(error):
             raise
+        data_bytes = getattr(error, "takes", data_bytes)
         needed = predict(net, rows, slots, data_bytes, purpose)
         free = net.ops.free_memory()
         lower = ["batch_size"] if rows and purpose == "fit" else []

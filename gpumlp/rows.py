@@ -2,12 +2,82 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from gpumlp import arrays
+from gpumlp import arrays, memory
 from gpumlp.backend import Data
 from gpumlp.backend.sources import SOURCE
+from gpumlp.parameters import ALIGNMENT
 from gpumlp.repeated import Repeated
+
+ORDER_BYTES = 4  # of each position of an order, in int32
+SORTING_BYTES = 32  # its key, the sorted keys, the order in uint64, and what sorting itself takes
+
+
+def read(net, objective, x, y, sample_weight, kind: str = "") -> Data:
+    """What a user gave, checked, and still where it was.
+
+    kind: "validation ", before the names in error messages.
+    """
+    x = arrays.features(x, f"{kind}x", net).array
+    count = x.shape[1]
+    y = arrays.targets(y, f"{kind}y", net, objective.loss, count)
+    weight = arrays.weights(sample_weight, f"{kind}sample_weight", net, count)
+    return Data(x, y.labels, y.dense, weight)
+
+
+def kept(net, given: Data) -> Data:
+    """The dtypes in which rows are kept: those of features remain, where `gather` can read them."""
+    x = given.x.dtype
+    return Data(x if str(x) in SOURCE else net.dtype, np.dtype(np.int32), net.dtype, net.dtype)
+
+
+def shapes(net, given: Data, rows: int, orders: int = 0) -> Data:
+    """(shape, dtype) of each part of so many rows, or None.
+
+    orders: networks that take the rows in different orders, for which they are kept apart.
+    """
+    parts = zip(given, kept(net, given), strict=True)
+    return Data(
+        *(
+            None if a is None else ((max(len(a), orders), rows, *a.shape[2:]), dtype)
+            for a, dtype in parts
+        )
+    )
+
+
+def size(net, given: Data, rows: int, orders: int = 0) -> int:
+    """Bytes of so many rows."""
+    parts = [part for part in shapes(net, given, rows, orders) if part is not None]
+    return sum(aligned(math.prod(shape) * dtype.itemsize) for shape, dtype in parts)
+
+
+def aligned(length: int) -> int:
+    return math.ceil(length / ALIGNMENT) * ALIGNMENT
+
+
+def make_rows(
+    net, objective, x, y, sample_weight, batch_size: int, orders: int = 1, kind: str = ""
+) -> Rows:
+    """The rows on the device or, where it has no room for them, in host memory.
+
+    orders: 1, or M where each network shuffles for itself; 0 if nothing is ever shuffled.
+    """
+    given = read(net, objective, x, y, sample_weight, kind)
+    count = given.x.shape[1]
+    batch_size = min(batch_size, count)
+    room = memory.room(net, batch_size)
+    if room is None or arrays.is_on_gpu(given.x):
+        return Rows(net, given, batch_size)
+    from gpumlp import streamed  # whose rows are rows, too
+
+    positions = count * max(orders, 1)
+    whole = size(net, given, count) + ORDER_BYTES * positions + SORTING_BYTES * count * orders
+    if whole <= max(room, streamed.least(net, given, batch_size, orders)):
+        return Rows(net, given, batch_size)
+    return streamed.Streamed(net, given, batch_size, orders, room)
 
 
 class Rows:
@@ -15,33 +85,32 @@ class Rows:
 
     An epoch has `steps` batches of `batch_size` rows; the last may have fewer.
 
-    order (1 or M, R) int32: the row at each position of the epoch; one buffer, since captured steps
-    know its address.  repeated: these steps, which live as long as the data that they read.
+    order (1 or M, R) int32: where the row at each position of the epoch lies in the data; one
+    buffer, since captured steps know its address.  repeated: these steps, which live as long as the
+    data that they read.
     """
 
-    def __init__(self, net, objective, x, y, sample_weight, batch_size: int, kind: str = ""):
-        """kind: "validation ", before the names in error messages."""
-        given = arrays.features(x, f"{kind}x", net)
+    def __init__(self, net, given: Data, batch_size: int):
+        self._divide(net, given, batch_size)
+        self.order = net.ops.xp.arange(self.count, dtype=np.int32)[None]
+        parts = zip(given, kept(net, given), strict=True)
+        data = Data(*(arrays.settle(a, net, dtype) for a, dtype in parts))
+        self.data = data._replace(x=arrays.aligned(data.x))
+
+    def _divide(self, net, given: Data, batch_size: int):
         self._net = net
-        self.count = given.array.shape[1]
-        y = arrays.targets(y, f"{kind}y", net, objective.loss, self.count)
-        weight = arrays.weights(sample_weight, f"{kind}sample_weight", net, self.count)
-        array = given.array
-        kept = str(array.dtype) if str(array.dtype) in SOURCE else net.dtype
-        self.data = Data(
-            arrays.aligned(arrays.settle(array, net, kept)),
-            arrays.settle(y.labels, net, np.int32),
-            arrays.settle(y.dense, net),
-            arrays.settle(weight, net),
-        )
+        self.count = given.x.shape[1]
         self.batch_size = min(batch_size, self.count)
         self.steps = -(-self.count // self.batch_size)
-        self.order = net.ops.xp.arange(self.count, dtype=np.int32)[None]
         self.repeated = Repeated(net.ops)
 
     def batch_rows(self, i: int) -> int:
         """Rows of batch i."""
         return min(self.batch_size, self.count - i * self.batch_size)
+
+    def ready(self, i: int) -> Data:
+        """The data that batch i is gathered from, by the work that is submitted next."""
+        return self.data
 
     def shuffle(self, seeds, epoch: int):
         """The order of that epoch, by each network's seed."""
@@ -49,7 +118,7 @@ class Rows:
         self.arrange(self._net.ops.xp.sort(keys, axis=1) & np.uint64(0xFFFFFFFF))
 
     def arrange(self, order):
-        """Take the rows in this order, (1 or M, R) on the device."""
+        """Take the rows in this order, (1 or M, R)."""
         if len(self.order) != len(order):
             self.order = self._net.ops.xp.empty(order.shape, np.int32)
-        self.order[...] = order
+        self.order[...] = self._net.ops.to_device(order)

@@ -22,7 +22,7 @@ from gpumlp.optimizer import HYPERS, Adam, Optimizer
 from gpumlp.parameters import Parameters
 from gpumlp.rates import Rates
 from gpumlp.repeated import Repeated
-from gpumlp.rows import Rows
+from gpumlp.rows import Rows, make_rows
 
 STEPS_NOTED = 1024  # losses of at least so many batches are kept on the device
 
@@ -176,17 +176,17 @@ class Trainer:
             loss = ws.loss.copy()
         return loss if net.models is not None else loss[0]
 
-    def _gathered_update(self, rows: Rows, size: int):
-        """One update on the next `size` rows of the epoch."""
-        net, state = self.net, self.state
-        ws = net.workspaces.get(size, "fit")
+    def _gathered_update(self, rows: Rows, i: int):
+        """One update on batch i of the epoch."""
+        net, state, data = self.net, self.state, rows.ready(i)
+        ws = net.workspaces.get(rows.batch_rows(i), "fit")
 
         def work():
-            batch = ws.batch(rows.data)
-            net.ops.gather(rows.data, rows.order, state.cursor, rows.batch_size, batch)
+            batch = ws.batch(data)
+            net.ops.gather(data, rows.order, state.cursor, rows.batch_size, batch)
             self._update(ws, batch)
 
-        rows.repeated.run(size, work, ws, rows.order, *self._replaced())
+        rows.repeated.run((ws.rows, id(data)), work, ws, data, rows.order, *self._replaced())
 
     def _replaced(self):
         """What a captured update reads and writes, and may be replaced between two fits."""
@@ -234,6 +234,9 @@ class Trainer:
 
         x ([M,] R, N_0), y, sample_weight ([M,] R): see `MLP.loss_and_grad`.
         validation: (x, y) or (x, y, sample_weight).
+        Data larger than a GPU's free memory stay where they are, which may be a memory-mapped file,
+        and pieces of each epoch are sent while the GPU computes on others; the results are the
+        same.
         callbacks: of class `Callback`, such as `EarlyStopping`; progress: a bar on the terminal.
         resume: go on with the fit in which the trainer's file, a checkpoint, was written, as if it
             had not ended: its schedule keeps its length, an epoch that had begun is finished, early
@@ -263,7 +266,8 @@ class Trainer:
             memory.explained(net, self.batch_size, self._slot_count, data_bytes),
             threads.fitting(net, self.batch_size),
         ):
-            rows = Rows(net, self.objective, x, y, sample_weight, self.batch_size)
+            orders = net.models_count if self.shuffle else 1
+            rows = make_rows(net, self.objective, x, y, sample_weight, self.batch_size, orders)
             evaluation = validation and Evaluation(net, self.objective, *validation)
             self.callbacks = sorted(_listed(callbacks), key=lambda each: each.goes_last)
             try:
@@ -328,7 +332,7 @@ class Trainer:
     def run_epoch(self, rows: Rows, order=None, interrupt=None, first: int = 0):
         """One pass over the rows; returns loss and weight of each batch, (steps, M) float64.
 
-        order (1 or M, R) int32 on the device: the rows in this order, instead of the trainer's own.
+        order (1 or M, R): the rows in this order, instead of the trainer's own.
         first: the batch to begin with, where those before were made by a fit that is resumed.
         The only reading of the device is at the end; a batch that did not count has weight 0.
         """
@@ -345,7 +349,7 @@ class Trainer:
             for i in range(first, rows.steps):
                 if interrupt is not None and interrupt.asked:
                     break
-                self._gathered_update(rows, rows.batch_rows(i))
+                self._gathered_update(rows, i)
                 done += 1
         self.rates.issued -= rows.steps - done  # the interrupt came before these
         self.epoch += done == rows.steps

@@ -126,6 +126,11 @@ class Workspaces:
         self._memory = None
         self._made: dict = {}
 
+    def missing(self, rows: int, purpose: str) -> int:
+        """Bytes that `get` would add to the memory that is held."""
+        held = 0 if self._memory is None else self._memory.size
+        return max(0, size(self._net, rows, purpose) - held)
+
     def get(self, rows: int, purpose: str) -> Workspace:
         key = rows, purpose
         if key in self._made:

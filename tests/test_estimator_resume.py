@@ -156,7 +156,7 @@ def test_ctrl_c_leaves_the_last_whole_epoch(tmp_path, monkeypatch):
 
     X, y = data(MLPClassifier)
     whole = make(MLPClassifier, "adam", tmp_path / "whole").fit(X, y)
-    run, calls = rows.Resident.run, []
+    run, calls = rows.Dense.run, []
 
     def interrupted(self, trainer, order, interrupt):
         calls.append(1)
@@ -164,7 +164,7 @@ def test_ctrl_c_leaves_the_last_whole_epoch(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return run(self, trainer, order, interrupt)
 
-    monkeypatch.setattr(rows.Resident, "run", interrupted)
+    monkeypatch.setattr(rows.Dense, "run", interrupted)
     with pytest.warns(UserWarning, match="interrupted"):
         make(MLPClassifier, "adam", tmp_path / "cut").fit(X, y)
     model = gpumlp.resume(tmp_path / "cut")

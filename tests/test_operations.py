@@ -14,7 +14,7 @@ from gpumlp.backend import compiler, sources
 from gpumlp.backend.host_ops import HostOps
 from gpumlp.backend.numpy_ops import NumpyOps
 from gpumlp.objective import Objective
-from gpumlp.rows import Rows
+from gpumlp.rows import make_rows
 from tests import simt
 from tests.conftest import require_cuda
 from tests.operations import layers, losses, minibatches, noise, tallies, updates
@@ -330,7 +330,7 @@ def test_data_of_the_users_is_aligned_for_the_kernels(cuda):
     flat = xp.arange(1 + 64 * 8, dtype="float32")
     x, y = flat[1:].reshape(64, 8), xp.zeros((64, 1), "float32")
     net = gpumlp.MLP((8, 3, 1), output="identity", device="cuda")
-    rows = Rows(net, Objective(net, "squared_error"), x, y, None, 16)
+    rows = make_rows(net, Objective(net, "squared_error"), x, y, None, 16)
     assert rows.data.x.data.ptr % 32 == 0
     np.testing.assert_array_equal(rows.data.x[0].get(), x.get())
 

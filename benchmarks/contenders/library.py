@@ -8,7 +8,7 @@ import gpumlp
 from benchmarks.agreement import TOLERANCE, difference
 from benchmarks.contenders import Contender
 from benchmarks.networks import ADAM
-from gpumlp.rows import Rows
+from gpumlp.rows import make_rows
 
 OUTPUT = {"cross_entropy": "softmax", "squared_error": "identity"}
 
@@ -45,7 +45,7 @@ class Library(Contender):
                 self.net, loss=network.loss, optimizer=optimizer, batch_size=network.batch
             )
             objective = self.trainer.objective
-            self.rows = Rows(self.net, objective, self.x, self.y, None, network.batch)
+            self.rows = make_rows(self.net, objective, self.x, self.y, None, network.batch)
 
     def step(self):
         batch = slice(0, self.network.batch)

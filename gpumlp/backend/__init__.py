@@ -44,6 +44,9 @@ tally(n, targets, w, w_sum, loss, mean, threshold, cursor, sums)
 shuffle_keys(seeds, epoch, rows)
     uint64 (M, rows): 32 random bits above the row's number; sorted, they are the epoch's order.
 
+transfers(size)
+    Two `Transfer`s (gpumlp/backend/transfer.py) of so many bytes, whose copies to the device run
+    beside the computing; on a GPU only.
 capture(work)
     A function that does what work() does, again and again on the same buffers, with less of
     Python's time: a CUDA graph; None where nothing would be gained.  work() calls operations and

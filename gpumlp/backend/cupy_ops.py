@@ -14,7 +14,7 @@ import cupy as cp
 import numpy as np
 
 from gpumlp import device as devices
-from gpumlp.backend import gemm_choice, sources
+from gpumlp.backend import gemm_choice, sources, transfer
 
 THREADS = 256  # of every block of every kernel; THREADS in kernels/common.cuh
 NULL = np.uintp(0)  # an absent array
@@ -84,6 +84,9 @@ class CupyOps:
         with self.on_device():
             free, _ = cp.cuda.runtime.memGetInfo()
             return free + cp.get_default_memory_pool().free_bytes()
+
+    def transfers(self, size):
+        return transfer.pair(size)
 
     # ------------------------------------------------------------ repeating
     def capture(self, work):

@@ -1,4 +1,4 @@
-"""The training rows of an estimator: on the device during the whole fit, or sparse, sent in pieces.
+"""The training rows of an estimator: dense, or sparse and made dense in pieces.
 
 Both have count, batch_size, sizes (rows of each batch) and run(trainer, order, interrupt), an epoch
 in a given order, which returns loss and weight of each batch.
@@ -10,7 +10,7 @@ import numpy as np
 
 from gpumlp import arrays
 from gpumlp.evaluate import Evaluation
-from gpumlp.rows import Rows
+from gpumlp.rows import Rows, make_rows, read
 
 # A sparse matrix that is smaller than this when dense is made dense once.
 DENSE_BYTES = 1 << 30
@@ -41,7 +41,7 @@ def rows_of(X, index):
 def make(net, objective, X, y, weight, batch_size: int):
     """The rows, in the form that suits X."""
     X = dense_if_small(X, net.dtype)
-    kind = Pieces if is_sparse(X) else Resident
+    kind = Pieces if is_sparse(X) else Dense
     return kind(net, objective, X, y, weight, batch_size)
 
 
@@ -65,18 +65,18 @@ def _batch_sizes(count: int, batch_size: int) -> np.ndarray:
     return np.minimum(batch_size, count - starts)
 
 
-class Resident:
-    """Dense rows, on the device from the beginning to the end of the fit."""
+class Dense:
+    """Dense rows, on the device during the whole fit if it has room for them."""
 
     def __init__(self, net, objective, X, y, weight, batch_size):
         self._net = net
         self.count, self.batch_size = len(X), batch_size
         self.sizes = _batch_sizes(self.count, batch_size)
-        self._rows = Rows(net, objective, X, y, weight, batch_size)
+        self._rows = make_rows(net, objective, X, y, weight, batch_size)
 
     def run(self, trainer, order, interrupt):
         if order is not None:
-            order = self._net.ops.to_device(order.astype(np.int32)[None])
+            order = order.astype(np.int32)[None]
         return trainer.run_epoch(self._rows, order, interrupt)
 
 
@@ -105,7 +105,8 @@ class Pieces:
                 weights.append(nothing)
                 continue
             X, y = self._X[piece].toarray(), self._y[piece]
-            rows = Rows(self._net, self._objective, X, y, weight, self.batch_size)
+            given = read(self._net, self._objective, X, y, weight)
+            rows = Rows(self._net, given, self.batch_size)
             done = trainer.run_epoch(rows, None, interrupt)
             losses.append(done[0])
             weights.append(done[1])

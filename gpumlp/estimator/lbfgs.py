@@ -18,7 +18,7 @@ from gpumlp.estimator import data
 from gpumlp.estimator.progress import warn
 from gpumlp.objective import Objective
 from gpumlp.parameters import Parameters
-from gpumlp.rows import Rows
+from gpumlp.rows import Rows, read
 
 CHUNK_BYTES = 256 << 20  # of the workspace of one pass
 
@@ -137,9 +137,9 @@ class _Function:
         X = X[part]
         X = X.toarray() if data.is_sparse(X) else X
         X = X.astype(self._net.dtype, copy=False)
-        # A part may be without weight, which Rows refuses of a whole set.
+        # A part may be without weight, which `read` refuses of a whole set.
         weight = None if weight is None else weight[part]
-        rows = Rows(self._net, self._objective, X, y[part], None, len(X))
+        rows = Rows(self._net, read(self._net, self._objective, X, y[part], None), len(X))
         if weight is not None:
             rows.data = rows.data._replace(
                 weight=self._net.ops.to_device(weight.astype(self._net.dtype))[None]
