@@ -13,7 +13,7 @@ help:
 	@echo "make train   train a network on scikit-learn's digits"
 	@echo "make test    run every test (ARGS=… go to pytest)"
 	@echo "make lint    ruff and mypy"
-	@echo "make bench   the benchmarks"
+	@echo "make bench   the benchmarks (ARGS=--quick: under two minutes)"
 	@echo "make gpu     tests and benchmarks on a GPU, by the machine's own python3"
 	@echo "make clean   remove what the others made, but not runs/"
 
@@ -28,7 +28,7 @@ lint: $(VENV)/.test
 	$(IN_VENV) -m mypy
 
 bench: $(VENV)/.bench
-	$(IN_VENV) -m benchmarks $(ARGS)
+	$(IN_VENV) -m benchmarks --json .benchmarks/figures.json $(ARGS)
 
 # For a machine that has everything but a network: no environment is made, nothing is installed.
 gpu:

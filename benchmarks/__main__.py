@@ -48,7 +48,10 @@ def main(given=None) -> int:
         device, options.quick, options.network, options.operation, options.contender
     ) as bench:
         results["copy_bandwidth"] = bench.copy_bandwidth
+        results["absent"] = bench.absent
         print(f"a copy on {device}: {bench.copy_bandwidth / 1e9:.3g} GB/s", flush=True)
+        for name, why in bench.absent.items():
+            print(f"{name} is absent: {why}", flush=True)
         for name, part in PARTS.items():
             if name not in (options.only or PARTS):
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from benchmarks.compared import median, remarks
 from benchmarks.contenders import EAGER, GEMMS, LIBRARY, SCIKIT_LEARN
-from benchmarks.networks import MIDDLE
+from benchmarks.networks import MIDDLE, SMALLEST
 from benchmarks.tables import Table, ratio, seconds
 
 ACTIVATIONS = ("relu", "tanh", "gelu", "sigmoid")
@@ -13,7 +13,7 @@ CONTENDERS = (LIBRARY, GEMMS, SCIKIT_LEARN, EAGER)
 
 
 def run(bench):
-    network = MIDDLE.shortened() if bench.quick else MIDDLE
+    network = SMALLEST.shortened() if bench.quick else MIDDLE
     for name in ACTIVATIONS:
         task = network._replace(hidden=name)
         record = bench.contest.measure(task, ("epoch",), bench.effort, names=CONTENDERS)

@@ -24,3 +24,10 @@ def difference(answers, reference) -> float:
         for found, expected in zip(answers["arrays"], reference["arrays"], strict=True)
     ]
     return float(max(*losses, *arrays, 0.0))
+
+
+def as_float64(array: np.ndarray) -> np.ndarray:
+    """Its values; uint16 holds the bits of bfloat16, the upper half of a float32."""
+    if array.dtype == np.uint16:
+        array = (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return array.astype(np.float64)

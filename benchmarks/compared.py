@@ -57,8 +57,7 @@ class Contest:
         names: Iterable[str] | None = None,
     ) -> dict[str, Any]:
         """{name, works, contenders: {name: {error | declined, difference, works: {what: {seconds,
-        median, over_gemms, over_gpumlp}}}}, absent}; question: the method whose answers must agree.
-        """
+        median, over_gemms, over_gpumlp}}}}}; question: the method whose answers must agree."""
         entries = [e for e in self._chosen if names is None or e.name in names]
         entries = [entry for entry in entries if entry.name not in self.absent]
         found: dict = {e.name: {"error": None, "declined": None, "works": {}} for e in entries}
@@ -88,7 +87,7 @@ class Contest:
                     times["seconds"].append(taken)
         summarise(found)
         named = {"name": task.name, "task": task._asdict(), "works": list(works)}
-        return named | {"contenders": found, "absent": self.absent}
+        return named | {"contenders": found}
 
 
 def compare(answers, found, tolerance: float):
@@ -127,7 +126,7 @@ def failed(record: dict) -> bool:
 
 
 def remarks(record: dict) -> list[str]:
-    """Who failed, declined or is absent, and how far the answers agree."""
+    """Who failed or declined, and how far the answers agree."""
     notes = []
     contenders = record["contenders"]
     for name, found in contenders.items():
@@ -135,7 +134,6 @@ def remarks(record: dict) -> list[str]:
             notes.append(f"{name} failed: {last_line(found['error'])}")
         if found["declined"]:
             notes.append(f"{name} takes no part: {found['declined']}")
-    notes += [f"{name} is absent: {why}" for name, why in record["absent"].items()]
     differences = [found["difference"] for found in contenders.values() if "difference" in found]
     if differences:
         tolerance = TOLERANCE[record["task"].get("precision", "float32")]

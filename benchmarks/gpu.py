@@ -19,7 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import outcomes, parts
+from benchmarks import goals, outcomes, parts
+from benchmarks.suite import PARTS, merge
 
 RESULTS = parts.ROOT / "benchmarks" / "results"
 MINUTES = 9.0
@@ -27,6 +28,9 @@ MARGIN = 10.0  # seconds of them kept for the end
 SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 SANITIZER_FOUND = 86  # the exit code that compute-sanitizer is asked for
 JOBS = 4  # test files at once
+
+# Shares of the time, beside the tests' 10.
+TRAINING_WEIGHT, BENCHMARK_WEIGHT, SANITIZER_WEIGHT = 10, 1, 2
 
 # Tests of what proves the kernels where there is no GPU; they say nothing new on one.
 CPU_TESTS = ("cubin", "cupy_contract", "oracle", "plot", "sanitizers", "seeded", "simt", "standin")
@@ -77,23 +81,33 @@ def all_parts(folder: Path) -> list[Part]:
     """In the order of what is most worth knowing."""
     on_gpu, on_cpu, kernels = test_files()
     by_file = [sys.executable, "-m", "benchmarks.by_file", "--jobs", str(JOBS)]
-    figures = folder / "benchmarks.json"
-    measuring = [sys.executable, "-m", "benchmarks", "--device", "cuda", "--json", str(figures)]
-    found = [
-        pytest_part("tests", 10, on_gpu, folder, by_file),
-        Part("benchmarks", 8, measuring, lambda: {"figures": _json(figures)}),
-    ]
+    found = [pytest_part("tests", 10, on_gpu, folder, by_file)]
+    found += [benchmark_part(name, folder) for name in PARTS]
     program = sanitizer()
     for tool in SANITIZERS:
         if program is None:
             why = "compute-sanitizer is neither on PATH nor in /usr/local/cuda/bin"
-            found.append(Part(tool, 2.5, why))
+            found.append(Part(tool, SANITIZER_WEIGHT, why))
             continue
         watched = [program, "--tool", tool, "--error-exitcode", str(SANITIZER_FOUND)]
         # Libraries try out functions that a driver may not have; only kernels are of interest.
         watched += ["--report-api-errors", "no", sys.executable, "-m", "pytest"]
-        found.append(pytest_part(tool, 2.5, kernels, folder, watched, "--no-pool", "-k", "cuda"))
+        options = "--no-pool", "-k", "cuda"
+        found.append(pytest_part(tool, SANITIZER_WEIGHT, kernels, folder, watched, *options))
     return [*found, pytest_part("tests on the CPU", 4, on_cpu, folder, by_file)]
+
+
+def benchmark_part(name: str, folder: Path) -> Part:
+    """One part of the suite; the figures that it wrote before a limit or a crash are kept."""
+    written = folder / f"{name}.json"
+    command = [sys.executable, "-m", "benchmarks", "--device", "cuda", "--only", name]
+    weight = TRAINING_WEIGHT if name == "training" else BENCHMARK_WEIGHT
+    return Part(
+        f"benchmarks: {name}",
+        weight,
+        [*command, "--json", str(written)],
+        lambda: {"figures": _json(written)},
+    )
 
 
 def _json(path: Path):
@@ -132,6 +146,7 @@ def run_all(chosen: list[Part], results: dict, path: Path, deadline: float) -> b
             left = deadline - time.monotonic()
             limit = left * part.weight / sum(other.weight for other in chosen[i:])
             record = parts.run(part.command, max(limit, 1.0)) | part.read()
+        merge(results, record.pop("figures", None))
         results["parts"][part.name] = record
         _write(path, results)
         reason = record.get("reason") or f"{record['seconds']} s of at most {record['limit']}"
@@ -167,7 +182,10 @@ def main(given=None, make_parts=all_parts) -> int:
     _write(path, results)
     print(f"\n{'All parts passed' if good else 'NOT all parts passed'}; written: {path}")
     for name, record in results["parts"].items():
-        print(f"  {name:18}{record['outcome']}")
+        print(f"  {name:25}{record['outcome']}")
+    if "figures" in results:
+        for table in goals.tables(results["figures"]["goals"], results["figures"]["device"]):
+            print(f"\n{table.text()}")
     if not machine.get("gpus"):
         print(f"  no GPU was found: {machine.get('gpu_problem')}")
     return 0 if good else 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.compared import as_table
 from benchmarks.contenders import COMPILED, ENTRIES, JAX_SCAN
-from benchmarks.networks import LARGE, MIDDLE, WIDE, Network
+from benchmarks.networks import LARGE, MIDDLE, SMALLEST, WIDE, Network
 from benchmarks.tables import Table
 
 ROWS, QUICK_ROWS = (1, 128, 8192), (1, 64)
@@ -12,7 +12,7 @@ ROWS, QUICK_ROWS = (1, 128, 8192), (1, 64)
 
 def networks(device: str, quick: bool) -> list[Network]:
     if quick:
-        return [MIDDLE._replace(rows=MIDDLE.batch)]
+        return [SMALLEST.shortened()]
     found = [network._replace(batch=128, rows=max(ROWS)) for network in (MIDDLE, WIDE)]
     large = [network._replace(batch=128, rows=max(ROWS)) for network in LARGE]
     return found + (large if device != "cpu" else [])

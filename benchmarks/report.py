@@ -1,5 +1,5 @@
-"""`python -m benchmarks.report FIGURES.json`: the tables of a run, as Markdown; with --into README.md
-between the marks of its kind of device there."""
+"""`python -m benchmarks.report FIGURES.json`: the tables of a run, as Markdown; with --into
+README.md put between the marks of its kind of device."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ def markdown(figures: dict) -> str:
     kind = device.partition(":")[0]
     lines = [f"{machine.one_line(figures['machine'])}; commit {commit(figures['machine'])}."]
     lines.append(f"A copy in this run: {figures['copy_bandwidth'] / 1e9:.3g} GB/s.")
-    if figures["quick"]:
-        lines.append("A quick run: its times are too short to be judged.")
+    lines += [f"{name} is absent: {why}." for name, why in figures["absent"].items()]
     sections = [" ".join(lines)]
-    if figures.get("goals"):
+    if figures["quick"]:
+        sections.append("A quick run: its times are too short to be judged.")
+    elif figures.get("goals"):
         sections += _section("Goals", f"python -m benchmarks --device {kind}",
                              goals.tables(figures["goals"], device))  # fmt: skip
     for name, part in PARTS.items():

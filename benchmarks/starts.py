@@ -37,7 +37,7 @@ IMPORTS = (
     Import("PyTorch", "torch", "import torch"),
     Import("JAX", "jax", "import jax.numpy"),
 )  # fmt: skip
-FIRST = (LIBRARY, SCIKIT_LEARN, EAGER, COMPILED, JAX_JIT)
+FIRST = (LIBRARY, SCIKIT_LEARN, EAGER, JAX_JIT, COMPILED)
 QUICK_FIRST = (LIBRARY, SCIKIT_LEARN)
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from benchmarks import (
     activations,
+    goals,
     inference,
     operations,
     optimizers,
@@ -41,6 +42,15 @@ PARTS = {
     "memory": Part(starts.run_memory, starts.memory_tables),
 }
 
+
+def merge(results: dict, figures: dict | None) -> None:
+    """Adds to results["figures"] those of another run on the same device, and judges the goals."""
+    if figures is not None:
+        held = results.setdefault("figures", {})
+        held |= {name: value for name, value in figures.items() if name not in held}
+        held["goals"] = goals.judge(held)
+
+
 COPIES = {"cuda": (1 << 25, 30), "cpu": (1 << 24, 7), "quick": (1 << 20, 3)}  # floats, times
 
 
@@ -52,6 +62,7 @@ class Bench:
         self.effort = QUICK if quick else THOROUGH
         self.contest = Contest(device, names)
         self.optimizer_contest = Contest(device, entries=laws.ENTRIES)
+        self.absent = self.contest.absent
         size = "quick" if quick else device.partition(":")[0]
         self.copy_bandwidth = operations.copy_bandwidth(backend.get(device), *COPIES[size])
 

@@ -9,7 +9,7 @@ import math
 
 import pytest
 
-from benchmarks import clock, compared, inference, operations, optimizers, training
+from benchmarks import cases, clock, compared, inference, operations, optimizers, training
 from benchmarks.agreement import TOLERANCE, difference
 from benchmarks.contenders import ENTRIES, GEMMS, LIBRARY, laws
 from benchmarks.networks import MIDDLE, NETWORKS, WIDE
@@ -47,14 +47,16 @@ def _contender(name, network, device):
     return entry.load()(network.problem(), device)
 
 
-@pytest.mark.parametrize("case", operations.CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", cases.CASES, ids=lambda case: case.name)
 def test_operation(benchmark, device, case):
+    if case.narrow and device == "cpu":
+        pytest.skip("bfloat16 needs a GPU")
     ops = backend.get(device)
-    assert operations.check(case, ops) < operations.TOLERANCE
+    assert operations.check(case, ops) < operations.TOLERANCE[case.narrow]
     elements = operations.ELEMENTS[device.partition(":")[0]]
     with ops.on_device():
         rows = math.ceil(elements / case.columns)
-        run, _ = case.make(operations.Inputs(ops), rows, case.columns)
+        run, _ = case.make(cases.Inputs(ops, narrow=case.narrow), rows, case.columns)
 
         def run_and_wait():
             run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from benchmarks import traffic
 from benchmarks.compared import as_table, median
 from benchmarks.contenders import COMPILED, ENTRIES, GEMMS, LIBRARY
-from benchmarks.networks import LARGE, LONG, NETWORKS, SMALLEST, Network
+from benchmarks.networks import LARGE, LONG, MIDDLE, NETWORKS, SMALLEST, WIDE, Network
 from benchmarks.tables import Table, ratio, seconds
 
 WORKS = ("step", "epoch")
@@ -17,7 +17,8 @@ def chosen(name: str | None = None, quick: bool = False, device: str = "cpu") ->
     quick."""
     networks = [network.shortened() for network in QUICK] if quick else [*NETWORKS]
     if device != "cpu" and not quick:
-        networks += LARGE
+        # What is most worth knowing comes first: such runs are limited in time.
+        networks = [SMALLEST, MIDDLE, *LARGE, WIDE, LONG]
     return [network for network in networks if name is None or name in network.name]
 
 

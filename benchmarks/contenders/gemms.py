@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.agreement import as_float64
 from benchmarks.contenders import Contender
 from benchmarks.contenders.library import Library
 from gpumlp.repeated import Repeated
@@ -127,7 +128,7 @@ class Gemms(Contender):
         if not products:
             raise LookupError("the step made no GEMM that could be noted")
         for product in products:
-            a, b, out = (self._exact(array) for array in product[:3])
+            a, b, out = (as_float64(self.ops.to_host(array)) for array in product[:3])
             if product.options.get("ta"):
                 a = a.swapaxes(1, 2)
             if product.options.get("tb"):
@@ -137,10 +138,3 @@ class Gemms(Contender):
             error = np.abs(out[:, rows] - expected).max() / np.abs(expected).max()
             if not error < TOLERANCE[self.network.precision]:
                 raise ArithmeticError(f"{a.shape} @ {b.shape} is wrong by {error:.1e}")
-
-    def _exact(self, array):
-        """As float64; uint16 holds the bits of bf16, the upper half of a float32."""
-        found = self.ops.to_host(array)
-        if found.dtype == np.uint16:
-            found = (found.astype(np.uint32) << 16).view(np.float32)
-        return found.astype(np.float64)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks import operations
+from benchmarks import cases
 from benchmarks.contenders import COPY, LIBRARY, TORCH, Contender, Entry
 from gpumlp import backend, optimizer
 from gpumlp.repeated import Repeated
@@ -99,10 +99,10 @@ class Library(OnBackend):
 
     def load(self):
         law, problem = self.network, self.problem
-        given = operations.Inputs(self.ops)
+        given = cases.Inputs(self.ops)
         with self.ops.on_device():
             self.theta = self.ops.to_device(problem.theta[None].copy())
-            self.work_on = operations.motion(
+            self.work_on = cases.motion(
                 given, law.optimizer(), self.theta, self.ops.to_device(problem.g[None])
             )
         self.repeated = Repeated(self.ops)
