@@ -195,14 +195,15 @@ def measure(shape: Shape, ops, chosen: list[Path], size: str) -> dict[str, Any]:
                 run()
                 record["difference"] = by = error_of(ops, given[2], sides, shape)
                 if by < TOLERANCE[path.precision]:
-                    works[path.name] = run, _count(ops, run, LEAST[size])
+                    # A graph knows only the addresses of what was given: keep it.
+                    works[path.name] = run, _count(ops, run, LEAST[size]), given
                 else:
                     record["error"] = f"wrong by {by:.1e}"
             except Exception as error:
                 traceback.print_exc()
                 record["error"] = f"{type(error).__name__}: {error}"
         for _ in range(TURNS[size]):
-            for name, (run, count) in works.items():
+            for name, (run, count, _) in works.items():
                 found[name].setdefault("seconds", []).append(_round(ops, run, count) / count)
     for name in works:
         found[name]["median"] = statistics.median(found[name]["seconds"])

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from benchmarks import traffic
 from benchmarks.compared import as_table, median
-from benchmarks.contenders import COMPILED, ENTRIES, GEMMS, LIBRARY
+from benchmarks.contenders import (
+    COMPILED,
+    EAGER,
+    ENTRIES,
+    GEMMS,
+    GRAPHED,
+    JAX_JIT,
+    JAX_SCAN,
+    LIBRARY,
+    SCIKIT_LEARN,
+)
 from benchmarks.networks import LARGE, LONG, MIDDLE, NETWORKS, SMALLEST, WIDE, Network
 from benchmarks.tables import Table, ratio, seconds
 
 WORKS = ("step", "epoch")
 QUICK = SMALLEST, LONG
+TORCH, JAX = (EAGER, COMPILED, GRAPHED), (JAX_JIT, JAX_SCAN)
 
 
 def chosen(name: str | None = None, quick: bool = False, device: str = "cpu") -> list[Network]:
@@ -48,8 +59,26 @@ def limit(record: dict, network: Network, copy_bandwidth: float) -> dict:
     return found
 
 
+def summary(records: list[dict], device: str) -> Table:
+    """An epoch of each network beside the best of each peer's ways, and a step beside its limit."""
+    rows = []
+    for record in records:
+        ours = median(record, LIBRARY, "epoch")
+        rows.append([record["name"], seconds(ours)])
+        for names in ((SCIKIT_LEARN,), TORCH, JAX):
+            times = [median(record, name, "epoch") for name in names]
+            best = min((taken for taken in times if taken), default=None)
+            rows[-1].append(ratio(best / ours if best and ours else None))
+        gemms = median(record, GEMMS, "epoch")
+        rows[-1].append(ratio(ours / gemms if ours and gemms else None))
+        rows[-1].append(ratio(record.get("over_limit")))
+    heads = ["", "epoch", f"{SCIKIT_LEARN} / gpumlp", "PyTorch / gpumlp", "JAX / gpumlp"]
+    heads += ["gpumlp / GEMMs", "step / limit"]
+    return Table(f"An epoch of training, {device}; the best of each peer's ways", heads, rows)
+
+
 def tables(records: list[dict], device: str) -> list[Table]:
-    found = []
+    found = [summary(records, device)] if records else []
     for record in records:
         task, notes = record["task"], []
         if record.get("over_limit"):

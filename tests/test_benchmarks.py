@@ -26,6 +26,7 @@ from benchmarks import (
     optimizers,
     outcomes,
     parts,
+    products,
     report,
     scaling,
     starts,
@@ -357,7 +358,8 @@ def test_a_failed_contender_leaves_the_others_ratios():
     compared.summarise(record["contenders"])
     assert failed["works"] == {}
     assert record["contenders"][LIBRARY]["works"]["epoch"]["over_gemms"] == 4.0
-    (table,) = training.tables([record], "cpu")
+    summary, table = training.tables([record], "cpu")
+    assert re.search(r"5-7-3 +4 s +4\.00x", summary.text())
     for text in (table.text(), table.markdown()):
         assert "other failed: RuntimeError: no" in text
         assert "third takes no part: it has no sine" in text and "4.00x" in text
@@ -443,6 +445,31 @@ def test_other_bytes_are_those_of_the_kernels_headers():
 def test_slopes_of_power_laws():
     assert scaling.slope([(1, 3.0), (2, 12.0), (4, 48.0)]) == pytest.approx(2)
     assert scaling.slope([(1, 3.0)]) is None
+
+
+def test_paths_of_a_product_are_right_and_measured(device, tmp_path, monkeypatch, request):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    device = resolve(device)
+    paths = products.paths(device)
+    if device != "cpu" and not request.config.getoption("--require-gpu"):
+        # The stand-in for CuPy has what gpumlp uses.
+        paths = [path for path in paths if path.name.startswith("cuBLASLt")]
+    for shape in products.SHAPES["quick"]:
+        record = products.measure(shape, backend.get(device), paths, "quick")
+        assert record["error"] is None
+        assert all(found["ratio"] > 0 for found in record["paths"].values())
+        assert record["flops"] == 2 * shape.models * shape.I * shape.J * shape.L
+
+
+def test_a_wrong_product_is_noticed():
+    def make(a, b, out, shape):
+        return lambda: np.multiply(np.matmul(a, b.swapaxes(1, 2)), 1.001, out=out)
+
+    right = products.paths("cpu")[0]
+    paths = [right, right._replace(name="wrong", make=make)]
+    record = products.measure(products.SHAPES["quick"][0], backend.get("cpu"), paths, "quick")
+    assert record["error"].startswith("wrong: wrong by")
+    assert "median" in record["paths"][right.name] and "median" not in record["paths"]["wrong"]
 
 
 @pytest.mark.parametrize("law", optimizers.PASSES)
