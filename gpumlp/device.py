@@ -15,7 +15,7 @@ import warnings
 
 from gpumlp import driver
 from gpumlp.activation import activations
-from gpumlp.backend import compiler, host_sources, pool
+from gpumlp.backend import compiler, cublaslt, host_sources, pool
 
 VARIABLE = "GPUMLP_DEVICE"
 VALID = '"auto", "cpu", "cuda" or "cuda:<number>", such as "cuda:1"'
@@ -131,12 +131,12 @@ def _forked() -> Problem:
 
 
 def _try_out(cupy, index: int) -> None:
-    """Raises unless the GPU runs what training needs: a compiled kernel, and cuBLAS."""
+    """Raises unless the GPU runs what training needs: a compiled kernel, and cuBLASLt."""
     with cupy.cuda.Device(index):
         one = cupy.zeros(1, dtype="float32") + 1
         if one.item() != 1:
             raise RuntimeError(f"GPU {index} computed 0 + 1 = {one.item()}")
-        cupy.cuda.device.get_cublas_handle()
+        cublaslt.handle(index)
 
 
 def _import_problem(error: Exception) -> Problem:

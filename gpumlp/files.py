@@ -143,6 +143,7 @@ def _network_state(net) -> dict:
         "dropout": _plain(net.dropout),
         "precision": net.precision,
         "tune": net.tune,
+        "products": net.ops.choices(),
     }
 
 
@@ -163,6 +164,7 @@ def _make_network(state, arrays, device, custom) -> MLP:
         precision=state.get("precision", "float32"),
         tune=state.get("tune", False),
     )
+    net.ops.adopt(state.get("products", {}))
     net.init = state["init"]
     net.metadata = state["metadata"]
     with net.ops.on_device():

@@ -46,9 +46,9 @@ class MLP:
              fastest for later runs, in the user's cache; else its own first choice, which is the
              same in every run.
 
-    sizes, K, models, dtype, device, seed, precision are attributes, and the parameters, as writable views:
-    W[k] ([M,] N_k, N_{k-1}), b[k] ([M,] N_k), slope[k] for a learned slope (PReLU), k = 1..K;
-    slot 0 is None.  theta ([M,] P) is the one buffer that holds them all.
+    sizes, K, models, dtype, device, seed, precision are attributes, and the parameters, as writable
+    views: W[k] ([M,] N_k, N_{k-1}), b[k] ([M,] N_k), slope[k] for a learned slope (PReLU),
+    k = 1..K; slot 0 is None.  theta ([M,] P) is the one buffer that holds them all.
 
     Raises ValueError for arguments that make no network, RuntimeError for a device that is not
     there, MemoryError, with the bytes predicted, where it does not fit.

@@ -47,7 +47,7 @@ class FakeArray:
         return self.value
 
 
-def fake_cupy(gpus=1, count_error=None, kernel_error=None, cublas_error=None, built_for=13020):
+def fake_cupy(gpus=1, count_error=None, kernel_error=None, built_for=13020):
     """A module with just the names of CuPy that device.py uses."""
     cupy = types.ModuleType("cupy")
     cupy.__version__ = "14.2.0"
@@ -60,9 +60,6 @@ def fake_cupy(gpus=1, count_error=None, kernel_error=None, cublas_error=None, bu
     cupy.cuda = types.SimpleNamespace(
         runtime=runtime,
         Device=FakeDevice,
-        device=types.SimpleNamespace(
-            get_cublas_handle=fail(cublas_error) if cublas_error else lambda: 1
-        ),
     )
     cupy.zeros = fail(kernel_error) if kernel_error else lambda size, dtype: FakeArray(0)
     return cupy
@@ -82,6 +79,7 @@ def machine(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(device, "_answered", {})
     monkeypatch.setattr(device, "_warned", False)
+    monkeypatch.setattr(device.cublaslt, "handle", lambda index: index)
 
     def make(cuda=None, cupy=None):
         monkeypatch.setattr(driver, "cuda_version", lambda: cuda)
@@ -178,7 +176,6 @@ BROKEN = [
     ((13, 0), fake_cupy(count_error=CUDAError(999, "cudaErrorUnknown")), "cudaErrorUnknown"),
     ((13, 0), fake_cupy(kernel_error=RuntimeError("libnvrtc.so.13 not found")), "libnvrtc.so.13"),
     ((13, 0), fake_cupy(kernel_error=MemoryError("out of memory")), "out of memory"),
-    ((13, 0), fake_cupy(cublas_error=CUDAError(1, "NOT_INITIALIZED")), "NOT_INITIALIZED"),
 ]
 
 
@@ -192,6 +189,13 @@ def test_auto_with_a_broken_gpu_warns_once_and_takes_the_cpu(machine, cuda, cupy
     assert says in str(warned[0].message)
     assert "Using the CPU." in str(warned[0].message)
     assert warned[0].filename == __file__
+
+
+def test_a_gpu_without_cublaslt_is_broken(machine, monkeypatch):
+    machine((13, 0), fake_cupy())
+    monkeypatch.setattr(device.cublaslt, "handle", fail(RuntimeError("libcublasLt.so.13: no file")))
+    with pytest.warns(RuntimeWarning, match=r"the GPU does not work .*libcublasLt.so.13: no file"):
+        assert device.resolve("auto") == "cpu"
 
 
 @pytest.mark.parametrize(("cuda", "cupy", "says"), BROKEN)

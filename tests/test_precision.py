@@ -152,3 +152,18 @@ def test_files_keep_it(device, tmp_path, precision):
     copied = net.like(dtype="float64")
     assert (copied.precision, copied.dtype) == ("float32", np.float64)
     assert net.like(seed=3).precision == precision
+
+
+def test_files_keep_the_tuned_products(cuda, tmp_path, monkeypatch):
+    """The algorithms that were timed go on with a checkpoint, whatever a timing says later."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "one"))
+    x, y = np.ones((4, 13), "float32"), np.arange(4) % 5
+    trainer = gpumlp.Trainer(gpumlp.MLP(SIZES, device=cuda, tune=True), batch_size=4)
+    fit(trainer, x, y)
+    chosen = trainer.net.ops.choices()
+    assert len(chosen["algorithms"]) >= 6
+    gpumlp.save(trainer, tmp_path / "trainer")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "two"))
+    loaded = gpumlp.load(tmp_path / "trainer", device=cuda)
+    assert loaded.net.ops.choices() == chosen
+    gpumlp.load(tmp_path / "trainer", device="cpu").step(x, y)

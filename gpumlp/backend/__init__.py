@@ -52,6 +52,10 @@ capture(work)
     Python's time: a CUDA graph; None where nothing would be gained.  work() calls operations and
     nothing else, and has run before; all that changes from run to run lies in arrays.
 
+choices(), adopt(choices)
+    The algorithms that were chosen for products by timing them, for files; where there is no such
+    choice, as on the CPU or another GPU, they are left alone.
+
 Also: xp (numpy or cupy), device ("cpu", "cuda:0"), on_device() (a context), to_device, to_host,
 free_memory() (bytes, or None).
 """

@@ -45,6 +45,12 @@ class NumpyOps:
     def capture(self, work):
         return None
 
+    def choices(self):
+        return {}
+
+    def adopt(self, choices):
+        pass
+
     # ------------------------------------------------------------ one layer
     @_quiet
     def gemm(self, a, b, out, *, ta=False, tb=False, alpha=1.0, beta=0.0):
