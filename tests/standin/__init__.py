@@ -8,8 +8,8 @@ Device arrays are host memory that nobody reaches by accident; kernels are the l
 CUDA texts, run by the SIMT shim; GEMMs go through the library's binding of cuBLASLt. It is strict
 where CuPy is strict, and also where CuPy or CUDA would go wrong in silence. Work is done when it
 is submitted, but for copies from page-locked memory, which take as long as they may: ordering.py.
-Threads may use it side by side, if on one device: they share the current device and stream, which
-in CUDA each has for itself.
+Threads may use it side by side, if on one device: they share the current device, which in CUDA each
+has for itself.
 """
 
 from .counting import Counters, count, counters

@@ -8,6 +8,7 @@ first work on their target that comes after them: ordering.py.
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
@@ -88,7 +89,7 @@ class Stream:
             raise RuntimeError(
                 f"a stream of device {self.device_id} used on device {machine.current_device}"
             )
-        _current[machine.current_device] = self
+        _current[threading.get_ident(), machine.current_device] = self
         return self
 
     def __enter__(self) -> Stream:
@@ -159,12 +160,12 @@ class Stream:
 _streams: weakref.WeakSet[Stream] = weakref.WeakSet()  # but for the default one
 
 Stream.null = Stream(null=True)
-_current: dict[int, Stream] = {}  # device -> stream
+_current: dict[tuple[int, int], Stream] = {}  # (thread, device) -> stream, as in CUDA
 
 
 def get_current_stream() -> Stream:
     machine.require_device()
-    return _current.get(machine.current_device, Stream.null)
+    return _current.get((threading.get_ident(), machine.current_device), Stream.null)
 
 
 class Event:
