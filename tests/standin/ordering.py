@@ -30,6 +30,7 @@ class Copy:
 
     def check(self) -> None:
         if self.source.tobytes() != self._sent:
+            copies[:] = [each for each in copies if each is not self]  # it is told once
             raise RuntimeError(
                 "page-locked memory was overwritten before the host waited for its copy"
             )
@@ -90,6 +91,6 @@ def host_waits(past: Past) -> None:
     join(awaited, past)
     for copy in list(copies):
         if awaited.get(copy.stream, 0) >= copy.number:
-            copies.remove(copy)
             copy.check()
             copy.land()
+            copies.remove(copy)
