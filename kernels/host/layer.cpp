@@ -76,7 +76,7 @@ extern "C" void activate(const Layer& a, int piece, int pieces)
             repeat(bias, a.b + m * a.b_stride + column, width, height);
         }, [&](Int row, Int column, int rows, int width) {
             const Int element = row * a.columns + column;
-            const int count = rows * width, whole = whole_vectors(count);
+            const int count = rows * width;
             Real* z = a.z + m * a.rows * a.columns + element;
             Real* n = a.n + m * a.rows * a.columns + element;
             const int direct = a.seeds ? 0 : count / LANES * LANES, rest = count - direct;
