@@ -1,0 +1,229 @@
+"""The updates of a network: what they need on the device, and one after another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from gpumlp import arrays, initializer, memory, propagate, threads
+from gpumlp import schedule as schedules
+from gpumlp.backend import Batch, State
+from gpumlp.backend.sources import SCALARS
+from gpumlp.optimizer import HYPERS, Optimizer
+from gpumlp.parameters import Parameters
+from gpumlp.rates import Rates
+from gpumlp.repeated import Repeated
+from gpumlp.rows import Rows
+
+STEPS_NOTED = 1024  # losses of at least so many batches are kept on the device
+
+
+class Updates:
+    """Gradient, optimiser's state and counters of a network's training; a Trainer's lower half.
+
+    epoch, batches_done: where the next update stands.
+    """
+
+    net: Any
+    objective: Any
+    optimizer: Optimizer
+    batch_size: int
+    shuffle: bool
+    clip_norm: Any
+
+    def _prepare(self, seed, schedule, penalty_in_loss: bool):
+        """What lies on the device; the attributes above are set."""
+        net = self.net
+        self.epoch = self.batches_done = 0
+        self._hyper = self.optimizer.hyper(net.models_count, self.clip_norm)
+        seeds = initializer.seeds(seed, net.models_count)
+        with net.ops.on_device(), memory.explained(net, self.batch_size, self._slot_count):
+            self._allocate(seeds)
+            self.rates = Rates(net, self.state, schedules.find(schedule))
+            whole = net.parameters.buffer, net.layout.decayed
+            self._penalised = whole if penalty_in_loss else (None, 0)
+
+    def _allocate(self, seeds):
+        """The gradient, the optimiser's state and the counters, on the device."""
+        net, xp = self.net, self.net.ops.xp
+        models, real = net.models_count, net.dtype
+        self.grad = Parameters(net.layout, xp.zeros_like(net.parameters.buffer))
+        self.slots = {
+            name: xp.zeros_like(net.parameters.buffer) if used else None
+            for name, used in self.optimizer.slots().items()
+        }
+        self.seeds = xp.asarray(seeds)
+        self.hyper = xp.asarray(self._hyper.astype(real))
+        self.state = State(
+            t=xp.zeros(models, np.int64),
+            halted=xp.zeros(models, np.int64),
+            cursor=xp.zeros(models, np.int64),
+            losses=xp.zeros((STEPS_NOTED, models), real),
+            weights=xp.zeros((STEPS_NOTED, models), real),
+            norm=xp.zeros(models, real),
+            scalars=xp.zeros((models, len(SCALARS)), real),
+        )
+        self.noise = net.noise(self.seeds, self.state.t)
+        self._steps = Repeated(net.ops)  # of `step`; a fit's belong to its rows
+
+    @property
+    def _slot_count(self) -> int:
+        return sum(self.optimizer.slots().values())
+
+    @property
+    def loss(self):
+        """The `Loss` that is trained."""
+        return self.objective.loss
+
+    @property
+    def steps(self):
+        """Updates made: a number, or (M,) for a stack."""
+        t = self.net.ops.to_host(self.state.t)
+        return t.copy() if self.net.models is not None else int(t[0])
+
+    @property
+    def diverged(self) -> dict[int, int]:
+        """network -> the update whose loss or gradient was not finite; reads the device."""
+        halted = self.net.ops.to_host(self.state.halted)
+        return {int(m): int(halted[m]) for m in np.flatnonzero(halted > 0)}
+
+    @property
+    def lr(self):
+        """The learning rate of the last update: a number, or (M,) for a stack."""
+        lr = self.net.ops.to_host(self.state.scalars)[:, SCALARS.index("RATE")]
+        return lr.copy() if self.net.models is not None else float(lr[0])
+
+    # ------------------------------------------------------------ one update
+    def step(self, x, y, sample_weight=None):
+        """One update on exactly this batch; returns its loss before the update, 0-d or (M,), on the
+        network's device and without waiting for it.
+
+        Host arrays are checked for NaN; for arrays on the device that would mean to wait, so that
+        a loss that is not finite shows in `diverged`, and the network stops moving.
+        """
+        net = self.net
+        given = arrays.features(x, "x", net, finite=not arrays.is_on_gpu(x))
+        rows = given.array.shape[1]
+        with (
+            net.ops.on_device(),
+            memory.explained(net, rows, self._slot_count),
+            threads.fitting(net, rows),
+        ):
+            batch = net.batch(given.array, y, self.objective, sample_weight, values=False)
+            self.rates.cover(1)
+            ws = net.workspaces.get(rows, "fit")
+            staged = net.stage(batch, ws)
+            kind = rows, staged.labels is None, staged.dense is None
+            self._steps.run(kind, lambda: self._update(ws, staged), ws, *self._replaced())
+            loss = ws.loss.copy()
+        return loss if net.models is not None else loss[0]
+
+    def _gathered_update(self, rows: Rows, i: int):
+        """One update on batch i of the epoch."""
+        net, state, data = self.net, self.state, rows.ready(i)
+        ws = net.workspaces.get(rows.batch_rows(i), "fit")
+
+        def work():
+            batch = ws.batch(data)
+            net.ops.gather(data, rows.order, state.cursor, rows.batch_size, batch)
+            self._update(ws, batch)
+
+        rows.repeated.run((ws.rows, id(data)), work, ws, data, rows.order, *self._replaced())
+
+    def _replaced(self):
+        """What a captured update reads and writes, and may be replaced between two fits."""
+        return self.state.losses, self.rates.table
+
+    def _update(self, ws, batch: Batch):
+        """Forward, backward, and (14)(15): everything here stays on the device."""
+        net, state = self.net, self.state
+        propagate.loss_and_backward(net, ws, batch, self.objective, self.grad, self.noise)
+        net.ops.advance(
+            self.grad.buffer,
+            ws.loss,
+            batch.w_sum,
+            self.hyper,
+            self.rates.table,
+            self.rates.first,
+            state,
+            *self._penalised,
+        )
+        # (14)  W^(k) <- W^(k) - lr (dL/dW^(k) + l2 W^(k));  (15)  b^(k) <- b^(k) - lr dL/db^(k)
+        net.ops.update(
+            self.optimizer.family,
+            net.parameters.buffer,
+            self.grad.buffer,
+            list(self.slots.values()),
+            state.scalars,
+            self.hyper,
+            state.t,
+            net.layout.decayed,
+        )
+
+    # ------------------------------------------------------------ many
+    def make_room(self, steps):
+        """The tables hold the losses of a whole epoch."""
+        if len(self.state.losses) < steps:
+            xp, shape = self.net.ops.xp, (steps, self.net.models_count)
+            with self.net.ops.on_device():
+                self.state.losses = xp.zeros(shape, self.net.dtype)
+                self.state.weights = xp.zeros(shape, self.net.dtype)
+
+    def run_epoch(self, rows: Rows, order=None, interrupt=None, first: int = 0):
+        """One pass over the rows; returns loss and weight of each batch, (steps, M) float64.
+
+        order (1 or M, R): the rows in this order, instead of the trainer's own.
+        first: the batch to begin with, where those before were made by a fit that is resumed.
+        The only reading of the device is at the end; a batch that did not count has weight 0.
+        """
+        net, state = self.net, self.state
+        if order is not None:
+            rows.arrange(order)
+        elif self.shuffle:
+            rows.shuffle(self.seeds, self.epoch)
+        self.make_room(rows.steps)
+        state.cursor.fill(first)
+        self.rates.cover(rows.steps - first)
+        done = first
+        with threads.fitting(net, rows.batch_size):
+            for i in range(first, rows.steps):
+                if interrupt is not None and interrupt.asked:
+                    break
+                self._gathered_update(rows, i)
+                done += 1
+        self.rates.issued -= rows.steps - done  # the interrupt came before these
+        self.epoch += done == rows.steps
+        self.batches_done = done % rows.steps
+        losses, weights = (
+            net.ops.to_host(table)[:done].astype(np.float64)
+            for table in (state.losses, state.weights)
+        )
+        return losses, weights
+
+    # ------------------------------------------------------------ the optimiser's numbers
+    def apply_plateau(self):
+        """The learning rates on the device: the optimiser's, times the plateau's factors."""
+        hyper = self._hyper.copy()
+        hyper[:, HYPERS.index("LR")] *= self.rates.memory.get("factor", 1.0)
+        self.hyper[...] = self.net.ops.to_device(hyper.astype(self.net.dtype))
+
+    def retune(self, **numbers):
+        """Give the optimiser other numbers from the next update on, e.g. lr=0.01; its state stays.
+
+        Only numbers of the same law: whether there is momentum, or which law it is, stays too.
+        """
+        changed = replace(self.optimizer, **numbers)  # type: ignore[type-var]
+        if changed.slots() != self.optimizer.slots():
+            raise ValueError(
+                f"{', '.join(numbers)}: the state of {self.optimizer} has no place for it; make a "
+                "Trainer with the other optimizer"
+            )
+        self.optimizer = changed
+        self._hyper = self.optimizer.hyper(self.net.models_count, self.clip_norm)
+        with self.net.ops.on_device():
+            self.apply_plateau()
+
+    def _all_halted(self) -> bool:
+        return bool((self.net.ops.to_host(self.state.halted) != 0).all())
