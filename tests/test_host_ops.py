@@ -131,6 +131,8 @@ def test_every_function_of_the_tables_is_compiled(numpy_alone, dtype):
     ops = HostOps()
     z, b, p = np.ones((1, 3, 4), dtype), np.ones((1, 4), dtype), np.full((1, 2), 0.5, dtype)
     for f in activations.values():
+        if f.cuda in host_ops.NEED_TANH and not compiler.toolchain().simd_math:
+            continue
         ops.activate(f, z.copy(), b, np.empty_like(z), p)
         if not f.rows:
             dp = np.empty(1, dtype) if f.learned else None
