@@ -12,6 +12,8 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+# What tells libraries how many threads to use, or gpumlp to compile nothing for the CPU.
+VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "GPUMLP_HOST")
 PACKAGES = ("numpy", "scikit-learn", "torch", "jax", "jaxlib", "safetensors", "pytest")
 
 
@@ -25,6 +27,8 @@ def describe() -> dict:
         "processor": _processor(),
         "cores": _cores(),
         "python": platform.python_version(),
+        "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+        "not_compiled_for_cpu": _not_compiled(),
         **{name: _version(name) for name in PACKAGES},
         **_cuda(),
     }
@@ -33,6 +37,16 @@ def describe() -> dict:
 def _cores() -> int | None:
     """Those that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _not_compiled() -> str | None:
+    """Why gpumlp computes by NumPy alone on the CPU, if it does."""
+    try:
+        from gpumlp.backend import compiler
+
+        return compiler.problem()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def _git(*arguments) -> str | None:
@@ -94,7 +108,11 @@ def _cuda() -> dict:
 def one_line(found: dict) -> str:
     gpus = ", ".join(gpu["name"] for gpu in found["gpus"] or []) or "no GPU"
     versions = " ".join(f"{name} {found[name]}" for name in ("cupy", *PACKAGES) if found[name])
-    return f"{found['date']}, {found['processor']}, {found['cores']} cores, {gpus}, {versions}"
+    parts = [found["date"], found["processor"], f"{found['cores']} cores", gpus, versions]
+    parts += [f"{name}={value}" for name, value in found["environment"].items()]
+    if found["not_compiled_for_cpu"]:
+        parts.append(f"gpumlp by NumPy alone ({found['not_compiled_for_cpu']})")
+    return ", ".join(parts)
 
 
 if __name__ == "__main__":

@@ -518,6 +518,10 @@ def test_machine_says_where_figures_come_from():
     assert {"gpus", "driver", "cuda_driver", "cuda_runtime", "scikit-learn"} <= set(found)
     json.dumps(found)
     assert found["python"] == sys.version.split()[0] and found["numpy"] == np.__version__
+    found["not_compiled_for_cpu"] = "no compiler"
+    assert "2 cores" in machine.one_line(
+        found | {"cores": 2}
+    ) and "no compiler" in machine.one_line(found)
 
 
 # ---------------------------------------------------------------- python -m benchmarks.gpu
