@@ -15,7 +15,6 @@ static_assert(sizeof(void*) == 8 && sizeof(Int) == 8, "arguments are 8 bytes eac
 
 #define __device__ __attribute__((always_inline))
 #define __forceinline__ inline
-#define __restrict__ __restrict
 
 // GCC's own choice for many CPUs with AVX-512 is half of its vectors.
 #if defined(__AVX512F__) && defined(__GNUC__) && !defined(__clang__)

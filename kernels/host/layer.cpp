@@ -59,7 +59,8 @@ inline void apply(const Real* z, const Real* bias, Real* to, const Real* p, int 
 {
     const Real own[2] = {p[0], p[1]};
     #pragma GCC ivdep
-    for (int i = 0; i < count; ++i) to[i] = Activation::f(bias ? z[i] + bias[i] : z[i], own);   // (2)(4)(6)(9)
+    for (int i = 0; i < count; ++i)
+        to[i] = Activation::f(bias ? z[i] + bias[i] : z[i], own);              // (2)(4)(6)(9)
 }
 
 extern "C" void activate(const Layer& a, int piece, int pieces)
