@@ -7,6 +7,8 @@ transposes, types and locality are the same.
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +16,7 @@ import numpy as np
 from benchmarks.agreement import as_float64
 from benchmarks.contenders import Contender
 from benchmarks.contenders.library import Library
+from gpumlp import threads
 from gpumlp.repeated import Repeated
 
 TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "bf16": 2e-2}
@@ -116,6 +119,10 @@ class Gemms(Contender):
     def answers(self):
         """Some rows of each product, against NumPy in float64."""
         self.load()
+        # From now on with as many threads as BLAS has in a fit; `weakref` lets go of them.
+        limited = contextlib.ExitStack()
+        limited.enter_context(threads.fitting(self._library.net, self.network.batch))
+        weakref.finalize(self, limited.close)
         self.step()
         self._check(self.products("step", self.network.batch))
 
