@@ -4,6 +4,7 @@ import sys
 import types
 import warnings
 
+import numpy as np
 import pytest
 
 from gpumlp import device, driver
@@ -177,6 +178,21 @@ BROKEN = [
     ((13, 0), fake_cupy(kernel_error=RuntimeError("libnvrtc.so.13 not found")), "libnvrtc.so.13"),
     ((13, 0), fake_cupy(kernel_error=MemoryError("out of memory")), "out of memory"),
 ]
+
+
+@pytest.mark.parametrize("kernels, vectors, told", [
+    ("Haswell", ["X86_V3", "AVX512F"], True), ("Zen", ["X86_V3", "X86_V4"], True),
+    ("SkylakeX", ["X86_V4"], False), ("Haswell", ["X86_V3"], False),
+])  # fmt: skip
+def test_info_tells_of_avx512_that_openblas_overlooks(machine, monkeypatch, kernels, vectors, told):
+    machine()
+    blas = {"user_api": "blas", "architecture": kernels, "num_threads": 2}
+    monkeypatch.setattr("threadpoolctl.threadpool_info", lambda: [{"user_api": "openmp"}, blas])
+    config = np.show_config(mode="dicts") | {"SIMD Extensions": {"found": vectors}}
+    monkeypatch.setattr("numpy.show_config", lambda mode: config)
+    found = device.found()
+    assert found.blas.endswith(f", 2 threads, {kernels} kernels")
+    assert any("OPENBLAS_CORETYPE=SkylakeX" in line for line in found.advice) == told
 
 
 @pytest.mark.parametrize(("cuda", "cupy", "says"), BROKEN)
