@@ -278,8 +278,8 @@ def _advice(problem: Problem | None) -> list[str]:
         advice.append(f"To train faster on the CPU: {compiler.remedy()}")
     if _misses_avx512():
         advice.append(
-            "To multiply faster on the CPU: set OPENBLAS_CORETYPE=SkylakeX in the environment; this "
-            "CPU has AVX-512, which OpenBLAS has not found."
+            "To multiply faster on the CPU: set OPENBLAS_CORETYPE=SkylakeX in the environment; "
+            "this CPU has AVX-512, which OpenBLAS has not found."
         )
     if importlib.util.find_spec("matplotlib") is None:
         advice.append('To draw the curves of a training: pip install "gpumlp[plot]".')

@@ -81,6 +81,7 @@ def machine(monkeypatch):
     monkeypatch.setattr(device, "_answered", {})
     monkeypatch.setattr(device, "_warned", False)
     monkeypatch.setattr(device.cublaslt, "handle", lambda index: index)
+    monkeypatch.setattr(device, "_running_blas", dict)
 
     def make(cuda=None, cupy=None):
         monkeypatch.setattr(driver, "cuda_version", lambda: cuda)
@@ -187,7 +188,7 @@ BROKEN = [
 def test_info_tells_of_avx512_that_openblas_overlooks(machine, monkeypatch, kernels, vectors, told):
     machine()
     blas = {"user_api": "blas", "architecture": kernels, "num_threads": 2}
-    monkeypatch.setattr("threadpoolctl.threadpool_info", lambda: [{"user_api": "openmp"}, blas])
+    monkeypatch.setattr(device, "_running_blas", lambda: blas)
     config = np.show_config(mode="dicts") | {"SIMD Extensions": {"found": vectors}}
     monkeypatch.setattr("numpy.show_config", lambda mode: config)
     found = device.found()
