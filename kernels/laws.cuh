@@ -60,32 +60,43 @@ struct Sgd : Law {
 };
 
 // s <- rho s + (1 - rho) g², u <- mu u - lr g / (sqrt(s - c²) + eps), theta <- theta + u, with
-// c <- rho c + (1 - rho) g where centred, else 0.
+// c <- rho c + (1 - rho) g where CENTRED, else 0; without a velocity where not MOVING.
+template<bool MOVING, bool CENTRED>
 struct RmsProp : Law {
-    Real *square, *velocity, *centre;       // the last two may be 0
+    Real *square, *velocity, *centre;
 
     __device__ RmsProp(Real* square, Real* velocity, Real* centre)
         : square(square), velocity(velocity), centre(centre) {}
     __device__ __forceinline__ void move(Pack<VEC>& theta, const Pack<VEC>& g, bool decays, long long offset) const
     {
         Pack<VEC> s = load<VEC>(square + offset), u = {}, c = {};
-        if (velocity) u = load<VEC>(velocity + offset);
-        if (centre) c = load<VEC>(centre + offset);
+        if (MOVING) u = load<VEC>(velocity + offset);
+        if (CENTRED) c = load<VEC>(centre + offset);
         #pragma unroll
         for (int k = 0; k < VEC; ++k) {
             const Real gk = penalised(g.v[k], theta.v[k], decays);
             s.v[k] = h[BETA2] * s.v[k] + h[REST2] * gk * gk;
-            if (centre) c.v[k] = h[BETA2] * c.v[k] + h[REST2] * gk;
+            if (CENTRED) c.v[k] = h[BETA2] * c.v[k] + h[REST2] * gk;
             const Real variance = s.v[k] - c.v[k] * c.v[k];
             const Real root = sqrt(variance > Real(0) ? variance : Real(0)) + h[EPSILON];
             u.v[k] = h[MOMENTUM] * u.v[k] - step.lr * gk / root;
             theta.v[k] += u.v[k];
         }
         store<VEC>(square + offset, s);
-        if (velocity) store<VEC>(velocity + offset, u);
-        if (centre) store<VEC>(centre + offset, c);
+        if (MOVING) store<VEC>(velocity + offset, u);
+        if (CENTRED) store<VEC>(centre + offset, c);
     }
 };
+
+// use(law) for the RmsProp that has these slots; the last two may be 0.
+template<class Use>
+__device__ __forceinline__ void with_rmsprop(Real* square, Real* velocity, Real* centre, Use use)
+{
+    if (velocity && centre) use(RmsProp<true, true>(square, velocity, centre));
+    else if (velocity) use(RmsProp<true, false>(square, velocity, centre));
+    else if (centre) use(RmsProp<false, true>(square, velocity, centre));
+    else use(RmsProp<false, false>(square, velocity, centre));
+}
 
 // m <- beta1 m + (1 - beta1) g, v <- beta2 v + (1 - beta2) g², theta <- theta - a m / (sqrt(v) + e),
 // a = lr sqrt(1 - beta2^t) / (1 - beta1^t), e = eps sqrt(1 - beta2^t), or eps alone (scikit-learn's);

@@ -101,7 +101,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) update_rmsprop(
     Real* theta, const Real* g, Real* square, Real* velocity, Real* centre, const Real* scalars,
     const Real* hyper, const long long* t, long long size, long long decayed, int chunks)
 {
-    update_chunk(RmsProp(square, velocity, centre), theta, g, scalars, hyper, t, size, decayed, chunks);
+    with_rmsprop(square, velocity, centre, [&](auto law) {
+        update_chunk(law, theta, g, scalars, hyper, t, size, decayed, chunks);
+    });
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) update_adam(

@@ -140,7 +140,7 @@ extern "C" void update_sgd(const Update& a, int piece, int pieces)
 
 extern "C" void update_rmsprop(const Update& a, int piece, int pieces)
 {
-    move(RmsProp(a.slots[0], a.slots[1], a.slots[2]), a, piece, pieces);
+    with_rmsprop(a.slots[0], a.slots[1], a.slots[2], [&](auto law) { move(law, a, piece, pieces); });
 }
 
 extern "C" void update_adam(const Update& a, int piece, int pieces)
