@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp import activation, arrays, backend, initializer, memory, propagate
+from gpumlp import activation, arrays, backend, initializer, memory, propagate, threads
 from gpumlp import device as devices
 from gpumlp.backend import Batch, Data, Noise
 from gpumlp.objective import Objective
@@ -208,6 +208,7 @@ class MLP:
             memory.explained(
                 self, min(rows, self.chunk_rows), 0, memory.size_of(x), purpose="predict"
             ),
+            threads.limited(self, min(rows, self.chunk_rows)),
         ):
             xp = np if given.on_host else self.ops.xp
             out = xp.empty((models, rows, self.sizes[-1]), self.dtype)
@@ -247,6 +248,7 @@ class MLP:
         with (
             self.ops.on_device(),
             memory.explained(self, rows, 0, data_bytes, purpose="step"),
+            threads.limited(self, rows),
         ):
             xp = self.ops.xp
             batch = self.batch(given.array, y, objective, sample_weight)

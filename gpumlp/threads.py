@@ -1,4 +1,4 @@
-"""BLAS threads during training on the CPU: one, where the matrices are small; and locks."""
+"""BLAS threads on the CPU: one, where the matrices are small; and locks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 # Below so many multiplications the largest product of a step gains nothing from BLAS's threads;
 # and where other programs use the cores too, its threads' waiting makes a step many times slower.
 SMALL_PRODUCT = 1 << 23
+# Below so many BLAS takes one thread by itself (OpenBLAS: 2^18), and to say so only takes time.
+TINY_PRODUCT = 1 << 18
 
 
 class Lock:
@@ -48,13 +50,13 @@ _limits: Any = None
 
 
 @contextlib.contextmanager
-def fitting(net, rows: int):
-    """One BLAS thread while small networks train on the CPU in batches of so many rows.
+def limited(net, rows: int):
+    """One BLAS thread while small networks work on the CPU in batches of so many rows.
 
-    The limit is the process's: the first fit sets it, the last one that wanted it lifts it.
+    The limit is the process's: the first to work sets it, the last one that wanted it lifts it.
     """
-    widest = max(a * b for a, b in zip(net.sizes, net.sizes[1:], strict=False))
-    if net.device != "cpu" or rows * widest >= SMALL_PRODUCT:
+    widest = rows * max(a * b for a, b in zip(net.sizes, net.sizes[1:], strict=False))
+    if net.device != "cpu" or not TINY_PRODUCT <= widest < SMALL_PRODUCT:
         yield
         return
     _enter()

@@ -131,7 +131,7 @@ class Trainer(Updates):
         with (
             net.ops.on_device(),
             memory.explained(net, self.batch_size, self._slot_count, data_bytes),
-            threads.fitting(net, self.batch_size),
+            threads.limited(net, self.batch_size),
         ):
             orders = net.models_count if self.shuffle else 1
             rows = make_rows(net, self.objective, x, y, sample_weight, self.batch_size, orders)

@@ -109,7 +109,7 @@ class Updates:
         with (
             net.ops.on_device(),
             memory.explained(net, rows, self._slot_count),
-            threads.fitting(net, rows),
+            threads.limited(net, rows),
         ):
             batch = net.batch(given.array, y, self.objective, sample_weight, values=False)
             self.rates.cover(1)
@@ -187,7 +187,7 @@ class Updates:
         state.cursor.fill(first)
         self.rates.cover(rows.steps - first)
         done = first
-        with threads.fitting(net, rows.batch_size):
+        with threads.limited(net, rows.batch_size):
             for i in range(first, rows.steps):
                 if interrupt is not None and interrupt.asked:
                     break

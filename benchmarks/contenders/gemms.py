@@ -121,7 +121,7 @@ class Gemms(Contender):
         self.load()
         # From now on with as many threads as BLAS has in a fit; `weakref` lets go of them.
         limited = contextlib.ExitStack()
-        limited.enter_context(threads.fitting(self._library.net, self.network.batch))
+        limited.enter_context(threads.limited(self._library.net, self.network.batch))
         weakref.finalize(self, limited.close)
         self.step()
         self._check(self.products("step", self.network.batch))

@@ -31,7 +31,7 @@ def minimize(estimator, net, samples, loss, weight) -> None:
     with (
         net.ops.on_device(),
         memory.explained(net, samples.rows),
-        threads.fitting(net, samples.rows),
+        threads.limited(net, samples.rows),
     ):
         function = _Function(est, net, samples, loss, weight)
         result = optimize.minimize(

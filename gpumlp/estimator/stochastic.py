@@ -116,7 +116,7 @@ def fit(
     with (
         net.ops.on_device(),
         memory.explained(net, batch_size, slots, _bytes(samples.X)),
-        threads.fitting(net, batch_size),
+        threads.limited(net, batch_size),
     ):
         rows = data.make(
             net,
