@@ -10,6 +10,7 @@ from gpumlp import backend
 from gpumlp.backend import cublaslt
 from tests.operations import random, send
 from tests.standin.cublaslt import library as fake
+from tests.standin.descriptions import ROUNDS_PARTS
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +62,25 @@ def test_the_fastest_of_eight_is_taken(counters, cache, operands):
     with counters.count() as c:
         assert ran(ops, a, out, beta=0.5) == 3
     assert (c.gemms, c.allocations, c.synchronisations) == (1, 0, 0)
+
+
+def test_parts_of_a_sum_are_not_rounded_to_bfloat16(counters, cache, monkeypatch):
+    """The fastest algorithm keeps them as the product's type."""
+    monkeypatch.setattr(fake, "seconds", dict.fromkeys(range(10), 0.001) | {ROUNDS_PARTS: 0.0})
+    ops = backend.get("cuda:0", "bf16", tune=True)
+    a = send(ops, np.full((3, 5, 5), 0x3F80), np.uint16)
+    for dtype, rounds in ((np.uint16, False), (np.float32, True)):
+        assert (ran(ops, a, ops.xp.empty((3, 5, 5), dtype)) == ROUNDS_PARTS) == rounds
+    (file,) = cache.iterdir()
+    # A file of a version that did not know would name it.
+    kept = json.loads(file.read_text())
+    rounding = next(text for shape, text in kept.items() if "type_d=0 " in shape)
+    old = {shape.partition(" reductions=")[0]: rounding for shape in kept}
+    assert len(old) == 2 and not old.keys() & kept.keys()
+    file.write_text(json.dumps(old))
+    cublaslt.plan.cache_clear()
+    ops = backend.get("cuda:0", "bf16", tune=True)
+    assert ran(ops, a, ops.xp.empty((3, 5, 5), np.uint16)) != ROUNDS_PARTS
 
 
 def test_choices_are_kept_for_the_next_process(counters, cache, operands):

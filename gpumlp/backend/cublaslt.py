@@ -29,10 +29,14 @@ LAYOUT_STRIDED_BATCH_OFFSET = 6, c_int64
 DESC_TRANSA = 3, c_int32
 DESC_TRANSB = 4, c_int32
 PREF_MAX_WORKSPACE_BYTES = 1, c_uint64
+PREF_REDUCTION_SCHEME_MASK = 3, c_uint32
 PREF_MIN_ALIGNMENT_A_BYTES = 5, c_uint32
 PREF_MIN_ALIGNMENT_B_BYTES = 6, c_uint32
 PREF_MIN_ALIGNMENT_C_BYTES = 7, c_uint32
 PREF_MIN_ALIGNMENT_D_BYTES = 8, c_uint32
+
+# cublasLtReductionScheme_t, a mask; no reduction at all is always allowed.
+REDUCTION_COMPUTE_TYPE, REDUCTION_ANY = 2, 7
 
 MOST_WORKSPACE = 32 << 20  # bytes; what NVIDIA advises for Hopper
 ALIGNMENT = 256  # bytes, beyond which no algorithm asks for more
@@ -179,6 +183,11 @@ class Gemm(NamedTuple):
     alignment_b: int
     alignment_d: int
 
+    @property
+    def reductions(self) -> int:
+        """How parts of a sum may be kept that are added at its end: never as bfloat16."""
+        return REDUCTION_COMPUTE_TYPE if self.type_d == R_16BF else REDUCTION_ANY
+
     def __str__(self):
         return (
             f"op(A) {self.m} x {self.k}, op(B) {self.k} x {self.n}, batch {self.batch} "
@@ -232,6 +241,7 @@ class _Problem:
         g = self.gemm
         preference = _Described("cublasLtMatmulPreference")
         preference.set(PREF_MAX_WORKSPACE_BYTES, MOST_WORKSPACE)
+        preference.set(PREF_REDUCTION_SCHEME_MASK, g.reductions)
         preference.set(PREF_MIN_ALIGNMENT_A_BYTES, g.alignment_a)
         preference.set(PREF_MIN_ALIGNMENT_B_BYTES, g.alignment_b)
         preference.set(PREF_MIN_ALIGNMENT_C_BYTES, g.alignment_d)

@@ -206,7 +206,8 @@ def _repeated(plan: Plan, arguments: tuple[int, int, int, int], stream):
 
 
 def _text(gemm: Gemm) -> str:
-    return " ".join(f"{name}={value}" for name, value in gemm._asdict().items())
+    known = {**gemm._asdict(), "reductions": gemm.reductions}
+    return " ".join(f"{name}={value}" for name, value in known.items())
 
 
 def _algorithm(text: object) -> bytes | None:

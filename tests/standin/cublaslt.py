@@ -207,7 +207,8 @@ class Library:
             # Those of even number count on all that was promised.
             relied = promised if number % 2 == 0 else (1, 1, 1)
             algorithm = Algorithm(MAGIC, number, relied)
-            if algorithm.workspace(problem) <= wish.workspace:
+            allowed = algorithm.reduction & ~wish.reductions == 0
+            if allowed and algorithm.workspace(problem) <= wish.workspace:
                 found.append(Result(algorithm, algorithm.workspace(problem)))
         found = found[:requested]
         (Result * len(found)).from_address(results)[:] = found

@@ -25,12 +25,14 @@ DESCRIPTION = {3: ("transa", 4), 4: ("transb", 4)}
 LAYOUT = {5: ("batch", 4), 6: ("stride", 8)}
 PREFERENCE = {
     1: ("workspace", 8),
+    3: ("reductions", 4),
     5: ("alignment_a", 4),
     6: ("alignment_b", 4),
     7: ("alignment_c", 4),
     8: ("alignment_d", 4),
 }
 ALGORITHMS = 10
+ROUNDS_PARTS = 5  # the algorithm that adds up parts which were rounded to the output's type
 MAGIC = 0xC0B1A5
 
 
@@ -55,6 +57,7 @@ class Layout:
 @dataclasses.dataclass
 class Preference:
     workspace: int = 0
+    reductions: int = 7
     alignment_a: int = 256
     alignment_b: int = 256
     alignment_c: int = 256
@@ -75,6 +78,11 @@ class Algorithm(ctypes.Structure):
         ("alignments", c_uint64 * 3),  # that it relies on, of A, B, D
         ("unused", c_uint64 * 3),
     ]
+
+    @property
+    def reduction(self) -> int:
+        """How it keeps the parts of a sum: one as the output's type, 4, the others not at all."""
+        return 4 if self.number == ROUNDS_PARTS else 0
 
     def workspace(self, problem: Problem) -> int:
         """Bytes; a wider D needs more, and some algorithms need none."""
