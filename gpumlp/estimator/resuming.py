@@ -28,11 +28,11 @@ def state(running) -> dict[str, Any]:
     kept = callback.keep(trainer.callbacks)
     return {
         "random_at_begin": running.random_at_begin,
-        "random": running.random,
-        "order": running.order,
+        "random": running.course.random,
+        "order": running.course.order,
         "batch_size": trainer.batch_size,
         "validated": running.validation is not None,
-        "diverged": running.diverged,
+        "diverged": running.course.diverged,
         "seed": trainer.seed,
         "epoch": trainer.epoch,
         "epochs_left": trainer.epochs_left,
@@ -63,23 +63,24 @@ def take_up(running, unfinished: dict[str, Any]) -> None:
     """The state becomes that of a fit that has not begun yet; it can be taken up once."""
     for name in ("_unfinished", "_resuming"):
         running.est.__dict__.pop(name, None)
-    trainer, rates = running.trainer, running.trainer.rates
-    given = running.est.random_state
-    running.random = unfinished["random"]
+    course, trainer, rates = running.course, running.trainer, running.trainer.rates
+    given = course.est.random_state
+    course.random = unfinished["random"]
     if isinstance(given, np.random.RandomState):  # the user's own goes on too
-        given.set_state(running.random.get_state(legacy=False))
-        running.random = given
-    running.order, running.diverged = unfinished["order"], unfinished["diverged"]
-    trainer.epoch, trainer.epochs_left = unfinished["epoch"], unfinished["epochs_left"]
+        given.set_state(course.random.get_state(legacy=False))
+        course.random = given
+    course.order, course.diverged = unfinished["order"], unfinished["diverged"]
+    trainer.epoch, course.epochs_left = unfinished["epoch"], unfinished["epochs_left"]
     trainer.history = history.from_state(unfinished["history"])
     steps = len(running.rows.sizes)
     rates.total = unfinished["total"]
-    ended = running.est.converged_ or unfinished["stopping"] or running.incremental
+    ended = course.est.converged_ or unfinished["stopping"] or course.incremental
     if not ended:  # max_iter may have been raised, or lowered, since
-        left = max(0, running.est.max_iter - running.est.n_iter_)
+        left = max(0, course.est.max_iter - course.est.n_iter_)
         if rates.total is not None:
-            rates.total += (left - trainer.epochs_left) * steps
-        trainer.epochs_left = left
+            rates.total += (left - course.epochs_left) * steps
+        course.epochs_left = left
+    trainer.epochs_left = course.epochs_left
     rates.plan(steps, trainer.epochs_left * steps, resume=True)
     running.engine.recall_best()
 

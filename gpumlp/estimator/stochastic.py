@@ -1,5 +1,4 @@
-"""Training by minibatches: scikit-learn's epochs, learning rates and rules for stopping, on the
-engine's trainer."""
+"""Training one estimator by minibatches: the course of its fit, on the engine's trainer."""
 
 from __future__ import annotations
 
@@ -12,14 +11,14 @@ from sklearn.exceptions import ConvergenceWarning
 from gpumlp import memory, threads
 from gpumlp.callback import EarlyStopping
 from gpumlp.estimator import data, resuming, saved
+from gpumlp.estimator.course import Course
 from gpumlp.estimator.progress import Progress, warn
 from gpumlp.estimator.validation import Samples, Validation, split
 from gpumlp.interrupt import Interrupt
 from gpumlp.optimizer import SGD, Adam, AdamW, Optimizer
 from gpumlp.trainer import Trainer
 
-SMALLEST_RATE = 1e-6  # an adaptive learning rate at or below it ends the fit
-ADAPTIVE_DIVISOR = 5
+NON_FINITE = "Solver produced non-finite parameter weights"  # in scikit-learn's words
 
 
 def make_optimizer(estimator) -> Optimizer:
@@ -130,8 +129,9 @@ def fit(
         if held is not None:
             validation = Validation(est, engine, trainer.objective, held)
         trainer.callbacks = sorted(est.callbacks or (), key=lambda each: each.goes_last)
-        running = Fit(est, engine, trainer, rows, validation, incremental)
-        running.random, running.random_at_begin = rng, random_at_begin
+        course = Course(est, rows.sizes, trainer.optimizer.lr, rng, incremental)
+        running = Fit(course, engine, trainer, rows, validation)
+        running.random_at_begin = random_at_begin
         trainer.owner = running
         try:
             running.run(unfinished)
@@ -144,15 +144,13 @@ def _bytes(X) -> int:
 
 
 class Fit:
-    """The running fit: what each epoch leaves on the estimator, and when it ends."""
+    """The running fit: carries its course out on the trainer."""
 
-    def __init__(self, estimator, engine, trainer, rows, validation, incremental):
-        self.est, self.engine, self.trainer = estimator, engine, trainer
-        self.rows, self.validation, self.incremental = rows, validation, incremental
-        self.diverged = False
-        self.order = np.arange(rows.count)  # of the epoch's samples
-        self.random: Any = None  # the generator, and a copy from before it was drawn from here
-        self.random_at_begin: Any = None
+    def __init__(self, course: Course, engine, trainer, rows, validation):
+        self.course, self.est = course, course.est
+        self.engine, self.trainer = engine, trainer
+        self.rows, self.validation = rows, validation
+        self.random_at_begin: Any = None  # the course's generator, before anything was drawn
 
     def run(self, unfinished=None):
         """unfinished: see `fit`."""
@@ -183,140 +181,67 @@ class Fit:
         """For `gpumlp.Checkpoint`: the estimator, and what it takes to go on."""
         return saved.describe(self.est, resuming.state(self) if fit else None)
 
+    def _begin(self):
+        est, course, trainer, engine = self.est, self.course, self.trainer, self.engine
+        steps = len(self.rows.sizes)
+        total = est.max_iter * steps
+        if course.incremental:
+            total = max(total - trainer.rates.issued, steps)
+        trainer.rates.plan(steps, total)
+        trainer.history.interrupted = False
+        course.begin(self.validation is not None)
+        trainer.epochs_left = course.epochs_left
+        if est.early_stopping:
+            # partial_fits share their best weights.
+            engine.recall_best() if course.incremental else engine.forget_best()
+        if course.improved:
+            engine.remember_best()
+
     def _epochs(self, interrupt, progress):
-        est, trainer = self.est, self.trainer
+        course, trainer = self.course, self.trainer
         while trainer.epochs_left and not trainer.stopping:
             begin, epoch = time.perf_counter(), trainer.epoch
-            if est.shuffle:
-                # as sklearn.utils.shuffle permutes the order of the epoch before
-                self.order = self.order[self.random.permutation(len(self.order))]
-            order = self.order if est.shuffle else None
-            losses, weights = self.rows.run(trainer, order, interrupt)
+            losses, weights = self.rows.run(trainer, course.next_order(), interrupt)
             if interrupt.asked:
                 raise KeyboardInterrupt
             trainer.epoch = epoch + 1  # sparse rows come in pieces, each of them an epoch to it
             self._close_epoch(losses, weights, begin)
             progress.epoch()
-            ends = self._ends(progress) or self.diverged
-            trainer.epochs_left = 0 if ends else trainer.epochs_left - 1
+            if course.told:
+                progress.say(course.told)
+            trainer.epochs_left = course.epochs_left
             for callback in trainer.callbacks:
                 callback.on_epoch_end(trainer, trainer.history)
-            if est.n_iter_ == est.max_iter and not (ends or self.incremental):
-                told = f"the fit has not converged within max_iter={est.max_iter} epochs"
+            if course.unfinished:
+                told = f"the fit has not converged within max_iter={self.est.max_iter} epochs"
                 warn(told, ConvergenceWarning)
-
-    def _begin(self):
-        est, trainer = self.est, self.trainer
-        steps = len(self.rows.sizes)
-        total = est.max_iter * steps
-        if self.incremental:
-            total = max(total - trainer.rates.issued, steps)
-        trainer.rates.plan(steps, total)
-        trainer.history.interrupted = False
-        trainer.epochs_left = 1 if self.incremental else est.max_iter
-        est.n_iter_ = 0
-        est.converged_ = False
-        if est.early_stopping:
-            self._begin_best()
-        elif est.best_loss_ is None:
-            est.best_loss_ = np.inf
-        if self.validation is not None and est.validation_scores_ is None:
-            est.validation_scores_, est.validation_loss_curve_ = [], []
-
-    def _begin_best(self):
-        """partial_fits share their best weights.  A warm-started fit has none before it beats the
-        score of those before: else it ends with its last weights, as in scikit-learn."""
-        est, engine = self.est, self.engine
-        if self.incremental:
-            engine.recall_best()
-        else:
-            engine.forget_best()
-        if est.best_validation_score_ is None:
-            est.best_validation_score_ = -np.inf
-            engine.remember_best()
 
     def _close_epoch(self, losses, weights, begin):
         """Note the epoch on the estimator, in scikit-learn's terms, and in the engine's history."""
-        est, trainer, history = self.est, self.trainer, self.trainer.history
-        est.n_iter_ += 1
-        loss = _mean_loss(losses[:, 0], weights[:, 0], self.rows.sizes)
-        if trainer.diverged:
-            self.diverged = True
-            loss = loss if not np.isfinite(loss) else np.nan
-        est.loss_ = loss
-        est.t_ += self.rows.count
-        est.loss_curve_.append(loss)
-        history.loss.append(loss)
+        course, trainer, history = self.course, self.trainer, self.trainer.history
+        course.trained(losses[:, 0], weights[:, 0], bool(trainer.diverged))
+        history.loss.append(self.est.loss_)
         history.lr.append(trainer.lr)
         if self.validation is not None:
             # The engine keeps the last good weights; those after a divergence would score nothing.
-            value, score = (np.nan, np.nan) if self.diverged else self.validation()
-            est.validation_loss_curve_.append(value)
-            est.validation_scores_.append(score)
+            value, score = (np.nan, np.nan) if course.diverged else self.validation()
+            course.validated(value, score)
             history.val_loss.append(value)
             history.val_accuracy.append(score)
         if trainer.rates.observe(history):
             trainer.apply_plateau()
         history.seconds.append(time.perf_counter() - begin)
-        self._count_stalled()
-
-    def _count_stalled(self):
-        """Epochs since the score rose, or the loss fell, by tol."""
-        est = self.est
-        if est.early_stopping:
-            score = est.validation_scores_[-1]
-            stalled = score < est.best_validation_score_ + est.tol
-        else:
-            stalled = est.loss_ > est.best_loss_ - est.tol
-            est.best_loss_ = est.loss_ if est.loss_ < est.best_loss_ else est.best_loss_
-        est._stalled = est._stalled + 1 if stalled else 0
-        if self.validation is not None:
-            score, best = est.validation_scores_[-1], est.best_validation_score_
-            if best is None or score > best:
-                est.best_validation_score_ = score
-                if est.early_stopping:
-                    self.engine.remember_best()
-
-    def _ends(self, progress) -> bool:
-        """Whether the fit has converged; moves the learning rate."""
-        est, trainer = self.est, self.trainer
-        by_sgd = est.solver == "sgd"
-        if by_sgd and est.learning_rate == "invscaling":
-            with np.errstate(over="ignore"):  # a rate of 0, where a power of whole numbers would
-                divisor = np.float64(est.t_ + 1) ** float(est.power_t)  # take all time and memory
-            trainer.retune(lr=est.learning_rate_init / float(divisor))
-        if est._stalled <= est.n_iter_no_change:
-            return False
-        what = "validation score has not risen" if est.early_stopping else "loss has not fallen"
-        told = f"The {what} by more than tol={est.tol:g} for {est.n_iter_no_change:g} epochs."
-        rate = trainer.optimizer.lr
-        if by_sgd and est.learning_rate == "adaptive" and rate > SMALLEST_RATE:
-            trainer.retune(lr=rate / ADAPTIVE_DIVISOR)
-            progress.say(f"{told} The learning rate is now {trainer.optimizer.lr:g}.")
-            est._stalled = 0
-            return False
-        progress.say(f"{told} Stopping.")
-        est.converged_ = True
-        return True
+        course.judge()
+        if course.improved:
+            self.engine.remember_best()
+        if course.lr != trainer.optimizer.lr:
+            trainer.retune(lr=course.lr)
 
     def _finish(self):
-        est = self.est
-        if est.early_stopping and (not self.incremental or est.converged_):
+        course = self.course
+        if course.goes_back:
             self.engine.restore_best()
-        if not self.diverged:
-            return
-        told = (
-            f"the loss or its gradient became NaN or infinite in epoch {est.n_iter_}: scale the "
-            "data, lower learning_rate_init, or set clip_norm"
-        )
-        if est.early_stopping:
-            warn(f"{told}; the best weights before are kept", ConvergenceWarning)
-        else:
-            raise ValueError(f"Solver produced non-finite parameter weights: {told}")
-
-
-def _mean_loss(losses, weights, sizes) -> float:
-    """The mean of the batches' losses by rows, as scikit-learn has it even where samples have
-    weights; a batch without any weight does not count."""
-    counts = np.where(weights > 0, sizes, 0)
-    return float(np.where(weights > 0, losses, 0) @ counts / counts.sum())
+        if course.failure and self.est.early_stopping:
+            warn(f"{course.failure}; the best weights before are kept", ConvergenceWarning)
+        elif course.failure:
+            raise ValueError(f"{NON_FINITE}: {course.failure}")
