@@ -277,10 +277,7 @@ def _advice(problem: Problem | None) -> list[str]:
     if compiler.remedy():
         advice.append(f"To train faster on the CPU: {compiler.remedy()}")
     if _misses_avx512():
-        advice.append(
-            "To multiply faster on the CPU: set OPENBLAS_CORETYPE=SkylakeX in the environment; "
-            "this CPU has AVX-512, which OpenBLAS has not found."
-        )
+        advice.append(f"To multiply faster on the CPU: {_use_avx512()}")
     if importlib.util.find_spec("matplotlib") is None:
         advice.append('To draw the curves of a training: pip install "gpumlp[plot]".')
     return advice
@@ -371,10 +368,20 @@ def _running_blas() -> dict:
 
 
 def _misses_avx512() -> bool:
-    """Whether OpenBLAS runs its kernels for older CPUs, as it does on those that it is too old to
-    know: on an AMD EPYC of family 26 they take 1.7 times as long as those for AVX-512."""
+    """Whether OpenBLAS runs its kernels for AVX2 on a CPU with AVX-512: on an AMD EPYC of family 26
+    they take 1.7 times as long as those for AVX-512."""
     import numpy
 
     vectors = numpy.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
     older = _running_blas().get("architecture") in ("Haswell", "Zen")
     return older and any("AVX512" in each or "X86_V4" in each for each in vectors)
+
+
+def _use_avx512() -> str:
+    """What to do about it.  Left to itself OpenBLAS finds AVX-512, unless it is too old."""
+    chosen = os.environ.get("OPENBLAS_CORETYPE")
+    if chosen:
+        what = "unset OPENBLAS_CORETYPE in the environment"
+        return f"{what}; this CPU has AVX-512, which OPENBLAS_CORETYPE={chosen} does not use."
+    what = "set OPENBLAS_CORETYPE=SkylakeX in the environment"
+    return f"{what}; this CPU has AVX-512, which OpenBLAS has not found."

@@ -185,15 +185,28 @@ BROKEN = [
     ("Haswell", ["X86_V3", "AVX512F"], True), ("Zen", ["X86_V3", "X86_V4"], True),
     ("SkylakeX", ["X86_V4"], False), ("Haswell", ["X86_V3"], False),
 ])  # fmt: skip
-def test_info_tells_of_avx512_that_openblas_overlooks(machine, monkeypatch, kernels, vectors, told):
+@pytest.mark.parametrize("chosen, says", [
+    (None, "set OPENBLAS_CORETYPE=SkylakeX in the environment; this CPU has AVX-512, which "
+     "OpenBLAS has not found."),
+    ("Haswell", "unset OPENBLAS_CORETYPE in the environment; this CPU has AVX-512, which "
+     "OPENBLAS_CORETYPE=Haswell does not use."),
+])  # fmt: skip
+def test_info_tells_of_avx512_that_openblas_does_not_use(
+    machine, monkeypatch, kernels, vectors, told, chosen, says
+):
     machine()
+    if chosen:
+        monkeypatch.setenv("OPENBLAS_CORETYPE", chosen)
+    else:
+        monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
     blas = {"user_api": "blas", "architecture": kernels, "num_threads": 2}
     monkeypatch.setattr(device, "_running_blas", lambda: blas)
     config = np.show_config(mode="dicts") | {"SIMD Extensions": {"found": vectors}}
     monkeypatch.setattr("numpy.show_config", lambda mode: config)
     found = device.found()
     assert found.blas.endswith(f", 2 threads, {kernels} kernels")
-    assert any("OPENBLAS_CORETYPE=SkylakeX" in line for line in found.advice) == told
+    assert (f"To multiply faster on the CPU: {says}" in found.advice) == told
+    assert any("OPENBLAS_CORETYPE" in line for line in found.advice) == told
 
 
 @pytest.mark.parametrize(("cuda", "cupy", "says"), BROKEN)
