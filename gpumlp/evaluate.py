@@ -40,7 +40,7 @@ class Evaluation:
             data = rows.ready(i)
             ws = self._net.workspaces.get(rows.batch_rows(i), "fit")
             work = functools.partial(self._batch, ws, data)
-            rows.repeated.run((ws.rows, id(data)), work, ws, data)
+            rows.repeated.run(id(data), work, ws, data)
         sums = self._net.ops.to_host(self._sums).astype(np.float64).sum(axis=0)
         loss, weight, right = sums.T
         return loss / weight, right / weight if self._objective.loss.classes else None

@@ -103,7 +103,7 @@ class MLP:
     def _place(self, theta, thresholds):
         """The parameters and constants on the device."""
         xp = self.ops.xp
-        self.parameters = self.operands = Parameters(self.layout, xp.asarray(theta))
+        self.parameters = self.operands = Parameters(self.layout, self.ops.to_device(theta))
         if self.stored != self.dtype:
             # A copy as the products take it, made anew in every pass: users may write to theta.
             self.operands = Parameters(self.layout, xp.empty(theta.shape, self.stored))
@@ -226,7 +226,7 @@ class MLP:
         ws = self.workspaces.get(rows, "predict")
         # The first product reads x where it lies; all that follows is on buffers of our own.
         propagate.enter(self, ws, x)
-        self._passes.run(rows, lambda: propagate.go_on(self, ws, noise, last=self.K), ws)
+        self._passes.run("predict", lambda: propagate.go_on(self, ws, noise, last=self.K), ws)
         return ws.n[self.K]
 
     @property

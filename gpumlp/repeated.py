@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any, NamedTuple
 
 
@@ -19,21 +20,24 @@ class Repeated:
 
     def __init__(self, ops):
         self._ops = ops
-        self._held: dict[Any, _Held] = {}
+        # What was captured knows the memory of a workspace, and must go when that is replaced.
+        self._held: weakref.WeakKeyDictionary[Any, dict[Any, _Held]] = weakref.WeakKeyDictionary()
 
     def __reduce__(self):
         return Repeated, (self._ops,)  # a copy has buffers of its own, and captures its own
 
-    def run(self, name, work, *buffers) -> None:
+    def run(self, name, work, workspace, *buffers) -> None:
         """work(), or what was captured of it when it last came by this name on these very buffers.
 
-        buffers: every object whose replacement by another makes the captured sequence worthless;
-        they are kept alive, since the sequence knows only their addresses.
+        workspace: a buffer, with which the captured sequence ends; it has to be kept alive by
+        others.  buffers: every other object whose replacement makes the sequence worthless; they
+        are kept alive, since the sequence knows only their addresses.
         """
-        held = self._held.get(name)
+        sequences = self._held.setdefault(workspace, {})
+        held = sequences.get(name)
         replay = None
         if held is not None and all(a is b for a, b in zip(held.buffers, buffers, strict=True)):
             replay = held.replay or self._ops.capture(work)
-        self._held[name] = _Held(buffers, replay)
+        sequences[name] = _Held(buffers, replay)
         # Work that is not captured is not kept either: it may refer to whoever keeps this.
         (replay or work)()

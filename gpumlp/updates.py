@@ -115,7 +115,7 @@ class Updates:
             self.rates.cover(1)
             ws = net.workspaces.get(rows, "fit")
             staged = net.stage(batch, ws)
-            kind = rows, staged.labels is None, staged.dense is None
+            kind = staged.labels is None, staged.dense is None
             self._steps.run(kind, lambda: self._update(ws, staged), ws, *self._replaced())
             loss = ws.loss.copy()
         return loss if net.models is not None else loss[0]
@@ -130,7 +130,7 @@ class Updates:
             net.ops.gather(data, rows.order, state.cursor, rows.batch_size, batch)
             self._update(ws, batch)
 
-        rows.repeated.run((ws.rows, id(data)), work, ws, data, rows.order, *self._replaced())
+        rows.repeated.run(id(data), work, ws, data, rows.order, *self._replaced())
 
     def _replaced(self):
         """What a captured update reads and writes, and may be replaced between two fits."""
@@ -197,7 +197,7 @@ class Updates:
         self.epoch += done == rows.steps
         self.batches_done = done % rows.steps
         losses, weights = (
-            net.ops.to_host(table)[:done].astype(np.float64)
+            net.ops.to_host(table[:done]).astype(np.float64)
             for table in (state.losses, state.weights)
         )
         return losses, weights

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import gpumlp
+from gpumlp import workspace
 from gpumlp.repeated import Repeated
 from tests.training import fit, theta
 
@@ -27,23 +28,27 @@ class Recorder:
         return lambda: self.events.append("replayed")
 
 
+class Workspace:
+    """What a sequence is captured with, as far as it matters here."""
+
+
 def test_a_sequence_is_captured_when_it_comes_again():
     ops = Recorder()
-    repeated, buffers = Repeated(ops), [object(), None]
+    repeated, buffers = Repeated(ops), [Workspace(), object(), None]
     for _ in range(4):
         repeated.run("step", ops.work(), *buffers)
     assert ops.events == ["work", "captured", "replayed", "replayed", "replayed"]
 
 
-@pytest.mark.parametrize("replaced", [0, 1])
+@pytest.mark.parametrize("replaced", [0, 1, 2])
 def test_another_buffer_begins_anew(replaced):
     ops = Recorder()
-    repeated, buffers = Repeated(ops), [object(), None]
+    repeated, buffers = Repeated(ops), [Workspace(), object(), None]
     for _ in range(3):
         repeated.run("step", ops.work(), *buffers)
-    buffers[replaced] = [1]
+    buffers[replaced] = Workspace() if replaced == 0 else [1]
     other = list(buffers)
-    other[replaced] = [1]  # equal, and yet another
+    other[replaced] = Workspace() if replaced == 0 else [1]  # equal, and yet another
     del ops.events[:]
     repeated.run("step", ops.work(), *buffers)
     repeated.run("step", ops.work(), *other)
@@ -53,9 +58,9 @@ def test_another_buffer_begins_anew(replaced):
 
 def test_names_are_apart():
     ops = Recorder()
-    repeated = Repeated(ops)
+    repeated, ws = Repeated(ops), Workspace()
     for name in "abab":
-        repeated.run(name, ops.work(name))
+        repeated.run(name, ops.work(name), ws)
     assert ops.events == ["a", "b", "captured", "replayed", "captured", "replayed"]
 
 
@@ -67,9 +72,9 @@ def test_what_is_not_captured_is_not_kept():
         def __call__(self):
             ops.events.append("work")
 
-    repeated, work = Repeated(ops), Work()
+    repeated, work, ws = Repeated(ops), Work(), Workspace()
     for _ in range(3):
-        repeated.run("step", work)
+        repeated.run("step", work, ws)
     gone = weakref.ref(work)
     gc.disable()
     try:
@@ -78,6 +83,70 @@ def test_what_is_not_captured_is_not_kept():
     finally:
         gc.enable()
     assert ops.events == ["work"] * 3
+
+
+def test_what_was_captured_ends_with_its_workspace():
+    ops = Recorder()
+    repeated, ws, buffer = Repeated(ops), Workspace(), Workspace()
+    for name in "ab":
+        for _ in range(2):
+            repeated.run(name, ops.work(), ws, buffer)
+    gone = weakref.ref(buffer)
+    gc.disable()
+    try:
+        del buffer
+        assert gone() is not None
+        del ws
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def alive(monkeypatch, net):
+    """A function for the number of workspace memories of this network that are alive."""
+    memories, get = [], net.workspaces.get
+
+    def remember(rows, purpose):
+        ws = get(rows, purpose)
+        memory = net.workspaces._memory
+        if not any(each() is memory for each in memories):
+            memories.append(weakref.ref(memory))
+            assert sum(each() is not None for each in memories) == 1
+        return ws
+
+    monkeypatch.setattr(net.workspaces, "get", remember)
+    return lambda: (len(memories), sum(each() is not None for each in memories))
+
+
+def test_growing_sizes_leave_nothing_behind(device, monkeypatch):
+    """Predictions, steps and fits with more rows each time: one memory, released and replaced."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(400, 5)).astype("float32"), rng.integers(0, 3, 400)
+    net = gpumlp.MLP((5, 7, 3), device=device)
+    trainer = gpumlp.Trainer(net, batch_size=1)
+    count = alive(monkeypatch, net)
+    gc.disable()
+    try:
+        for rows in range(20, 401, 20):
+            for _ in range(3):
+                net.forward(x[:rows])
+                trainer.step(x[:rows], y[:rows])
+            trainer.batch_size = rows // 2
+            fit(trainer, x[:rows], y[:rows], 2, validation=(x[:rows], y[:rows]))
+    finally:
+        gc.enable()
+    made, left = count()
+    assert made > 15 and left == 1
+
+
+def test_sizes_that_come_and_go_leave_nothing_behind(device):
+    """More of them than workspaces are kept, all in the memory of the largest."""
+    x = np.zeros((400, 5), "float32")
+    net = gpumlp.MLP((5, 7, 3), device=device)
+    for rows in (400, *range(20, 400, 20)):
+        for _ in range(3):
+            net.forward(x[:rows])
+    assert len(net._passes._held) <= workspace.MOST_KEPT
 
 
 NETWORKS = {
