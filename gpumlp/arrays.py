@@ -171,7 +171,7 @@ def settle(array, net, dtype=None):
     xp = net.ops.xp
     if xp is not np and isinstance(array, np.ndarray):
         array = np.ascontiguousarray(array, dtype=dtype or net.dtype)
-    return xp.ascontiguousarray(xp.asarray(array), dtype=dtype or net.dtype)
+    return xp.ascontiguousarray(net.ops.to_device(array), dtype=dtype or net.dtype)
 
 
 def aligned(x):

@@ -13,7 +13,8 @@ from gpumlp.parameters import ALIGNMENT
 from gpumlp.repeated import Repeated
 
 ORDER_BYTES = 4  # of each position of an order, in int32
-SORTING_BYTES = 32  # its key, the sorted keys, the order in uint64, and what sorting itself takes
+SORTING_BYTES = 32  # its key, and what sorting takes: 8 alone, 24 for many networks at once
+MOST_ALONE = 64  # networks whose keys are sorted one after another
 
 
 def read(net, objective, x, y, sample_weight, kind: str = "") -> Data:
@@ -80,6 +81,14 @@ def make_rows(
     return streamed.Streamed(net, given, batch_size, orders, room)
 
 
+def by_keys(xp, keys, order):
+    """order (M, R) int32 <- the rows' numbers by their keys, which are sorted in place."""
+    # CuPy sorts one row by its digits; several together it merges, as pairs of row and key.
+    for each in keys if len(keys) <= MOST_ALONE else [keys]:
+        each.sort(axis=-1)
+    xp.bitwise_and(keys, np.uint64(0xFFFFFFFF), out=order, casting="unsafe")
+
+
 class Rows:
     """Data of a fit, for all networks or each its own, and its division into batches.
 
@@ -114,11 +123,15 @@ class Rows:
 
     def shuffle(self, seeds, epoch: int):
         """The order of that epoch, by each network's seed."""
-        keys = self._net.ops.shuffle_keys(seeds, epoch, self.count)
-        self.arrange(self._net.ops.xp.sort(keys, axis=1) & np.uint64(0xFFFFFFFF))
+        self._make_order((len(seeds), self.count))
+        ops = self._net.ops
+        by_keys(ops.xp, ops.shuffle_keys(seeds, epoch, self.count), self.order)
+
+    def _make_order(self, shape):
+        if self.order.shape != shape:
+            self.order = self._net.ops.xp.empty(shape, np.int32)
 
     def arrange(self, order):
         """Take the rows in this order, (1 or M, R)."""
-        if len(self.order) != len(order):
-            self.order = self._net.ops.xp.empty(order.shape, np.int32)
+        self._make_order(order.shape)
         self.order[...] = self._net.ops.to_device(order)

@@ -14,7 +14,7 @@ import numpy as np
 from gpumlp import memory
 from gpumlp.backend import Data
 from gpumlp.backend.numpy_ops import NumpyOps
-from gpumlp.rows import ORDER_BYTES, SORTING_BYTES, Rows, aligned, shapes, size
+from gpumlp.rows import ORDER_BYTES, SORTING_BYTES, Rows, aligned, by_keys, shapes, size
 
 # A piece takes so much, or this part of what is free: enough to hide the latency of a copy.
 PIECE_BYTES = 64 << 20
@@ -97,9 +97,10 @@ class Streamed(Rows):
         if not self._sorted_there:
             ops, seeds = NumpyOps(), to_host(seeds)
         order = np.empty((len(seeds), self.count), np.int32)
+        row = ops.xp.empty((1, self.count), np.int32)
         for m in range(len(seeds)):  # one by one: keys take more room than their order
-            keys = ops.xp.sort(ops.shuffle_keys(seeds[m : m + 1], epoch, self.count), axis=1)
-            order[m] = to_host((keys & np.uint64(0xFFFFFFFF)).astype(np.int32))[0]
+            by_keys(ops.xp, ops.shuffle_keys(seeds[m : m + 1], epoch, self.count), row)
+            order[m] = to_host(row)[0]
         self.arrange(order)
 
     def arrange(self, order):

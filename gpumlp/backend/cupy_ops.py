@@ -7,6 +7,7 @@ first used and kept on disk by CuPy.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import Any
 
@@ -18,6 +19,7 @@ from gpumlp.backend import gemm_choice, sources, transfer
 
 THREADS = 256  # of every block of every kernel; THREADS in kernels/common.cuh
 NULL = np.uintp(0)  # an absent array
+MOST_STAGED = 1 << 20  # bytes of an array that goes by way of page-locked memory
 MOST_PLANS = 1024  # that are held for matrix products of different shapes
 
 # Rows that one thread takes: few where blocks are independent, more where a later block has to add
@@ -75,7 +77,13 @@ class CupyOps:
         return cp.cuda.Device(self._index)
 
     def to_device(self, array):
-        return cp.asarray(array)
+        if not isinstance(array, np.ndarray) or array.nbytes <= MOST_STAGED:
+            return cp.asarray(array)
+        # For the copy, asarray would take page-locked memory as large as the array, and keep it.
+        out = cp.empty(array.shape, array.dtype)
+        out.set(array)
+        cp.cuda.get_current_stream().synchronize()  # the array may be in page-locked memory
+        return out
 
     def to_host(self, array):
         return cp.asnumpy(array)
@@ -90,19 +98,28 @@ class CupyOps:
 
     # ------------------------------------------------------------ repeating
     def capture(self, work):
+        # What the graph writes to, besides the caller's buffers, may be replaced by larger arrays.
+        kept = self._rooms()
         with cp.cuda.Stream(non_blocking=True) as stream:
             stream.begin_capture()
             try:
                 work()
-            finally:
-                graph = stream.end_capture()
-        # What the graph writes to, besides the caller's buffers, may be replaced by larger arrays.
-        kept = self._partial.copy(), self._arrived, self._workspace
+            except BaseException:
+                with contextlib.suppress(Exception):  # it may say no more than that work() failed
+                    stream.end_capture()
+                raise
+            graph = stream.end_capture()
+        if any(a is not b for a, b in zip(kept, self._rooms(), strict=True)):
+            raise RuntimeError("a sequence needs more room in its capture than when it ran before")
 
         def replay(graph=graph, kept=kept):
             graph.launch()
 
         return replay
+
+    def _rooms(self):
+        """The arrays of its own that operations write to."""
+        return *(self._partial.get(char) for char in "fd"), self._arrived, self._workspace
 
     # ------------------------------------------------------------ launching
     def _get(self, key, name, text):

@@ -248,6 +248,9 @@ class ndarray(operations.DeviceArray):
             return self.copy() if copy else self
         return operations.compute(_cast, self, dtype=dtype)
 
+    def sort(self, axis=-1) -> None:
+        operations.sort(self, axis)
+
     def fill(self, value) -> None:
         operations.fill(self, value)
 

@@ -74,7 +74,7 @@ def array(obj, dtype=None, copy=True):
     host = np.asarray(obj, dtype)
     refuse_while_capturing("a copy from the host")
     result = ndarray._from_result(host)  # columns first stays columns first, as in CuPy
-    record(h2d=1)
+    record(h2d=1, staged_bytes=host.nbytes)
     return result
 
 
@@ -162,8 +162,8 @@ def may_share_memory(a, b):
 
 
 def _elementwise(name: str, ufunc: np.ufunc):
-    def call(*operands, out=None, dtype=None):
-        options = {} if dtype is None else {"dtype": dtype}
+    def call(*operands, out=None, dtype=None, casting="same_kind"):
+        options = {"casting": casting} | ({} if dtype is None else {"dtype": dtype})
         return operations.compute(ufunc, *operands, out=out, **options)
 
     call.__name__ = name

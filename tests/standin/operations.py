@@ -86,6 +86,16 @@ def copy(target: DeviceArray, source: DeviceArray, where: DeviceArray | None = N
     _assign(target, source._host, [target, source], where, d2d=1)
 
 
+def sort(array: DeviceArray, axis: int) -> None:
+    """In place, with room of its own beside it, as Thrust needs it."""
+    check_current(array._memory.device)
+    refuse_while_capturing("an allocation for sorting")
+    if not array._host.flags.c_contiguous:
+        raise NotImplementedError("CuPy sorts a copy of what is not contiguous")
+    array._host.sort(axis)
+    record(elementwise=1)
+
+
 def _assign(
     target: DeviceArray,
     value: object,

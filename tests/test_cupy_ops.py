@@ -1,0 +1,161 @@
+"""What the operations on the GPU do around their kernels: copies, captures, the epoch's order."""
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp import backend, rows
+from gpumlp.activation import activations
+from gpumlp.backend import cupy_ops
+from tests.operations import random, send
+from tests.training import fit
+
+
+@pytest.fixture
+def ops(cuda):
+    return backend.get("cuda:0")
+
+
+# ------------------------------------------------------------------ from the host
+
+
+LARGE = cupy_ops.MOST_STAGED // 4 + 2  # float32
+
+
+@pytest.mark.parametrize("view", [np.copy, np.ravel, np.flip, np.asfortranarray])
+def test_large_arrays_take_no_page_locked_memory(counters, view):
+    ops = backend.get("cuda:0")
+    given = view(random(2, LARGE // 2).astype("float32"))
+    with counters.count() as c:
+        sent = ops.to_device(given)
+    assert (c.h2d, c.staged_bytes) == (1, 0)
+    np.testing.assert_array_equal(ops.to_host(sent), given)
+    assert sent.flags.c_contiguous
+
+
+def test_small_arrays_are_sent_without_waiting(counters):
+    ops = backend.get("cuda:0")
+    given = random(LARGE - 2).astype("float32")
+    with counters.count() as c:
+        sent = ops.to_device(given)
+    assert (c.h2d, c.synchronisations) == (1, 0)
+    np.testing.assert_array_equal(ops.to_host(sent), given)
+
+
+def test_what_is_sent_may_be_overwritten(counters):
+    """Also where it lies in page-locked memory, from where copies are made later."""
+    ops = backend.get("cuda:0")
+    pinned = np.frombuffer(ops.xp.cuda.alloc_pinned_memory(4 * LARGE), np.float32)
+    pinned[:] = 1
+    with ops.xp.cuda.Stream(non_blocking=True):
+        sent = ops.to_device(pinned)
+        pinned[:] = 2
+        assert (ops.to_host(sent) == 1).all()
+
+
+def test_data_of_a_fit_take_no_page_locked_memory(counters):
+    x = random(LARGE // 8, 16).astype("float32")
+    net = gpumlp.MLP((16, 3), device="cuda")
+    trainer = gpumlp.Trainer(net, batch_size=len(x))
+    with counters.count() as c:
+        fit(trainer, x, np.zeros(len(x), int))
+        net.forward(x)
+    assert c.staged_bytes < x.nbytes
+
+
+# ------------------------------------------------------------------ captures
+
+
+def gelu_layer(ops, height):
+    """A function that runs `backprop` on as many rows, and its arrays."""
+    f = activations["gelu"]
+    z, delta = (send(ops, random(1, height, 5, seed=i), np.float32) for i in range(2))
+    db, p = ops.xp.zeros((1, 5), np.float32), send(ops, np.zeros((1, 2)), np.float32)
+    return (lambda: ops.backprop(f, z, z, delta, db, p)), (z, delta, db, p)
+
+
+def test_an_error_in_a_capture_is_the_one_that_is_told(ops):
+    def work():
+        ops.xp.cuda.get_current_stream().synchronize()  # which ends the capture
+
+    with pytest.raises(Exception, match=r"(?i)captur") as told:
+        ops.capture(work)
+    assert not told.value.__suppress_context__
+    assert "INVALIDATED" not in str(told.value).upper()
+
+    def broken():
+        try:
+            work()
+        except Exception:
+            raise ValueError("the first error") from None
+
+    with pytest.raises(ValueError, match="the first error"):
+        ops.capture(broken)
+    work, arrays = gelu_layer(ops, 9)
+    work()
+    ops.capture(work)()  # there is nothing left of the captures before
+    assert np.isfinite(ops.to_host(arrays[2])).all()
+
+
+def test_a_graph_keeps_the_room_for_its_partial_sums(ops):
+    work, arrays = gelu_layer(ops, 300)
+    work()
+    replay = ops.capture(work)
+    larger, _keep = gelu_layer(ops, 3000)
+    larger()
+    replay()
+    assert np.isfinite(ops.to_host(arrays[2])).all()
+
+
+def test_a_capture_in_which_room_grows_is_refused(ops, monkeypatch):
+    """Its first operations would write to what is released."""
+    work, _arrays = gelu_layer(ops, 300)
+    work()
+    spare = ops.xp.empty(1 << 20, np.float32)
+
+    def grows():
+        work()
+        ops._partial["f"] = spare
+
+    with pytest.raises(RuntimeError, match="more room in its capture"):
+        ops.capture(grows)
+
+
+# ------------------------------------------------------------------ around an epoch
+
+
+def test_only_the_losses_of_the_epoch_are_read(device, monkeypatch):
+    net = gpumlp.MLP((3, 2), device=device, models=2)
+    read, to_host = [], net.ops.to_host
+    monkeypatch.setattr(net.ops, "to_host", lambda array: read.append(array) or to_host(array))
+    trainer = gpumlp.Trainer(net, batch_size=2)
+    fit(trainer, random(5, 3), np.array([0, 1, 0, 1, 0]), epochs=2)
+    assert trainer.state.losses.size > 1000
+    assert max(array.size for array in read) <= 8  # three steps of two networks; the scalars
+
+
+@pytest.mark.parametrize("alone", [0, 2, 3])
+def test_orders_of_an_epoch(device, monkeypatch, alone):
+    """By the keys, whether they are sorted one network after another or together."""
+    monkeypatch.setattr(rows, "MOST_ALONE", alone)
+    net = gpumlp.MLP((3, 2), device=device, models=3)
+    trainer = gpumlp.Trainer(net, seed=4)
+    made = rows.make_rows(net, trainer.objective, random(1000, 3), np.zeros(1000, int), None, 100)
+    made.shuffle(trainer.seeds, 7)
+    keys = net.ops.to_host(net.ops.shuffle_keys(trainer.seeds, 7, 1000))
+    assert made.order.dtype == np.int32
+    np.testing.assert_array_equal(net.ops.to_host(made.order), np.argsort(keys, axis=1))
+
+
+@pytest.mark.parametrize("models", [1, 3])
+def test_work_and_memory_of_an_order(counters, models):
+    """Keys, sorted in place one network after another, and no copy of them."""
+    net = gpumlp.MLP((3, 2), device="cuda", models=models)
+    trainer = gpumlp.Trainer(net)
+    made = rows.make_rows(net, trainer.objective, random(1000, 3), np.zeros(1000, int), None, 100)
+    made.shuffle(trainer.seeds, 0)
+    with counters.count() as c:
+        before = c.current_bytes
+        made.shuffle(trainer.seeds, 1)
+    assert (c.launches, c.elementwise, c.d2d) == (1, models + 1, 0)
+    assert c.peak_bytes - before == 8 * models * 1000
