@@ -12,8 +12,10 @@ import traceback
 
 from benchmarks.contenders import Declined, Entry
 
-PAUSE = 0.02  # seconds before a turn, for the threads of the last one to stop spinning
-MOST = 1000  # times that a work is done in one
+MOST = 1000  # times that a work is done in one round
+# Threads that have nothing to do spin before they sleep: OpenBLAS's for 0.1 s.  A process is at
+# rest when its CPU time stands still (to a tenth) for this long; the next turn waits for that.
+REST, LONGEST_REST = 0.03, 0.5
 
 
 class Failed(Exception):
@@ -55,8 +57,20 @@ class Session:
         return time.perf_counter() - begin
 
     def time(self, what: str) -> float:
-        """Seconds of a work, such as "step" or "predict 128": the mean over a round."""
+        """Seconds of a work, such as "step" or "predict 128": the mean over a round, after one that
+        wakes the threads and fills the caches."""
+        self._contender.work(what)()
         return self._round(what) / self._counts[what]
+
+
+def rest():
+    """Until no thread of this process is busy."""
+    end = time.monotonic() + LONGEST_REST
+    used = REST
+    while used > REST / 10 and time.monotonic() < end:
+        before = time.process_time()
+        time.sleep(REST)
+        used = time.process_time() - before
 
 
 DONE, DECLINED, FAILED = "done", "declined", "failed"
@@ -72,11 +86,13 @@ def serve(connection, entry: Entry, device: str):
             return
         try:
             session = session or Session(entry, device)
-            connection.send((DONE, getattr(session, verb)(*arguments)))
+            answer = DONE, getattr(session, verb)(*arguments)
         except Declined as reason:
-            connection.send((DECLINED, str(reason)))
+            answer = DECLINED, str(reason)
         except Exception:
-            connection.send((FAILED, traceback.format_exc()))
+            answer = FAILED, traceback.format_exc()
+        rest()
+        connection.send(answer)
 
 
 class Runner:
@@ -92,7 +108,6 @@ class Runner:
 
     def ask(self, verb: str, *arguments):
         """What the session answers; raises Failed, or Declined."""
-        time.sleep(PAUSE)
         try:
             self._connection.send((verb, arguments))
             if not self._connection.poll(self._limit):

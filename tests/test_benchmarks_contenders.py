@@ -1,5 +1,7 @@
 """What is measured is right: operations, products, optimisers, contenders."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -140,6 +142,9 @@ def test_wrong_gemms_are_noticed(monkeypatch):
         gemms._check(gemms.products("step", 8))
     with pytest.raises(LookupError, match="no GEMM"):
         gemms._check([])
+    gemms.products("step", 8)[0].a[:] = 1e-40
+    with pytest.raises(ArithmeticError, match="denormal"):
+        gemms._check(gemms.products("step", 8))
     bits = (np.array([1.5, -3.0], np.float32).view(np.uint32) >> 16).astype(np.uint16)
     np.testing.assert_array_equal(agreement.as_float64(bits), [1.5, -3.0])
     assert gemms_alone.TOLERANCE.keys() == agreement.TOLERANCE.keys()
@@ -175,6 +180,21 @@ def test_contenders_that_fail_decline_die_or_hang_are_told_apart():
     with pytest.raises(Declined, match="one network"):
         declining.ask("prepare", SMALL[0]._replace(models=2), "answers")
     declining.close()
+
+
+def test_a_turn_ends_when_no_thread_is_busy():
+    stop = threading.Event()
+
+    def spin():
+        while not stop.is_set():
+            pass
+
+    spinning = threading.Thread(target=spin)
+    spinning.start()
+    threading.Timer(0.15, stop.set).start()
+    turns.rest()
+    assert stop.is_set()
+    spinning.join()
 
 
 def test_paths_of_a_product_are_right_and_measured(device, tmp_path, monkeypatch, request):
