@@ -17,13 +17,17 @@ class Evaluation:
     A class is right if its output is the largest, where classes compete; with one output, or
     several 0/1 targets (multilabel), if all are on the right side of 0.5, or of 0 where the loss
     takes targets as -1/+1.
+
+    order (M, L) int32: the rows that each network is evaluated on, -1 for none.
     """
 
-    def __init__(self, net, objective, x, y, sample_weight=None):
+    def __init__(self, net, objective, x, y, sample_weight=None, order=None):
         self._net, self._objective = net, objective
         rows = make_rows(
             net, objective, x, y, sample_weight, net.chunk_rows, orders=0, kind="validation "
         )
+        if order is not None:
+            rows.arrange(order)
         self._rows = rows
         xp, models = net.ops.xp, net.models_count
         self._cursor = xp.zeros(models, np.int64)
@@ -44,6 +48,20 @@ class Evaluation:
         sums = self._net.ops.to_host(self._sums).astype(np.float64).sum(axis=0)
         loss, weight, right = sums.T
         return loss / weight, right / weight if self._objective.loss.classes else None
+
+    def outputs(self):
+        """ŷ of these rows, (M, L, N_K), on the host."""
+        net, rows = self._net, self._rows
+        out = np.empty((net.models_count, rows.length, net.sizes[-1]), net.dtype)
+        for i in range(rows.steps):
+            data, start = rows.ready(i), i * rows.batch_size
+            ws = net.workspaces.get(rows.batch_rows(i), "fit")
+            batch = ws.batch(data)
+            self._cursor.fill(i)
+            net.ops.gather(data, rows.order, self._cursor, rows.batch_size, batch)
+            propagate.forward(net, ws, batch.x, [None] * (net.K + 1), last=net.K)
+            out[:, start : start + ws.rows] = net.ops.to_host(ws.n[net.K])
+        return out
 
     def _batch(self, ws, data):
         """The sums of the next batch."""

@@ -94,9 +94,10 @@ class Rows:
 
     An epoch has `steps` batches of `batch_size` rows; the last may have fewer.
 
-    order (1 or M, R) int32: where the row at each position of the epoch lies in the data; one
-    buffer, since captured steps know its address.  repeated: these steps, which live as long as the
-    data that they read.
+    order (1 or M, L) int32: where the row at each position of the epoch lies in the data, -1 for
+    none; one buffer, since captured steps know its address.  L is the number of rows, R, but for
+    orders that leave some out, or take some twice.  repeated: these steps, which live as long as
+    the data that they read.
     """
 
     def __init__(self, net, given: Data, batch_size: int):
@@ -108,14 +109,17 @@ class Rows:
 
     def _divide(self, net, given: Data, batch_size: int):
         self._net = net
-        self.count = given.x.shape[1]
+        self.count = self.length = given.x.shape[1]  # R, L
         self.batch_size = min(batch_size, self.count)
-        self.steps = -(-self.count // self.batch_size)
         self.repeated = Repeated(net.ops)
+
+    @property
+    def steps(self) -> int:
+        return -(-self.length // self.batch_size)
 
     def batch_rows(self, i: int) -> int:
         """Rows of batch i."""
-        return min(self.batch_size, self.count - i * self.batch_size)
+        return min(self.batch_size, self.length - i * self.batch_size)
 
     def ready(self, i: int) -> Data:
         """The data that batch i is gathered from, by the work that is submitted next."""
@@ -132,6 +136,7 @@ class Rows:
             self.order = self._net.ops.xp.empty(shape, np.int32)
 
     def arrange(self, order):
-        """Take the rows in this order, (1 or M, R)."""
+        """Take the rows in this order, (1 or M, L)."""
         self._make_order(order.shape)
+        self.length = order.shape[1]
         self.order[...] = self._net.ops.to_device(order)

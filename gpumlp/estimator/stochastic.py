@@ -129,7 +129,8 @@ def fit(
         if held is not None:
             validation = Validation(est, engine, trainer.objective, held)
         trainer.callbacks = sorted(est.callbacks or (), key=lambda each: each.goes_last)
-        course = Course(est, rows.sizes, trainer.optimizer.lr, rng, incremental)
+        optimizer: Any = trainer.optimizer
+        course = Course(est, rows.sizes, optimizer.lr, rng, incremental)
         running = Fit(course, engine, trainer, rows, validation)
         running.random_at_begin = random_at_begin
         trainer.owner = running
