@@ -37,7 +37,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) advance(
         }
     }
     squares = block_sum(squares);
-    penalty = block_sum(penalty);
+    if (theta) penalty = block_sum(penalty);
     Real* parts = partial + m * chunks;
     Real* penalties = partial + (networks + m) * chunks;
     if (thread_in_block() == 0) {
@@ -46,29 +46,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) advance(
     }
     if (!last_block(arrived + m, chunks)) return;
     const Real length = sqrt(ordered_sum(parts, chunks));
-    penalty = ordered_sum(penalties, chunks);
+    if (theta) penalty = ordered_sum(penalties, chunks);
     if (thread_in_block() != 0) return;
 
-    const bool counts = halted[m] == 0 && w_sum[m] != Real(0);
-    const bool finite = isfinite(loss[m]) && isfinite(length) && w_sum[m] > Real(0);
+    const bool counts = decide(loss[m], w_sum[m], length, h, rates, first_rate[0], t[m], halted[m],
+                               scalars + m * SCALARS);
     const long long noted = cursor[m] % steps * networks + m;
-    const Real decay = h[DECAY_PER_WEIGHT] > Real(0) ? Real(1) / w_sum[m] : Real(1);
-    losses[noted] = loss[m] + (theta ? decay * penalty : Real(0));
+    losses[noted] = loss[m] + (theta ? decay_scale(h, w_sum[m]) * penalty : Real(0));
     weights[noted] = counts ? w_sum[m] : Real(0);
     norm[m] = length;
     cursor[m] += 1;
-
-    Real* s = scalars + m * SCALARS;
-    s[GO] = Real(counts && finite);
-    if (!counts) return;
-    if (!finite) {
-        halted[m] = t[m] + 1;                           // sticky: the update skips it from now on
-        return;
-    }
-    s[RATE] = h[LR] * (rates ? rates[t[m] - first_rate[0]] : Real(1));
-    s[DECAY_SCALE] = decay;
-    s[CLIP_SCALE] = h[CLIP_NORM] > Real(0) && length > h[CLIP_NORM] ? h[CLIP_NORM] / length : Real(1);
-    t[m] += 1;
 }
 
 // One block works on a chunk of one network; `law` moves one parameter.

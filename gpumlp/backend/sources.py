@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpumlp.activation import Activation, activations
 from gpumlp.loss import Form, losses, pair
 from gpumlp.optimizer import HYPERS
+
+if TYPE_CHECKING:
+    from gpumlp.backend.resident import Places, Shape
 
 REAL = {"float32": "float", "float64": "double"}
 BF16 = "uint16"  # the dtype of arrays that hold the bits of bfloat16 numbers
@@ -61,20 +65,24 @@ def _stored(name: str, dtype: str | None) -> str:
     return f"typedef {'Bf16' if dtype == BF16 else 'Real'} {name};"
 
 
-def layer(dtype: str, f: Activation, stored: str | None = None, delta: str | None = None) -> str:
-    """Kernels `activate` and `backprop` of one activation; `stored` is the dtype of z and n."""
+def _activation(f: Activation, name: str) -> tuple[str, list[str]]:
+    """The struct of f and f', and its definition, if it is a user's own, which gets that name."""
     if f.cuda is None:
         raise ValueError(
             f"activation {f.name!r} has no CUDA side: give cuda=(f, f') with an expression in "
             "z, p[i] and one in z, n, p[i], or use device='cpu'"
         )
-    definitions = [text("philox.cuh"), text("activations.cuh")]
-    name = f.cuda
-    if not isinstance(name, str):
-        name = "Custom"
-        arguments = ("Real z, const Real* p", "Real z, Real n, const Real* p")
-        functions = dict(zip(("f", "df"), zip(arguments, f.cuda, strict=True), strict=True))
-        definitions.append(_struct(name, functions))
+    if isinstance(f.cuda, str):
+        return f.cuda, []
+    arguments = ("Real z, const Real* p", "Real z, Real n, const Real* p")
+    functions = dict(zip(("f", "df"), zip(arguments, f.cuda, strict=True), strict=True))
+    return name, [_struct(name, functions)]
+
+
+def layer(dtype: str, f: Activation, stored: str | None = None, delta: str | None = None) -> str:
+    """Kernels `activate` and `backprop` of one activation; `stored` is the dtype of z and n."""
+    name, own = _activation(f, "Custom")
+    definitions = [text("philox.cuh"), text("noise.cuh"), text("activations.cuh"), *own]
     definitions += [
         _stored("Stored", stored),
         _stored("Delta", delta),
@@ -99,8 +107,8 @@ def rows(dtype: str) -> str:
     return _program(dtype, [], "rows.cu")
 
 
-def loss(dtype: str, form: Form, rows: bool, log_u: bool, delta: str | None = None) -> str:
-    """Kernel `loss` of one form."""
+def _form(form: Form, rows: bool, log_u: bool) -> list[str]:
+    """The loss, and what stands around it."""
     if form.cuda is None:
         raise ValueError(
             "this loss has no CUDA side: give its form cuda=(l, dl), two expressions in u, y and "
@@ -116,6 +124,12 @@ def loss(dtype: str, form: Form, rows: bool, log_u: bool, delta: str | None = No
         }
         definitions.append(_struct(name, functions))
     definitions += [f"typedef {name} Form;", flag("ROWS", rows), flag("LOG_U", log_u)]
+    return [*definitions, text("objective.cuh")]
+
+
+def loss(dtype: str, form: Form, rows: bool, log_u: bool, delta: str | None = None) -> str:
+    """Kernel `loss` of one form."""
+    definitions = _form(form, rows, log_u)
     return _program(dtype, [*definitions, _stored("Delta", delta)], "losses.cu")
 
 
@@ -128,6 +142,85 @@ def columns() -> str:
     """The numbers of the columns of the hyperparameters and of the scalars."""
     names = (*HYPERS, "HYPERS"), (*SCALARS, "SCALARS")
     return "\n".join(f"enum {{ {', '.join(each)} }};" for each in names)
+
+
+def resident(shape: Shape, at: Places) -> str:
+    """Kernel `train_resident` for one architecture, whose arrays lie at these places."""
+    definitions = [
+        *(text(name) for name in ("philox.cuh", "noise.cuh", "activations.cuh")),
+        *_form(shape.pair.form, shape.pair.rows, shape.pair.log_u),
+        flag("FUSED", shape.pair.fused),
+        *(columns(), text("laws.cuh")),
+        f"typedef {SOURCE[shape.source]} Source;",
+        _constants(
+            {
+                "LAYERS": len(shape.layers),
+                "TILE": at.tile,
+                "SIZE": shape.layout.size,
+                "NUMBERS": at.numbers,
+                "DECAYED": at.decayed,
+                "SLOTS": sum(shape.slots),
+            }
+        ),
+        _law(shape),
+        "template<int k> struct Layer;",
+    ]
+    for k in shape.layers:
+        definitions += _resident_layer(shape, at, k)
+    return _program(shape.dtype, definitions, "resident_products.cuh", "resident.cu")
+
+
+def _law(shape: Shape) -> str:
+    """`motion(slots)`: the law of laws.cuh on its state, which lies from there on."""
+    pointers: list[str] = []
+    for i, used in enumerate(shape.slots):
+        pointers.append(f"slots + {sum(shape.slots[:i])} * NUMBERS" if used else "nullptr")
+    law = {"sgd": "Sgd", "adam": "Adam"}.get(shape.family)
+    if law is None:
+        law = "RmsProp<{}, {}>".format(*(str(each).lower() for each in shape.slots[1:]))
+    made = f"{law}({', '.join(pointers)})"
+    return f"__device__ __forceinline__ auto motion(Real* slots) {{ return {made}; }}"
+
+
+def _constants(values: dict[str, int]) -> str:
+    return "\n".join(f"constexpr int {name} = {value};" for name, value in values.items())
+
+
+def _resident_layer(shape: Shape, at: Places, k: int) -> list[str]:
+    """Layer<k>: sizes, places and activation."""
+    f, whole = shape.f[k], shape.layout
+    assert f is not None
+    definitions: list[str] = []
+    name = "Identity"  # softmax: the loss is computed from z
+    if not f.rows:
+        name, definitions = _activation(f, f"Custom{k}")
+    numbers = {
+        "NUMBER": k,
+        "INPUTS": shape.sizes[k - 1],
+        "OUTPUTS": shape.sizes[k],
+        "IN_LEAD": at.leads[k - 1],
+        "LEAD": at.leads[k],
+        **{"W": at.W[k], "B": at.b[k], "SLOPE": at.slope.get(k, 0)},
+        "FROM_W": whole.W[k].start,
+        "FROM_B": whole.b[k].start,
+        "FROM_SLOPE": whole.slope[k].start if k in whole.slope else 0,
+        **{"X": at.n[k - 1], "N": at.n[k], "Z": at.z.get(k, 0)},
+    }
+    flags = {
+        "KEEPS_Z": shape.keeps_z(k),
+        "LEARNED": f.learned,
+        "RANDOM": f.random,
+        "DROPOUT": shape.dropout[k],
+    }
+    p = [*f.p, 0.0, 0.0]
+    lines = [
+        f"typedef {name} F;",
+        *(f"static constexpr int {name} = {value};" for name, value in numbers.items()),
+        *(f"static {flag(name, value)}" for name, value in flags.items()),
+        f"static constexpr double P0 = {float(p[0])!r}, P1 = {float(p[1])!r};",
+    ]
+    body = "\n    ".join(lines)
+    return [*definitions, f"template<> struct Layer<{k}> {{\n    {body}\n}};"]
 
 
 def gather(dtype: str, source: str, stored: str | None = None) -> str:

@@ -113,6 +113,7 @@ class Kernel:
         self._launch = launch
         self.name = entry.name.decode()
         self.largest_block = entry.largest_block
+        self.max_dynamic_shared_size_bytes = 48 << 10  # more may be asked for, before a launch
         names = entry.parameter_names.decode().split(",")
         self.parameters = tuple(
             Parameter(names[i], bool(raw.is_pointer), f"{chr(raw.kind)}{raw.size}")
@@ -142,6 +143,7 @@ class Kernel:
             grid,
             block,
             ctypes.c_size_t(operator.index(shared_mem)),
+            ctypes.c_size_t(self.max_dynamic_shared_size_bytes),
             ctypes.c_int(order),
             ctypes.c_int(flush_denormals),
         )

@@ -8,6 +8,13 @@ from . import errors
 
 CUDA_13_2 = 13020
 
+# Of a device, by the names that CuPy gives them; those of an H100.
+ATTRIBUTES = {
+    "MaxSharedMemoryPerBlockOptin": 227 << 10,
+    "MaxSharedMemoryPerMultiprocessor": 228 << 10,
+    "ReservedSharedMemoryPerBlock": 1 << 10,
+}
+
 
 @dataclasses.dataclass
 class Machine:
@@ -97,6 +104,11 @@ class Device:
     def compute_capability(self) -> str:
         properties = getDeviceProperties(self._id)
         return f"{properties['major']}{properties['minor']}"
+
+    @property
+    def attributes(self) -> dict[str, int]:
+        machine.require(self._id)
+        return dict(ATTRIBUTES)
 
     @property
     def mem_info(self) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from . import memory
 from .array import ndarray
 from .counting import record_launch
 from .errors import CUDADriverError
-from .hardware import check_current, machine
+from .hardware import ATTRIBUTES, check_current, machine
 from .streams import get_current_stream, submit
 
 MAX_GRID = (2**31 - 1, 65535, 65535)
@@ -42,6 +42,16 @@ class RawKernel:
     @property
     def name(self) -> str:
         return self._shim.name
+
+    @property
+    def max_dynamic_shared_size_bytes(self) -> int:
+        return self._shim.max_dynamic_shared_size_bytes
+
+    @max_dynamic_shared_size_bytes.setter
+    def max_dynamic_shared_size_bytes(self, size: int) -> None:
+        if size > ATTRIBUTES["MaxSharedMemoryPerBlockOptin"]:
+            raise CUDADriverError(f"{self.name}: {size} bytes of shared memory")
+        self._shim.max_dynamic_shared_size_bytes = size
 
     def __call__(self, grid, block, args, *, shared_mem: int = 0) -> None:
         """Arrays go as addresses, a Python int as int64, a float as float64, the rest as it is."""

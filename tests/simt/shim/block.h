@@ -33,7 +33,7 @@ void thread_entry();                    // what a fiber runs: the kernel
 class Block {
   public:
     Block(Launch& launch, const uint3& index)
-        : shared(launch.dynamic_shared_size), memory_order(launch.threads_per_block()),
+        : shared(launch.dynamic_shared_size, launch.dynamic_shared_limit), memory_order(launch.threads_per_block()),
           index(index), threads(launch.threads_per_block()),
           turns(launch.order.permutation(threads.size())), warps((threads.size() + 31) / 32),
           live(int(threads.size())) {

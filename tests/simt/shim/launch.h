@@ -41,7 +41,7 @@ struct Launch {
     void (*kernel)(void** arguments);
     void** arguments;
     dim3 grid, block;
-    size_t dynamic_shared_size;
+    size_t dynamic_shared_size, dynamic_shared_limit;
     Order order;
 
     int threads_per_block() const { return block.x * block.y * block.z; }

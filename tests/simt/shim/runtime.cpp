@@ -85,9 +85,8 @@ void* shared_variable(const void* site, size_t size, size_t alignment) {
     if (!current_block) fail("a __shared__ variable outside a function");
     SharedMemory& shared = current_block->shared;
     if (char* address = shared.find(site)) return address;
-    if (shared.used() + size > SharedMemory::limit)
-        fail("%zu bytes of shared memory; a block has %zu", shared.used() + size,
-             SharedMemory::limit);
+    if (shared.used() + size > shared.limit)
+        fail("%zu bytes of shared memory; a block has %zu", shared.used() + size, shared.limit);
     IgnoreAccesses ignore;
     return shared.declare(site, size, alignment);
 }
@@ -111,9 +110,10 @@ static std::string refusal(const Launch& launch) {
     if (grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.x > 0x7fffffffu || grid.y > 65535 ||
         grid.z > 65535)
         return "a grid of " + text({grid.x, grid.y, grid.z}) + " blocks is impossible";
-    if (launch.dynamic_shared_size > SharedMemory::limit)
+    if (launch.dynamic_shared_size > launch.dynamic_shared_limit)
         return std::to_string(launch.dynamic_shared_size) +
-               " bytes of shared memory; a block has " + std::to_string(SharedMemory::limit);
+               " bytes of shared memory; a block has " +
+               std::to_string(launch.dynamic_shared_limit);
     return "";
 }
 
@@ -142,14 +142,15 @@ extern "C" {
 
 // Returns null, or what went wrong.
 SIMT_EXPORT const char* simt_launch(void (*kernel)(void**), void** arguments, const unsigned* grid,
-                                    const unsigned* block, size_t dynamic_shared_size, int order,
-                                    int flush_denormals) {
+                                    const unsigned* block, size_t dynamic_shared_size,
+                                    size_t dynamic_shared_limit, int order, int flush_denormals) {
     using namespace simt;
     Launch launch{kernel,
                   arguments,
                   dim3(grid[0], grid[1], grid[2]),
                   dim3(block[0], block[1], block[2]),
                   dynamic_shared_size,
+                  dynamic_shared_limit,
                   Order(order)};
     error = refusal(launch);
     if (error.empty()) {

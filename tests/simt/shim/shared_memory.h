@@ -11,9 +11,12 @@ namespace simt {
 
 class SharedMemory {
   public:
-    static constexpr size_t limit = 48 << 10;  // bytes a block, without a kernel attribute
+    static constexpr size_t usual_limit = 48 << 10;    // bytes a block, without a kernel attribute
+    static constexpr size_t highest_limit = 227 << 10;  // with it, of the largest GPUs
 
-    explicit SharedMemory(size_t dynamic_size) {
+    // dynamic_limit: the kernel's attribute.
+    explicit SharedMemory(size_t dynamic_size, size_t dynamic_limit)
+        : limit(dynamic_limit > usual_limit ? highest_limit : usual_limit) {
         if (dynamic_size) dynamic = allocate(dynamic_size, 16);
     }
     ~SharedMemory() {
@@ -35,6 +38,7 @@ class SharedMemory {
 
     size_t used() const { return total; }
 
+    const size_t limit;
     char* dynamic = nullptr;
 
   private:

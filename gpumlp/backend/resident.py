@@ -1,0 +1,142 @@
+"""Networks that train in an SM's shared memory: what lies where in it, and whether it fits.
+
+kernels/resident.cu is compiled for one `Shape`; `places` works out its memory, and the program is
+made from that, so that both count the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from gpumlp.activation import Activation
+from gpumlp.backend import Array, Data, State, Targets
+from gpumlp.loss import Pair
+from gpumlp.parameters import Layout
+
+PACK = 16  # bytes: the widest access to shared memory
+PART = 4  # columns that a thread may take together, past the last one too
+TILES = (64, 32, 16, 8)  # rows of a batch that are worked on at a time, the best first
+STATIC = 2048  # bytes at most of a block's other shared memory: sums, the rows of a tile
+
+# Two blocks of an SM, one of which computes while the other waits for data or at a barrier, are
+# better than one, if their tiles have at least so many rows: fewer leave threads without work.
+ROWS_OF_TWO = 32
+
+
+class Shape(NamedTuple):
+    """All that a program is compiled for; lists of layers have None for layer 0."""
+
+    dtype: str
+    sizes: tuple[int, ...]
+    f: tuple[Activation | None, ...]
+    dropout: tuple[bool, ...]
+    pair: Pair
+    family: str
+    slots: tuple[bool, ...]  # which of the law's state buffers are in use
+    source: str  # the dtype of the data
+
+    @property
+    def itemsize(self) -> int:
+        return 4 if self.dtype == "float32" else 8
+
+    @property
+    def layers(self) -> range:
+        return range(1, len(self.sizes))
+
+    def keeps_z(self, k: int) -> bool:
+        """Whether backward needs z^(k): not where the loss is computed from it."""
+        f = self.f[k]
+        assert f is not None
+        return f.df_from == "z" and not (k == self.layers[-1] and self.pair.fused)
+
+    @property
+    def layout(self) -> Layout:
+        """Of a network's row in the buffers of all networks."""
+        learned = tuple(k for k in self.layers if self.f[k].learned)  # type: ignore[union-attr]
+        return Layout(self.sizes, learned, self.itemsize)
+
+
+class Places(NamedTuple):
+    """Where each array begins in the block's dynamic shared memory, in elements.
+
+    Parameters, W, b and slope, are places in one network's numbers, of which there are 2 + slots:
+    theta, its gradient, the slots.  n[0] is x; z only where it is kept.
+    """
+
+    tile: int
+    leads: tuple[int, ...]  # elements from row to row of n^(k), and of W^(k+1)
+    W: dict[int, int]
+    b: dict[int, int]
+    slope: dict[int, int]
+    numbers: int
+    decayed: int
+    n: dict[int, int]
+    z: dict[int, int]
+    bytes: int
+
+
+def lead(columns: int, itemsize: int) -> int:
+    """An odd number of packs: a column's packs in neighbouring rows are then in different banks."""
+    pack = PACK // itemsize
+    packs = math.ceil(columns / PART) * PART // pack
+    return (packs + 1 - packs % 2) * pack
+
+
+def places(shape: Shape, tile: int) -> Places:
+    sizes, layers = shape.sizes, shape.layers
+    leads = tuple(lead(size, shape.itemsize) for size in sizes)
+    taken = 0
+
+    def take(length: int) -> int:
+        nonlocal taken
+        start = taken
+        taken += math.ceil(length / PART) * PART
+        return start
+
+    W = {k: take(sizes[k] * leads[k - 1]) for k in layers}
+    decayed = taken
+    b = {k: take(sizes[k]) for k in layers}
+    slope = {k: take(1) for k in shape.layout.slope}
+    numbers = taken
+    taken *= 2 + sum(shape.slots)
+    n = {k: take(tile * leads[k]) for k in range(len(sizes))}
+    z = {k: take(tile * leads[k]) for k in layers if shape.keeps_z(k)}
+    return Places(
+        tile, leads, W, b, slope, numbers, decayed, n, z, bytes=taken * shape.itemsize
+    )
+
+
+def fit(shape: Shape, block: int, multiprocessor: int, reserved: int) -> Places | None:
+    """The places that fit best into `block` bytes, which one block may have; or None.
+
+    multiprocessor: the bytes of an SM; reserved: what each block takes of them besides.
+    """
+    two = min(block, multiprocessor // 2 - reserved)
+    for limit, least in ((two, ROWS_OF_TWO), (block, TILES[-1])):
+        for tile in TILES:
+            found = places(shape, tile)
+            if tile >= least and found.bytes + STATIC <= limit:
+                return found
+    return None
+
+
+class Training(NamedTuple):
+    """What a fit's launches work on; see `gpumlp.backend`."""
+
+    theta: Array
+    slots: list[Array | None]
+    data: Data
+    order: Array
+    positions: int  # rows of an epoch
+    batch: int
+    targets: Targets  # scale and shift
+    mean: bool
+    p: Array  # of the loss
+    penalised: bool
+    seeds: Array
+    dropout: Array  # (K + 1, M) uint32: thresholds; 0 where there is no dropout
+    hyper: Array
+    rates: Any
+    first_rate: Array
+    state: State

@@ -1,0 +1,76 @@
+"""Which of two ways the updates of a fit take on a GPU: operations, or one kernel for many updates.
+
+Small networks of a stack stay in shared memory for as long as a launch lasts, one to a block; the
+others, and a few alone, take the operations one after another.  The results are the same.
+"""
+
+from __future__ import annotations
+
+from gpumlp.backend.resident import Shape, Training
+from gpumlp.streamed import Streamed
+
+# As many networks as there are occupy so many multiprocessors; fewer leave the GPU to idle, and
+# the products of all networks in one call, each over the whole GPU, are better.
+LEAST_NETWORKS = 16
+
+STEPS = 1024  # batches of a launch: Ctrl-C is seen between two
+
+
+def launcher(updates, rows):
+    """train(steps): the next batches of every network; or None, if they are to take the operations.
+
+    updates.resident: None, or whether to, wherever it is possible.
+    """
+    net = updates.net
+    wanted = updates.resident
+    if wanted is None:
+        wanted = net.models_count >= LEAST_NETWORKS
+    if not wanted or net.device == "cpu" or net.precision != "float32":
+        return None
+    if isinstance(rows, Streamed):
+        return None
+    kernel = net.ops.resident(_shape(updates, rows))
+    if kernel is None:
+        return None
+    what = _training(updates, rows)
+    return lambda steps: kernel(what, steps)
+
+
+def _shape(updates, rows) -> Shape:
+    net = updates.net
+    return Shape(
+        dtype=str(net.dtype),
+        sizes=net.sizes,
+        f=tuple(net.f),
+        dropout=tuple(threshold is not None for threshold in net.thresholds),
+        pair=updates.objective.pair,
+        family=updates.optimizer.family,
+        slots=tuple(updates.optimizer.slots().values()),
+        source=str(rows.data.x.dtype),
+    )
+
+
+def _training(updates, rows) -> Training:
+    net, objective, xp = updates.net, updates.objective, updates.net.ops.xp
+    dropout = xp.zeros((net.K + 1, net.models_count), "uint32")
+    for k, threshold in enumerate(net.thresholds):
+        if threshold is not None:
+            dropout[k] = threshold
+    return Training(
+        theta=net.parameters.buffer,
+        slots=list(updates.slots.values()),
+        data=rows.data,
+        order=rows.order,
+        positions=rows.count,
+        batch=rows.batch_size,
+        targets=objective.targets(None, None),
+        mean=objective.mean,
+        p=objective.p,
+        penalised=updates.penalty_in_loss,
+        seeds=updates.seeds,
+        dropout=dropout,
+        hyper=updates.hyper,
+        rates=updates.rates.table,
+        first_rate=updates.rates.first,
+        state=updates.state,
+    )

@@ -1,0 +1,183 @@
+// The three matrix products of a layer, from shared memory to shared memory, with plain multiply-adds.
+//
+// A thread computes a part of R rows and C columns at a time, in registers; the shape of the parts is
+// chosen when the program is compiled, for the matrix's own numbers of rows and columns.  Sums are in
+// the order of their index, whatever the part.
+
+struct Part { int rows, columns; };
+
+constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+// What the busiest thread does for each term of the sum: multiply-adds, and the numbers that it loads.
+constexpr int part_cost(int rows, int columns, Part part)
+{
+    const int parts = ceil_div(rows, part.rows) * ceil_div(columns, part.columns);
+    return ceil_div(parts, THREADS) * (part.rows * part.columns + part.rows + part.columns);
+}
+
+constexpr Part best_part(int rows, int columns)
+{
+    Part best{1, 1};
+    for (int r = 1; r <= 4; r *= 2)
+        for (int c = 1; c <= 4; c *= 2)
+            if (part_cost(rows, columns, Part{r, c}) < part_cost(rows, columns, best)) best = Part{r, c};
+    return best;
+}
+
+// How many of up to `most` neighbouring columns are handled together, so that rows have no rest.
+template<int COLUMNS> constexpr int neighbours(int most)
+{
+    while (most > VEC || COLUMNS % most) most /= 2;
+    return most;
+}
+
+// C neighbours, in packs as wide as they can be.
+template<int C> __device__ __forceinline__ void read(const Real* from, Real (&to)[C])
+{
+    constexpr int V = C < VEC ? C : VEC;
+    #pragma unroll
+    for (int c = 0; c < C; c += V) {
+        const Pack<V> pack = load<V>(from + c);
+        #pragma unroll
+        for (int v = 0; v < V; ++v) to[c + v] = pack.v[v];
+    }
+}
+
+// The terms i, ..., i + V - 1 of the sums over a[row][i] b[column][i].
+template<int V, int R, int C, int LEAD>
+__device__ __forceinline__ void add_by_rows(Real (&sum)[R][C], const Real* a, const Real* const (&b)[C], int i)
+{
+    Pack<V> left[R];
+    #pragma unroll
+    for (int r = 0; r < R; ++r) left[r] = load<V>(a + r * LEAD + i);
+    #pragma unroll
+    for (int c = 0; c < C; ++c) {
+        const Pack<V> right = load<V>(b[c] + i);
+        #pragma unroll
+        for (int r = 0; r < R; ++r)
+            #pragma unroll
+            for (int v = 0; v < V; ++v) sum[r][c] += left[r].v[v] * right.v[v];
+    }
+}
+
+// use(row, column, sum_i a[row][i] b[column][i]) for the first `count` rows of a (ROWS, DEPTH), or a few
+// more, and all of b (COLUMNS, DEPTH), both with rows LEAD apart.  The columns of a part are apart: a
+// warp's loads of b are then from neighbouring rows, in different banks.
+template<int ROWS_, int COLUMNS, int DEPTH, int LEAD, class Use>
+__device__ __forceinline__ void product_by_rows(const Real* a, const Real* b, int count, Use use)
+{
+    constexpr int R = best_part(ROWS_, COLUMNS).rows, C = best_part(ROWS_, COLUMNS).columns;
+    constexpr int ACROSS = ceil_div(COLUMNS, C), WHOLE = DEPTH / VEC * VEC;
+    for (int part = thread_in_block(); part < ceil_div(count, R) * ACROSS; part += THREADS) {
+        const int row = part / ACROSS * R, first = part % ACROSS;
+        const Real* right[C];
+        #pragma unroll
+        for (int c = 0; c < C; ++c) {
+            const int column = first + c * ACROSS;
+            right[c] = b + (column < COLUMNS ? column : first) * LEAD;
+        }
+        Real sum[R][C] = {};
+        #pragma unroll 2
+        for (int i = 0; i < WHOLE; i += VEC) add_by_rows<VEC, R, C, LEAD>(sum, a + row * LEAD, right, i);
+        #pragma unroll
+        for (int i = WHOLE; i < DEPTH; ++i) add_by_rows<1, R, C, LEAD>(sum, a + row * LEAD, right, i);
+        #pragma unroll
+        for (int c = 0; c < C; ++c)
+            if (first + c * ACROSS < COLUMNS)
+                #pragma unroll
+                for (int r = 0; r < R; ++r) use(row + r, first + c * ACROSS, sum[r][c]);
+    }
+}
+
+// The terms i, ..., i + V - 1 of the sums over a[row][i] b[i][column].
+template<int V, int R, int C, int A_LEAD, int B_LEAD>
+__device__ __forceinline__ void add_by_columns(Real (&sum)[R][C], const Real* a, const Real* b, int i)
+{
+    Pack<V> left[R];
+    #pragma unroll
+    for (int r = 0; r < R; ++r) left[r] = load<V>(a + r * A_LEAD + i);
+    #pragma unroll
+    for (int v = 0; v < V; ++v) {
+        Real right[C];
+        read(b + (i + v) * B_LEAD, right);
+        #pragma unroll
+        for (int r = 0; r < R; ++r)
+            #pragma unroll
+            for (int c = 0; c < C; ++c) sum[r][c] += left[r].v[v] * right[c];
+    }
+}
+
+// use(row, column, a Pack of sum_i a[row][i] b[i][column], ...) for the first `count` rows of
+// a (ROWS, DEPTH), whose rows are A_LEAD apart, and all columns of b (DEPTH, COLUMNS), B_LEAD apart.
+template<int ROWS_, int COLUMNS, int DEPTH, int A_LEAD, int B_LEAD, class Use>
+__device__ __forceinline__ void product_by_columns(const Real* a, const Real* b, int count, Use use)
+{
+    constexpr int R = best_part(ROWS_, COLUMNS).rows, C = best_part(ROWS_, COLUMNS).columns;
+    constexpr int ACROSS = ceil_div(COLUMNS, C), WHOLE = DEPTH / VEC * VEC, V = neighbours<COLUMNS>(C);
+    for (int part = thread_in_block(); part < ceil_div(count, R) * ACROSS; part += THREADS) {
+        const int row = part / ACROSS * R, column = part % ACROSS * C;
+        const Real *left = a + row * A_LEAD, *right = b + column;
+        Real sum[R][C] = {};
+        #pragma unroll 2
+        for (int i = 0; i < WHOLE; i += VEC) add_by_columns<VEC, R, C, A_LEAD, B_LEAD>(sum, left, right, i);
+        #pragma unroll
+        for (int i = WHOLE; i < DEPTH; ++i) add_by_columns<1, R, C, A_LEAD, B_LEAD>(sum, left, right, i);
+        #pragma unroll
+        for (int r = 0; r < R; ++r)
+            #pragma unroll
+            for (int c = 0; c < C; c += V) {
+                Pack<V> pack;
+                #pragma unroll
+                for (int v = 0; v < V; ++v) pack.v[v] = sum[r][c + v];
+                if (row + r < count && column + c < COLUMNS) use(row + r, column + c, pack);
+            }
+    }
+}
+
+// g (OUTPUTS, INPUTS) <- [g +] sum over the first `count` rows of delta[row][j] n[row][i]; the rows of
+// g and n are N_LEAD apart, those of delta LEAD.
+template<int OUTPUTS, int INPUTS, int LEAD, int N_LEAD>
+__device__ __forceinline__ void gradient_of_weights(const Real* delta, const Real* n, Real* g, int count, bool adds)
+{
+    constexpr int R = best_part(OUTPUTS, INPUTS).rows, C = best_part(OUTPUTS, INPUTS).columns;
+    constexpr int ACROSS = ceil_div(INPUTS, C), V = neighbours<INPUTS>(C);
+    for (int part = thread_in_block(); part < ceil_div(OUTPUTS, R) * ACROSS; part += THREADS) {
+        const int j = part / ACROSS * R, i = part % ACROSS * C;
+        Real sum[R][C] = {};
+        #pragma unroll 4
+        for (int row = 0; row < count; ++row) {
+            Real left[R], right[C];
+            read(delta + row * LEAD + j, left);
+            read(n + row * N_LEAD + i, right);
+            #pragma unroll
+            for (int r = 0; r < R; ++r)
+                #pragma unroll
+                for (int c = 0; c < C; ++c) sum[r][c] += left[r] * right[c];
+        }
+        #pragma unroll
+        for (int r = 0; r < R; ++r)
+            #pragma unroll
+            for (int c = 0; c < C; c += V)
+                if (j + r < OUTPUTS && i + c < INPUTS) {
+                    Real* out = g + (j + r) * N_LEAD + i + c;
+                    Pack<V> pack = {};
+                    if (adds) pack = load<V>(out);
+                    #pragma unroll
+                    for (int v = 0; v < V; ++v) pack.v[v] += sum[r][c + v];
+                    store<V>(out, pack);
+                }
+    }
+}
+
+// g (OUTPUTS) <- [g +] the sum of the first `count` rows of delta.  The last threads do it: where W has
+// few parts, they have nothing else to do.
+template<int OUTPUTS, int LEAD>
+__device__ __forceinline__ void gradient_of_biases(const Real* delta, Real* g, int count, bool adds)
+{
+    for (int j = THREADS - 1 - thread_in_block(); j < OUTPUTS; j += THREADS) {
+        Real sum = Real(0);
+        #pragma unroll 8
+        for (int row = 0; row < count; ++row) sum += delta[row * LEAD + j];     // (13)
+        g[j] = adds ? g[j] + sum : sum;
+    }
+}
