@@ -103,14 +103,18 @@ __device__ __forceinline__ void backprop_tile(const Stored* z, const Stored* n, 
         if (owner) for (int v = 0; v < V; ++v) gradient[at.column + v] = sum.v[v];
     } else {
         Real* mine = partial.columns + at.network * chunks * columns + at.column;
-        if (owner) for (int v = 0; v < V; ++v) mine[(long long)at.chunk * columns + v] = sum.v[v];
-        if (last_block(partial.column_blocks + at.network * tiles + at.tile, chunks) && owner)
-            for (int v = 0; v < V; ++v) {
-                Real total = Real(0);
+        if (owner) store<V>(mine + (long long)at.chunk * columns, sum);
+        if (last_block(partial.column_blocks + at.network * tiles + at.tile, chunks)) {
+            Pack<V> total = {};
+            if (at.column < columns)
                 #pragma unroll 1                                // rare and short: keep the code small
-                for (int c = 0; c < chunks; ++c) total += mine[(long long)c * columns + v];
-                gradient[at.column + v] = total;
-            }
+                for (int c = int(threadIdx.y); c < chunks; c += blockDim.y) {
+                    const Pack<V> part = load<V>(mine + (long long)c * columns);
+                    for (int v = 0; v < V; ++v) total.v[v] += part.v[v];
+                }
+            total = column_sum<V>(total);
+            if (owner) for (int v = 0; v < V; ++v) gradient[at.column + v] = total.v[v];
+        }
     }
     if constexpr (LEARNED) {
         slope = block_sum(slope);

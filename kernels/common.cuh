@@ -109,16 +109,16 @@ __device__ __forceinline__ long long item(const Place& at)
 // The sum over the block's 256 threads, in a fixed order; valid in every thread.
 __device__ __forceinline__ Real block_sum(Real value)
 {
-    __shared__ Real sums[THREADS];
+    constexpr int WARPS = THREADS / 32;
+    __shared__ Real warps[WARPS];
     const int t = thread_in_block();
+    for (int o = 16; o; o >>= 1) value += __shfl_xor_sync(0xffffffffu, value, o);
     __syncthreads();                                    // the array's last use is over
-    sums[t] = value;
+    if (t % 32 == 0) warps[t / 32] = value;
     __syncthreads();
-    for (int half = THREADS / 2; half; half >>= 1) {
-        if (t < half) sums[t] += sums[t + half];
-        __syncthreads();
-    }
-    return sums[0];
+    value = warps[t % WARPS];
+    for (int o = WARPS / 2; o; o >>= 1) value += __shfl_xor_sync(0xffffffffu, value, o);
+    return value;
 }
 
 // The sum of parts[0 .. count - 1] by one block, in a fixed order; valid in every thread.

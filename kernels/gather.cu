@@ -10,6 +10,7 @@ constexpr int STORED_VEC = 16 / sizeof(Stored);         // elements of x in 128 
 // order (1 or M, steps * batch): the row of position i; cursor (M): batches done in this epoch.
 // X (1 or M, R, columns), labels (1 or M, R) or dense (1 or M, R, outputs) or neither, weight
 // (1 or M, R) or 0; a stride is from network to network, 0 if shared.
+// blockDim.y rows at a time, in `chunks` blocks for each network and one for its weights.
 // Out: x (M, B, columns), y_labels (M, B) or y_dense (M, B, outputs), w (M, B), w_sum (M).
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) gather(
     const int* order, long long order_stride, const long long* cursor, long long batch,
@@ -18,11 +19,21 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) gather(
     Stored* x, int* y_labels, Real* y_dense, Real* w, Real* w_sum,
     long long rows, int columns, int outputs, int chunks)
 {
-    const Place at = place<1>(1, chunks);
-    const long long m = at.network;
+    const Place at = place<1>(1, chunks + 1);
+    const long long m = at.network, step = (long long)chunks * blockDim.y;
     const int* index = order + m * order_stride + cursor[m] * batch;
 
-    for (long long row = at.row; row < rows; row += at.step) {
+    if (at.chunk == chunks) {                           // the last block adds the network's weights
+        Real sum = Real(0);
+        for (long long row = thread_in_block(); row < rows; row += THREADS) {
+            const int source = index[row];
+            sum += source < 0 ? Real(0) : weight ? weight[m * weight_stride + source] : Real(1);
+        }
+        sum = block_sum(sum);
+        if (thread_in_block() == 0) w_sum[m] = sum;
+        return;
+    }
+    for (long long row = at.row; row < rows; row += step) {
         const int source = index[row];
         const long long out = m * rows + row;
         if (source < 0) {
@@ -42,14 +53,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) gather(
             if (labels) y_labels[out] = source < 0 ? 0 : labels[m * y_stride + source];
             w[out] = source < 0 ? Real(0) : weight ? weight[m * weight_stride + source] : Real(1);
         }
-    }
-    if (at.chunk == 0) {                                // one block adds the network's weights
-        Real sum = Real(0);
-        for (long long row = thread_in_block(); row < rows; row += THREADS) {
-            const int source = index[row];
-            sum += source < 0 ? Real(0) : weight ? weight[m * weight_stride + source] : Real(1);
-        }
-        sum = block_sum(sum);
-        if (thread_in_block() == 0) w_sum[m] = sum;
     }
 }

@@ -8,6 +8,7 @@ from gpumlp import backend, rows
 from gpumlp.activation import activations
 from gpumlp.backend import cupy_ops
 from tests.operations import random, send
+from tests.operations.selection import IN_MANY_BLOCKS
 from tests.training import fit
 
 
@@ -61,6 +62,25 @@ def test_data_of_a_fit_take_no_page_locked_memory(counters):
         fit(trainer, x, np.zeros(len(x), int))
         net.forward(x)
     assert c.staged_bytes < x.nbytes
+
+
+# ------------------------------------------------------------------ blocks
+
+
+@pytest.mark.parametrize("check", IN_MANY_BLOCKS)
+def test_small_arrays_in_many_blocks(ops, check):
+    """The other tests of the kernels have few, as large arrays do."""
+    IN_MANY_BLOCKS[check](ops)
+
+
+def test_blocks():
+    """Enough for the GPU where there are rows enough; then as few as the rows per thread say."""
+    assert cupy_ops._chunks(1, 8, 4, 1) == 1
+    assert cupy_ops._chunks(128, 8, 4, 1) == 16
+    assert cupy_ops._chunks(4000, 8, 4, 1) == 264
+    assert cupy_ops._chunks(4000, 8, 4, 100) == 125
+    assert cupy_ops._chunks(80_000, 8, 4, 1) == 2500
+    assert cupy_ops._chunks(4000, 8, 4, 1000) == 125
 
 
 # ------------------------------------------------------------------ captures

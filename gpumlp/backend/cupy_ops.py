@@ -15,19 +15,21 @@ import cupy as cp
 import numpy as np
 
 from gpumlp import device as devices
-from gpumlp.backend import gemm_choice, sources, transfer
+from gpumlp.backend import gemm_choice, resident, sources, transfer
 
 THREADS = 256  # of every block of every kernel; THREADS in kernels/common.cuh
 NULL = np.uintp(0)  # an absent array
 MOST_STAGED = 1 << 20  # bytes of an array that goes by way of page-locked memory
 MOST_PLANS = 1024  # that are held for matrix products of different shapes
 
-# Rows that one thread takes: few where blocks are independent, more where a later block has to add
-# their partial sums, of which there are at most so many.
+# Rows, or packs of a flat buffer, that one thread takes: few where blocks are independent, more
+# where a later block has to add their partial sums, of which there are at most so many.
 ROWS_PER_THREAD = 4
 SUMMED_ROWS_PER_THREAD = 8
 MOST_PARTIAL_SUMS = 64
-NARROWED_PER_THREAD = 32  # elements: four loads that are under way at once
+# Blocks below which a thread rather takes fewer: two for each multiprocessor of an H100.  It is the
+# same number on every GPU, as the order of sums depends on it.
+ENOUGH = 264
 
 
 @functools.cache
@@ -183,7 +185,7 @@ class CupyOps:
             lambda: sources.layer(str(b.dtype), f, str(z.dtype), str(z.dtype)),
         )
         (lanes, height), tiles = _tile(columns, z.itemsize)
-        chunks = _ceil_div(rows, height * ROWS_PER_THREAD)
+        chunks = _chunks(rows, height, ROWS_PER_THREAD, models * tiles)
         kernel(
             (models * chunks * tiles,),
             (lanes, height),
@@ -198,7 +200,7 @@ class CupyOps:
         models, rows, columns = z.shape
         kernel = self._get("activate_rows", "activate_rows", lambda: sources.rows(str(z.dtype)))
         lanes, height = _lanes(columns)
-        chunks = _ceil_div(rows, height * ROWS_PER_THREAD)
+        chunks = _chunks(rows, height, ROWS_PER_THREAD, models)
         kernel(
             (models * chunks,),
             (lanes, height),
@@ -217,7 +219,8 @@ class CupyOps:
             lambda: sources.layer(str(db.dtype), f, str(z.dtype), str(delta.dtype)),
         )
         (lanes, height), tiles = _tile(columns, delta.itemsize)
-        chunks = min(_ceil_div(rows, height * SUMMED_ROWS_PER_THREAD), MOST_PARTIAL_SUMS)
+        chunks = _chunks(rows, height, SUMMED_ROWS_PER_THREAD, models * tiles)
+        chunks = min(chunks, MOST_PARTIAL_SUMS)
         sums, slopes = models * chunks * columns, models * chunks * tiles
         partial, arrived = self._scratch(db.dtype, sums + slopes, models * (tiles + 1))
         kernel(
@@ -237,7 +240,7 @@ class CupyOps:
             models, size, strides = 1, a.size, (np.int64(0), np.int64(0))
         else:
             models, size, strides = len(a), a[0].size, (_stride(a), _stride(out))
-        chunks = _ceil_div(size, THREADS * NARROWED_PER_THREAD)
+        chunks = _chunks(_ceil_div(size, 8), THREADS, ROWS_PER_THREAD, models)
         self._get("narrow", "narrow", sources.narrow)(
             (models * chunks,),
             (THREADS,),
@@ -254,7 +257,7 @@ class CupyOps:
             lambda: sources.loss(str(u.dtype), pair.form, pair.rows, pair.log_u, str(written)),
         )
         lanes, height = _lanes(columns)
-        chunks = min(_ceil_div(rows, height * ROWS_PER_THREAD), 2 * THREADS)
+        chunks = min(_chunks(rows, height, ROWS_PER_THREAD, models), 2 * THREADS)
         partial, arrived = self._scratch(u.dtype, models * chunks, models)
         y = targets.dense if targets.labels is None else targets.labels
         kernel(
@@ -301,6 +304,22 @@ class CupyOps:
             ),
         )
 
+    # ------------------------------------------------------------ many updates at once
+    def resident(self, shape):
+        with self.on_device():
+            limits = cp.cuda.Device(self._index).attributes
+            at = resident.fit(
+                shape,
+                limits["MaxSharedMemoryPerBlockOptin"],
+                limits["MaxSharedMemoryPerMultiprocessor"],
+                limits["ReservedSharedMemoryPerBlock"],
+            )
+            if at is None:
+                return None
+            kernel = _kernel(self._index, sources.resident(shape, at), "train_resident")
+            kernel.max_dynamic_shared_size_bytes = at.bytes
+        return functools.partial(_train_resident, kernel, at.bytes, _lanes(shape.sizes[-1]))
+
     # ------------------------------------------------------------ minibatches
     def gather(self, data, order, cursor, batch, out):
         models, rows, columns = out.x.shape
@@ -310,11 +329,12 @@ class CupyOps:
             "gather",
             lambda: sources.gather(str(out.w.dtype), str(data.x.dtype), str(out.x.dtype)),
         )
-        (lanes, height), _ = _tile(columns, out.x.itemsize)
-        chunks = _ceil_div(rows, height * ROWS_PER_THREAD)
+        lanes = min(THREADS, _power_of_two(_packs(columns, out.x.itemsize)))
+        height = THREADS // lanes
+        chunks = _chunks(rows, height, ROWS_PER_THREAD, models)
         y = data.dense if data.labels is None else data.labels
         kernel(
-            (models * chunks,),
+            (models * (chunks + 1),),
             (lanes, height),
             (
                 *(order, _stride(order), cursor, np.int64(batch), data.x, _stride(data.x)),
@@ -329,7 +349,8 @@ class CupyOps:
         models, rows = w.shape
         columns = 1 if n is None else n.shape[2]
         lanes, height = _lanes(columns)
-        chunks = 1 if n is None else min(_ceil_div(rows, height * ROWS_PER_THREAD), 2 * THREADS)
+        chunks = min(_chunks(rows, height, ROWS_PER_THREAD, models), 2 * THREADS)
+        chunks = 1 if n is None else chunks
         partial, arrived = self._scratch(w.dtype, models * chunks, models)
         kernel = self._get("tally", "tally", lambda: sources.tally(str(w.dtype)))
         kernel(
@@ -346,7 +367,7 @@ class CupyOps:
     def shuffle_keys(self, seeds, epoch, rows):
         models = len(seeds)
         keys = cp.empty((models, rows), np.uint64)
-        chunks = _ceil_div(rows, THREADS * ROWS_PER_THREAD)
+        chunks = _chunks(rows, THREADS, ROWS_PER_THREAD, models)
         kernel = self._get("shuffle_keys", "shuffle_keys", lambda: sources.shuffle("float32"))
         kernel(
             (models * chunks,),
@@ -356,15 +377,43 @@ class CupyOps:
         return keys
 
 
+def _train_resident(kernel, shared_bytes: int, block, what: resident.Training, steps: int):
+    """The next so many batches of every network."""
+    data, state, real = what.data, what.state, what.theta.dtype.type
+    slots = [slot for slot in what.slots if slot is not None]
+    kernel(
+        (len(what.theta),),
+        block,
+        (
+            *(what.theta, *slots, *(NULL for _ in range(3 - len(slots)))),
+            *(what.order, _stride(what.order), np.int64(what.positions), np.int32(what.batch)),
+            *(data.x, _stride(data.x), _or_null(data.weight), _stride(data.weight)),
+            *(_or_null(data.labels), _or_null(data.dense)),
+            _stride(data.dense if data.labels is None else data.labels),
+            *(real(what.targets.scale), real(what.targets.shift)),
+            *(np.int32(what.mean), what.p, np.int32(what.penalised), what.seeds, what.dropout),
+            *(what.hyper, _or_null(what.rates), what.first_rate, state.cursor, state.t),
+            *(state.halted, state.losses, state.weights, state.norm, state.scalars),
+            *(np.int64(len(what.theta)), np.int64(len(state.losses)), np.int64(steps)),
+        ),
+        shared_mem=shared_bytes,
+    )
+
+
 def _tile(columns: int, itemsize: int):
     """The block (lanes, rows) over a tile of columns, and the number of tiles.
 
     A lane takes 128 bits where the row divides into such packs, else one element.
     """
-    pack = 16 // itemsize
-    packs = columns // pack if columns % pack == 0 else columns
+    packs = _packs(columns, itemsize)
     lanes, height = _lanes(packs)
     return (lanes, height), _ceil_div(packs, lanes)
+
+
+def _packs(columns: int, itemsize: int) -> int:
+    """Loads that a row takes."""
+    pack = 16 // itemsize
+    return columns // pack if columns % pack == 0 else columns
 
 
 def _lanes(columns: int):
@@ -373,9 +422,20 @@ def _lanes(columns: int):
     return lanes, THREADS // lanes
 
 
+def _chunks(count: int, at_once: int, each: int, others: int) -> int:
+    """Blocks that share `count` rows or packs, each block taking so many at once.
+
+    A thread takes `each` of them, or fewer until there are ENOUGH blocks; there are `others` times
+    as many, for the networks and tiles.
+    """
+    fewest = max(_ceil_div(count, at_once * each), _ceil_div(ENOUGH, others))
+    return min(_ceil_div(count, at_once), fewest)
+
+
 def _update_chunks(theta) -> int:
-    packs = theta.shape[1] * theta.itemsize // 16
-    return min(_ceil_div(packs, THREADS * ROWS_PER_THREAD), 8 * THREADS)
+    models, size = theta.shape
+    packs = size * theta.itemsize // 16
+    return min(_chunks(packs, THREADS, ROWS_PER_THREAD, models), 8 * THREADS)
 
 
 def _noise(noise):

@@ -86,6 +86,25 @@ def _update(ops, number):
     updates.check_update(ops, "float32", 3, *updates.LAWS[number], size=4224, decayed=4128)
 
 
+def in_few_blocks(check):
+    """The check with as few blocks as on large arrays: each thread takes several rows."""
+
+    def run(ops):
+        from gpumlp.backend import cupy_ops
+
+        enough, cupy_ops.ENOUGH = cupy_ops.ENOUGH, 1
+        try:
+            check(ops)
+        finally:
+            cupy_ops.ENOUGH = enough
+
+    return run
+
+
+IN_MANY_BLOCKS = dict(SELECTION)
+SELECTION = {name: in_few_blocks(check) for name, check in SELECTION.items()}
+
+
 def run(names=None):
     """These checks, or all, on the kernels."""
     from gpumlp import backend

@@ -11,13 +11,22 @@ OUTSIDE = f"{OVERFLOW}|AssertionError"
 
 REDUCTIONS = {
     "block_sum adds before all have written": Bug(
-        "common.cuh", f"sums[t] = value;\n    {SYNC}", "sums[t] = value;", "advance"
-    ),
-    "block_sum adds in steps that are not apart": Bug(
         "common.cuh",
-        f"if (t < half) sums[t] += sums[t + half];\n        {SYNC}",
-        "if (t < half) sums[t] += sums[t + half];",
+        f"warps[t / 32] = value;\n    {SYNC}",
+        "warps[t / 32] = value;",
         "advance",
+    ),
+    "block_sum adds half of each warp": Bug(
+        "common.cuh",
+        "for (int o = 16; o; o >>= 1) value +=",
+        "for (int o = 8; o; o >>= 1) value +=",
+        "advance",
+    ),
+    "block_sum leaves out a warp": Bug(
+        "common.cuh", "value = warps[t % WARPS]", "value = warps[t % (WARPS - 1)]", "advance"
+    ),
+    "a penalty of one block alone": Bug(
+        "update.cu", "if (theta) penalty = ordered_sum(penalties, chunks);", "", "advance"
     ),
     "block_sum overwrites what is still read": Bug(
         "common.cuh",
@@ -64,7 +73,13 @@ REDUCTIONS = {
     "the counter is not reset": Bug("common.cuh", "if (last) *arrived = 0;", "", "cross entropy"),
     "the last block is one too late": Bug("common.cuh", "== count - 1", "== count", "tanh"),
     "the last chunk's partial sum is forgotten": Bug(
-        "backward.cu", "c < chunks; ++c", "c < chunks - 1; ++c", "tanh"
+        "backward.cu", "c < chunks; c +=", "c < chunks - 1; c +=", "tanh"
+    ),
+    "partial sums of one row of threads": Bug(
+        "backward.cu", "total = column_sum<V>(total);", "", "tanh"
+    ),
+    "partial sums that only their owner adds": Bug(
+        "backward.cu", "tiles + at.tile, chunks)) {", "tiles + at.tile, chunks) && owner) {", "tanh"
     ),
     "partial sums of networks in the same place": Bug(
         "losses.cu", "partial + at.network * chunks", "partial", "squared error"
@@ -240,11 +255,11 @@ LAYERS = {
 
 LOSSES = {
     "softmax without subtracting the maximum": Bug(
-        "losses.cu", "top = row_max(top);", "top = Real(0);", "large logits"
+        "objective.cuh", "top = row_max(top);", "top = Real(0);", "large logits"
     ),
-    "labels off by one": Bug("losses.cu", "== column)", "== column + 1)", "cross entropy"),
+    "labels off by one": Bug("objective.cuh", "== column)", "== column + 1)", "cross entropy"),
     "a loss that is not divided by the weights": Bug(
-        "losses.cu", "mean ? Real(1) / w_sum : Real(1)", "Real(1)", "squared error"
+        "objective.cuh", "mean ? Real(1) / w_sum : Real(1)", "Real(1)", "squared error"
     ),
     "delta that is not divided by the weights": Bug(
         "losses.cu", "d = weight * factor * Form::dl", "d = weight * Form::dl", "squared error"
@@ -280,11 +295,11 @@ UPDATES = {
         "laws.cuh", "h[EPSILON_CORRECTED] > Real(0) ? root : Real(1)", "root", "plain epsilon"
     ),
     "gradients that are not clipped": Bug("laws.cuh", "g *= step.clip;", "", "SGD"),
-    "a clipping factor above 1": Bug("update.cu", "&& length > h[CLIP_NORM] ?", "?", "advance"),
+    "a clipping factor above 1": Bug("laws.cuh", "&& length > h[CLIP_NORM] ?", "?", "advance"),
     "halted networks that move": Bug("update.cu", "if (step.go == Real(0)) return;", "", "frozen"),
-    "a halt that does not last": Bug("update.cu", "halted[m] == 0 && w_sum", "w_sum", "events"),
+    "a halt that does not last": Bug("laws.cuh", "halted == 0 && w_sum", "w_sum", "events"),
     "a gradient that is not looked at": Bug(
-        "update.cu", "isfinite(loss[m]) && isfinite(length)", "isfinite(loss[m])", "events"
+        "laws.cuh", "isfinite(loss) && isfinite(length)", "isfinite(loss)", "events"
     ),
     "hyperparameters of the first network for all": Bug(
         "update.cu", "law.begin(hyper + at.network * HYPERS,", "law.begin(hyper,", "SGD"
@@ -292,6 +307,9 @@ UPDATES = {
 }
 
 MINIBATCHES = {
+    "rows of the block that adds weights": Bug(
+        "gather.cu", "step = (long long)chunks * blockDim.y", "step = at.step", "gather"
+    ),
     "padding that counts": Bug(
         "gather.cu",
         "sum += source < 0 ? Real(0) : weight ?",
