@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from numbers import Real
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import sklearn
@@ -39,6 +39,15 @@ def is_stochastic(estimator) -> bool:
     if estimator.solver == "lbfgs":
         raise AttributeError("partial_fit needs solver='adam' or 'sgd'; 'lbfgs' has no epochs")
     return True
+
+
+class Plan(NamedTuple):
+    """What a fit trains: a network and a loss; follows: the activation that each layer's initial
+    weights are drawn for."""
+
+    spec: Spec
+    loss: Any
+    follows: list
 
 
 class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
@@ -119,19 +128,15 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
         device = devices.resolve(self.device)
         samples = self._samples(X, y, sample_weight, device, first, goes_on)
         given = self._given(validation, device, samples.encoded)
-        self.n_outputs_ = self._outputs_of(samples.encoded)
-        loss, output = self._loss_and_output(samples.X.dtype)
-        sizes = (samples.X.shape[1], *parameters.layer_sizes(self), self.n_outputs_)
-        hidden, follows = self._activations(len(sizes) - 1)
-        dtype = samples.X.dtype
-        spec = Spec(sizes, hidden, output, str(dtype), self._dropout(), self.precision)
-
+        spec, loss, follows = self._plan(samples.X.shape[1], samples.X.dtype, samples.encoded)
         rng = check_random_state(self.random_state)
         if first:
-            self._begin(spec, device, follows, rng)
+            self._begin(spec)
+            if "_engine" not in vars(self):
+                self._engine = Engine()
+            self._engine.build(spec, device, weights=draw(spec.sizes, follows, rng))
         else:
             self._go_on(spec, device)
-        self.out_activation_ = output if isinstance(output, str) else output.name
         engine = self._engine
         if self.solver == "lbfgs":
             self._fit_lbfgs(engine, spec, samples, loss)
@@ -142,11 +147,18 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
             self.__dict__.pop(name, None)
         return self
 
-    def _begin(self, spec, device, follows, rng):
-        """Everything anew."""
-        if "_engine" not in vars(self):
-            self._engine = Engine()
-        self._engine.build(spec, device, weights=draw(spec.sizes, follows, rng))
+    def _plan(self, features: int, dtype, encoded) -> Plan:
+        """What is to be trained on so many features and these targets, as `_encoded` codes them."""
+        self.n_outputs_ = self._outputs_of(encoded)
+        loss, output = self._loss_and_output(dtype)
+        sizes = (features, *parameters.layer_sizes(self), self.n_outputs_)
+        hidden, follows = self._activations(len(sizes) - 1)
+        self.out_activation_ = output if isinstance(output, str) else output.name
+        spec = Spec(sizes, hidden, output, str(dtype), self._dropout(), self.precision)
+        return Plan(spec, loss, follows)
+
+    def _begin(self, spec):
+        """Curves and counters anew."""
         self.n_iter_ = self.t_ = 0
         self.n_layers_ = len(spec.sizes)
         for name in ("loss_curve_", "validation_scores_", "validation_loss_curve_"):
@@ -299,13 +311,15 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
     # ------------------------------------------------------------ what it computes
     def _outputs(self, X):
         """n^(K) (n_samples, n_outputs), on the side that X is on."""
+        if "_trusted" in vars(self) and X is self._trusted[0]:
+            return self._trusted[1]
         check_is_fitted(self)
         outputs = self._engine.outputs(self._checked(X))
         with self._engine.net.ops.on_device():
             return no_nan(outputs)
 
     def _checked(self, X):
-        if "_trusted" in vars(self) and X is self._trusted:
+        if "_trusted" in vars(self) and X is self._trusted[0]:
             return X
         spec = self._engine.spec
         device = self._engine.awake().device if sides.on_gpu(X) else "cpu"
@@ -313,9 +327,10 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
             return self._features(X, device, spec.dtype, reset=False)
 
     @contextlib.contextmanager
-    def _trusting(self, X):
-        """Within, this very X is not checked again: it was, and has lost its feature names."""
-        self._trusted = X
+    def _trusting(self, X, outputs):
+        """Within, this very X is not checked again: it was, and has lost its feature names; and its
+        outputs are known."""
+        self._trusted = X, outputs
         try:
             yield
         finally:

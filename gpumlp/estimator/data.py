@@ -60,7 +60,8 @@ def evaluation(net, objective, X, y, weight):
     return evaluate
 
 
-def _batch_sizes(count: int, batch_size: int) -> np.ndarray:
+def batch_sizes(count: int, batch_size: int) -> np.ndarray:
+    """Rows of each batch."""
     starts = np.arange(0, count, batch_size)
     return np.minimum(batch_size, count - starts)
 
@@ -71,7 +72,7 @@ class Dense:
     def __init__(self, net, objective, X, y, weight, batch_size):
         self._net = net
         self.count, self.batch_size = len(X), batch_size
-        self.sizes = _batch_sizes(self.count, batch_size)
+        self.sizes = batch_sizes(self.count, batch_size)
         self._rows = make_rows(net, objective, X, y, weight, batch_size)
 
     def run(self, trainer, order, interrupt):
@@ -87,7 +88,7 @@ class Pieces:
         self._net, self._objective = net, objective
         self._X, self._y, self._weight = X.tocsr(), y, weight
         self.count, self.batch_size = X.shape[0], batch_size
-        self.sizes = _batch_sizes(self.count, batch_size)
+        self.sizes = batch_sizes(self.count, batch_size)
         row_bytes = X.shape[1] * net.dtype.itemsize
         self._rows = max(1, PIECE_BYTES // (row_bytes * batch_size)) * batch_size
 
@@ -100,7 +101,7 @@ class Pieces:
             piece = order[start : start + self._rows]
             weight = None if self._weight is None else self._weight[piece]
             if weight is not None and not weight.any():
-                nothing = np.zeros((len(_batch_sizes(len(piece), self.batch_size)), 1))
+                nothing = np.zeros((len(batch_sizes(len(piece), self.batch_size)), 1))
                 losses.append(nothing)
                 weights.append(nothing)
                 continue

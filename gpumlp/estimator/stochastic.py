@@ -36,12 +36,14 @@ def make_optimizer(estimator) -> Optimizer:
     return Adam(*numbers, eps_corrected=False, **penalties)
 
 
-def make_trainer(estimator, net, loss, batch_size: int, rng, seed: int | None) -> Trainer:
-    """seed: None draws one, if anything is random but the order."""
+def draw_seed(estimator, functions, rng) -> int:
+    """Of the trainer; functions: the layers' activations."""
     # scikit-learn draws no such seed: it must not move the generator where nothing is random.
-    random = np.any(estimator.dropout) or any(f.random for f in net.f[1:])
-    if seed is None:
-        seed = int(rng.randint(2**31 - 1)) if random else 0
+    random = np.any(estimator.dropout) or any(f.random for f in functions)
+    return int(rng.randint(2**31 - 1)) if random else 0
+
+
+def make_trainer(estimator, net, loss, batch_size: int, seed: int) -> Trainer:
     return Trainer(
         net,
         loss,
@@ -67,7 +69,7 @@ def batch_size_for(estimator, count: int) -> int:
 
 
 def current_trainer(estimator, engine, loss, batch_size, rng, goes_on: bool, seed) -> Trainer:
-    """The trainer of the last fit if that one goes on, else a new one."""
+    """The trainer of the last fit if that one goes on, else a new one; seed: None draws one."""
     kept = engine.trainer
     if goes_on and kept is not None and type(kept.optimizer) is type(make_optimizer(estimator)):
         penalties: Any = kept.optimizer
@@ -75,7 +77,9 @@ def current_trainer(estimator, engine, loss, batch_size, rng, goes_on: bool, see
             kept.retune(l2=estimator.alpha, l1=estimator.l1)
         kept.release()
         return kept
-    trainer = make_trainer(estimator, engine.net, loss, batch_size, rng, seed)
+    if seed is None:
+        seed = draw_seed(estimator, engine.net.f[1:], rng)
+    trainer = make_trainer(estimator, engine.net, loss, batch_size, seed)
     engine.take_trainer(trainer, goes_on)
     return trainer
 

@@ -34,65 +34,83 @@ class Samples(NamedTuple):
 
 
 def split(estimator, samples: Samples, rng) -> tuple[Samples, Samples]:
-    """The samples to train on and those held out; with two classes, in equal proportions."""
+    """The samples to train on and those held out."""
+    train, held = split_rows(estimator, samples.y, rng)
+    return samples.take(train), samples.take(held)
+
+
+def split_rows(estimator, y, rng) -> tuple[np.ndarray, np.ndarray]:
+    """The rows to train on and those held out; with two classes, in equal proportions."""
     stratify = None
     if is_classifier(estimator) and estimator.n_outputs_ == 1:
-        stratify = samples.y
+        stratify = y
     with naming("validation_fraction"):
         train, held = train_test_split(
-            np.arange(samples.rows),
+            np.arange(y.shape[0]),
             random_state=rng,
             test_size=estimator.validation_fraction,
             stratify=stratify,
         )
     if len(held) < 2:
         raise ValueError(
-            f"The validation set is too small: it has {len(held)} of {samples.rows} samples and "
+            f"The validation set is too small: it has {len(held)} of {y.shape[0]} samples and "
             "needs 2; raise validation_fraction, or give X_val and y_val"
         )
-    return samples.take(train), samples.take(held)
+    return train, held
 
 
-class Validation:
-    """Calling it gives the loss of the held-out samples, and their score.
+class Score:
+    """The score of held-out samples by what `scoring` says; None is the accuracy, or R²."""
 
-    The score is what `scoring` says; None is the accuracy, or R².  It is NaN where the predictions
-    are not finite.
-    """
-
-    def __init__(self, estimator, engine, objective, held: Samples):
-        self._estimator, self._engine, self._held = estimator, engine, held
-        self._evaluate = data.evaluation(engine.net, objective, held.X, held.encoded, held.weight)
+    def __init__(self, estimator):
+        self._estimator = estimator
         scoring = estimator.scoring
-        self._scorer = (
-            None if scoring in (None, "loss") else check_scoring(estimator, scoring=scoring)
-        )
+        self.by_scikit_learn = scoring not in (None, "loss")  # it asks for predictions of X
+        self._scorer = check_scoring(estimator, scoring=scoring) if self.by_scikit_learn else None
 
-    def __call__(self) -> tuple[float, float]:
-        loss, accuracy = self._evaluate()
-        return loss, float(self._score(loss, accuracy))
-
-    def _score(self, loss, accuracy):
-        estimator, held = self._estimator, self._held
+    def __call__(self, loss, accuracy, outputs, X, y, weight) -> float:
+        """loss, accuracy (None where there are no classes): the engine's; outputs: a function that
+        gives n^(K), on the host; X, y, weight: the samples.  NaN where the outputs are not finite.
+        """
+        estimator = self._estimator
         if estimator.scoring == "loss":
             return -loss
-        outputs = sides.host(self._engine.outputs(held.X))
+        if accuracy is not None and self._scorer is None and np.isfinite(loss):
+            return accuracy
+        outputs = outputs()
         if not np.isfinite(outputs).all():
             return np.nan
         if self._scorer is not None:
-            weight = {} if held.weight is None else {"sample_weight": held.weight}
-            X = sides.host(held.X)
-            with estimator._trusting(X), naming("scoring"):
-                score = self._scorer(estimator, X, held.y, **weight)
+            weighted = {} if weight is None else {"sample_weight": weight}
+            with estimator._trusting(X, outputs), naming("scoring"):
+                score = self._scorer(estimator, X, y, **weighted)
             if not isinstance(score, Real):
                 raise TypeError(f"scoring gave {score!r}; it must be a number")
-            return score
+            return float(score)
         if accuracy is not None:
             return accuracy
         predicted = estimator._from_outputs(outputs)
         if is_classifier(estimator):
-            return _accuracy(held.y, predicted, held.weight)
-        return r2_score(held.y, predicted, sample_weight=held.weight)
+            return _accuracy(y, predicted, weight)
+        return r2_score(y, predicted, sample_weight=weight)
+
+
+class Validation:
+    """Calling it gives the loss of the held-out samples, and their score."""
+
+    def __init__(self, estimator, engine, objective, held: Samples):
+        self._engine, self._held = engine, held
+        self._evaluate = data.evaluation(engine.net, objective, held.X, held.encoded, held.weight)
+        self._score = Score(estimator)
+        self._X = sides.host(held.X) if self._score.by_scikit_learn else None
+
+    def __call__(self) -> tuple[float, float]:
+        loss, accuracy = self._evaluate()
+        y, weight = self._held.y, self._held.weight
+        return loss, float(self._score(loss, accuracy, self._outputs, self._X, y, weight))
+
+    def _outputs(self):
+        return sides.host(self._engine.outputs(self._held.X))
 
 
 def _accuracy(y, predicted, weight):
