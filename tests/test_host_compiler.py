@@ -98,10 +98,13 @@ def test_what_is_cached_starts_no_compiler(fresh, wrapped):
 
 @needs_compiler
 def test_several_are_compiled_at_the_same_time(fresh, wrapped, tmp_path):
-    # Each waits until the other has been started too.
+    # Each waits until the other has been started too; for 30 s, as nobody ends it where the tests
+    # are killed: it has a process group of its own.
     both = tmp_path / "both"
-    meet = f"echo >> {both}; while test $(wc -l < {both}) -lt 2; do sleep 0.02; done"
-    wrapped(f'case "$*" in *library.cpp*) {meet};; esac')
+    meet = f"""echo >> {both}
+        for i in $(seq 1500); do test $(wc -l < {both}) -lt 2 || break; sleep 0.02; done
+        test $(wc -l < {both}) -eq 2 || exit 1"""
+    wrapped(f'case "$*" in *library.cpp*)\n{meet};; esac')
     both = compiler.libraries([TWICE, THRICE])
     assert twice(both[0], 1) == 2
     both[1].thrice.restype, both[1].thrice.argtypes = ctypes.c_double, [ctypes.c_double]
