@@ -29,6 +29,7 @@ def describe() -> dict:
         "python": platform.python_version(),
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "not_compiled_for_cpu": _not_compiled(),
+        "blas": _blas(),
         **{name: _version(name) for name in PACKAGES},
         **_cuda(),
     }
@@ -47,6 +48,23 @@ def _not_compiled() -> str | None:
         return compiler.problem()
     except Exception as error:
         return f"{type(error).__name__}: {error}"
+
+
+def _blas() -> str | None:
+    """NumPy's, by which scikit-learn and gpumlp multiply too: name, version, and the kernels that
+    it has chosen for this CPU."""
+    try:
+        import numpy
+        import threadpoolctl
+
+        built = numpy.show_config(mode="dicts")["Build Dependencies"]["blas"]["name"]
+        loaded = [each for each in threadpoolctl.threadpool_info() if each["user_api"] == "blas"]
+        # A wheel of NumPy has its own, beside SciPy's.
+        own = [each for each in loaded if "numpy" in each["filepath"]] or loaded
+        facts = [built, *(str(own[0][key]) for key in ("version", "architecture") if key in own[0])]
+        return " ".join(facts)
+    except Exception:
+        return None
 
 
 def _git(*arguments) -> str | None:
@@ -109,6 +127,8 @@ def one_line(found: dict) -> str:
     gpus = ", ".join(gpu["name"] for gpu in found["gpus"] or []) or "no GPU"
     versions = " ".join(f"{name} {found[name]}" for name in ("cupy", *PACKAGES) if found[name])
     parts = [found["date"], found["processor"], f"{found['cores']} cores", gpus, versions]
+    if found["blas"]:
+        parts.append(f"products by {found['blas']}")
     parts += [f"{name}={value}" for name, value in found["environment"].items()]
     if found["not_compiled_for_cpu"]:
         parts.append(f"gpumlp by NumPy alone ({found['not_compiled_for_cpu']})")

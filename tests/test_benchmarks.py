@@ -188,6 +188,9 @@ def test_machine_says_where_figures_come_from():
     assert {"date", "commit", "processor", "python", "numpy", "torch", "jax", "cupy"} <= set(found)
     assert {"gpus", "driver", "cuda_driver", "cuda_runtime", "scikit-learn"} <= set(found)
     json.dumps(found)
+    assert "blas" in found
+    found["blas"] = "OpenBLAS Zen"
+    assert "products by OpenBLAS Zen" in machine.one_line(found)
     assert found["python"] == sys.version.split()[0] and found["numpy"] == np.__version__
     found["not_compiled_for_cpu"] = "no compiler"
     assert "2 cores" in machine.one_line(
