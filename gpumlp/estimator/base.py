@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,13 +16,10 @@ from gpumlp.estimator import adopted, lbfgs, parameters, saved, sides, stochasti
 from gpumlp.estimator.display import Display
 from gpumlp.estimator.engine import Engine, Spec, draw
 from gpumlp.estimator.layers import Layers
-from gpumlp.estimator.refusal import naming, no_nan
+from gpumlp.estimator.refusal import QUIET, naming, no_nan, sample_weights
 from gpumlp.estimator.validation import Samples
 
 SPARSE = ["csr", "csc"]
-
-# Numbers that float32 cannot hold become infinite, and are then refused as such.
-QUIET = functools.partial(np.errstate, over="ignore", invalid="ignore")
 
 
 def keep(estimator, arguments: dict[str, Any]) -> None:
@@ -215,7 +210,7 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
         X, y = self._validated(X, y, device, dtype, first, "")
         with naming("y"):
             y, encoded = self._encoded(y, X.dtype, first, incremental)
-        return Samples(X, y, encoded, _weights(sample_weight, X.shape[0], X.dtype))
+        return Samples(X, y, encoded, sample_weights(sample_weight, X.shape[0], X.dtype))
 
     def _given(self, validation, device, trained) -> Samples | None:
         """The user's own validation set; trained: the encoded targets that it goes with."""
@@ -231,7 +226,9 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
             y, encoded = self._encoded_again(y, X.dtype)
             if encoded.shape[1:] != trained.shape[1:]:
                 raise ValueError(f"y_val has shape {np.shape(y)}; it must be coded as y is")
-        return Samples(X, y, encoded, _weights(weight, X.shape[0], X.dtype, "sample_weight_val"))
+        return Samples(
+            X, y, encoded, sample_weights(weight, X.shape[0], X.dtype, "sample_weight_val")
+        )
 
     def _validated(self, X, y, device, dtype, reset, suffix):
         """Features, left on the GPU if they are there, and targets, on the host.
@@ -340,25 +337,3 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
-
-
-def _weights(weight, count: int, dtype, name: str = "sample_weight") -> np.ndarray | None:
-    """Checked sample weights (n_samples,)."""
-    if weight is None:
-        return None
-    weight = sides.host(weight)
-    if isinstance(weight, Real):
-        weight = np.full(count, weight)
-    with naming(name), QUIET():
-        weight = check_array(weight, ensure_2d=False, dtype=dtype, input_name=name)
-    if weight.shape != (count,):
-        raise ValueError(f"{name} has shape {weight.shape}; there are {count} samples")
-    if weight.min() < 0:
-        raise ValueError(f"{name} holds negative weights")
-    if not weight.any():
-        raise ValueError(f"every {name} is zero")
-    with QUIET(divide="ignore"):
-        total = weight.sum()
-        if not (np.isfinite(total) and np.isfinite(1 / total)):
-            raise ValueError(f"the sum of {name} is {total}: too large or too small for {dtype}")
-    return weight

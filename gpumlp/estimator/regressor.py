@@ -8,7 +8,8 @@ from sklearn.utils.metaestimators import available_if
 
 from gpumlp import loss as losses
 from gpumlp.estimator import reported, sides
-from gpumlp.estimator.base import QUIET, BaseMLP, is_stochastic, keep
+from gpumlp.estimator.base import BaseMLP, is_stochastic, keep
+from gpumlp.estimator.refusal import QUIET
 
 # The output that fits a loss; others take any number.
 OUTPUTS = {

@@ -15,12 +15,12 @@ from gpumlp.estimator.refusal import naming
 
 
 class Samples(NamedTuple):
-    """Checked samples: features, targets as they were given and as the engine takes them, weights
-    (None for ones)."""
+    """Checked samples: features, targets as they were given and as the engine takes them (None
+    where that is not known yet), weights (None for ones)."""
 
     X: Any
     y: Any
-    encoded: np.ndarray
+    encoded: Any
     weight: np.ndarray | None
 
     @property

@@ -1,0 +1,227 @@
+"""Many estimators fitted at once: those of one shape in stacks of networks, over shared data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import _safe_indexing
+
+from gpumlp import backend, memory, workspace
+from gpumlp import device as devices
+from gpumlp.estimator import data, parameters, sides
+from gpumlp.estimator.engine import Engine
+from gpumlp.estimator.member import Member, Prepared
+from gpumlp.estimator.progress import warn
+from gpumlp.estimator.refusal import sample_weights
+from gpumlp.estimator.stacked import Stacked, make_stack
+from gpumlp.estimator.stochastic import NON_FINITE
+from gpumlp.estimator.validation import Samples
+from gpumlp.estimator.widen import widened
+
+CPU_BYTES = 1 << 30  # that a stack may take on the CPU, beside the data
+DATA_SHARE = 0.5  # of a GPU's free memory that the shared data may take
+# A stack that half of its networks leave is for a moment there beside the smaller one.
+MOVING = 1.5
+
+
+def fit_members(
+    members: Sequence[Member], X, y, sample_weight=None, validation=(None, None, None)
+) -> list[Exception | None]:
+    """Fit every member's estimator, as `Member` says; those of equal sizes, activations, loss,
+    batch size, solver, dtype and device in one stack, which has the data once.
+
+    Within a stack may differ: random_state, learning_rate_init and how it moves, alpha, l1,
+    weight_decay, momentum (of which 0 with Nesterov's is another law), betas, epsilon, clip_norm,
+    dropout, class_weight, max_iter, tol, n_iter_no_change, early_stopping and what it watches,
+    shuffle, and the rows.  A network that has ended or diverged stands still, the others go on.
+
+    Fitted by themselves, one after another, are those that have callbacks, a scoring function of
+    the user's, solver="lbfgs", or weights to start from, and data that are too large for it: sparse
+    ones, or for a GPU.  As many are trained at once as memory has room for, worked out beforehand.
+
+    X, y, sample_weight, validation (X_val, y_val, sample_weight_val): as `fit` takes them.
+
+    Returns for each member None, or the error that its fit alone would have raised; one that has
+    diverged has then the last good weights.  Warns once for all that have not converged.  Ctrl-C
+    raises KeyboardInterrupt; the members of the running stack are then what they had come to, and
+    others may have no weights.
+    """
+    fitting = _Fitting(members, X, y, sample_weight, validation)
+    for place, member in enumerate(members):
+        try:
+            fitting.prepare(place, member)
+        except Exception as error:
+            fitting.errors[place] = error
+    fitting.run()
+    return fitting.errors
+
+
+class _Fitting:
+    """One call of `fit_members`.
+
+    groups: the prepared members that one stack can hold, by device and key; alone: the places of
+    the others.
+    """
+
+    def __init__(self, members, X, y, sample_weight, validation):
+        self._members, self._given = members, (X, y, sample_weight, validation)
+        self._validated = any(each is not None for each in validation)
+        self._samples: dict[tuple, tuple] = {}  # see `_checked`
+        self._groups: dict[tuple, list[Prepared]] = {}
+        self._alone: list[int] = []
+        self.errors: list[Exception | None] = [None] * len(members)
+
+    # ------------------------------------------------------------ beforehand
+    def prepare(self, place: int, member: Member):
+        est = member.estimator
+        parameters.check(est)
+        if _goes_alone(est):
+            self._alone.append(place)
+            return
+        device = devices.resolve(est.device)
+        kind = type(est), device, str(est.dtype), est.precision
+        if kind not in self._samples:
+            self._samples[kind] = self._checked(est, device)
+        samples, about = self._samples[kind]
+        taken = 0 if member.rows is None else len(member.rows)
+        if samples is None or taken > samples.rows:
+            self._alone.append(place)
+            return
+        vars(est).pop("feature_names_in_", None)
+        vars(est).update(about)
+        run = Prepared(place, member, samples, self._validated)
+        self._groups.setdefault((kind, run.key()), []).append(run)
+
+    def _checked(self, est, device: str) -> tuple[Samples | None, dict[str, Any]]:
+        """All rows, checked once for every member of that kind, and what est then knows of them.
+
+        None where they are refused, so that each member finds that out for itself; or where they
+        cannot be shared.
+        """
+        X, y, sample_weight, _ = self._given
+        dtype = est._working_dtype(device)
+        try:
+            X, y = est._validated(X, y, device, dtype, True, "")
+            weight = sample_weights(sample_weight, X.shape[0], X.dtype)
+        except (ValueError, TypeError):
+            return None, {}
+        X = data.dense_if_small(X, X.dtype)
+        free = backend.get(device).free_memory()
+        if data.is_sparse(X) or (free is not None and memory.size_of(X) > DATA_SHARE * free):
+            return None, {}
+        names = ("n_features_in_", "feature_names_in_")
+        about = {name: vars(est)[name] for name in names if name in vars(est)}
+        return Samples(X, y, None, weight), about
+
+    # ------------------------------------------------------------ the fits
+    def run(self):
+        unfinished = 0
+        for (kind, _), runs in self._groups.items():
+            try:
+                self._fit_group(runs, self._samples[kind][0], kind[1])
+            except (ValueError, TypeError) as error:
+                for run in runs:
+                    self.errors[run.place] = error
+            unfinished += sum(run.course.unfinished for run in runs)
+        if unfinished:
+            warn(
+                f"{unfinished} of {len(self._members)} fits have not converged within max_iter "
+                "epochs",
+                ConvergenceWarning,
+            )
+        for place in self._alone:
+            try:
+                self._fit_alone(self._members[place])
+            except Exception as error:
+                self.errors[place] = error
+
+    def _fit_group(self, runs: list[Prepared], samples: Samples, device: str):
+        """The members of equal keys, as many at once as there is room for."""
+        given = None
+        if self._validated:
+            given = runs[0].est._given(self._given[3], device, runs[0].encoded)
+            given = given._replace(X=data.dense_if_small(given.X, given.X.dtype))
+        for part in np.array_split(np.arange(len(runs)), _stacks(runs, samples, device)):
+            chosen = [runs[i] for i in part]
+            Stacked(list(chosen), samples, given, device).run()
+            self._note_diverged(chosen)
+
+    def _note_diverged(self, runs: list[Prepared]):
+        diverged = [run for run in runs if run.course.diverged]
+        for run in diverged:
+            if not run.est.early_stopping:
+                self.errors[run.place] = ValueError(f"{NON_FINITE}: {run.course.failure}")
+        if any(run.est.early_stopping for run in diverged):
+            warn(
+                f"in {len(diverged)} of {len(runs)} networks the loss or its gradient became NaN "
+                "or infinite; the best weights before are kept",
+                ConvergenceWarning,
+            )
+
+    def _fit_alone(self, member: Member):
+        X, y, sample_weight, (X_val, y_val, weight_val) = self._given
+        est, rows, columns = member.estimator, member.rows, member.columns
+        features = X.shape[1] if hasattr(X, "shape") else len(X[0])
+        if rows is not None:
+            X, y = _taken(X, rows), _taken(y, rows)
+            sample_weight = None if sample_weight is None else _taken(sample_weight, rows)
+        if columns is not None:
+            X = _taken(X, columns, axis=1)
+            X_val = None if X_val is None else _taken(X_val, columns, axis=1)
+        est.fit(X, y, sample_weight, X_val=X_val, y_val=y_val, sample_weight_val=weight_val)
+        if columns is not None:
+            state = est._engine.__getstate__()
+            est._engine = Engine()
+            est._engine.__setstate__(widened(state, columns, features))
+            est.n_features_in_ = features
+
+
+def _goes_alone(est) -> bool:
+    """Whether the stack has no place for what the estimator asks for."""
+    starts = est.warm_start and est._has_weights
+    return est.solver == "lbfgs" or bool(est.callbacks) or callable(est.scoring) or starts
+
+
+def _stacks(runs: list[Prepared], samples: Samples, device: str) -> int:
+    """How many stacks the members make, so that each has room."""
+    shared, each = bytes_needed(runs, samples, device)
+    free = backend.get(device).free_memory()
+    room = CPU_BYTES if free is None else memory.SHARE * free - shared
+    return math.ceil(len(runs) / max(1, int(room // (MOVING * each))))
+
+
+def bytes_needed(runs: list[Prepared], samples: Samples, device: str) -> tuple[int, int]:
+    """Bytes on the device: what all networks of a stack share, and for each of them."""
+    run = runs[0]
+    weights = {"coefs": run.coefs, "intercepts": run.intercepts}
+    net = make_stack(run.spec, device, [weights])
+    item, longest = net.dtype.itemsize, max(len(run.rows) for run in runs)
+    batch_size = max(run.batch_size for run in runs)
+    slots = sum(run.optimizer.slots().values())
+    X_bytes = memory.size_of(samples.X)
+    shared = memory.size_of(run.encoded, samples.weight)
+    each = memory.predict(net, batch_size, slots) + 4 * longest
+    if run.columns is None:
+        shared += X_bytes
+    else:
+        each += X_bytes * len(run.columns) // samples.X.shape[1]
+    if any(run.est.early_stopping for run in runs):
+        each += net.layout.size * item
+    if any(getattr(run.est, "class_weight", None) is not None for run in runs):
+        each += samples.rows * item
+    if run.validated:  # in chunks, which are shorter the more networks there are
+        shared += workspace.size(net, min(net.chunk_rows, samples.rows), "fit")
+    return shared, each
+
+
+def _taken(array, index, axis: int = 0):
+    """Rows or columns of whatever `fit` takes."""
+    if not sides.on_gpu(array):
+        return _safe_indexing(array, index, axis=axis)
+    import cupy
+
+    return cupy.take(cupy.asarray(array), cupy.asarray(index), axis=axis)
