@@ -35,7 +35,7 @@ class Objective:
         self.scale, self.shift = self.loss.target_scale(outputs)
         self._net = net
         with net.ops.on_device():
-            self._p = net.ops.xp.asarray(np.array([*self.loss.p, 0.0], dtype=net.dtype)[None])
+            self.p = net.ops.xp.asarray(np.array([*self.loss.p, 0.0], dtype=net.dtype)[None])
 
     def evaluate(self, ws, batch, delta):
         """ws.loss (M,) <- the loss of each network; delta <- its derivative, unless None."""
@@ -49,7 +49,7 @@ class Objective:
             batch.w,
             batch.w_sum,
             self.mean,
-            self._p,
+            self.p,
             delta,
             ws.loss,
         )

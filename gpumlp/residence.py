@@ -6,6 +6,9 @@ others, and a few alone, take the operations one after another.  The results are
 
 from __future__ import annotations
 
+import numpy as np
+
+from gpumlp.backend import Targets
 from gpumlp.backend.resident import Shape, Training
 from gpumlp.streamed import Streamed
 
@@ -17,9 +20,9 @@ STEPS = 1024  # batches of a launch: Ctrl-C is seen between two
 
 
 def launcher(updates, rows):
-    """train(steps): the next batches of every network; or None, if they are to take the operations.
+    """launch(steps): the next batches of every network, so many or fewer; returns how many.
 
-    updates.resident: None, or whether to, wherever it is possible.
+    None, if they are to take the operations.
     """
     net = updates.net
     wanted = updates.resident
@@ -33,7 +36,22 @@ def launcher(updates, rows):
     if kernel is None:
         return None
     what = _training(updates, rows)
-    return lambda steps: kernel(what, steps)
+
+    def launch(steps):
+        steps = min(steps, STEPS)
+        kernel(what, steps)
+        return steps
+
+    return launch
+
+
+def thresholds(net):
+    """Below which bits a unit of layer k of network m is dropped, (K + 1, M)."""
+    table = net.ops.xp.zeros((net.K + 1, net.models_count), np.uint32)
+    for k, threshold in enumerate(net.thresholds):
+        if threshold is not None:
+            table[k] = threshold
+    return table
 
 
 def _shape(updates, rows) -> Shape:
@@ -51,24 +69,20 @@ def _shape(updates, rows) -> Shape:
 
 
 def _training(updates, rows) -> Training:
-    net, objective, xp = updates.net, updates.objective, updates.net.ops.xp
-    dropout = xp.zeros((net.K + 1, net.models_count), "uint32")
-    for k, threshold in enumerate(net.thresholds):
-        if threshold is not None:
-            dropout[k] = threshold
+    objective = updates.objective
     return Training(
-        theta=net.parameters.buffer,
+        theta=updates.net.parameters.buffer,
         slots=list(updates.slots.values()),
         data=rows.data,
         order=rows.order,
-        positions=rows.count,
+        positions=rows.length,
         batch=rows.batch_size,
-        targets=objective.targets(None, None),
+        targets=Targets(None, None, objective.scale, objective.shift),
         mean=objective.mean,
         p=objective.p,
         penalised=updates.penalty_in_loss,
         seeds=updates.seeds,
-        dropout=dropout,
+        dropout=updates.thresholds,
         hyper=updates.hyper,
         rates=updates.rates.table,
         first_rate=updates.rates.first,

@@ -11,12 +11,9 @@
 // once, and a few numbers: neither weights nor activations.
 //
 // The generated text before this one (gpumlp/backend/sources.py) defines Source (the type of X), Form,
-// ROWS, LOG_U and FUSED (as gpumlp/loss.py has them), `motion` (the law), SLOTS (of its state), LAYERS,
-// TILE, SIZE (of a network's row in the buffers), NUMBERS (of one in shared memory, a multiple of VEC;
-// the first DECAYED are weights), and a Layer<k> for each k.
-
-// Blocks of an SM: in float64 a second one would leave too few registers.
-constexpr int NETWORKS = sizeof(Real) == 4 ? 2 : 1;
+// ROWS, LOG_U and FUSED (as gpumlp/loss.py has them), `motion` (the law), SLOTS (of its state), NETWORKS
+// (blocks of an SM), LAYERS, TILE, SIZE (of a network's row in the buffers), NUMBERS (of one in shared
+// memory, a multiple of VEC; the first DECAYED are weights), and a Layer<k> for each k.
 
 // ---------------------------------------------------------------- what a block knows
 struct Network {

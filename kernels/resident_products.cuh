@@ -77,7 +77,7 @@ __device__ __forceinline__ void product_by_rows(const Real* a, const Real* b, in
             right[c] = b + (column < COLUMNS ? column : first) * LEAD;
         }
         Real sum[R][C] = {};
-        #pragma unroll 2
+        #pragma unroll 1
         for (int i = 0; i < WHOLE; i += VEC) add_by_rows<VEC, R, C, LEAD>(sum, a + row * LEAD, right, i);
         #pragma unroll
         for (int i = WHOLE; i < DEPTH; ++i) add_by_rows<1, R, C, LEAD>(sum, a + row * LEAD, right, i);
@@ -118,7 +118,7 @@ __device__ __forceinline__ void product_by_columns(const Real* a, const Real* b,
         const int row = part / ACROSS * R, column = part % ACROSS * C;
         const Real *left = a + row * A_LEAD, *right = b + column;
         Real sum[R][C] = {};
-        #pragma unroll 2
+        #pragma unroll 1
         for (int i = 0; i < WHOLE; i += VEC) add_by_columns<VEC, R, C, A_LEAD, B_LEAD>(sum, left, right, i);
         #pragma unroll
         for (int i = WHOLE; i < DEPTH; ++i) add_by_columns<1, R, C, A_LEAD, B_LEAD>(sum, left, right, i);

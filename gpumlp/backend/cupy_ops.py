@@ -306,6 +306,11 @@ class CupyOps:
 
     # ------------------------------------------------------------ many updates at once
     def resident(self, shape):
+        if shape not in self._kernels:
+            self._kernels[shape] = self._make_resident(shape)
+        return self._kernels[shape]
+
+    def _make_resident(self, shape):
         with self.on_device():
             limits = cp.cuda.Device(self._index).attributes
             at = resident.fit(

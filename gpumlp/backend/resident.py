@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from gpumlp.activation import Activation
+from gpumlp.activation import Activation, activations
 from gpumlp.backend import Array, Data, State, Targets
-from gpumlp.loss import Pair
+from gpumlp.loss import Pair, losses, pair
 from gpumlp.parameters import Layout
 
 PACK = 16  # bytes: the widest access to shared memory
@@ -19,9 +19,9 @@ PART = 4  # columns that a thread may take together, past the last one too
 TILES = (64, 32, 16, 8)  # rows of a batch that are worked on at a time, the best first
 STATIC = 2048  # bytes at most of a block's other shared memory: sums, the rows of a tile
 
-# Two blocks of an SM, one of which computes while the other waits for data or at a barrier, are
-# better than one, if their tiles have at least so many rows: fewer leave threads without work.
-ROWS_OF_TWO = 32
+# The same where an SM holds two blocks, one of which computes while the other waits for data or at
+# a barrier: fewer rows would leave threads without work.
+TILES_OF_TWO = (64, 32)
 
 
 class Shape(NamedTuple):
@@ -74,6 +74,7 @@ class Places(NamedTuple):
     n: dict[int, int]
     z: dict[int, int]
     bytes: int
+    blocks: int = 1  # of an SM
 
 
 def lead(columns: int, itemsize: int) -> int:
@@ -102,9 +103,7 @@ def places(shape: Shape, tile: int) -> Places:
     taken *= 2 + sum(shape.slots)
     n = {k: take(tile * leads[k]) for k in range(len(sizes))}
     z = {k: take(tile * leads[k]) for k in layers if shape.keeps_z(k)}
-    return Places(
-        tile, leads, W, b, slope, numbers, decayed, n, z, bytes=taken * shape.itemsize
-    )
+    return Places(tile, leads, W, b, slope, numbers, decayed, n, z, bytes=taken * shape.itemsize)
 
 
 def fit(shape: Shape, block: int, multiprocessor: int, reserved: int) -> Places | None:
@@ -112,13 +111,34 @@ def fit(shape: Shape, block: int, multiprocessor: int, reserved: int) -> Places 
 
     multiprocessor: the bytes of an SM; reserved: what each block takes of them besides.
     """
-    two = min(block, multiprocessor // 2 - reserved)
-    for limit, least in ((two, ROWS_OF_TWO), (block, TILES[-1])):
-        for tile in TILES:
+    # In float64 two blocks would have too few registers.
+    two = min(block, multiprocessor // 2 - reserved) if shape.dtype == "float32" else 0
+    for limit, tiles, blocks in ((two, TILES_OF_TWO, 2), (block, TILES, 1)):
+        for tile in tiles:
             found = places(shape, tile)
-            if tile >= least and found.bytes + STATIC <= limit:
-                return found
+            if found.bytes + STATIC <= limit:
+                return found._replace(blocks=blocks)
     return None
+
+
+def samples(dtype: str):
+    """(label, Shape) of some networks, for the tools that prove the programs of all."""
+    adam, rmsprop = ("adam", (True, True)), ("rmsprop", (True, True, True))
+    cases = {
+        "digits": ((64, 64, 10), ["relu"], "softmax", "cross_entropy", 0.0, adam),
+        "noise": ((30, 48, 32, 5), ["rrelu", "gelu"], "log_softmax", "focal", 0.5, rmsprop),
+        "slopes": ((5, 7, 6, 1), ["prelu", "mish"], "prelu", "huber", 0.0, ("sgd", (True,))),
+        "deep": ((8, 24, 24, 24, 3), ["tanh"] * 3, "sigmoid", "focal", 0.0, ("sgd", (False,))),
+        "alone": ((64, 96, 10), ["silu"], "softmax", "kl_divergence", 0.2, adam),
+    }
+    for label, (sizes, hidden, output, loss, dropout, (family, slots)) in cases.items():
+        f = [activations[name] for name in (*hidden, output)]
+        drops = (False, *(dropout > 0 for _ in hidden), False)
+        form = pair(losses[loss], f[-1])
+        yield label, Shape(dtype, sizes, (None, *f), drops, form, family, slots, dtype)
+
+
+H100 = {"block": 227 << 10, "multiprocessor": 228 << 10, "reserved": 1 << 10}
 
 
 class Training(NamedTuple):

@@ -160,6 +160,7 @@ def resident(shape: Shape, at: Places) -> str:
                 "NUMBERS": at.numbers,
                 "DECAYED": at.decayed,
                 "SLOTS": sum(shape.slots),
+                "NETWORKS": at.blocks,
             }
         ),
         _law(shape),
@@ -245,7 +246,10 @@ def shuffle(dtype: str) -> str:
 
 
 def programs(dtype: str):
-    """(label, text) of every program of that dtype, for the tools that prove them all."""
+    """(label, text) of every program of that dtype, for the tools that prove them all; of those
+    for one architecture, samples."""
+    from gpumlp.backend import resident as residents
+
     mixed = dtype == "float32"  # some arrays may be in bfloat16
     for f in dict.fromkeys(activations[name].name for name in activations):
         if not activations[f].rows:
@@ -273,3 +277,7 @@ def programs(dtype: str):
             yield f"gather-{source}-bf16", gather(dtype, source, BF16)
     if mixed:
         yield "narrow", narrow()
+    for label, shape in residents.samples(dtype):
+        at = residents.fit(shape, **residents.H100)
+        if at is not None:
+            yield f"resident-{label}", resident(shape, at)

@@ -6,7 +6,7 @@
 
 import sys
 
-from . import bf16, layers, losses, minibatches, noise, tallies, updates
+from . import bf16, layers, losses, minibatches, noise, resident, tallies, updates
 
 SELECTION = {
     "tanh": lambda ops: _layer(ops, "float32", "tanh", (70, 37)),
@@ -68,6 +68,10 @@ SELECTION = {
     "tally": lambda ops: tallies.check_tally(ops, "float32", 3, "largest", (130, 3)),
     "tally of bits": lambda ops: tallies.check_tally(ops, "float32", 3, "at 0.5", (37, 37)),
     "shuffle": lambda ops: minibatches.check_shuffle_keys(ops, 3, 1100, epoch=9),
+    "resident": lambda ops: _resident(ops, "prelu and rrelu with dropout", padded=True),
+    "resident by 128 bits": lambda ops: _resident(ops, "packs, drawn slopes and dropout"),
+    "resident, f' of the output": lambda ops: _resident(ops, "learned slope at the output"),
+    "resident in float64": lambda ops: resident.check(ops, "float64", "gelu, values", 1, own=True),
 }
 
 
@@ -84,6 +88,10 @@ def _bf16_layer(ops, name, shape):
 
 def _update(ops, number):
     updates.check_update(ops, "float32", 3, *updates.LAWS[number], size=4224, decayed=4128)
+
+
+def _resident(ops, case, **options):
+    resident.check(ops, "float32", case, 2, **options)
 
 
 def in_few_blocks(check):
