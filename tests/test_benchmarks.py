@@ -198,10 +198,10 @@ def test_machine_says_where_figures_come_from():
     ) and "no compiler" in machine.one_line(found)
 
 
-def test_openblas_chooses_its_kernels_itself(tmp_path):
+def test_openblas_chooses_its_kernels_itself():
     """The run begins again without the variables, with the same arguments; it ends as it does."""
     environment = os.environ | {"OPENBLAS_CORETYPE": "Haswell"}
     asked = [sys.executable, "-m", "benchmarks", "--only", "nothing of that name"]
     done = subprocess.run(asked, env=environment, cwd=parts.ROOT, capture_output=True, text=True)
-    assert done.stdout.startswith("without OPENBLAS_CORETYPE: every library chooses its kernels")
+    assert re.match(r"without OPENBLAS_CORETYPE.*: every library chooses", done.stdout)
     assert done.returncode == 2 and "nothing of that name" in done.stderr
