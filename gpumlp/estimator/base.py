@@ -12,9 +12,10 @@ from sklearn.utils import check_array, check_random_state, metadata_routing
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from gpumlp import device as devices
-from gpumlp.estimator import adopted, lbfgs, parameters, saved, sides, stochastic
+from gpumlp.estimator import adopted, bagging, lbfgs, parameters, saved, sides, stochastic
 from gpumlp.estimator.display import Display
 from gpumlp.estimator.engine import Engine, Spec, draw
+from gpumlp.estimator.ensemble import Ensemble, pooled
 from gpumlp.estimator.layers import Layers
 from gpumlp.estimator.refusal import QUIET, naming, no_nan, sample_weights
 from gpumlp.estimator.validation import Samples
@@ -29,8 +30,17 @@ def keep(estimator, arguments: dict[str, Any]) -> None:
             setattr(estimator, name, value)
 
 
+def is_ensemble(estimator) -> bool:
+    """For available_if: what only several networks can tell."""
+    if estimator.n_models is None:
+        raise AttributeError("this is of ensembles: give n_models")
+    return True
+
+
 def is_stochastic(estimator) -> bool:
-    """For available_if: partial_fit is an epoch, which "lbfgs" has not."""
+    """For available_if: partial_fit is an epoch of one network, which "lbfgs" has not."""
+    if estimator.n_models is not None:
+        raise AttributeError("an ensemble has no partial_fit; its estimators_ have")
     if estimator.solver == "lbfgs":
         raise AttributeError("partial_fit needs solver='adam' or 'sgd'; 'lbfgs' has no epochs")
     return True
@@ -52,6 +62,7 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
     device: str
     dtype: Any
     solver: str
+    n_models: Any
     activation: Any
     dropout: Any
     random_state: Any
@@ -117,6 +128,11 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
         """fit, and partial_fit if incremental; validation: X_val, y_val, their weights."""
         if not sklearn.get_config()["skip_parameter_validation"]:
             parameters.check(self)
+        if self.n_models is not None:
+            bagging.fit(self, X, y, sample_weight, validation)
+            return self
+        if isinstance(vars(self).get("_engine"), Ensemble):  # of a fit that had n_models
+            del self._engine
         unfinished = vars(self).get("_unfinished") if self._resuming and not incremental else None
         goes_on = incremental or unfinished is not None
         first = not self._has_weights or not (self.warm_start or goes_on)
@@ -286,6 +302,7 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
         """For gpumlp/exchange: the network, what to say of it, and what is left to do with its
         outputs (see MLPClassifier)."""
         check_is_fitted(self)
+        self._refuse_ensemble()
         about = {}
         if "feature_names_in_" in vars(self):
             about["features"] = self.feature_names_in_.tolist()
@@ -294,7 +311,12 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
     def _overwriting(self):
         """For gpumlp/exchange: a context in which the network's parameters may be written."""
         check_is_fitted(self)
+        self._refuse_ensemble()
         return self._engine.training(in_place=True)
+
+    def _refuse_ensemble(self):
+        if isinstance(self._engine, Ensemble):
+            raise ValueError("an ensemble is many networks; take one of its estimators_")
 
     @classmethod
     def from_sklearn(cls, fitted, **parameters):
@@ -310,10 +332,22 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
         """n^(K) (n_samples, n_outputs), on the side that X is on."""
         if "_trusted" in vars(self) and X is self._trusted[0]:
             return self._trusted[1]
+        outputs = self._computed(X)
+        ops = self._engine.net.ops
+        with ops.on_device():
+            outputs = no_nan(outputs)
+            if outputs.ndim == 3:
+                xp = np if isinstance(outputs, np.ndarray) else ops.xp
+                outputs = pooled(outputs, self._left_to_do, xp)
+            return outputs
+
+    # What makes probabilities of outputs, see MLPClassifier.
+    _left_to_do = "nothing"
+
+    def _computed(self, X):
+        """n^(K), as the engine gives it: of all members, (M, n_samples, n_outputs)."""
         check_is_fitted(self)
-        outputs = self._engine.outputs(self._checked(X))
-        with self._engine.net.ops.on_device():
-            return no_nan(outputs)
+        return self._engine.outputs(self._checked(X))
 
     def _checked(self, X):
         if "_trusted" in vars(self) and X is self._trusted[0]:
@@ -322,6 +356,19 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
         device = self._engine.awake().device if sides.on_gpu(X) else "cpu"
         with naming("X"):
             return self._features(X, device, spec.dtype, reset=False)
+
+    def _over_members(self, X, function):
+        """function(outputs of all members (M, n_samples, n_outputs), on the host), on X's side."""
+        outputs = no_nan(sides.host(self._computed(X)))
+        return sides.back(function(outputs), X)
+
+    @property
+    def estimators_(self) -> list:
+        """With n_models: the members, each a fitted estimator."""
+        engine = vars(self).get("_engine")
+        if not isinstance(engine, Ensemble):
+            raise AttributeError(f"{type(self).__name__} has estimators_ after fit with n_models")
+        return engine.estimators
 
     @contextlib.contextmanager
     def _trusting(self, X, outputs):

@@ -19,7 +19,7 @@ from sklearn.utils.multiclass import (
 from gpumlp import activation
 from gpumlp import loss as losses
 from gpumlp.estimator import reported, sides
-from gpumlp.estimator.base import BaseMLP, is_stochastic, keep
+from gpumlp.estimator.base import BaseMLP, is_ensemble, is_stochastic, keep
 from gpumlp.estimator.parameters import ParameterError
 from gpumlp.estimator.refusal import naming
 from gpumlp.exchange.scikit_learn import labels
@@ -87,6 +87,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         any metric of scikit-learn by name, or a function (estimator, X, y).
     callbacks : objects such as gpumlp.EarlyStopping; they see the engine's trainer and history.
     keep_optimizer : with warm_start, the optimiser's state goes on too.
+    n_models : an ensemble of so many networks, trained in one pass and averaged in predictions.
+        Member m has the seed random_state + m, early stopping of its own, and is the network that
+        would be trained alone with it; learning_rate_init, alpha and dropout may have a value for
+        each (dropout as an array (n_models,) or (n_models, hidden layers); a list is for layers).
+    bootstrap : each member trains on its own sample of the rows, drawn with replacement.
+    max_features : how many features, or which share of them, each member sees.
 
     Attributes
     ----------
@@ -96,6 +102,10 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     validation_loss_curve_ : the loss of the validation set after each epoch, without penalties.
     converged_ : whether the fit, or a row of partial_fits, has met its tolerance.
+
+    With n_models: estimators_, the members as fitted estimators, which have the weights and curves;
+    estimators_samples_ and estimators_features_, the rows and columns of each, None for all; and
+    diverged_ (n_models,), those that have no say in the predictions.
     """
 
     _y_numeric = False
@@ -141,6 +151,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         scoring=None,
         callbacks=None,
         keep_optimizer=False,
+        n_models=None,
+        bootstrap=False,
+        max_features=None,
     ):
         keep(self, locals())
 
@@ -348,11 +361,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 return outputs / outputs.sum(axis=1, keepdims=True)
         return outputs
 
+    @property
+    def _left_to_do(self) -> str:  # type: ignore[override]
+        return self._from_outputs_to_probabilities if _gives_probabilities(self) else "nothing"
+
     def _as_network(self):
-        net, about, left_to_do = super()._as_network()
-        if _gives_probabilities(self):
-            left_to_do = self._from_outputs_to_probabilities
-        return net, {"classes": labels(self.classes_), **about}, left_to_do
+        net, about, _ = super()._as_network()
+        return net, {"classes": labels(self.classes_), **about}, self._left_to_do
 
     @available_if(_gives_probabilities)
     def predict_log_proba(self, X):
@@ -360,6 +375,17 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         probability = self._probabilities(sides.host(self._outputs(X)))
         with np.errstate(divide="ignore"):
             return sides.back(np.log(probability), X)
+
+    @available_if(is_ensemble)
+    @available_if(_gives_probabilities)
+    def predict_std(self, X):
+        """With n_models: the standard deviation of the members' probabilities, in the shape of
+        predict_proba."""
+
+        def deviation(outputs):
+            return np.std([self._probabilities(each) for each in outputs], axis=0)
+
+        return self._over_members(X, deviation)
 
     @available_if(_gives_margins)
     def decision_function(self, X):

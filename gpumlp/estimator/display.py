@@ -32,6 +32,8 @@ class Display:
         check_is_fitted(self)
         if self.solver == "lbfgs":
             raise ValueError("solver='lbfgs' has no epochs, and so no curves")
+        if hasattr(self, "estimators_"):
+            raise ValueError("an ensemble has the curves of many networks: plot its estimators_")
         curves = History(
             self.loss_curve_, self.validation_loss_curve_ or [], self.validation_scores_ or []
         )

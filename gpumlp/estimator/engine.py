@@ -150,6 +150,10 @@ class Engine:
             if weights is not None or name not in held:
                 self.lists[name] = None
 
+    def move(self, device: str) -> None:
+        """Let a network that is still to be made be made there."""
+        self.device = device
+
     def _leave(self):
         """Take what must survive off the old network; the slopes {k: value} are returned."""
         if self.net is None:
@@ -169,7 +173,7 @@ class Engine:
     def awake(self) -> MLP:
         """The network with the newest weights; made again if it was pickled."""
         if self.net is None:
-            self.build(self.spec, _device_or_cpu(self.device))
+            self.build(self.spec, device_or_cpu(self.device))
         else:
             self.push()
         return self.net
@@ -302,7 +306,7 @@ def _fill(name: str, targets: list, values) -> None:
         target[...] = value
 
 
-def _device_or_cpu(device: str) -> str:
+def device_or_cpu(device: str) -> str:
     """The device of a pickle, or the CPU where it is not to be had."""
     if device != "cpu" and devices.gpu_problem(devices.parse(device)[1]) is not None:
         return "cpu"

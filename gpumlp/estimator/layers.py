@@ -30,7 +30,8 @@ class Layers(ClassNamePrefixFeaturesOutMixin):
         """The outputs n^(k) of a layer, (n_samples, N_k); a frame after set_output.
 
         layer: k = 1 is the first hidden layer, n_layers_ - 1 the output; negative numbers count
-        from the end.  None is the last hidden layer.
+        from the end.  None is the last hidden layer.  Of an ensemble, those of all members side by
+        side.
         """
         check_is_fitted(self)
         K = self.n_layers_ - 1
@@ -52,7 +53,8 @@ class Layers(ClassNamePrefixFeaturesOutMixin):
     @property
     def _n_features_out(self) -> int:
         """Columns of `transform`, for get_feature_names_out."""
-        return self._engine.spec.sizes[self._last_hidden]
+        members = len(self.estimators_) if hasattr(self, "estimators_") else 1
+        return members * self._engine.spec.sizes[self._last_hidden]
 
     def _framed(self, values, X):
         """The values on X's side, or in the frame that was asked for."""

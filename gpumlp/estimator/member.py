@@ -25,8 +25,8 @@ class Member(NamedTuple):
 
     estimator: an MLPClassifier or MLPRegressor with n_models=None, of no other member.
     rows:      their numbers, in this order and as often as they stand there; None is all of X.
-    columns:   the features that it sees; None is all of them.  Afterwards it takes all the features of
-               X nevertheless: its first weights, coefs_[0], are 0 for those that it did not see.
+    columns:   the features that it sees; None is all of them.  Afterwards it takes all the features
+               of X nevertheless: its weights coefs_[0] are 0 for those that it did not see.
     coding:    the fitted LabelBinarizer of all classes, where y[rows] may lack some; None: the
                classes are those of y[rows].
     """

@@ -66,6 +66,14 @@ def _accepts(function) -> Callable[[Any], bool]:
     return holds
 
 
+def _accepted(function, *arguments):
+    """What it gives, or None for arguments that it refuses."""
+    try:
+        return function(*arguments)
+    except (ValueError, TypeError):
+        return None
+
+
 def _accepts_by(rule: Rule, value) -> bool:
     """Whether the rule holds; values that cannot even be compared break it."""
     try:
@@ -89,6 +97,11 @@ def _dropout(value) -> bool:
     return all(FRACTION.holds(rate) for rate in rates)
 
 
+def _max_features(value) -> bool:
+    share = isinstance(value, Real) and not isinstance(value, Integral)
+    return bool(0 < value <= 1) if share else WHOLE.holds(value)
+
+
 def _dtype(value) -> bool:
     return _accepts(np.dtype)(value) and np.dtype(value) in (np.float32, np.float64)
 
@@ -98,6 +111,9 @@ FLAG = Rule(lambda value: isinstance(value, bool | np.bool_), "True or False")
 UNITS = _number(Integral, 1, 2**31, "[)")
 COUNT = _number(Integral, 1, np.inf, "[)")
 AT_LEAST_0 = _number(Real, 0, np.inf, "[)")
+WHOLE = Rule(  # True is a 1 in Python
+    lambda value: UNITS.holds(value) and not isinstance(value, bool), "an integer of at least 1"
+)
 ABOVE_0 = _number(Real, 0, np.inf, "()")
 FRACTION = _number(Real, 0, 1, "[)")
 SEED = _number(Integral, 0, 2**32, "[)")
@@ -182,7 +198,19 @@ RULES = {
         Rule(lambda value: isinstance(value, dict | list), "a dictionary class -> weight"),
     ),
     "quantile": _number(Real, 0, 1, "()"),
+    "n_models": _either(NONE, WHOLE),
+    "bootstrap": FLAG,
+    "max_features": _either(
+        NONE,
+        Rule(_max_features, "how many features each member sees, or their share in (0, 1]"),
+    ),
 }
+
+# May have a value for each of n_models members.
+PER_MEMBER = ("learning_rate_init", "alpha", "dropout")
+# What has no meaning for n_models, and the values of those that do not use it.
+SINGLE_ONLY = {"warm_start": False, "callbacks": None}
+ENSEMBLE_ONLY = {"bootstrap": False, "max_features": None}
 
 # Beyond scikit-learn's, and without a meaning where there are no minibatches: the value that is
 # "not used".
@@ -200,9 +228,18 @@ STOCHASTIC_ONLY = {
 def check(estimator) -> None:
     """Raises ParameterError for the first parameter that breaks its rule."""
     name = type(estimator).__name__
-    for key, value in estimator.get_params(deep=False).items():
-        if key in RULES and not _accepts_by(RULES[key], value):
-            raise ParameterError(f"{name}: {key} = {value!r} must be {RULES[key].wanted}")
+    given = estimator.get_params(deep=False)
+    given = {"n_models": given.pop("n_models")} | given  # on which others depend
+    for key, value in given.items():
+        if key not in RULES:
+            continue
+        rule, values, wanted = RULES[key], [value], RULES[key].wanted
+        if key in PER_MEMBER and given["n_models"] is not None:
+            wanted += f", or one for each of n_models = {given['n_models']}"
+            values = _accepted(of_each, estimator, key) or [None]
+        if not all(_accepts_by(rule, each) for each in values):
+            raise ParameterError(f"{name}: {key} = {value!r} must be {wanted}")
+    _check_ensemble(estimator, name)
     if estimator.solver == "lbfgs":
         for key, unused in STOCHASTIC_ONLY.items():
             value = getattr(estimator, key)
@@ -217,6 +254,36 @@ def check(estimator) -> None:
         raise ParameterError(f"{name}: weight_decay needs solver='adam', not 'sgd'; or use alpha")
     if estimator.schedule is not None and estimator.learning_rate != "constant":
         raise ParameterError(f"{name}: give a schedule or a learning_rate, not both")
+
+
+def _check_ensemble(estimator, name: str) -> None:
+    if estimator.n_models is None:
+        for key, unused in ENSEMBLE_ONLY.items():
+            if getattr(estimator, key) != unused:
+                raise ParameterError(f"{name}: {key} is for ensembles: give n_models too")
+        return
+    if estimator.solver == "lbfgs":
+        raise ParameterError(f"{name}: n_models needs solver='adam' or 'sgd', not 'lbfgs'")
+    for key, unused in SINGLE_ONLY.items():
+        if getattr(estimator, key) not in (unused, []):
+            why = {
+                "warm_start": "an ensemble is always fitted anew",
+                "callbacks": "they see one network; each member has early_stopping of its own",
+            }[key]
+            raise ParameterError(f"{name}: n_models goes without {key}: {why}")
+
+
+def of_each(estimator, name: str) -> list:
+    """The parameter of each of n_models members, for which it may have one value, or one each:
+    dropout, whose lists are for layers, as an array (n_models,) or (n_models, hidden layers)."""
+    value, count = getattr(estimator, name), estimator.n_models
+    several = (np.ndarray,) if name == "dropout" else (np.ndarray, list, tuple)
+    if not isinstance(value, several):
+        return [value] * count
+    values = np.asarray(value)
+    if values.ndim not in ((1, 2) if name == "dropout" else (1,)) or len(values) != count:
+        raise ValueError(f"{name} has shape {values.shape} for {count} members")
+    return [tuple(each) if isinstance(each, list) else each for each in values.tolist()]
 
 
 def layer_sizes(estimator) -> list[int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 
 from gpumlp import loss as losses
 from gpumlp.estimator import reported, sides
-from gpumlp.estimator.base import BaseMLP, is_stochastic, keep
+from gpumlp.estimator.base import BaseMLP, is_ensemble, is_stochastic, keep
 from gpumlp.estimator.refusal import QUIET
 
 # The output that fits a loss; others take any number.
@@ -39,8 +40,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     quantile : which one loss="quantile" predicts.
 
     Beyond scikit-learn's there are device, dtype, precision, output_activation, l1, weight_decay,
-    dropout, schedule, clip_norm, scoring (None is R²), callbacks and keep_optimizer, as in
-    MLPClassifier.
+    dropout, schedule, clip_norm, scoring (None is R²), callbacks, keep_optimizer, and for ensembles
+    n_models, bootstrap and max_features, as in MLPClassifier.
 
     Attributes
     ----------
@@ -89,6 +90,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         scoring=None,
         callbacks=None,
         keep_optimizer=False,
+        n_models=None,
+        bootstrap=False,
+        max_features=None,
     ):
         keep(self, locals())
 
@@ -139,6 +143,31 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def predict(self, X):
         """(n_samples,), or (n_samples, n_outputs) for several."""
         return sides.back(self._from_outputs(self._outputs(X)), X)
+
+    @available_if(is_ensemble)
+    def predict_std(self, X):
+        """With n_models: the standard deviation of the members' predictions, in the shape of
+        `predict`."""
+        return self._over_members(X, lambda outputs: self._from_outputs(outputs.std(axis=0)))
+
+    @available_if(is_ensemble)
+    def predict_quantiles(self, X, q):
+        """With n_models: the quantiles q, in [0, 1], of the members' predictions: for a number in
+        the shape of `predict`, for several with one more axis for them, the last."""
+        levels = np.asarray(q)
+        if (
+            levels.dtype.kind not in "iuf"
+            or levels.ndim > 1
+            or not np.all((0 <= levels) & (levels <= 1))
+        ):
+            raise ValueError(f"q = {q!r}; it is a number in [0, 1], or several")
+
+        def quantiles(outputs):
+            found = np.quantile(outputs, levels, axis=0)
+            each = [self._from_outputs(part) for part in found.reshape(-1, *outputs.shape[1:])]
+            return np.stack(each, axis=-1) if levels.ndim else each[0]
+
+        return self._over_members(X, quantiles)
 
     def score(self, X, y, sample_weight=None):
         """R²."""

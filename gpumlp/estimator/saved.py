@@ -3,7 +3,7 @@
 The entry "estimator" of a file is {class, parameters, attributes, binarizer, requests, engine}, its
 values as gpumlp/values.py writes them, in a checkpoint also "fit" (gpumlp/estimator/resuming.py);
 arrays are named after their place, such as attributes.classes_, engine.coefs.0 and
-engine.optimizer.slots.first.
+engine.optimizer.slots.first.  Of an ensemble there is, instead of engine, members: a list of such.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from gpumlp import device as devices
 from gpumlp.estimator.engine import Engine, Spec
+from gpumlp.estimator.ensemble import Ensemble
 from gpumlp.files import FileError
 from gpumlp.values import Reader, Writer
 
@@ -32,6 +33,17 @@ def describe(estimator, fit: dict | None = None) -> tuple[dict[str, Any], dict[s
             "`load` could not make"
         )
     check_is_fitted(est)
+    entry = _entry(est)
+    if fit is not None:
+        entry["fit"] = fit
+    kind = entry.pop("class")
+    entry = {name: writer.write(value, name) for name, value in entry.items()}
+    entry["class"] = kind
+    return {"estimator": entry}, writer.arrays
+
+
+def _entry(est) -> dict[str, Any]:
+    """What is to be written of one estimator; of an ensemble, of all its members."""
     attributes = {
         name: value
         for name, value in vars(est).items()
@@ -39,17 +51,15 @@ def describe(estimator, fit: dict | None = None) -> tuple[dict[str, Any], dict[s
     }
     binarizer = vars(est).get("_binarizer")
     entry = {
+        "class": type(est).__name__,
         "parameters": est.get_params(deep=False),
         "attributes": attributes,
         "binarizer": None if binarizer is None else dict(vars(binarizer)),
         "requests": _requests(est),
-        "engine": _engine_state(est._engine),
     }
-    if fit is not None:
-        entry["fit"] = fit
-    entry = {name: writer.write(value, name) for name, value in entry.items()}
-    entry["class"] = type(est).__name__
-    return {"estimator": entry}, writer.arrays
+    if isinstance(est._engine, Ensemble):
+        return entry | {"members": [_entry(each) for each in est.estimators_]}
+    return entry | {"engine": _engine_state(est._engine)}
 
 
 def restore(path, entry, arrays, device: str, custom: dict[str, Any]):
@@ -63,12 +73,16 @@ def restore(path, entry, arrays, device: str, custom: dict[str, Any]):
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise FileError(f"{path} does not hold what an estimator needs: {error!r}") from error
     if device != "auto":
-        est.device, est._engine.device = device, resolved
+        est.device = device
+        est._engine.move(resolved)
     return est
 
 
 def _restored(entry, reader: Reader):
-    read = {name: reader.read(value) for name, value in entry.items()}
+    return _made({name: reader.read(value) for name, value in entry.items()})
+
+
+def _made(read: dict[str, Any]):
     est = _classes()[read["class"]]()
     if read["parameters"].keys() != est.get_params(deep=False).keys():
         raise KeyError(f"the parameters of {read['class']}")
@@ -78,7 +92,10 @@ def _restored(entry, reader: Reader):
         est._binarizer = LabelBinarizer()
         vars(est._binarizer).update(read["binarizer"])
     _take_requests(est, read["requests"])
-    est._engine = _engine(read["engine"])
+    if "members" in read:
+        est._engine = Ensemble([_made(each) for each in read["members"]], est.diverged_)
+    else:
+        est._engine = _engine(read["engine"])
     if "fit" in read:
         est._unfinished = read["fit"]
     return est

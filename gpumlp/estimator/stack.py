@@ -14,10 +14,11 @@ from gpumlp import backend, memory, workspace
 from gpumlp import device as devices
 from gpumlp.estimator import data, parameters, sides
 from gpumlp.estimator.engine import Engine
+from gpumlp.estimator.ensemble import make_stack
 from gpumlp.estimator.member import Member, Prepared
 from gpumlp.estimator.progress import warn
 from gpumlp.estimator.refusal import sample_weights
-from gpumlp.estimator.stacked import Stacked, make_stack
+from gpumlp.estimator.stacked import Stacked
 from gpumlp.estimator.stochastic import NON_FINITE
 from gpumlp.estimator.validation import Samples
 from gpumlp.estimator.widen import widened

@@ -13,45 +13,19 @@ import numpy as np
 from gpumlp import arrays, memory, threads
 from gpumlp.backend import Data
 from gpumlp.estimator import data, sides
-from gpumlp.estimator.engine import Engine, Spec
+from gpumlp.estimator.engine import Engine
+from gpumlp.estimator.ensemble import make_stack
 from gpumlp.estimator.member import Prepared
 from gpumlp.estimator.progress import Progress
 from gpumlp.estimator.validation import Samples
 from gpumlp.estimator.widen import widened
 from gpumlp.evaluate import Evaluation
 from gpumlp.interrupt import Interrupt
-from gpumlp.network import MLP
 from gpumlp.optimizer import AdamW, Optimizer
 from gpumlp.parameters import Parameters
 from gpumlp.rows import Rows, read
 from gpumlp.select import select
 from gpumlp.trainer import Trainer
-
-
-def make_stack(spec: Spec, device: str, states: list[dict[str, Any]], dropout: Any = 0.0) -> MLP:
-    """A stack of networks with these weights: coefs, intercepts and slopes of each."""
-    net = MLP(
-        spec.sizes,
-        spec.hidden,
-        spec.output,
-        models=len(states),
-        dtype=spec.dtype,
-        device=device,
-        init="zeros",
-        dropout=dropout,
-        precision=spec.precision,
-    )
-    with net.ops.on_device():
-        theta = np.array(net.ops.to_host(net.parameters.buffer))
-        views = Parameters(net.layout, theta)
-        for m, state in enumerate(states):
-            for k in range(1, net.K + 1):
-                views.W[k][m] = np.asarray(state["coefs"][k - 1]).T
-                views.b[k][m] = state["intercepts"][k - 1]
-            for k, slope in state.get("slopes", {}).items():
-                views.slope[k][m] = slope
-        net.parameters.buffer[...] = net.ops.to_device(theta)
-    return net
 
 
 def stacked_optimizer(optimizers: list[Any]) -> Optimizer:

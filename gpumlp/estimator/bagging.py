@@ -1,0 +1,99 @@
+"""Fitting with n_models: the members of an ensemble, their seeds, rows and features."""
+
+from __future__ import annotations
+
+from numbers import Integral
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+
+from gpumlp import device as devices
+from gpumlp.estimator.ensemble import Ensemble
+from gpumlp.estimator.member import Member
+from gpumlp.estimator.parameters import PER_MEMBER, of_each
+from gpumlp.estimator.progress import warn
+from gpumlp.estimator.stack import fit_members
+
+
+def fit(est, X, y, sample_weight, validation) -> None:
+    """`fit` of an estimator with n_models."""
+    device = devices.resolve(est.device)
+    for name in ("_engine", "_unfinished", "_resuming"):
+        vars(est).pop(name, None)
+    samples = est._samples(X, y, sample_weight, device, True, False)
+    est._plan(samples.X.shape[1], samples.X.dtype, samples.encoded)
+    given = est._given(validation, device, samples.encoded)
+    members = members_of(est, *samples.X.shape)
+    known = (None,) * 3 if given is None else (given.X, given.y, given.weight)
+    estimators = [member.estimator for member in members]
+    try:
+        errors = fit_members(members, samples.X, samples.y, samples.weight, known)
+    except KeyboardInterrupt:
+        if not all(each._has_weights for each in estimators):
+            raise
+        warn("training was interrupted; the weights are those that it has come to")
+        errors = [None] * len(members)
+    _raise_or_warn(estimators, errors)
+    diverged = np.array([error is not None for error in errors])
+    est._engine = Ensemble(estimators, diverged)
+    est.estimators_samples_ = [member.rows for member in members]
+    est.estimators_features_ = [member.columns for member in members]
+    for each in estimators:
+        if hasattr(est, "feature_names_in_"):
+            each.feature_names_in_ = est.feature_names_in_
+    est.diverged_ = diverged
+    est.n_layers_ = len(est._engine.spec.sizes)
+    est.n_iter_ = max(each.n_iter_ for each in estimators)
+    est.loss_ = float(np.mean([each.loss_ for each in est._engine._asked]))
+    est.converged_ = all(each.converged_ for each in estimators)
+
+
+def _raise_or_warn(estimators, errors):
+    for each, error in zip(estimators, errors, strict=True):
+        if error is not None and not each._has_weights:
+            raise error
+    failed = [error for error in errors if error is not None]
+    if len(failed) == len(errors):
+        raise failed[0]
+    if failed:
+        warn(
+            f"{len(failed)} of {len(errors)} networks have no say in the predictions: {failed[0]}",
+            ConvergenceWarning,
+        )
+
+
+def members_of(est, rows: int, features: int) -> list[Member]:
+    """The members, each with its seed and numbers, rows and features."""
+    given = est.random_state
+    seeded = isinstance(given, Integral)
+    # Not the numbers that member 0 begins with: its seed is the ensemble's.
+    rng = np.random.RandomState([given, 1]) if seeded else check_random_state(given)
+    own = {name: of_each(est, name) for name in PER_MEMBER}
+    take = _count(est.max_features, features)
+    members = []
+    for m in range(est.n_models):
+        seed = (int(given) + m) % 2**32 if seeded else int(rng.randint(2**31 - 1))
+        member = clone(est).set_params(
+            n_models=None,
+            bootstrap=False,
+            max_features=None,
+            random_state=seed,
+            **{name: values[m] for name, values in own.items()},
+        )
+        index = rng.randint(0, rows, rows) if est.bootstrap else None
+        columns = np.sort(rng.permutation(features)[:take]) if take < features else None
+        members.append(Member(member, index, columns, vars(est).get("_binarizer")))
+    return members
+
+
+def _count(max_features, features: int) -> int:
+    """How many features a member sees."""
+    if max_features is None:
+        return features
+    if isinstance(max_features, Integral):
+        if int(max_features) > features:
+            raise ValueError(f"max_features = {max_features} of {features} features")
+        return int(max_features)
+    return max(1, int(max_features * features))

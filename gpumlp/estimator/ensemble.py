@@ -1,0 +1,122 @@
+"""A fitted ensemble: many networks as one, asked at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpumlp.estimator.engine import Spec, dense_parts, device_or_cpu
+from gpumlp.network import MLP
+from gpumlp.parameters import Parameters
+from gpumlp.threads import Lock
+
+
+class Ensemble:
+    """The members of a fitted ensemble, and for predictions their networks in one stack, which is
+    made when it is first needed.  Takes the place that the `Engine` has of a single network.
+
+    diverged: (M,) of bool; these have no say in the predictions.
+    """
+
+    has_weights = True
+
+    def __init__(self, estimators: list, diverged: np.ndarray):
+        self._estimators, self.diverged = estimators, diverged
+        self.net: Any = None
+        self._lock = Lock()
+
+    @property
+    def estimators(self) -> list:
+        self.net = None  # whoever asks for them may change them
+        return self._estimators
+
+    @property
+    def _asked(self) -> list:
+        return [e for e, out in zip(self._estimators, self.diverged, strict=True) if not out]
+
+    @property
+    def spec(self):
+        return self._asked[0]._engine.spec
+
+    @property
+    def lists(self):
+        raise AttributeError("an ensemble has the weights of many networks: see its estimators_")
+
+    def handed_out(self, name: str):
+        return self.lists
+
+    def move(self, device: str):
+        """Let the networks be made there."""
+        for each in self.estimators:
+            each._engine.move(device)
+
+    def awake(self):
+        """The stack of networks."""
+        with self._lock:
+            if self.net is None:
+                engines = [each._engine for each in self._asked]
+                states = [engine.__getstate__() for engine in engines]
+                self.net = make_stack(self.spec, device_or_cpu(engines[0].device), states)
+            return self.net
+
+    def outputs(self, X):
+        """n^(K) (M, rows, N_K) of features, sparse ones too, on their side."""
+        with self._lock:
+            net = self.awake()
+            if not hasattr(X, "toarray"):
+                return net.forward(X)
+            return np.concatenate([net.forward(part) for part in dense_parts(X, net)], axis=1)
+
+    def hidden(self, X, k: int):
+        """n^(k) of all members side by side, (rows, M N_k), on the side that X is on."""
+        parts = [each._engine.hidden(X, k) for each in self._asked]
+        net = self.awake()
+        with net.ops.on_device():
+            xp = np if isinstance(parts[0], np.ndarray) else net.ops.xp
+            return xp.concatenate(parts, axis=1)
+
+    def __getstate__(self):
+        return {"estimators": self._estimators, "diverged": self.diverged}
+
+    def __setstate__(self, state):
+        self.__init__(state["estimators"], state["diverged"])  # type: ignore[misc]
+
+
+def pooled(outputs, left_to_do: str, xp):
+    """One output (rows, N_K) for those of all members, (M, rows, N_K), such that it stands for the
+    mean of their probabilities.
+
+    left_to_do: what makes an output a probability, see `_from_outputs_to_probabilities`.
+    """
+    if left_to_do == "exp":
+        return xp.log(xp.exp(outputs).mean(axis=0))
+    if left_to_do == "shares":
+        outputs = outputs / outputs.sum(axis=2, keepdims=True)
+    return outputs.mean(axis=0)
+
+
+def make_stack(spec: Spec, device: str, states: list[dict[str, Any]], dropout: Any = 0.0) -> MLP:
+    """A stack of networks with these weights: coefs, intercepts and slopes of each."""
+    net = MLP(
+        spec.sizes,
+        spec.hidden,
+        spec.output,
+        models=len(states),
+        dtype=spec.dtype,
+        device=device,
+        init="zeros",
+        dropout=dropout,
+        precision=spec.precision,
+    )
+    with net.ops.on_device():
+        theta = np.array(net.ops.to_host(net.parameters.buffer))
+        views = Parameters(net.layout, theta)
+        for m, state in enumerate(states):
+            for k in range(1, net.K + 1):
+                views.W[k][m] = np.asarray(state["coefs"][k - 1]).T
+                views.b[k][m] = state["intercepts"][k - 1]
+            for k, slope in state.get("slopes", {}).items():
+                views.slope[k][m] = slope
+        net.parameters.buffer[...] = net.ops.to_device(theta)
+    return net
