@@ -28,6 +28,12 @@ _HOME = {
     "network": ["MLP"],
     "optimizer": ["SGD", "Adam", "AdamW", "RMSprop"],
     "schedule": ["schedules"],
+    "search": [
+        "GridSearchCV",
+        "HalvingGridSearchCV",
+        "HalvingRandomSearchCV",
+        "RandomizedSearchCV",
+    ],
     "trainer": ["DivergenceError", "Trainer"],
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}

@@ -1,0 +1,79 @@
+"""The fits of one search: all of them trained when the first is asked for."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpumlp.search.candidates import Candidates
+
+
+class Splits(NamedTuple):
+    """A splitter that notes how it has split: `fits` needs to know it before scikit-learn asks for
+    the first fit."""
+
+    cv: Any
+    fits: Fits
+
+    def split(self, X, y=None, **params):
+        return self.fits.note(X, y, list(self.cv.split(X, y, **params)))
+
+
+class Fits:
+    """scikit-learn's search asks for its fits one at a time, by candidates and for each by folds;
+    what follows is fitted ordinarily, as its refit is."""
+
+    def __init__(self, estimator, params: dict[str, Any], trained_rows: bool):
+        """params: of the estimator's fit; trained_rows: whether scikit-learn looks at the rows that
+        are trained on."""
+        self._estimator, self._params, self._trained_rows = estimator, params, trained_rows
+        self._candidates: list[dict] = []
+        self._training: Any = None
+        self._fitted: Any = None
+        self._open = self._folds = 0  # fits that are still to be asked for
+        self._seconds: list[float] = []
+        self.failure: Exception | None = None  # which is no failed fit of a candidate
+
+    def expect(self, candidates: list[dict], cv) -> Splits:
+        """These candidates come next, with these splits."""
+        self._candidates = candidates
+        return Splits(cv, self)
+
+    def note(self, X, y, splits):
+        folds = [_numbers(train) for train, _ in splits]
+        self._open, self._folds = len(self._candidates) * len(folds), len(folds)
+        self._training = Candidates(self._estimator, self._params, X, y, folds)
+        self._fitted = None
+        if self._trained_rows:
+            return splits
+        # scikit-learn need not copy rows that nobody looks at.
+        return [(train[:0], test) for train, (_, test) in zip(folds, splits, strict=True)]
+
+    def fit(self, estimator, X, y, **params):
+        if not self._open:
+            return estimator.fit(X, y, **params)
+        try:
+            if self._fitted is None:
+                self._fitted = self._training.fitted(self._candidates)
+            fit = next(self._fitted)
+        except Exception as error:  # of the training itself, not of a network
+            self.failure = self.failure or error
+            raise
+        self._open -= 1
+        self._seconds.append(fit.seconds)
+        if fit.error is not None:
+            raise fit.error
+        vars(estimator).update(vars(fit.estimator))
+        return estimator
+
+    def times(self) -> dict[str, np.ndarray]:
+        """scikit-learn's own are those of handing out what is there already."""
+        seconds = np.reshape(self._seconds, (-1, self._folds))
+        return {"mean_fit_time": seconds.mean(axis=1), "std_fit_time": seconds.std(axis=1)}
+
+
+def _numbers(rows) -> np.ndarray:
+    """Of rows, which may be given by a mask."""
+    rows = np.asarray(rows)
+    return np.flatnonzero(rows) if rows.dtype == bool else rows

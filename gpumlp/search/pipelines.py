@@ -1,0 +1,78 @@
+"""Pipelines: the steps before the network are fitted once for all candidates that agree in them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import sparse
+from sklearn.base import clone
+from sklearn.utils import _safe_indexing
+
+from gpumlp.search.fit import Fit, fit_networks, grouped
+
+
+class Part(NamedTuple):
+    """A fold's samples, transformed, and the fits that train on them."""
+
+    X: Any
+    y: np.ndarray
+    fits: list[Fit]
+
+    def kind(self) -> Any:
+        """Parts of one kind can be put together; data frames stay as they are."""
+        if isinstance(self.X, np.ndarray) or sparse.issparse(self.X):
+            return type(self.X), self.X.dtype, self.X.shape[1:]
+        return id(self)
+
+
+def preprocessing(fit: Fit) -> frozenset:
+    """The parameters of the steps before the network, equal where they are the same objects."""
+    last = fit.estimator.steps[-1][0]
+    return frozenset(
+        (name, id(value))
+        for name, value in fit.parameters.items()
+        if name != last and not name.startswith(f"{last}__")
+    )
+
+
+def train(fits: list[Fit], X, y, folds):
+    """fits: of one preprocessing, and networks that cost alike;  folds: rows to train on."""
+    parts = [_transformed(own, X, y, folds) for own in grouped(fits, lambda fit: fit.fold)]
+    for group in grouped([part for part in parts if part], Part.kind):
+        _train(group)
+
+
+def _transformed(fits: list[Fit], X, y, folds) -> Part | None:
+    begin, rows = time.perf_counter(), folds[fits[0].fold]
+    y = _safe_indexing(y, rows)
+    steps = clone(fits[0].estimator[:-1])
+    try:
+        X = steps.fit_transform(_safe_indexing(X, rows), y)
+    except Exception as error:
+        for fit in fits:
+            fit.error = error
+        return None
+    for fit in fits:
+        fit.estimator.steps = [*steps.steps, fit.estimator.steps[-1]]
+        fit.seconds = (time.perf_counter() - begin) / len(fits)
+    return Part(X, np.asarray(y), fits)
+
+
+def _train(parts: list[Part]):
+    """All in one stack, on the samples of all folds one after another."""
+    first, at = parts[0].X, 0
+    fits: list[Fit] = []
+    rows: list[np.ndarray] = []
+    for part in parts:
+        own = np.arange(at, at + len(part.y))
+        fits += part.fits
+        rows += [own] * len(part.fits)
+        at += len(own)
+    X = [part.X for part in parts]
+    if len(parts) == 1:
+        joined = first
+    else:
+        joined = sparse.vstack(X, format="csr") if sparse.issparse(first) else np.concatenate(X)
+    fit_networks(fits, rows, joined, np.concatenate([part.y for part in parts]))

@@ -1,0 +1,97 @@
+"""GridSearchCV and RandomizedSearchCV."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import joblib
+import sklearn
+from sklearn import model_selection
+from sklearn.utils.metadata_routing import process_routing
+
+from gpumlp.search.fit import is_stackable
+from gpumlp.search.fits import Fits
+from gpumlp.search.stand_in import stand_in
+
+
+class StackedSearch:
+    """Comes before a search of scikit-learn, which then asks `Fits` for its fits.
+
+    Of what scikit-learn does not promise to keep, this needs `_run_search` and `_checked_cv_orig`,
+    which it documents for searches of one's own, and that the fits are asked for in the order of
+    the candidates, and for each in that of the folds.
+    """
+
+    estimator: Any
+    return_train_score: bool
+    _checked_cv_orig: Any
+    _fits: Fits | None = None  # during a fit
+
+    def fit(self, X, y=None, **params):
+        """As scikit-learn's; params: see there."""
+        given = self.estimator
+        if not is_stackable(given):
+            return super().fit(X, y, **params)  # type: ignore[misc]
+        self._fits = Fits(given, self._params_of_fits(params), self.return_train_score)
+        self.estimator = stand_in(given, self._fits.fit)
+        try:
+            # All is trained in this process: the fits are only handed out.
+            with joblib.parallel_config(backend="sequential"):
+                return super().fit(X, y, **params)  # type: ignore[misc]
+        finally:
+            self.estimator = given
+            del self._fits
+
+    def _params_of_fits(self, params) -> dict[str, Any]:
+        """What of it the estimator's fit gets."""
+        if sklearn.get_config()["enable_metadata_routing"]:
+            return dict(process_routing(self, "fit", **params).estimator.fit)
+        return {name: value for name, value in params.items() if name != "groups"}
+
+    def _run_search(self, evaluate_candidates, *, callback_ctx=None):
+        fits = self._fits
+        # scikit-learn has callbacks, and tells of them, since 1.9.
+        told = {} if callback_ctx is None else {"callback_ctx": callback_ctx}
+        if fits is None:
+            return super()._run_search(evaluate_candidates, **told)  # type: ignore[misc]
+
+        def evaluate(candidates, cv=None, more_results=None, **others):
+            candidates = list(candidates)
+            splits = fits.expect(candidates, cv or self._checked_cv_orig)
+            try:
+                results = evaluate_candidates(
+                    candidates, splits, more_results=more_results, **others
+                )
+            finally:
+                if fits.failure is not None:
+                    raise fits.failure
+            results.update(fits.times())
+            return results
+
+        super()._run_search(evaluate, **told)  # type: ignore[misc]
+
+
+class GridSearchCV(StackedSearch, model_selection.GridSearchCV):
+    """scikit-learn's GridSearchCV, with its parameters, methods, attributes and results; around an
+    MLPClassifier or MLPRegressor of gpumlp, or a Pipeline that ends with one, it trains the
+    networks of all candidates and folds at once.
+
+    Candidates and folds of equal sizes, activations, loss, batch size, solver, dtype and device
+    make one stack, which has the data once: each network takes its rows from there.  Learning
+    rates, momentum, betas, penalties, dropout, seeds, class weights, early stopping and the number
+    of epochs may differ within it.  A network that diverges stands still and gets error_score, the
+    others train on.  As many are trained at once as memory has room for.
+
+    Of a pipeline, the steps before the network are fitted once for each fold and each choice of
+    their own parameters, rather than again for every candidate.  Pipelines with parameters for
+    `fit`, or whose steps give data frames, and all other estimators, are evaluated as scikit-learn
+    does it.
+
+    n_jobs and pre_dispatch have no effect on stacked fits, which use the device and all threads.
+    mean_fit_time is a network's share of its stack's time.  With random_state=None all networks
+    draw from NumPy's generator, though not in scikit-learn's order.
+    """
+
+
+class RandomizedSearchCV(StackedSearch, model_selection.RandomizedSearchCV):
+    """scikit-learn's RandomizedSearchCV, as GridSearchCV here is its GridSearchCV."""
