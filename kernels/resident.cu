@@ -235,7 +235,7 @@ __device__ __forceinline__ void gather(const Data& data, const int* index, Real*
 {
     typedef Layer<1> L;
     constexpr int V = neighbours<L::INPUTS>(VEC), PACKS = L::INPUTS / V;
-    #pragma unroll 4
+    #pragma unroll 2
     for (int i = thread_in_block(); i < tile.count * PACKS; i += THREADS) {
         const int row = i / PACKS, column = i % PACKS * V, from = index[tile.first + row];
         Pack<V> pack = {};
@@ -270,7 +270,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, NETWORKS) train_resident(
     __shared__ unsigned thresholds[LAYERS + 1];
     __shared__ long long now_t, now_halted;
 
-    const long long m = blockIdx.x;
+    const long long m = blockIdx.x, begin = cursor[m];  // before the first barrier: its end changes
     const int thread = thread_in_block();
     Network net{memory, memory, memory + NUMBERS, memory + 2 * NUMBERS, m, seeds[m], thresholds, 0};
     const Data data{order + m * order_stride, X + m * x_stride, weight ? weight + m * weight_stride : 0};
@@ -293,7 +293,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, NETWORKS) train_resident(
         });
     __syncthreads();
 
-    const long long begin = cursor[m];
     Real length = Real(0);
     long long step = begin;
     for (; step < begin + steps && now_halted == 0; ++step) {

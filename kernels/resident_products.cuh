@@ -60,9 +60,10 @@ __device__ __forceinline__ void add_by_rows(Real (&sum)[R][C], const Real* a, co
     }
 }
 
-// use(row, column, sum_i a[row][i] b[column][i]) for the first `count` rows of a (ROWS, DEPTH), or a few
-// more, and all of b (COLUMNS, DEPTH), both with rows LEAD apart.  The columns of a part are apart: a
-// warp's loads of b are then from neighbouring rows, in different banks.
+// use(row, column, sum_i a[row][i] b[column][i]) for the first `count` rows of a (ROWS, DEPTH) and all of
+// b (COLUMNS, DEPTH), both with rows LEAD apart; and for anything in up to three rows and columns beyond.
+// The columns of a part are apart: a warp's loads of b are then from neighbouring rows, in different
+// banks.
 template<int ROWS_, int COLUMNS, int DEPTH, int LEAD, class Use>
 __device__ __forceinline__ void product_by_rows(const Real* a, const Real* b, int count, Use use)
 {
@@ -83,9 +84,8 @@ __device__ __forceinline__ void product_by_rows(const Real* a, const Real* b, in
         for (int i = WHOLE; i < DEPTH; ++i) add_by_rows<1, R, C, LEAD>(sum, a + row * LEAD, right, i);
         #pragma unroll
         for (int c = 0; c < C; ++c)
-            if (first + c * ACROSS < COLUMNS)
-                #pragma unroll
-                for (int r = 0; r < R; ++r) use(row + r, first + c * ACROSS, sum[r][c]);
+            #pragma unroll
+            for (int r = 0; r < R; ++r) use(row + r, first + c * ACROSS, sum[r][c]);
     }
 }
 

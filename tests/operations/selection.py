@@ -69,7 +69,11 @@ SELECTION = {
     "tally of bits": lambda ops: tallies.check_tally(ops, "float32", 3, "at 0.5", (37, 37)),
     "shuffle": lambda ops: minibatches.check_shuffle_keys(ops, 3, 1100, epoch=9),
     "resident": lambda ops: _resident(ops, "prelu and rrelu with dropout", padded=True),
-    "resident by 128 bits": lambda ops: _resident(ops, "packs, drawn slopes and dropout"),
+    "resident by 128 bits": lambda ops: _resident(
+        ops, "packs, drawn slopes and dropout", padded=True
+    ),
+    "resident, stopped": lambda ops: _resident(ops, "learned slope at the output", stopped=True),
+    "resident, rests": lambda ops: _resident(ops, "rests of every product"),
     "resident, f' of the output": lambda ops: _resident(ops, "learned slope at the output"),
     "resident in float64": lambda ops: resident.check(ops, "float64", "gelu, values", 1, own=True),
 }

@@ -328,6 +328,141 @@ MINIBATCHES = {
     ),
 }
 
+RESIDENTS = {
+    "a tile that is used before it is there": Bug(
+        "resident.cu",
+        f"tile_source, tile_weight);\n            {SYNC}",
+        "tile_source, tile_weight);",
+        "resident",
+        *(THREAD, RACE),
+    ),
+    "z that is activated before it is there": Bug(
+        "resident.cu",
+        f"= value; }});\n    {SYNC}",
+        "= value; });",
+        "resident",
+    ),
+    "delta in the place of an n that is still read": Bug(
+        "resident.cu",
+        f"{SYNC}                                // n^(k-1) has been read",
+        "",
+        "resident",
+    ),
+    "a tile that is overwritten while it is read": Bug(
+        "resident.cu",
+        f"{SYNC}                            // the tile's memory is free",
+        "",
+        "resident",
+    ),
+    "the norm of a gradient that is not there yet": Bug(
+        "resident.cu",
+        f"finish_slopes<1>(net, slope);\n        {SYNC}",
+        "finish_slopes<1>(net, slope);",
+        "resident",
+        *(THREAD, RACE),
+    ),
+    "a step that is taken before it is decided": Bug(
+        "resident.cu",
+        f"        }}\n        {SYNC}\n\n        const Step go",
+        "        }\n\n        const Step go",
+        "resident",
+    ),
+    "sums over the block that are read too early": Bug(
+        "resident.cu",
+        f"parts[s][t / 32] = value[s];\n    {SYNC}",
+        "parts[s][t / 32] = value[s];",
+        "resident",
+    ),
+    "the gradient of the last tile alone": Bug(
+        "resident.cu", "tile.count, tile.first > 0)", "tile.count, false)", "resident"
+    ),
+    "a tile with rows that are not there": Bug(
+        "resident.cu",
+        "tile.count = rows - tile.first < TILE ? rows - tile.first : TILE;",
+        "tile.count = TILE;",
+        "resident",
+        *(ADDRESS, f"{OUTSIDE}|LaunchError"),
+    ),
+    "every tile with the masks of the first": Bug(
+        "resident.cu", "(long long)(tile.first + row)", "(long long)row", "resident"
+    ),
+    "the same masks in every update": Bug(
+        "resident.cu", "net.step = unsigned(now_t);", "net.step = 0;", "resident"
+    ),
+    "padding that counts in a tile": Bug(
+        "resident.cu",
+        "return source < 0 ? Real(0) : weight ?",
+        "return source >= 0 && weight ?",
+        "resident",
+    ),
+    "padding that is read in a tile": Bug(
+        "resident.cu",
+        "if (from >= 0) pack",
+        "pack",
+        "resident by 128 bits",
+        *(ADDRESS, OUTSIDE),
+    ),
+    "the last columns left out of a product by rows": Bug(
+        "resident_products.cuh",
+        "for (int i = WHOLE; i < DEPTH; ++i) add_by_rows",
+        "for (int i = WHOLE; i < DEPTH - 1; ++i) add_by_rows",
+        "resident",
+    ),
+    "the last columns left out of a product by columns": Bug(
+        "resident_products.cuh",
+        "for (int i = WHOLE; i < DEPTH; ++i) add_by_columns",
+        "for (int i = WHOLE; i < DEPTH - 1; ++i) add_by_columns",
+        "resident",
+    ),
+    "a gradient beyond its matrix": Bug(
+        "resident_products.cuh", "if (j + r < OUTPUTS && i + c < INPUTS) {", "{", "resident, rests"
+    ),
+    "deltas of rows that are not there": Bug(
+        "resident_products.cuh", "row + r < count && column", "column", "resident, rests"
+    ),
+    "packs across the end of a row": Bug(
+        "resident_products.cuh",
+        "while (most > VEC || COLUMNS % most) most /= 2;",
+        "while (most > VEC) most /= 2;",
+        "resident",
+    ),
+    "the first network's parameters for all": Bug(
+        "resident.cu", "= buffers[b][m * SIZE + there];", "= buffers[b][there];", "resident"
+    ),
+    "a law's state that is not written back": Bug(
+        "resident.cu",
+        "buffers[b][m * SIZE + there] = memory[",
+        "if (b == 0) buffers[b][m * SIZE + there] = memory[",
+        "resident",
+    ),
+    "penalties on resident biases": Bug("resident.cu", "i < DECAYED, i);", "true, i);", "resident"),
+    "networks that move without weight": Bug(
+        "resident.cu", "if (go.go == Real(0)) continue;", "", "resident"
+    ),
+    "a cursor that is read when it may have moved on": Bug(
+        "resident.cu",
+        "for (long long rest = step + thread; rest < begin + steps;",
+        "for (long long rest = step + thread; rest < cursor[m] + steps;",
+        "resident, stopped",
+        *(THREAD, RACE),
+    ),
+    "batches that are not counted": Bug(
+        "resident.cu", "cursor[m] = begin + steps;", "cursor[m] = begin;", "resident"
+    ),
+    "f' of the output left out": Bug(
+        "resident.cu",
+        "if constexpr (!FUSED)\n",
+        "if constexpr (false)\n",
+        "resident, f' of the output",
+    ),
+    "a slope's gradient without the output's part": Bug(
+        "resident.cu",
+        "(long long)(tile.first + row) * L::OUTPUTS + j, slope);",
+        "(long long)(tile.first + row) * L::OUTPUTS + j, sum);",
+        "resident, f' of the output",
+    ),
+}
+
 COMPILED = {
     "a double literal": Bug(
         "activations.cuh",
@@ -366,4 +501,4 @@ COMPILED = {
     ),
 }
 
-BUGS = REDUCTIONS | PLACES | LAYERS | LOSSES | UPDATES | MINIBATCHES | COMPILED
+BUGS = REDUCTIONS | PLACES | LAYERS | LOSSES | UPDATES | MINIBATCHES | RESIDENTS | COMPILED
