@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import numpy as np
 
-from gpumlp import propagate
-from gpumlp.backend import Targets
+from gpumlp import blocks, propagate
+from gpumlp.backend import Targets, pool
 from gpumlp.rows import make_rows
 
 
@@ -36,23 +37,37 @@ class Evaluation:
         compete = net.f[net.K].rows or loss.name in ("cross_entropy", "kl_divergence")
         # targets -1/+1, or 0/1
         self._threshold = None if compete else 0.0 if loss.coding[1] < 0 else 0.5
+        self._parts = [
+            (members, self._of(members, part))
+            for members, part in net.blocks.get(net, rows.batch_size)
+            if part is not net
+        ]
+
+    def _of(self, members, net):
+        """The evaluation of some networks of the stack."""
+        part = copy.copy(self)
+        part._net, part._objective = net, self._objective.of(net)
+        part._rows = blocks.rows_of(self._rows, members)
+        part._cursor, part._sums = self._cursor[members], self._sums[:, members]
+        return part
 
     def __call__(self):
-        rows = self._rows
         self._cursor.fill(0)
-        for i in range(rows.steps):
-            data = rows.ready(i)
-            ws = self._net.workspaces.get(rows.batch_rows(i), "fit")
-            work = functools.partial(self._batch, ws, data)
-            rows.repeated.run(id(data), work, ws, data)
+        parts = self._parts or [(slice(None), self)]
+        pool.run(lambda i: parts[i][1]._batches(), len(parts))
         sums = self._net.ops.to_host(self._sums).astype(np.float64).sum(axis=0)
         loss, weight, right = sums.T
         return loss / weight, right / weight if self._objective.loss.classes else None
 
     def outputs(self):
         """ŷ of these rows, (M, L, N_K), on the host."""
+        net, parts = self._net, self._parts or [(slice(None), self)]
+        out = np.empty((net.models_count, self._rows.length, net.sizes[-1]), net.dtype)
+        pool.run(lambda i: parts[i][1]._outputs(out[parts[i][0]]), len(parts))
+        return out
+
+    def _outputs(self, out):
         net, rows = self._net, self._rows
-        out = np.empty((net.models_count, rows.length, net.sizes[-1]), net.dtype)
         for i in range(rows.steps):
             data, start = rows.ready(i), i * rows.batch_size
             ws = net.workspaces.get(rows.batch_rows(i), "fit")
@@ -61,7 +76,15 @@ class Evaluation:
             net.ops.gather(data, rows.order, self._cursor, rows.batch_size, batch)
             propagate.forward(net, ws, batch.x, [None] * (net.K + 1), last=net.K)
             out[:, start : start + ws.rows] = net.ops.to_host(ws.n[net.K])
-        return out
+
+    def _batches(self):
+        """The sums of all batches."""
+        rows = self._rows
+        for i in range(rows.steps):
+            data = rows.ready(i)
+            ws = self._net.workspaces.get(rows.batch_rows(i), "fit")
+            work = functools.partial(self._batch, ws, data)
+            rows.repeated.run(id(data), work, ws, data)
 
     def _batch(self, ws, data):
         """The sums of the next batch."""

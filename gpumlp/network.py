@@ -10,7 +10,8 @@ import numpy as np
 
 from gpumlp import activation, arrays, backend, initializer, memory, propagate, threads
 from gpumlp import device as devices
-from gpumlp.backend import Batch, Data, Noise
+from gpumlp.backend import Batch, Data, Noise, pool
+from gpumlp.blocks import Blocks, shared
 from gpumlp.objective import Objective
 from gpumlp.parameters import Layout, Named, Parameters
 from gpumlp.repeated import Repeated
@@ -118,6 +119,7 @@ class MLP:
                 constants[0, : len(self.f[k].p)] = self.f[k].p
                 self.p.append(xp.asarray(constants))
         self.workspaces = Workspaces(self)
+        self.blocks = Blocks()
         self._passes = Repeated(self.ops)  # of `forward`, behind the first product
         self._first = None  # 0, 1, 2, ...: rows as they stand
         self._nothing_done = xp.zeros(self.models_count, np.int64)
@@ -212,10 +214,17 @@ class MLP:
         ):
             xp = np if given.on_host else self.ops.xp
             out = xp.empty((models, rows, self.sizes[-1]), self.dtype)
+            blocks = self.blocks.get(self, min(rows, self.chunk_rows))
 
             def predict(start, stop):
-                n = self._predict(arrays.settle(given.array[:, start:stop], self))
-                out[:, start:stop] = self.ops.to_host(n) if given.on_host else n
+                x = arrays.settle(given.array[:, start:stop], self)
+
+                def work(i):
+                    members, net = blocks[i]
+                    n = net._predict(shared(x, members))
+                    out[members, start:stop] = self.ops.to_host(n) if given.on_host else n
+
+                pool.run(work, len(blocks))
 
             memory.in_chunks(rows, self.chunk_rows, predict)
         return out if self.models is not None else out[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 
 from gpumlp import loss as losses
@@ -36,6 +38,12 @@ class Objective:
         self._net = net
         with net.ops.on_device():
             self.p = net.ops.xp.asarray(np.array([*self.loss.p, 0.0], dtype=net.dtype)[None])
+
+    def of(self, net) -> Objective:
+        """The same of some networks of the stack."""
+        other = copy.copy(self)
+        other._net = net
+        return other
 
     def evaluate(self, ws, batch, delta):
         """ws.loss (M,) <- the loss of each network; delta <- its derivative, unless None."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -112,6 +113,7 @@ class Rows:
         self.count = self.length = given.x.shape[1]  # R, L
         self.batch_size = min(batch_size, self.count)
         self.repeated = Repeated(net.ops)
+        self.blocks: Any = None  # of networks, in which a stack trains on them: see blocks.py
 
     @property
     def steps(self) -> int:

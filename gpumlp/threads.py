@@ -49,14 +49,18 @@ _users = 0  # fits that want one thread; the limit holds for the whole process
 _limits: Any = None
 
 
+def widest(net, rows: int) -> int:
+    """Multiplications of the largest product of one network."""
+    return rows * max(a * b for a, b in zip(net.sizes, net.sizes[1:], strict=False))
+
+
 @contextlib.contextmanager
 def limited(net, rows: int):
     """One BLAS thread while small networks work on the CPU in batches of so many rows.
 
     The limit is the process's: the first to work sets it, the last one that wanted it lifts it.
     """
-    widest = rows * max(a * b for a, b in zip(net.sizes, net.sizes[1:], strict=False))
-    if net.device != "cpu" or not TINY_PRODUCT <= widest < SMALL_PRODUCT:
+    if net.device != "cpu" or not TINY_PRODUCT <= widest(net, rows) < SMALL_PRODUCT:
         yield
         return
     _enter()

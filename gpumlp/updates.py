@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp import arrays, initializer, memory, propagate, threads
+from gpumlp import arrays, blocks, initializer, memory, propagate, residence, threads
 from gpumlp import schedule as schedules
 from gpumlp.backend import Batch, State
 from gpumlp.backend.sources import SCALARS
@@ -24,7 +24,11 @@ class Updates:
     """Gradient, optimiser's state and counters of a network's training; a Trainer's lower half.
 
     epoch, batches_done: where the next update stands.
+    resident: whether epochs of a GPU's resident rows are to be one kernel's work, where that is
+        possible; None: if there are enough networks (gpumlp/residence.py).
     """
+
+    resident: bool | None = None
 
     net: Any
     objective: Any
@@ -32,6 +36,7 @@ class Updates:
     batch_size: int
     shuffle: bool
     clip_norm: Any
+    penalty_in_loss: bool
 
     def _prepare(self, seed, schedule, penalty_in_loss: bool):
         """What lies on the device; the attributes above are set."""
@@ -55,6 +60,7 @@ class Updates:
             for name, used in self.optimizer.slots().items()
         }
         self.seeds = xp.asarray(seeds)
+        self.thresholds = residence.thresholds(net)
         self.hyper = xp.asarray(self._hyper.astype(real))
         self.state = State(
             t=xp.zeros(models, np.int64),
@@ -187,12 +193,14 @@ class Updates:
         state.cursor.fill(first)
         self.rates.cover(rows.steps - first)
         done = first
+        launch = residence.launcher(self, rows) or blocks.launcher(self, rows)
         with threads.limited(net, rows.batch_size):
-            for i in range(first, rows.steps):
-                if interrupt is not None and interrupt.asked:
-                    break
-                self._gathered_update(rows, i)
-                done += 1
+            while done < rows.steps and not (interrupt is not None and interrupt.asked):
+                if launch is None:
+                    self._gathered_update(rows, done)
+                    done += 1
+                else:
+                    done += launch(rows.steps - done)
         self.rates.issued -= rows.steps - done  # the interrupt came before these
         self.epoch += done == rows.steps
         self.batches_done = done % rows.steps

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import threading
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,8 @@ class HostOps(NumpyOps):
 
     def __init__(self):
         super().__init__()
-        self._recorded: list | None = None  # the calls of the sequence that is being captured
+        # Of the sequence that is being captured, its calls; each thread captures its own.
+        self._here = threading.local()
         self._functions: dict = {}
 
     def __reduce__(self):
@@ -38,11 +40,11 @@ class HostOps(NumpyOps):
 
     # ------------------------------------------------------------ repeating
     def capture(self, work):
-        self._recorded = []
+        calls = self._here.recorded = []
         try:
             work()
         finally:
-            calls, self._recorded = self._recorded, None
+            self._here.recorded = None
 
         def replay():
             with np.errstate(all="ignore"):
@@ -53,11 +55,12 @@ class HostOps(NumpyOps):
 
     def _do(self, call):
         """Carry the call out; in a capture, note it instead."""
-        if self._recorded is None:
+        recorded = getattr(self._here, "recorded", None)
+        if recorded is None:
             with np.errstate(all="ignore"):
                 call()
         else:
-            self._recorded.append(call)
+            recorded.append(call)
 
     def _by_numpy(self, operation, *args, **options):
         self._do(functools.partial(operation, self, *args, **options))
@@ -194,7 +197,7 @@ class HostOps(NumpyOps):
         values = (
             *(_at(g), _at(theta), decayed, _at(loss), _at(w_sum), _at(hyper), _at(rates)),
             *(_at(first_rate), *map(_at, tables), _at(state.scalars), _at(parts)),
-            *(models, len(state.losses), size, chunks),
+            *(models, len(state.losses), _stride(state.losses), size, chunks),
         )
         arrays = g, theta, loss, w_sum, hyper, rates, first_rate, tables, state.scalars, parts
         self._call(functions, values, arrays, models * chunks, g.size)

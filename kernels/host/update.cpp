@@ -11,7 +11,8 @@ struct Advance {
     Int *cursor, *t, *halted;
     Real *losses, *weights, *norm, *scalars;
     double* parts;                          // (M, chunks, 2): squares of g, penalties
-    Int networks, steps, size, chunks;      // size is a multiple of 128 bytes
+    Int networks, steps, steps_stride;      // of losses and weights: (steps, M), M every steps_stride
+    Int size, chunks;                       // size is a multiple of 128 bytes
 };
 
 // The sum of term(vector of a) over `count` numbers, a multiple of LANES: short sums in Real, theirs in
@@ -57,7 +58,7 @@ extern "C" void advance_end(const Advance& a)
         const Real length = sqrt(Real(square)), w_sum = a.w_sum[m];
         const bool counts = a.halted[m] == 0 && w_sum != Real(0);
         const bool finite = isfinite(a.loss[m]) && isfinite(length) && w_sum > Real(0);
-        const Int noted = a.cursor[m] % a.steps * a.networks + m;
+        const Int noted = a.cursor[m] % a.steps * a.steps_stride + m;
         const Real decay = h[DECAY_PER_WEIGHT] > Real(0) ? Real(1) / w_sum : Real(1);
         a.losses[noted] = a.loss[m] + (a.theta ? decay * Real(penalty) : Real(0));
         a.weights[noted] = counts ? w_sum : Real(0);
