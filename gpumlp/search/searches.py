@@ -33,13 +33,14 @@ class StackedSearch:
         if not is_stackable(given):
             return super().fit(X, y, **params)  # type: ignore[misc]
         self._fits = Fits(given, self._params_of_fits(params), self.return_train_score)
-        self.estimator = stand_in(given, self._fits.fit)
+        self.estimator = standing = stand_in(given, self._fits.fit)
         try:
             # All is trained in this process: the fits are only handed out.
             with joblib.parallel_config(backend="sequential"):
                 return super().fit(X, y, **params)  # type: ignore[misc]
         finally:
             self.estimator = given
+            standing.__class__ = type(given)  # scikit-learn's scorer keeps it
             del self._fits
 
     def _params_of_fits(self, params) -> dict[str, Any]:
