@@ -45,6 +45,8 @@ SETTINGS = {
     "validation_fraction": {"early_stopping": True},
     "early_stopping": {"validation_fraction": 0.4},
     "keep_optimizer": {"warm_start": True},
+    "bootstrap": {"n_models": 2},
+    "max_features": {"n_models": 2},
 }
 # Right, but it takes so much time.
 ENDLESS = {("max_iter", "2**70")}
@@ -69,7 +71,9 @@ def test_parameters_are_refused_or_work(cls, junk, capsys):
         except Exception as error:
             wrong[name] = error
         else:
-            if not all(np.isfinite(a).all() for a in (*model.coefs_, model.predict(X))):
+            networks = getattr(model, "estimators_", [model])
+            weights = [coef for network in networks for coef in network.coefs_]
+            if not all(np.isfinite(a).all() for a in (*weights, model.predict(X))):
                 wrong[name] = "not finite"
     assert not wrong
 

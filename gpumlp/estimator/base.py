@@ -165,7 +165,12 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
         sizes = (features, *parameters.layer_sizes(self), self.n_outputs_)
         hidden, follows = self._activations(len(sizes) - 1)
         self.out_activation_ = output if isinstance(output, str) else output.name
-        spec = Spec(sizes, hidden, output, str(dtype), self._dropout(), self.precision)
+        dropout = self._dropout()
+        if isinstance(dropout, tuple) and len(dropout) != len(hidden):
+            raise parameters.ParameterError(
+                f"{type(self).__name__}: dropout = {self.dropout!r} for {len(hidden)} hidden layers"
+            )
+        spec = Spec(sizes, hidden, output, str(dtype), dropout, self.precision)
         return Plan(spec, loss, follows)
 
     def _begin(self, spec):

@@ -376,8 +376,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         with np.errstate(divide="ignore"):
             return sides.back(np.log(probability), X)
 
-    @available_if(is_ensemble)
-    @available_if(_gives_probabilities)
+    @available_if(lambda self: is_ensemble(self) and _gives_probabilities(self))
     def predict_std(self, X):
         """With n_models: the standard deviation of the members' probabilities, in the shape of
         predict_proba."""

@@ -126,8 +126,9 @@ class _Fitting:
                 self._fit_group(runs, self._samples[kind][0], kind[1])
             except (ValueError, TypeError) as error:
                 for run in runs:
-                    self.errors[run.place] = error
-            unfinished += sum(run.course.unfinished for run in runs)
+                    if not run.est._has_weights:
+                        self.errors[run.place] = error
+            unfinished += sum(run.est._has_weights and run.course.unfinished for run in runs)
         if unfinished:
             warn(
                 f"{unfinished} of {len(self._members)} fits have not converged within max_iter "
