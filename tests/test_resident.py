@@ -335,6 +335,21 @@ def compiled(dtype, arch):
         pytest.skip(str(missing))
 
 
+@pytest.mark.parametrize("label", ["slopes", "noise"])
+def test_other_shared_memory_is_as_little_as_is_kept_for_it(label, tmp_path):
+    """In float64, where it is most; the tool counts what the GPU keeps from each block, too."""
+    program = dict(sources.programs("float64"))[f"resident-{label}"]
+    try:
+        code, _ = cubin.compiler("nvrtc").compile(program, 90)
+        tool = cubin.find_disassembler("cuobjdump")
+    except cubin.ToolMissing as missing:
+        pytest.skip(str(missing))
+    (tmp_path / "cubin").write_bytes(code)
+    usage = cubin.run(tool, "--dump-resource-usage", str(tmp_path / "cubin"))
+    [used] = re.findall(r"SHARED:(\d+)", usage)
+    assert 0 < int(used) - resident.H100["reserved"] <= resident.STATIC
+
+
 GENERIC = re.compile(r"^(LD|ST)\b")
 SHARED_BY_128 = re.compile(r"^LDS\.128\b")
 
