@@ -18,9 +18,9 @@ from gpumlp.parameters import Parameters
 from gpumlp.repeated import Repeated
 from gpumlp.workspace import Workspaces
 
-# Bytes that the networks of a block work on: no more than a core's cache holds, and no fewer than
+# Bytes that the networks of a block work on: about what a core's caches hold, and no fewer than
 # make the operations long against Python's time for each.
-MOST_BYTES = 1 << 20
+MOST_BYTES = 1 << 21
 LEAST_BYTES = 1 << 18
 
 MOST_KEPT = 3  # divisions: of a fit, of its validation, of predictions
