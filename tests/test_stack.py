@@ -160,7 +160,7 @@ def no_other_way(monkeypatch):
     def refuse(self, member):
         raise AssertionError("a member was fitted alone")
 
-    monkeypatch.setattr(stack._Fitting, "_fit_alone", refuse)
+    monkeypatch.setattr(stack.Fitting, "_fit_alone", refuse)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -181,7 +181,8 @@ def test_on_each_device(case, device, no_other_way):
 def test_members_go_on_by_themselves():
     X, y = DIABETES
     for solver in ("adam", "sgd"):
-        members = members_of(regressor(solver=solver), each("momentum", 0.9, 0.5))
+        numbers = [{"momentum": 0.9}, {"momentum": 0.5, "dropout": 0.3}]
+        members = members_of(regressor(solver=solver), numbers)
         alone = [clone(member).fit(X, y) for member in members]
         fit_members([Member(member) for member in members], X, y)
         for mine, its in zip(members, alone, strict=True):

@@ -96,11 +96,16 @@ class Prepared:
     def steps(self) -> int:
         return len(self.course.sizes)
 
+    @property
+    def timed(self) -> bool:
+        """Whether the learning rate depends on how many updates there will be."""
+        schedule = self.est.schedule
+        return schedule not in (None, "plateau") and not isinstance(schedule, Plateau)
+
     def key(self) -> tuple:
         """Members of equal keys can be trained in one stack."""
         est, spec = self.est, self.spec
         schedule = est.schedule
-        timed = schedule not in (None, "plateau") and not isinstance(schedule, Plateau)
         return (
             type(est),
             spec.sizes,
@@ -113,7 +118,7 @@ class Prepared:
             (est.solver, getattr(self.optimizer, "nesterov", False)),
             schedule,
             # A schedule has the same updates for all networks of a stack.
-            (self.steps, est.max_iter) if timed else None,
+            (self.steps, est.max_iter) if self.timed else None,
             self.validated,
             self.columns is None,
         )

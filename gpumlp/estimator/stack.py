@@ -51,33 +51,36 @@ def fit_members(
     raises KeyboardInterrupt; the members of the running stack are then what they had come to, and
     others may have no weights.
     """
-    fitting = _Fitting(members, X, y, sample_weight, validation)
-    for place, member in enumerate(members):
-        try:
-            fitting.prepare(place, member)
-        except Exception as error:
-            fitting.errors[place] = error
+    fitting = Fitting(members, X, y, sample_weight, validation)
     fitting.run()
     return fitting.errors
 
 
-class _Fitting:
-    """One call of `fit_members`.
+class Fitting:
+    """One call of `fit_members`; or, with pauses, as many as it takes.
 
-    groups: the prepared members that one stack can hold, by device and key; alone: the places of
-    the others.
+    errors: as `fit_members` returns them.
+    paused: the places of members that `go_on` can train further.
     """
 
-    def __init__(self, members, X, y, sample_weight, validation):
+    def __init__(self, members, X, y, sample_weight=None, validation=(None, None, None)):
         self._members, self._given = members, (X, y, sample_weight, validation)
         self._validated = any(each is not None for each in validation)
         self._samples: dict[tuple, tuple] = {}  # see `_checked`
+        # The prepared members that one stack can hold, by device and key; places of the others.
         self._groups: dict[tuple, list[Prepared]] = {}
         self._alone: list[int] = []
+        self._stacks: list[Stacked] = []  # with members that pause
         self.errors: list[Exception | None] = [None] * len(members)
+        self.paused: set[int] = set()
+        for place, member in enumerate(members):
+            try:
+                self._prepare(place, member)
+            except Exception as error:
+                self.errors[place] = error
 
     # ------------------------------------------------------------ beforehand
-    def prepare(self, place: int, member: Member):
+    def _prepare(self, place: int, member: Member):
         est = member.estimator
         parameters.check(est)
         if _goes_alone(est):
@@ -119,11 +122,17 @@ class _Fitting:
         return Samples(X, y, None, weight), about
 
     # ------------------------------------------------------------ the fits
-    def run(self):
+    def run(self, epochs: int | None = None):
+        """Train all to their ends.
+
+        epochs: no more than so many, and those that can be trained further then pause; the others
+        (fitted by themselves, or with a schedule that ends with max_iter, or more than memory has
+        room for at once) have them as their max_iter.
+        """
         unfinished = 0
         for (kind, _), runs in self._groups.items():
             try:
-                self._fit_group(runs, self._samples[kind][0], kind[1])
+                self._fit_group(runs, self._samples[kind][0], kind[1], epochs)
             except (ValueError, TypeError) as error:
                 for run in runs:
                     if not run.est._has_weights:
@@ -136,21 +145,46 @@ class _Fitting:
                 ConvergenceWarning,
             )
         for place in self._alone:
+            if epochs is not None:
+                self._members[place].estimator.max_iter = epochs
             try:
                 self._fit_alone(self._members[place])
             except Exception as error:
                 self.errors[place] = error
 
-    def _fit_group(self, runs: list[Prepared], samples: Samples, device: str):
+    def go_on(self, places, epochs: int):
+        """Train those that pause and have these places until they have had so many epochs; the
+        others leave their stacks."""
+        self._stacks = [stacked for stacked in self._stacks if stacked.keep(places)]
+        for stacked in self._stacks:
+            runs = list(stacked.runs)
+            stacked.run(epochs)
+            self._note_diverged(runs)
+        self.paused &= set(places)
+        for place in self.paused:
+            self._members[place].estimator.max_iter = epochs
+
+    def _fit_group(self, runs: list[Prepared], samples: Samples, device: str, epochs: int | None):
         """The members of equal keys, as many at once as there is room for."""
         given = None
         if self._validated:
             given = runs[0].est._given(self._given[3], device, runs[0].encoded)
             given = given._replace(X=data.dense_if_small(given.X, given.X.dtype))
-        for part in np.array_split(np.arange(len(runs)), _stacks(runs, samples, device)):
+        parts = np.array_split(np.arange(len(runs)), _stacks(runs, samples, device))
+        pauses = epochs is not None and len(parts) == 1 and not runs[0].timed
+        if epochs is not None and not pauses:
+            for run in runs:
+                run.est.max_iter = epochs
+        for part in parts:
             chosen = [runs[i] for i in part]
-            Stacked(list(chosen), samples, given, device).run()
+            stacked = Stacked(list(chosen), samples, given, device)
+            stacked.run(epochs)
             self._note_diverged(chosen)
+        if pauses:
+            self._stacks.append(stacked)
+            for run in runs:
+                self.paused.add(run.place)
+                run.est.max_iter = epochs
 
     def _note_diverged(self, runs: list[Prepared]):
         diverged = [run for run in runs if run.course.diverged]

@@ -83,6 +83,11 @@ class Stacked:
                 self._best = self.net.parameters.buffer.copy()
             given_rows = read(self.net, self.trainer.objective, *self._training_data())
             self._make_rows(given_rows)
+        self._done = 0  # epochs
+        for run in runs:
+            run.course.begin(run.validated)
+        steps = max(run.steps for run in runs)
+        self.trainer.rates.plan(steps, max(run.est.max_iter for run in runs) * steps)
 
     # ------------------------------------------------------------ the data
     def _training_data(self):
@@ -130,17 +135,13 @@ class Stacked:
         self._evaluation = Evaluation(net, objective, x, y, self._samples.weight, order)
 
     # ------------------------------------------------------------ the epochs
-    def run(self):
-        """Train all to their ends.
+    def run(self, epochs: int | None = None):
+        """Train all to their ends, or until each has had so many epochs; then they can go on.
 
         Ctrl-C raises KeyboardInterrupt, when the members have got what they had come to.
         """
         net, runs, trainer = self.net, self.runs, self.trainer
-        for run in runs:
-            run.course.begin(run.validated)
-        longest = max(run.est.max_iter for run in runs)
-        steps = max(run.steps for run in runs)
-        trainer.rates.plan(steps, longest * steps)
+        longest = max(run.est.max_iter for run in runs) if epochs is None else epochs
         told = SimpleNamespace(verbose=max(int(run.est.verbose) for run in runs))
         with (
             net.ops.on_device(),
@@ -150,7 +151,8 @@ class Stacked:
             Progress(told, longest) as progress,
         ):
             try:
-                while any(run.course.epochs_left for run in self.runs):
+                while self._done < longest and any(run.course.epochs_left for run in self.runs):
+                    self._done += 1
                     self._epoch(interrupt)
                     self._tell(told, progress)
             except KeyboardInterrupt:
@@ -247,6 +249,14 @@ class Stacked:
             progress.say(f"{going} of {len(self.runs)} networks go on.")
 
     # ------------------------------------------------------------ leaving
+    def keep(self, places) -> bool:
+        """Those of these places go on in a smaller stack, if there are any."""
+        members = [m for m, run in enumerate(self.runs) if run.place in places]
+        if 0 < len(members) < len(self.runs):
+            with self.net.ops.on_device():
+                self._go_on_with(members)
+        return bool(members)
+
     def _go_on_with(self, members: list[int]):
         """These alone, in a smaller stack."""
         self._hand_over(m for m in range(len(self.runs)) if m not in set(members))
@@ -280,6 +290,7 @@ class Stacked:
                 "slots": {n: slot[m : m + 1].copy() for n, slot in slots.items() if used.get(n)},
                 "steps": updates[m : m + 1].copy(),
                 "optimizer": replace(run.optimizer, lr=run.course.lr),
+                "seed": run.seed,
                 "issued": run.steps * run.est.n_iter_,
                 "factors": {k: np.asarray(v)[m : m + 1] for k, v in trainer.rates.memory.items()},
             }

@@ -7,6 +7,7 @@ from typing import Any
 import joblib
 import sklearn
 from sklearn import model_selection
+from sklearn.base import is_classifier
 from sklearn.utils.metadata_routing import process_routing
 
 from gpumlp.search.fit import is_stackable
@@ -17,29 +18,30 @@ from gpumlp.search.stand_in import stand_in
 class StackedSearch:
     """Comes before a search of scikit-learn, which then asks `Fits` for its fits.
 
-    Of what scikit-learn does not promise to keep, this needs `_run_search` and `_checked_cv_orig`,
-    which it documents for searches of one's own, and that the fits are asked for in the order of
-    the candidates, and for each in that of the folds.
+    Of what scikit-learn does not promise to keep, this needs `_run_search`, which it documents for
+    searches of one's own, and that the fits are asked for in the order of the candidates, and for
+    each in that of the folds.
     """
 
     estimator: Any
+    cv: Any
     return_train_score: bool
-    _checked_cv_orig: Any
     _fits: Fits | None = None  # during a fit
 
     def fit(self, X, y=None, **params):
         """As scikit-learn's; params: see there."""
-        given = self.estimator
+        given, cv = self.estimator, self.cv
         if not is_stackable(given):
             return super().fit(X, y, **params)  # type: ignore[misc]
         self._fits = Fits(given, self._params_of_fits(params), self.return_train_score)
         self.estimator = standing = stand_in(given, self._fits.fit)
+        self.cv = model_selection.check_cv(cv, y, classifier=is_classifier(given))
         try:
             # All is trained in this process: the fits are only handed out.
             with joblib.parallel_config(backend="sequential"):
                 return super().fit(X, y, **params)  # type: ignore[misc]
         finally:
-            self.estimator = given
+            self.estimator, self.cv = given, cv
             standing.__class__ = type(given)  # scikit-learn's scorer keeps it
             del self._fits
 
@@ -58,7 +60,7 @@ class StackedSearch:
 
         def evaluate(candidates, cv=None, more_results=None, **others):
             candidates = list(candidates)
-            splits = fits.expect(candidates, cv or self._checked_cv_orig)
+            splits = fits.expect(candidates, cv or self.cv)
             try:
                 results = evaluate_candidates(
                     candidates, splits, more_results=more_results, **others
