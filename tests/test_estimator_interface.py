@@ -78,7 +78,7 @@ def test_kinds():
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 def test_copies_predict_and_train_on_as_the_original(cls, how, solver, tmp_path):
     X, y = data(cls)
-    original = fitted(cls, solver=solver, learning_rate="invscaling")
+    original = fitted(cls, solver=solver, learning_rate="invscaling", dropout=0.2)
     if how == "joblib":
         joblib.dump(original, tmp_path / "model")
         other = joblib.load(tmp_path / "model")

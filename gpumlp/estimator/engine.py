@@ -227,9 +227,15 @@ class Engine:
                 "slots": slots,
                 "steps": np.array(ops.to_host(trainer.state.t)),
                 "optimizer": trainer.optimizer,
+                "seed": trainer.seed,
                 "issued": trainer.rates.issued,
                 "factors": dict(trainer.rates.memory),
             }
+
+    def stored_seed(self, kind: type) -> int | None:
+        """Of the trainer that was stored, if its optimiser is of that kind."""
+        state = self._stored.get("optimizer")
+        return state.get("seed") if state and type(state["optimizer"]) is kind else None
 
     def take_trainer(self, trainer, goes_on: bool) -> None:
         """A new trainer; if it goes on, with what was stored of one of the same law."""

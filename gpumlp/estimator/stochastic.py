@@ -70,13 +70,15 @@ def batch_size_for(estimator, count: int) -> int:
 
 def current_trainer(estimator, engine, loss, batch_size, rng, goes_on: bool, seed) -> Trainer:
     """The trainer of the last fit if that one goes on, else a new one; seed: None draws one."""
-    kept = engine.trainer
-    if goes_on and kept is not None and type(kept.optimizer) is type(make_optimizer(estimator)):
+    kept, kind = engine.trainer, type(make_optimizer(estimator))
+    if goes_on and kept is not None and type(kept.optimizer) is kind:
         penalties: Any = kept.optimizer
         if (penalties.l2, penalties.l1) != (estimator.alpha, estimator.l1):
             kept.retune(l2=estimator.alpha, l1=estimator.l1)
         kept.release()
         return kept
+    if seed is None and goes_on:
+        seed = engine.stored_seed(kind)
     if seed is None:
         seed = draw_seed(estimator, engine.net.f[1:], rng)
     trainer = make_trainer(estimator, engine.net, loss, batch_size, seed)
