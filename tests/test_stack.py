@@ -405,18 +405,56 @@ def test_copies_of_an_object_do_not_make_groups(monkeypatch):
 def test_chunks_where_memory_is_short(monkeypatch):
     X, y = DIGITS
     base, own = classifier(early_stopping=True), each("max_iter", 2, 5, 3, 4, 2)
-    needed, made = [], stacks_made(monkeypatch)
-    foreseen = stack.bytes_needed
-    monkeypatch.setattr(
-        stack, "bytes_needed", lambda *given: needed.append(foreseen(*given)) or needed[-1]
-    )
+    foreseen, needed, made = stack.bytes_needed, {}, stacks_made(monkeypatch)
+
+    def noted(*given):
+        needed[given[-1]] = foreseen(*given)[1]
+        return foreseen(*given)
+
+    monkeypatch.setattr(stack, "bytes_needed", noted)
+    monkeypatch.setattr(stack, "CPU_BYTES", 0)
     compare(members_of(base, own), [None] * 5, X, y)
-    _, one = needed[0]
-    for stacks, room in ((3, 2.5), (5, 0.5)):
-        del made[:]
-        monkeypatch.setattr(stack, "CPU_BYTES", room * stack.MOVING * one)
-        compare(members_of(base, own), [None] * 5, X, y)
-        assert sum(made) == 5 and len(made) == stacks
+    assert made == [1] * 5
+    del made[:]
+    monkeypatch.setattr(stack, "CPU_BYTES", stack.MOVING * needed[2])
+    compare(members_of(base, own), [None] * 5, X, y)
+    assert made == [2, 2, 1]
+    assert 0 < needed[2] < needed[3] < needed[5] < 3 * needed[2]
+
+
+MEMORY = {
+    "adam": {},
+    "sgd": {"solver": "sgd"},
+    "early stopping": {"early_stopping": True, "validation_fraction": 0.5, "batch_size": 30},
+    "class weights": {"class_weight": "balanced"},
+    "float64": {"dtype": "float64"},
+}
+
+
+@pytest.mark.parametrize("case", MEMORY)
+def test_memory_is_foreseen(case, monkeypatch, cuda, counters):
+    from gpumlp import residence
+
+    # Not for networks that are trained in shared memory, which need less.
+    monkeypatch.setattr(residence, "launcher", lambda *given: None)
+    rng, used = np.random.RandomState(0), standin.machine.used
+    X, y = rng.normal(size=(300, 40)).astype(np.float32), rng.randint(0, 10, 300)
+    most, foreseen, shared = [0], stack.bytes_needed, []
+
+    class Watched(dict):
+        def __setitem__(self, device, size):
+            super().__setitem__(device, size)
+            most[0] = max(most[0], size)
+
+    monkeypatch.setattr(standin.machine, "used", Watched(used))
+    monkeypatch.setattr(
+        stack, "bytes_needed", lambda *given: shared.append(foreseen(*given)) or shared[-1]
+    )
+    before = used.get(0, 0)
+    base = MLPClassifier((70, 50), device=cuda, batch_size=100, max_iter=2)
+    members = members_of(base, [MEMORY[case]] * 8)
+    assert fit_members([Member(member) for member in members], X, y) == [None] * 8
+    assert sum(shared[0]) == pytest.approx(most[0] - before, rel=0.1)
 
 
 def test_chunks_on_a_small_gpu(monkeypatch, cuda, counters):

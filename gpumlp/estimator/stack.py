@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ from gpumlp.estimator.stacked import Stacked
 from gpumlp.estimator.stochastic import NON_FINITE
 from gpumlp.estimator.validation import Samples
 from gpumlp.estimator.widen import widened
+from gpumlp.network import MLP
+from gpumlp.rows import ORDER_BYTES
+from gpumlp.updates import STEPS_NOTED
 
 CPU_BYTES = 1 << 30  # that a stack may take on the CPU, beside the data
 DATA_SHARE = 0.5  # of a GPU's free memory that the shared data may take
@@ -170,7 +174,7 @@ class Fitting:
         if self._validated:
             given = runs[0].est._given(self._given[3], device, runs[0].encoded)
             given = given._replace(X=data.dense_if_small(given.X, given.X.dtype))
-        parts = np.array_split(np.arange(len(runs)), _stacks(runs, samples, device))
+        parts = np.array_split(np.arange(len(runs)), _stacks(runs, samples, given, device))
         pauses = epochs is not None and len(parts) == 1 and not runs[0].timed
         if epochs is not None and not pauses:
             for run in runs:
@@ -222,36 +226,47 @@ def _goes_alone(est) -> bool:
     return est.solver == "lbfgs" or bool(est.callbacks) or callable(est.scoring) or starts
 
 
-def _stacks(runs: list[Prepared], samples: Samples, device: str) -> int:
+def _stacks(runs: list[Prepared], samples: Samples, given: Samples | None, device: str) -> int:
     """How many stacks the members make, so that each has room."""
-    shared, each = bytes_needed(runs, samples, device)
     free = backend.get(device).free_memory()
-    room = CPU_BYTES if free is None else memory.SHARE * free - shared
-    return math.ceil(len(runs) / max(1, int(room // (MOVING * each))))
+    for stacks in range(1, len(runs)):
+        shared, own = bytes_needed(runs, samples, given, device, math.ceil(len(runs) / stacks))
+        if MOVING * own <= (CPU_BYTES if free is None else memory.SHARE * free - shared):
+            return stacks
+    return len(runs)
 
 
-def bytes_needed(runs: list[Prepared], samples: Samples, device: str) -> tuple[int, int]:
-    """Bytes on the device: what all networks of a stack share, and for each of them."""
+def bytes_needed(
+    runs: list[Prepared], samples: Samples, given: Samples | None, device: str, count: int
+) -> tuple[int, int]:
+    """Bytes on the device for a stack of so many of these members: the data that they share, and
+    what grows with them."""
     run = runs[0]
     weights = {"coefs": run.coefs, "intercepts": run.intercepts}
-    net = make_stack(run.spec, device, [weights])
-    item, longest = net.dtype.itemsize, max(len(run.rows) for run in runs)
+    one = make_stack(run.spec, device, [weights])
+    names = "K sizes dtype stored f layout".split()
+    net: Any = SimpleNamespace(**{name: getattr(one, name) for name in names}, models_count=count)
+    item = one.dtype.itemsize
     batch_size = max(run.batch_size for run in runs)
     slots = sum(run.optimizer.slots().values())
-    X_bytes = memory.size_of(samples.X)
-    shared = memory.size_of(run.encoded, samples.weight)
-    each = memory.predict(net, batch_size, slots) + 4 * longest
+    features = memory.size_of(samples.X, *([] if given is None else [given.X]))
+    shared = run.encoded.nbytes * samples.rows // len(run.rows) + memory.size_of(samples.weight)
+    own = memory.predict(net, batch_size, slots)
+    each = ORDER_BYTES * max(len(run.rows) for run in runs) + 2 * STEPS_NOTED * item
     if run.columns is None:
-        shared += X_bytes
+        shared += features
     else:
-        each += X_bytes * len(run.columns) // samples.X.shape[1]
+        each += features * len(run.columns) // samples.X.shape[1]
     if any(run.est.early_stopping for run in runs):
-        each += net.layout.size * item
+        each += one.layout.size * item
     if any(getattr(run.est, "class_weight", None) is not None for run in runs):
         each += samples.rows * item
-    if run.validated:  # in chunks, which are shorter the more networks there are
-        shared += workspace.size(net, min(net.chunk_rows, samples.rows), "fit")
-    return shared, each
+    if run.validated:
+        held = given.rows if given is not None else max(len(run.held) for run in runs)
+        rows = min(MLP.chunk_rows.fget(net), held)  # type: ignore[attr-defined]
+        larger = workspace.size(net, rows, "fit") - workspace.size(net, batch_size, "fit")
+        own += max(0, larger)  # the same memory, for one after the other
+    return shared, own + count * each
 
 
 def _taken(array, index, axis: int = 0):
