@@ -5,44 +5,79 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 
 from gpumlp.search import pipelines
-from gpumlp.search.fit import Fit, fit_networks, grouped, is_stackable
+from gpumlp.search.fit import Fit, Training, grouped, is_stackable
 
 VALIDATION = ("X_val", "y_val", "sample_weight_val")
 
 
 class Candidates:
-    """params: of the estimator's fit;  X, y: all samples;  folds: rows to train on."""
+    """params: of the estimator's fit;  X, y: all samples;  folds: rows to train on.
 
-    def __init__(self, estimator, params: dict[str, Any], X, y, folds):
+    epochs: the parameter that is max_iter, if candidates come again with more of it, to be trained
+    further; longest: no more than so many.
+    """
+
+    def __init__(self, estimator, params: dict[str, Any], X, y, folds, epochs=None, longest=0):
         self._estimator = estimator
         self._params = {name: value for name, value in params.items() if value is not None}
         self._X, self._y, self._folds = X, y, folds
+        self._epochs, self._longest = epochs, longest
+        self._trainings: list[Training] = []  # with networks that pause
+        self._paused: dict[Any, list[Fit]] = {}
 
     def fitted(self, candidates: list[dict]) -> Iterator[Fit]:
         """By candidates, and for each by folds."""
-        fits = [
-            Fit(self._estimator, parameters, fold)
-            for parameters in candidates
-            for fold in range(len(self._folds))
-        ]
-        stacked = [fit for fit in fits if fit.error is None and self._can_be_stacked(fit)]
-        for group in grouped(stacked, Fit.cost):
-            self._train(group)
-        done = set(map(id, stacked))
+        epochs = None if self._epochs is None else candidates[0][self._epochs]
+        fits, fresh = [], []
+        for parameters, fold in product(candidates, range(len(self._folds))):
+            paused = self._paused.get(self._key(parameters, fold))
+            if not paused:
+                fresh.append(Fit(self._estimator, parameters, fold))
+            fits.append(paused.pop() if paused else fresh[-1])
+        if epochs is not None:
+            self._go_on(fits, epochs)
+        ordinary = {id(fit) for fit in fresh if fit.error is None and not self._is_stacked(fit)}
+        self._begin([fit for fit in fresh if fit.error is None and id(fit) not in ordinary], epochs)
         queue = deque(fits)
         while queue:  # what has been handed out needs not be kept
             fit = queue.popleft()
-            if id(fit) not in done and fit.error is None:
+            if id(fit) in ordinary:
                 self._fit_ordinarily(fit)
             yield fit
 
-    def _can_be_stacked(self, fit: Fit) -> bool:
+    def _key(self, parameters: dict, fold: int):
+        """What a candidate is recognised by when it comes again with more epochs."""
+        same = [(name, id(value)) for name, value in parameters.items() if name != self._epochs]
+        return frozenset(same), fold
+
+    def _go_on(self, fits: list[Fit], epochs: int):
+        """Those that pause; networks that are not among them leave their stacks."""
+        wanted = set(map(id, fits))
+        for training in self._trainings:
+            training.go_on(wanted, epochs)
+
+    def _begin(self, fits: list[Fit], epochs: int | None):
+        if epochs is not None:
+            for fit in fits:
+                fit.network.max_iter = self._longest
+        for group in grouped(fits, Fit.cost):
+            for training in self._trainings_of(group):
+                training.run(epochs)
+                if epochs is not None:
+                    self._trainings.append(training)
+        self._paused = {}
+        for training in self._trainings:
+            for fit in training.paused():
+                self._paused.setdefault(self._key(fit.parameters, fit.fold), []).append(fit)
+
+    def _is_stacked(self, fit: Fit) -> bool:
         if self._y is None or not is_stackable(fit.estimator):
             return False
         if isinstance(fit.estimator, Pipeline):
@@ -52,15 +87,16 @@ class Candidates:
         shared = all(_count(self._params[n]) != count for n in VALIDATION if n in self._params)
         return shared and set(self._params) <= {"sample_weight", *VALIDATION}
 
-    def _train(self, fits: list[Fit]):
+    def _trainings_of(self, fits: list[Fit]) -> Iterator[Training]:
+        """fits: of networks that cost alike."""
         if isinstance(fits[0].estimator, Pipeline):
             for group in grouped(fits, pipelines.preprocessing):
-                pipelines.train(group, self._X, self._y, self._folds)
+                yield from pipelines.trainings(group, self._X, self._y, self._folds)
             return
         weight = self._params.get("sample_weight")
         validation = tuple(self._params.get(name) for name in VALIDATION)
         rows = [self._folds[fit.fold] for fit in fits]
-        fit_networks(fits, rows, self._X, self._y, weight, validation)
+        yield Training(fits, rows, self._X, self._y, weight, validation)
 
     def _fit_ordinarily(self, fit: Fit):
         rows, begin = self._folds[fit.fold], time.perf_counter()

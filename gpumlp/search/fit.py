@@ -11,7 +11,9 @@ from sklearn.pipeline import Pipeline
 
 from gpumlp.estimator import MLPClassifier, MLPRegressor
 from gpumlp.estimator.member import Member
-from gpumlp.estimator.stack import fit_members
+from gpumlp.estimator.stack import Fitting
+
+NONE = (None, None, None)
 
 
 class Fit:
@@ -65,14 +67,35 @@ def grouped(items, key: Callable) -> list[list]:
     return list(groups.values())
 
 
-def fit_networks(
-    fits: list[Fit], rows: list, X, y, sample_weight=None, validation=(None, None, None)
-):
-    """Train the networks of these fits, each on its rows of X."""
-    begin = time.perf_counter()
-    members = [Member(fit.network, own) for fit, own in zip(fits, rows, strict=True)]
-    errors = fit_members(members, X, y, sample_weight, validation)
-    share = (time.perf_counter() - begin) / len(fits)
-    for fit, error in zip(fits, errors, strict=True):
-        fit.error = error
-        fit.seconds += share
+class Training:
+    """Networks that are trained at once, each on its rows of X; maybe in several turns."""
+
+    def __init__(self, fits: list[Fit], rows: list, X, y, sample_weight=None, validation=NONE):
+        begin = time.perf_counter()
+        members = [Member(fit.network, own) for fit, own in zip(fits, rows, strict=True)]
+        self._fits = fits
+        self._fitting = Fitting(members, X, y, sample_weight, validation)
+        self._share(begin, fits)
+
+    def run(self, epochs: int | None = None):
+        """epochs: of which the networks have so many now, and some can `go_on`."""
+        begin = time.perf_counter()
+        self._fitting.run(epochs)
+        self._share(begin, self._fits)
+
+    def paused(self) -> list[Fit]:
+        return [self._fits[place] for place in sorted(self._fitting.paused)]
+
+    def go_on(self, wanted: set[int], epochs: int):
+        """wanted: the ids of the fits that do; the others leave."""
+        begin = time.perf_counter()
+        places = {p for p in self._fitting.paused if id(self._fits[p]) in wanted}
+        self._fitting.go_on(places, epochs)
+        self._share(begin, self.paused())
+
+    def _share(self, begin, fits: list[Fit]):
+        seconds = time.perf_counter() - begin
+        for fit in fits:
+            fit.seconds += seconds / len(fits)
+        for fit, error in zip(self._fits, self._fitting.errors, strict=True):
+            fit.error = error

@@ -29,11 +29,22 @@ class Fits:
         are trained on."""
         self._estimator, self._params, self._trained_rows = estimator, params, trained_rows
         self._candidates: list[dict] = []
+        self._epochs: str | None = None
+        self._longest = 0
         self._training: Any = None
         self._fitted: Any = None
         self._open = self._folds = 0  # fits that are still to be asked for
         self._seconds: list[float] = []
         self.failure: Exception | None = None  # which is no failed fit of a candidate
+
+    def go_on_by(self, epochs: str, longest: int):
+        """Candidates, which come again with more of that parameter, and with the same folds, are
+        trained further; longest: no more than so many."""
+        self._epochs, self._longest = epochs, longest
+
+    def forget(self):
+        """All that was trained."""
+        self._training = self._fitted = None
 
     def expect(self, candidates: list[dict], cv) -> Splits:
         """These candidates come next, with these splits."""
@@ -43,7 +54,9 @@ class Fits:
     def note(self, X, y, splits):
         folds = [_numbers(train) for train, _ in splits]
         self._open, self._folds = len(self._candidates) * len(folds), len(folds)
-        self._training = Candidates(self._estimator, self._params, X, y, folds)
+        if self._training is None or self._epochs is None:
+            epochs = self._epochs, self._longest
+            self._training = Candidates(self._estimator, self._params, X, y, folds, *epochs)
         self._fitted = None
         if self._trained_rows:
             return splits

@@ -10,7 +10,7 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.utils import _safe_indexing
 
-from gpumlp.search.fit import Fit, fit_networks, grouped
+from gpumlp.search.fit import Fit, Training, grouped
 
 
 class Part(NamedTuple):
@@ -37,11 +37,10 @@ def preprocessing(fit: Fit) -> frozenset:
     )
 
 
-def train(fits: list[Fit], X, y, folds):
+def trainings(fits: list[Fit], X, y, folds) -> list[Training]:
     """fits: of one preprocessing, and networks that cost alike;  folds: rows to train on."""
     parts = [_transformed(own, X, y, folds) for own in grouped(fits, lambda fit: fit.fold)]
-    for group in grouped([part for part in parts if part], Part.kind):
-        _train(group)
+    return [_training(own) for own in grouped([part for part in parts if part], Part.kind)]
 
 
 def _transformed(fits: list[Fit], X, y, folds) -> Part | None:
@@ -60,7 +59,7 @@ def _transformed(fits: list[Fit], X, y, folds) -> Part | None:
     return Part(X, np.asarray(y), fits)
 
 
-def _train(parts: list[Part]):
+def _training(parts: list[Part]) -> Training:
     """All in one stack, on the samples of all folds one after another."""
     first, at = parts[0].X, 0
     fits: list[Fit] = []
@@ -75,4 +74,4 @@ def _train(parts: list[Part]):
         joined = first
     else:
         joined = sparse.vstack(X, format="csr") if sparse.issparse(first) else np.concatenate(X)
-    fit_networks(fits, rows, joined, np.concatenate([part.y for part in parts]))
+    return Training(fits, rows, joined, np.concatenate([part.y for part in parts]))

@@ -72,6 +72,7 @@ class StackedSearch:
             return results
 
         super()._run_search(evaluate, **told)  # type: ignore[misc]
+        fits.forget()
 
 
 class GridSearchCV(StackedSearch, model_selection.GridSearchCV):
