@@ -89,6 +89,7 @@ __device__ __forceinline__ void activate(const Network& net, Tile tile)
     const Parameters layer = parameters_of<L>(net);
     const unsigned threshold = L::DROPOUT ? net.dropout[L::NUMBER] : 0;
     const Real scale = keep_scale(threshold);
+    #pragma unroll 1
     for (int i = thread_in_block(); i < tile.count * PACKS; i += THREADS) {
         const int row = i / PACKS, column = i % PACKS * V, at = row * L::LEAD + column;
         const Pack<V> z = load<V>(net.memory + L::N + at), bias = load<V>(net.theta + L::B + column);
@@ -235,7 +236,8 @@ __device__ __forceinline__ void gather(const Data& data, const int* index, Real*
 {
     typedef Layer<1> L;
     constexpr int V = neighbours<L::INPUTS>(VEC), PACKS = L::INPUTS / V;
-    #pragma unroll 2
+    constexpr int UNDER_WAY = sizeof(Real) == 4 ? 4 : 1;        // loads; float64 has no registers for more
+    #pragma unroll UNDER_WAY
     for (int i = thread_in_block(); i < tile.count * PACKS; i += THREADS) {
         const int row = i / PACKS, column = i % PACKS * V, from = index[tile.first + row];
         Pack<V> pack = {};

@@ -26,8 +26,8 @@ constexpr int part_cost(int rows, int columns, Part part)
 constexpr Part best_part(int rows, int columns)
 {
     Part best{1, 1};
-    for (int r = 1; r <= 4; r *= 2)
-        for (int c = 1; c <= 4; c *= 2)
+    for (int r = 1; r <= VEC; r *= 2)                   // more would not be in one load
+        for (int c = 1; c <= VEC; c *= 2)
             if (part_cost(rows, columns, Part{r, c}) < part_cost(rows, columns, best)) best = Part{r, c};
     return best;
 }
@@ -35,20 +35,8 @@ constexpr Part best_part(int rows, int columns)
 // How many of up to `most` neighbouring columns are handled together, so that rows have no rest.
 template<int COLUMNS> constexpr int neighbours(int most)
 {
-    while (most > VEC || COLUMNS % most) most /= 2;
+    while (COLUMNS % most) most /= 2;
     return most;
-}
-
-// C neighbours, in packs as wide as they can be.
-template<int C> __device__ __forceinline__ void read(const Real* from, Real (&to)[C])
-{
-    constexpr int V = C < VEC ? C : VEC;
-    #pragma unroll
-    for (int c = 0; c < C; c += V) {
-        const Pack<V> pack = load<V>(from + c);
-        #pragma unroll
-        for (int v = 0; v < V; ++v) to[c + v] = pack.v[v];
-    }
 }
 
 // The terms i, ..., i + V - 1 of the sums over a[row][i] b[column][i].
@@ -77,6 +65,7 @@ __device__ __forceinline__ void product_by_rows(const Real* a, const Real* b, in
 {
     constexpr int R = best_part(ROWS_, COLUMNS).rows, C = best_part(ROWS_, COLUMNS).columns;
     constexpr int ACROSS = ceil_div(COLUMNS, C), WHOLE = DEPTH / VEC * VEC;
+    #pragma unroll 1
     for (int part = thread_in_block(); part < ceil_div(count, R) * ACROSS; part += THREADS) {
         const int row = part / ACROSS * R, first = part % ACROSS;
         const Real* right[C];
@@ -106,12 +95,11 @@ __device__ __forceinline__ void add_by_columns(Real (&sum)[R][C], const Real* a,
     for (int r = 0; r < R; ++r) left[r] = load<V>(a + r * A_LEAD + i);
     #pragma unroll
     for (int v = 0; v < V; ++v) {
-        Real right[C];
-        read(b + (i + v) * B_LEAD, right);
+        const Pack<C> right = load<C>(b + (i + v) * B_LEAD);
         #pragma unroll
         for (int r = 0; r < R; ++r)
             #pragma unroll
-            for (int c = 0; c < C; ++c) sum[r][c] += left[r].v[v] * right[c];
+            for (int c = 0; c < C; ++c) sum[r][c] += left[r].v[v] * right.v[c];
     }
 }
 
@@ -122,6 +110,7 @@ __device__ __forceinline__ void product_by_columns(const Real* a, const Real* b,
 {
     constexpr int R = best_part(ROWS_, COLUMNS).rows, C = best_part(ROWS_, COLUMNS).columns;
     constexpr int ACROSS = ceil_div(COLUMNS, C), WHOLE = DEPTH / VEC * VEC, V = neighbours<COLUMNS>(C);
+    #pragma unroll 1
     for (int part = thread_in_block(); part < ceil_div(count, R) * ACROSS; part += THREADS) {
         const int row = part / ACROSS * R, column = part % ACROSS * C;
         const Real *left = a + row * A_LEAD, *right = b + column;
@@ -149,18 +138,18 @@ __device__ __forceinline__ void gradient_of_weights(const Real* delta, const Rea
 {
     constexpr int R = best_part(OUTPUTS, INPUTS).rows, C = best_part(OUTPUTS, INPUTS).columns;
     constexpr int ACROSS = ceil_div(INPUTS, C), V = neighbours<INPUTS>(C);
+    #pragma unroll 1
     for (int part = thread_in_block(); part < ceil_div(OUTPUTS, R) * ACROSS; part += THREADS) {
         const int j = part / ACROSS * R, i = part % ACROSS * C;
         Real sum[R][C] = {};
         #pragma unroll 4
         for (int row = 0; row < count; ++row) {
-            Real left[R], right[C];
-            read(delta + row * LEAD + j, left);
-            read(n + row * N_LEAD + i, right);
+            const Pack<R> left = load<R>(delta + row * LEAD + j);
+            const Pack<C> right = load<C>(n + row * N_LEAD + i);
             #pragma unroll
             for (int r = 0; r < R; ++r)
                 #pragma unroll
-                for (int c = 0; c < C; ++c) sum[r][c] += left[r] * right[c];
+                for (int c = 0; c < C; ++c) sum[r][c] += left.v[r] * right.v[c];
         }
         #pragma unroll
         for (int r = 0; r < R; ++r)

@@ -15,7 +15,6 @@ from gpumlp.loss import Pair, losses, pair
 from gpumlp.parameters import Layout
 
 PACK = 16  # bytes: the widest access to shared memory
-PART = 4  # columns that a thread may take together, past the last one too
 TILES = (64, 32, 16, 8)  # rows of a batch that are worked on at a time, the best first
 STATIC = 2048  # bytes at most of a block's other shared memory: sums, the rows of a tile
 
@@ -80,19 +79,19 @@ class Places(NamedTuple):
 def lead(columns: int, itemsize: int) -> int:
     """An odd number of packs: a column's packs in neighbouring rows are then in different banks."""
     pack = PACK // itemsize
-    packs = math.ceil(columns / PART) * PART // pack
+    packs = math.ceil(columns / pack)
     return (packs + 1 - packs % 2) * pack
 
 
 def places(shape: Shape, tile: int) -> Places:
-    sizes, layers = shape.sizes, shape.layers
+    sizes, layers, pack = shape.sizes, shape.layers, PACK // shape.itemsize
     leads = tuple(lead(size, shape.itemsize) for size in sizes)
     taken = 0
 
     def take(length: int) -> int:
         nonlocal taken
         start = taken
-        taken += math.ceil(length / PART) * PART
+        taken += math.ceil(length / pack) * pack
         return start
 
     W = {k: take(sizes[k] * leads[k - 1]) for k in layers}

@@ -422,8 +422,8 @@ RESIDENTS = {
     ),
     "packs across the end of a row": Bug(
         "resident_products.cuh",
-        "while (most > VEC || COLUMNS % most) most /= 2;",
-        "while (most > VEC) most /= 2;",
+        "while (COLUMNS % most) most /= 2;",
+        "",
         "resident",
     ),
     "the first network's parameters for all": Bug(
