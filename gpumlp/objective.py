@@ -37,7 +37,7 @@ class Objective:
         self.scale, self.shift = self.loss.target_scale(outputs)
         self._net = net
         with net.ops.on_device():
-            self.p = net.ops.xp.asarray(np.array([*self.loss.p, 0.0], dtype=net.dtype)[None])
+            self.p = net.ops.xp.asarray(np.array([*self.loss.p, 0.0, 0.0], dtype=net.dtype)[None])
 
     def of(self, net) -> Objective:
         """The same of some networks of the stack."""

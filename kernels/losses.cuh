@@ -138,3 +138,28 @@ struct KlDivergenceLog {
     static __device__ Real l (Real u, Real y, const Real*)   { return x_log_x(y) - y * u; }
     static __device__ Real dl(Real, Real y, const Real*)     { return -y; }
 };
+
+// As scikit-learn reports them: gpumlp/estimator/reported.py.
+struct MeanSquaredError {
+    static __device__ Real l (Real u, Real y, const Real* p) { return p[0] * (u - y) * (u - y); }
+    static __device__ Real dl(Real u, Real y, const Real*)   { return u - y; }
+};
+
+struct PoissonDevianceLog {
+    static __device__ Real l (Real u, Real y, const Real*)   { return exp(u) - y * u + x_log_x(y) - y; }
+    static __device__ Real dl(Real u, Real y, const Real*)   { return exp(u) - y; }
+};
+
+struct LogLoss {
+    static __device__ Real l (Real u, Real y, const Real* p) { return -y * at_least(u, p[1]); }
+    static __device__ Real dl(Real, Real y, const Real*)     { return -y; }
+};
+
+struct BinaryLogLoss {
+    static __device__ Real l (Real u, Real y, const Real*)
+    {
+        const Real v = at_most(at_least(logistic(u), EPS), Real(1) - EPS);
+        return -(y * log(v) + (Real(1) - y) * log(Real(1) - v));
+    }
+    static __device__ Real dl(Real u, Real y, const Real*)   { return logistic(u) - y; }
+};

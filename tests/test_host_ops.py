@@ -8,6 +8,7 @@ import pickle
 
 import numpy as np
 import pytest
+from sklearn.exceptions import ConvergenceWarning
 
 import gpumlp
 from gpumlp import backend
@@ -49,6 +50,21 @@ def test_the_cpu_has_them():
 def test_they_can_be_switched_off(monkeypatch):
     monkeypatch.setenv("GPUMLP_HOST", "0")
     assert type(backend.get("cpu")) is NumpyOps
+
+@pytest.mark.parametrize("kind", ["classes", "two classes", "several outputs", "poisson"])
+def test_all_of_an_estimators_fit_is_compiled(numpy_alone, kind):
+    """With the losses as scikit-learn reports them."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20, 3))
+    y = np.arange(20) % (2 if kind == "two classes" else 3)
+    common = {"hidden_layer_sizes": (4,), "max_iter": 2, "tol": 0.0, "device": "cpu"}
+    with pytest.warns(ConvergenceWarning):
+        if "classes" in kind:
+            gpumlp.MLPClassifier(**common).fit(X, y)
+        elif kind == "poisson":
+            gpumlp.MLPRegressor(loss="poisson", **common).fit(X, y)
+        else:
+            gpumlp.MLPRegressor(**common).fit(X, rng.standard_normal((20, 2)))
 
 
 def train(ops, case, models=None, steps=20, dtype="float64", rows=37, monkeypatch=None):

@@ -5,8 +5,8 @@
     log_loss,            no probability counts as less than the dtype's eps,
     binary_log_loss      or more than 1 - eps
 
-Hence these `Loss` objects, whose ∂l/∂u need not be the derivative of their l.  Their CUDA sides use
-the helpers of kernels/losses.cuh.
+Hence these `Loss` objects, whose ∂l/∂u need not be the derivative of their l.  Their compiled sides
+are in kernels/losses.cuh.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def squared_error(outputs: int) -> Loss:
     form = Form(
         lambda u, y, p: p[0] * np.square(u - y),
         lambda u, y, p: u - y,
-        ("p[0] * (u - y) * (u - y)", "u - y"),
+        "MeanSquaredError",
     )
     return replace(
         built_in,
@@ -41,7 +41,7 @@ def poisson() -> Loss:
     form = Form(
         lambda u, y, p: np.exp(u) - y * u + _y_log_y(y) - y,
         lambda u, y, p: np.exp(u) - y,
-        ("exp(u) - y * u + x_log_x(y) - y", "exp(u) - y"),
+        "PoissonDevianceLog",
     )
     return replace(losses["poisson"], name="poisson_deviance", log=form)
 
@@ -55,7 +55,7 @@ def log_loss(dtype, label_smoothing: float = 0.0) -> Loss:
     form = Form(
         lambda u, y, p: -y * np.maximum(u, p[1]),
         lambda u, y, p: -y,
-        ("-y * at_least(u, p[1])", "-y"),
+        "LogLoss",
     )
     constants = {"label_smoothing": float(label_smoothing), "floor": float(_floor(dtype))}
     return replace(losses["cross_entropy"], name="log_loss", log=form, parameters=constants)
@@ -63,12 +63,12 @@ def log_loss(dtype, label_smoothing: float = 0.0) -> Loss:
 
 def binary_log_loss(dtype, label_smoothing: float = 0.0) -> Loss:
     """-(y log ŷ + (1 - y) log(1 - ŷ)) of a sigmoid, from u = logit ŷ; one label or several."""
-    form = Form(_binary_log_loss, lambda u, y, p: _expit(u) - y, _BINARY_CUDA)
+    form = Form(_binary_log_loss, lambda u, y, p: _expit(u) - y, "BinaryLogLoss")
     return replace(
         losses["binary_cross_entropy"],
         name="binary_log_loss",
         logit=form,
-        parameters={"floor": float(_floor(dtype))},
+        parameters={},
         # With smoothing s, 0 and 1 become s/2 and 1 - s/2.
         coding=(1 - label_smoothing, label_smoothing / 2),
     )
@@ -89,9 +89,3 @@ def _binary_log_loss(u, y, p):
     eps = np.finfo(u.dtype).eps
     prob = np.clip(_expit(u), eps, 1 - eps)
     return -(y * np.log(prob) + (1 - y) * np.log(1 - prob))
-
-
-_BINARY_CUDA = (
-    "y * at_most(log1p_exp(-u), -p[0]) + (1 - y) * at_most(log1p_exp(u), -p[0])",
-    "logistic(u) - y",
-)
