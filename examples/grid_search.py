@@ -1,14 +1,15 @@
-"""A pipeline with a grid search: scikit-learn's tools around gpumlp's estimator.
+"""A pipeline with a grid search, whose networks train at once: gpumlp's GridSearchCV is
+scikit-learn's with another import.
 
 The scaler is fitted on each fold's training part only, because it is in the pipeline.
 """
 
 from sklearn.datasets import load_breast_cancer
-from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from gpumlp import MLPClassifier
+from gpumlp import GridSearchCV, MLPClassifier
 
 X, y = load_breast_cancer(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)

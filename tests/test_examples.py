@@ -13,9 +13,9 @@ FOLDER = Path(__file__).parent.parent / "examples"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
 
 
-def printed_by(name: str, folder: Path) -> str:
+def printed_by(name: str, folder: Path, *arguments: str) -> str:
     environment = os.environ | {"GPUMLP_DEVICE": "cpu", "PYTHONPATH": str(FOLDER.parent)}
-    command = [sys.executable, "-W", "error", str(FOLDER / f"{name}.py")]
+    command = [sys.executable, "-W", "error", str(FOLDER / f"{name}.py"), *arguments]
     done = subprocess.run(
         command, capture_output=True, text=True, cwd=folder, env=environment, timeout=120
     )
@@ -55,6 +55,15 @@ def test_grid_search(tmp_path):
     assert number("test AUC of the best: N", printed) > 0.97
     scores = re.findall(r"^ +\d+  (0\.\d+) +(?:relu|gelu)", printed, re.MULTILINE)
     assert len(scores) == 8 and scores == sorted(scores, reverse=True)
+
+
+def test_grid_search_curves(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib, which draws the curves, is not installed")
+    printed = printed_by("grid_search_curves", tmp_path, "3")
+    assert "45 networks in " in printed
+    assert number("accuracy of the best: N", printed) > 0.9
+    assert 1e-4 <= number("best learning_rate_init: N", printed) <= 0.1
+    assert (tmp_path / "grid_search.png").is_file()
 
 
 def test_checkpoint_resume(tmp_path):

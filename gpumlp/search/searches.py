@@ -67,7 +67,7 @@ class StackedSearch:
                 )
             finally:
                 if fits.failure is not None:
-                    raise fits.failure
+                    raise fits.failure from None
             results.update(fits.times())
             return results
 
