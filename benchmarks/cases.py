@@ -249,6 +249,10 @@ CASES = (
     Case("shuffle_keys", "shuffle.cu", 8, 1, shuffle_keys, False),
 )
 
+# Kernels that are no operation on arrays but whole steps of training: the part of the suite that
+# measures them.
+WHOLE_STEPS = {"resident.cu": "stacks"}
+
 
 def chosen(device: str, name: str = "") -> list[Case]:
     """Those whose name contains this, on this device."""

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from benchmarks import traffic
+from benchmarks import stacks, traffic
 from benchmarks.compared import median
 from benchmarks.contenders import (
     COMPILED,
     EAGER,
     GEMMS,
     GRAPHED,
+    GRAPHED_LOOP,
+    GRAPHED_VMAP,
     JAX_JIT,
     JAX_SCAN,
     LIBRARY,
+    LIBRARY_LOOP,
     SCIKIT_LEARN,
+    SCIKIT_LEARN_SEARCH,
+    VMAP,
 )
 from benchmarks.networks import LARGE, LONG, MIDDLE, NETWORKS, SMALLEST, WIDE, Network
 from benchmarks.operations import GOAL
@@ -60,7 +65,7 @@ def _over(a: float | None, b: float | None) -> float | None:
     return a / b if a and b else None
 
 
-def times(network: Network, of, over, what="epoch", part="training"):
+def times(network, of, over, what="epoch", part="training"):
     """The time of the best of some contenders over that of the best of others."""
 
     def value(results):
@@ -109,6 +114,12 @@ def over_gemms(network, limit) -> Goal:
     return Goal(CPU, text, MOST, limit, times(network, [LIBRARY], [GEMMS]))
 
 
+def stacked(device, peer, task, what, limit) -> Goal:
+    """A part of stacks.py."""
+    text = f"{peer} / gpumlp, {what} of {task.name}"
+    return Goal(device, text, LEAST, limit, times(task, [peer], [LIBRARY], what, "stacks"))
+
+
 # A tenth for the noise of the four times that such a ratio is made of.
 AS_FAST = 0.9
 
@@ -121,6 +132,8 @@ GOALS = (
     against(CPU, TORCH, "PyTorch", WIDE, 1),
     over_gemms(MIDDLE, 1.35),
     over_gemms(WIDE, 1.2),
+    stacked(CPU, LIBRARY_LOOP, stacks.FITS, f"fit {stacks.EPOCHS}", 2),
+    stacked(CPU, SCIKIT_LEARN_SEARCH, stacks.SEARCH, "search", 4),
     *(
         Goal(
             device,
@@ -160,6 +173,10 @@ GOALS = (
     *(
         against(GPU, [SCIKIT_LEARN], SCIKIT_LEARN, network, 20 if network is SMALLEST else 50)
         for network in NETWORKS
+    ),
+    *(
+        stacked(GPU, peer, stacks.THOUSAND, "epoch", limit)
+        for peer, limit in ((GRAPHED_LOOP, 50), (VMAP, 10), (GRAPHED_VMAP, 2))
     ),
     Goal(GPU, "slowest streaming operation / a copy", LEAST, GOAL, slowest_operation),
 )

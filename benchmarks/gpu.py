@@ -29,8 +29,9 @@ SANITIZERS = ("memcheck", "racecheck", "initcheck", "synccheck")
 SANITIZER_FOUND = 86  # the exit code that compute-sanitizer is asked for
 JOBS = 4  # test files at once
 
-# Shares of the time, beside the tests' 10.
-TRAINING_WEIGHT, BENCHMARK_WEIGHT, SANITIZER_WEIGHT = 10, 1, 2
+# Shares of the time, beside the tests' 10; parts of the suite have 1, if nothing else is said.
+SUITE_WEIGHTS = {"training": 10, "stacks": 4}
+SANITIZER_WEIGHT = 2
 
 # Tests of what proves the kernels where there is no GPU; they say nothing new on one.
 CPU_TESTS = ("cubin", "cupy_contract", "oracle", "plot", "sanitizers", "seeded", "simt", "standin")
@@ -101,10 +102,9 @@ def benchmark_part(name: str, folder: Path) -> Part:
     """One part of the suite; the figures that it wrote before a limit or a crash are kept."""
     written = folder / f"{name}.json"
     command = [sys.executable, "-m", "benchmarks", "--device", "cuda", "--only", name]
-    weight = TRAINING_WEIGHT if name == "training" else BENCHMARK_WEIGHT
     return Part(
         f"benchmarks: {name}",
-        weight,
+        SUITE_WEIGHTS.get(name, 1),
         [*command, "--json", str(written)],
         lambda: {"figures": _json(written)},
     )

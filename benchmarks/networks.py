@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from typing import NamedTuple
 
@@ -21,14 +22,15 @@ class Network(NamedTuple):
     loss: str = "cross_entropy"
     hidden: str = "relu"
     precision: str = "float32"
-    models: int | None = None  # or so many networks at once, each on the same rows
+    models: int | None = None  # or so many networks at once, of different weights, on the same rows
+    digits: bool = False  # rows are scikit-learn's, 1,797 of 8 x 8 pixels
 
     @property
     def name(self) -> str:
         """Sizes, and what is not as usual."""
         unusual = [self.hidden] * (self.hidden != "relu")
         unusual += [self.precision] * (self.precision != "float32")
-        unusual += [f"{self.models} networks"] * (self.models is not None)
+        unusual += [f"{self.models or 0:,} networks"] * (self.models is not None)
         return " ".join(["-".join(map(str, self.sizes)), *unusual])
 
     @property
@@ -68,23 +70,44 @@ LARGE = tuple(
 
 class Problem:
     """x (R, N_0) and y, labels (R,) or numbers (R, N_K), from a teacher that can be learned;
-    W[k] (N_k, N_{k-1}) and b[k] (N_k), k = 1..K; slot 0 is None.  All the same in every process."""
+    W[k] ([M,] N_k, N_{k-1}) and b[k] ([M,] N_k), k = 1..K; slot 0 is None.  All the same in every
+    process."""
 
     def __init__(self, network: Network):
         self.network = network
         sizes, rng = network.sizes, np.random.default_rng(0)
+        models = () if network.models is None else (network.models,)
 
         def normal(*shape):
             return rng.standard_normal(shape, dtype=np.float32)
 
-        self.x = normal(network.rows, sizes[0])
-        scores = self.x @ normal(sizes[0], sizes[-1]) / np.float32(np.sqrt(sizes[0]))
-        if network.loss == "cross_entropy":
-            self.y = scores.argmax(axis=1).astype(np.int32)
+        if network.digits:
+            self.x, self.y = digits()
+            self.x, self.y = self.x[: network.rows], self.y[: network.rows]
         else:
-            self.y = np.tanh(scores)
+            self.x = normal(network.rows, sizes[0])
+            scores = self.x @ normal(sizes[0], sizes[-1]) / np.float32(np.sqrt(sizes[0]))
+            if network.loss == "cross_entropy":
+                self.y = scores.argmax(axis=1).astype(np.int32)
+            else:
+                self.y = np.tanh(scores)
         self.W: list = [None]
         self.b: list = [None]
         for fan_in, fan_out in itertools.pairwise(sizes):
-            self.W.append(normal(fan_out, fan_in) / np.float32(np.sqrt(fan_in)))
-            self.b.append(normal(fan_out) / np.float32(10))
+            self.W.append(normal(*models, fan_out, fan_in) / np.float32(np.sqrt(fan_in)))
+            self.b.append(normal(*models, fan_out) / np.float32(10))
+
+    def alone(self, m: int) -> Problem:
+        """Network m of a stack by itself, on the same arrays."""
+        one = copy.copy(self)
+        one.network = self.network._replace(models=None)
+        one.W, one.b = ([None, *(each[m] for each in of[1:])] for of in (self.W, self.b))
+        return one
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """scikit-learn's digits: pixels from 0 to 1 in float32, and labels."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    return (x / 16).astype(np.float32), y.astype(np.int32)

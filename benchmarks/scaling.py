@@ -10,21 +10,24 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.compared import median, remarks
-from benchmarks.contenders import EAGER, GEMMS, LIBRARY
+from benchmarks.contenders import EAGER, GEMMS, LIBRARY, VMAP
 from benchmarks.networks import Network
 from benchmarks.tables import Table, ratio, seconds
 
-CONTENDERS = (LIBRARY, GEMMS, EAGER)
-
 
 class Sweep(NamedTuple):
-    """One size of a network that grows, and the work that is timed."""
+    """One size of a network that grows, the work that is timed, and PyTorch's way to do it."""
 
     name: str
     work: str
     network: Callable[[int], Network]
     values: tuple[int, ...]
     on_gpu: tuple[int, ...]
+    torch: str = EAGER
+
+    @property
+    def contenders(self) -> tuple[str, ...]:
+        return LIBRARY, GEMMS, self.torch
 
 
 SWEEPS = (
@@ -62,6 +65,7 @@ SWEEPS = (
         lambda models: Network((32, 32, 32, 10), 64, 128, models=models),
         (1, 8, 64, 512),
         (1, 8, 64, 512, 4096),
+        VMAP,
     ),
 )
 
@@ -71,9 +75,13 @@ def run(bench):
         values = sweep.values if bench.device == "cpu" else sweep.on_gpu
         for value in (values[0], 2 * values[0]) if bench.quick else values:
             record = bench.contest.measure(
-                sweep.network(value), (sweep.work,), bench.effort, names=CONTENDERS
+                sweep.network(value), (sweep.work,), bench.effort, names=sweep.contenders
             )
             yield record | {"sweep": sweep.name, "work": sweep.work, "value": value}
+
+
+def contenders(sweep: str) -> tuple[str, ...]:
+    return next(each.contenders for each in SWEEPS if each.name == sweep)
 
 
 def points(records: list[dict], sweep: str, name: str) -> list[tuple[int, float]]:
@@ -96,7 +104,7 @@ def tables(records: list[dict], device: str) -> list[Table]:
         return []
     rows, notes = [], {}
     for sweep in dict.fromkeys(record["sweep"] for record in records):
-        ours, gemms, torch = (points(records, sweep, name) for name in CONTENDERS)
+        ours, gemms, torch = (points(records, sweep, name) for name in contenders(sweep))
         work = next(record["work"] for record in records if record["sweep"] == sweep)
         values = [value for value, _ in ours]
         slopes = [f"{s:.2f}" if (s := slope(each)) is not None else "" for each in (ours, gemms)]
@@ -123,7 +131,7 @@ def draw(records: list[dict], path: Path, device: str) -> bool:
     figure = Figure(figsize=(4 * len(sweeps), 4), layout="constrained")
     for axes, sweep in zip(figure.subplots(1, len(sweeps), squeeze=False)[0], sweeps, strict=True):
         work = next(record["work"] for record in records if record["sweep"] == sweep)
-        for name in CONTENDERS:
+        for name in contenders(sweep):
             pairs = points(records, sweep, name)
             if pairs:
                 found = slope(pairs)

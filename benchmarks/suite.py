@@ -13,11 +13,12 @@ from benchmarks import (
     optimizers,
     products,
     scaling,
+    stacks,
     starts,
     training,
 )
 from benchmarks.compared import QUICK, THOROUGH, Contest
-from benchmarks.contenders import laws
+from benchmarks.contenders import ENTRIES, OF_STACKS, laws, searches
 from benchmarks.tables import Table
 from gpumlp import backend
 
@@ -31,6 +32,7 @@ class Part(NamedTuple):
 
 PARTS = {
     "training": Part(training.run, training.tables),
+    "stacks": Part(stacks.run, stacks.tables),
     "activations": Part(activations.run, activations.tables),
     "inference": Part(inference.run, inference.tables),
     "optimisers": Part(optimizers.run, optimizers.tables),
@@ -51,6 +53,7 @@ def merge(results: dict, figures: dict | None) -> None:
         held["goals"] = goals.judge(held)
 
 
+SEARCH_LIMIT = 900.0  # seconds: scikit-learn's takes minutes
 COPIES = {"cuda": (1 << 25, 30), "cpu": (1 << 24, 7), "quick": (1 << 20, 3)}  # floats, times
 
 
@@ -60,8 +63,9 @@ class Bench:
     def __init__(self, device: str, quick=False, network=None, operation=None, names=None):
         self.device, self.quick, self.network, self.operation = device, quick, network, operation
         self.effort = QUICK if quick else THOROUGH
-        self.contest = Contest(device, names)
+        self.contest = Contest(device, names, entries=(*ENTRIES, *OF_STACKS))
         self.optimizer_contest = Contest(device, entries=laws.ENTRIES)
+        self.search_contest = Contest(device, limit=SEARCH_LIMIT, entries=searches.ENTRIES)
         self.absent = self.contest.absent
         size = "quick" if quick else device.partition(":")[0]
         self.copy_bandwidth = operations.copy_bandwidth(backend.get(device), *COPIES[size])
@@ -70,5 +74,5 @@ class Bench:
         return self
 
     def __exit__(self, *exception):
-        for contest in (self.contest, self.optimizer_contest):
+        for contest in (self.contest, self.optimizer_contest, self.search_contest):
             contest.__exit__(*exception)

@@ -40,27 +40,29 @@ class Session:
 
     def warm(self, what: str, least: float):
         """All that happens only once, and how often the work is done in so many seconds."""
-        self._counts[what] = 1
-        self._round(what)
-        while (taken := self._round(what)) < least and self._counts[what] < MOST:
-            more = int(self._counts[what] * least / taken)
-            self._counts[what] = min(MOST, max(2 * self._counts[what], more))
+        count = 1
+        self._round(what, count)
+        while (taken := self._round(what, count)) < least and count < MOST:
+            count = min(MOST, max(2 * count, int(count * least / taken)))
+        self._counts[what] = count
 
-    def _round(self, what: str) -> float:
+    def _round(self, what: str, count: int) -> float:
         contender = self._contender
         work = contender.work(what)
         contender.wait()
         begin = time.perf_counter()
-        for _ in range(self._counts[what]):
+        for _ in range(count):
             work()
         contender.wait()
         return time.perf_counter() - begin
 
-    def time(self, what: str) -> float:
-        """Seconds of a work, such as "step" or "predict 128": the mean over a round, after one that
-        wakes the threads and fills the caches."""
-        self._contender.work(what)()
-        return self._round(what) / self._counts[what]
+    def time(self, what: str, twice: bool = True) -> float:
+        """Seconds of a work, such as "step" or "predict 128": the mean over a round; twice: after
+        one that wakes the threads and fills the caches."""
+        count = self._counts.get(what, 1)
+        if twice:
+            self._contender.work(what)()
+        return self._round(what, count) / count
 
 
 def rest():
@@ -78,6 +80,8 @@ DONE, DECLINED, FAILED = "done", "declined", "failed"
 
 def serve(connection, entry: Entry, device: str):
     """The other process: answers until nobody asks."""
+    # It ends with its parent, but may have children of its own, as joblib's.
+    multiprocessing.current_process().daemon = False
     session = None
     while True:
         try:

@@ -54,7 +54,8 @@ def quick(*parts_of_it, file=None):
 
 def test_quick_run_prints_ratios_and_writes_every_figure(tmp_path, capsys, one_thread):
     file = tmp_path / "folder" / "figures.json"
-    chosen = ("training", "activations", "inference", "optimisers", "operations", "products")
+    chosen = ("training", "stacks", "activations", "inference", "optimisers", "operations")
+    chosen += ("products",)
     assert quick(*chosen, "growth", file=file) == 0
     printed = capsys.readouterr().out
     assert "JAX" in printed or importlib.util.find_spec("jax")
@@ -81,6 +82,11 @@ def test_quick_run_prints_ratios_and_writes_every_figure(tmp_path, capsys, one_t
                 assert times["over_gemms"] == times["median"] / gemms[what]["median"]
                 assert times["over_gpumlp"] > 0
         assert record["over_limit"] > 0
+    fits, search = written["stacks"]
+    assert fits["contenders"][LIBRARY]["works"]["fit 2"]["median"] > 0
+    for found in search["contenders"].values():
+        assert found["error"] is None and found["declined"] is None and found["difference"] < 1e-9
+        assert found["works"]["search"]["over_gpumlp"] > 0
     activated = {r["activation"]: r["contenders"] for r in written["activations"]}
     assert list(activated) == ["relu", "tanh", "gelu", "sigmoid"]
     assert "no gelu" in activated["gelu"][SCIKIT_LEARN]["declined"]

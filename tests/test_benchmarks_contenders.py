@@ -13,6 +13,7 @@ from benchmarks import (
     optimizers,
     parts,
     products,
+    suite,
     turns,
 )
 from benchmarks.contenders import ENTRIES, LIBRARY, Declined, laws
@@ -76,7 +77,10 @@ def test_kernels_state_the_bytes_that_are_counted():
 
 def test_every_kernel_is_measured():
     kernels = {path.name for path in (parts.ROOT / "kernels").glob("*.cu")}
-    assert kernels == {case.kernel for case in cases.CASES} == set(STATED)
+    streaming = {case.kernel for case in cases.CASES}
+    assert streaming == set(STATED) and not streaming & set(cases.WHOLE_STEPS)
+    assert kernels == streaming | set(cases.WHOLE_STEPS)
+    assert set(cases.WHOLE_STEPS.values()) <= set(suite.PARTS)
 
 
 @pytest.mark.parametrize("network", SMALL, ids=lambda network: network.loss)
@@ -108,8 +112,12 @@ def test_other_precisions_agree_within_their_rounding(device, precision):
 def test_a_stack_does_as_its_networks_alone():
     network = SMALL[0]._replace(models=3)
     contender = ENTRIES[0].load()(Problem(network), "cpu")
-    assert len(contender.answers()["losses"]) == 2
+    assert len(contender.answers()["losses"]) == 6
     contender.epoch()
+    contender.problem.W[1][2, 0, 0] += 1  # the networks alone get it, this one had it not
+    contender.load = lambda: None
+    with pytest.raises(ArithmeticError, match="differs from one alone"):
+        contender.answers()
     gemms = ENTRIES[1].load()(Problem(network), "cpu")
     gemms.answers()
     assert {product.out.shape[0] for product in gemms.products("step", 8)} == {3}

@@ -10,11 +10,19 @@ import importlib.util
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 LIBRARY, GEMMS = "gpumlp", "GEMMs alone"
 SCIKIT_LEARN = "scikit-learn"
 EAGER, COMPILED, GRAPHED = "PyTorch eager", "PyTorch compiled", "PyTorch CUDA graph"
 COPY, TORCH = "copy of its bytes", "PyTorch"
 JAX_JIT, JAX_SCAN = "JAX jit", "JAX scan"
+# Of stacks: gpumlp's two ways on a GPU, and networks one after another.
+OPERATIONS, RESIDENT = "gpumlp, operations", "gpumlp, one kernel"
+LIBRARY_LOOP, SCIKIT_LEARN_LOOP = "gpumlp in a loop", "scikit-learn in a loop"
+EAGER_LOOP, GRAPHED_LOOP = "PyTorch eager in a loop", "PyTorch CUDA graphs in a loop"
+SCIKIT_LEARN_SEARCH = "scikit-learn, 2 processes"
+VMAP, GRAPHED_VMAP = "PyTorch vmap", "PyTorch vmap in a CUDA graph"
 
 
 class Declined(Exception):
@@ -53,9 +61,22 @@ ENTRIES = (
     Entry(JAX_SCAN, "jax", "jax_jit", "Scan"),
 )
 
+# Those that only stacks of networks have.
+OF_STACKS = (
+    Entry(OPERATIONS, "gpumlp", "stacks", "Operations", ("cuda",)),
+    Entry(RESIDENT, "gpumlp", "stacks", "Resident", ("cuda",)),
+    Entry(LIBRARY_LOOP, "gpumlp", "stacks", "LibraryLoop", ("cpu",)),
+    Entry(SCIKIT_LEARN_LOOP, "sklearn", "stacks", "ScikitLearnLoop", ("cpu",)),
+    Entry(EAGER_LOOP, "torch", "stacks", "EagerLoop", ("cpu",)),
+    Entry(GRAPHED_LOOP, "torch", "stacks", "GraphedLoop", ("cuda",)),
+    Entry(VMAP, "torch", "torch_stacks", "Vmap"),
+    Entry(GRAPHED_VMAP, "torch", "torch_stacks", "GraphedVmap", ("cuda",)),
+)
+
 
 class Contender:
-    """Trains the network of a `Problem` with Adam; data and weights on the device."""
+    """Trains the network of a `Problem`, or all of a stack, with Adam; data and weights on the
+    device."""
 
     def __init__(self, problem, device: str):
         self.problem, self.network, self.device = problem, problem.network, device
@@ -65,30 +86,37 @@ class Contender:
         raise NotImplementedError
 
     def step(self):
-        """One update on the first batch; returns its loss before the update, without waiting."""
+        """One update on the first batch; returns its loss before the update, 0-d or (M,), without
+        waiting."""
         raise NotImplementedError
 
     def epoch(self) -> float:
         """One pass over the rows in a new order; returns the mean loss."""
         raise NotImplementedError
 
+    def fit(self, epochs: int):
+        """From the problem's weights on, so many epochs."""
+        self.load()
+        for _ in range(epochs):
+            self.epoch()
+
     def predict(self, rows: int):
         """ŷ of the first rows, (rows, N_K), on the device and without waiting."""
         raise NotImplementedError
 
     def parameters(self) -> list:
-        """W[1], b[1], W[2], ... as NumPy arrays; W[k] (N_k, N_{k-1})."""
+        """W[1], b[1], W[2], ... as NumPy arrays; W[k] ([M,] N_k, N_{k-1})."""
         raise NotImplementedError
 
     def to_host(self, array):
-        """What `predict` gave, as a NumPy array."""
-        return array
+        """What `step` or `predict` gave, as a NumPy array."""
+        return np.asarray(array)
 
     def wait(self):
         """Until the device has done all that was asked."""
 
     def work(self, what: str) -> Callable[[], Any]:
-        """What is timed: "step", "epoch", or with an argument "predict 128"."""
+        """What is timed: "step", "epoch", or with an argument "fit 30", "predict 128"."""
         name, *numbers = what.split()
         method, given = getattr(self, name), [int(number) for number in numbers]
         return lambda: method(*given)
@@ -97,9 +125,10 @@ class Contender:
         """What must be equal for all: the losses of the first two steps, and the parameters between
         them.  None if there is nothing to compare; wrong answers of its own kind raise."""
         self.load()
-        first = float(self.step())
+        losses = np.ravel(self.to_host(self.step())).tolist()
         parameters = self.parameters()
-        return {"losses": [first, float(self.step())], "arrays": parameters}
+        losses += np.ravel(self.to_host(self.step())).tolist()
+        return {"losses": losses, "arrays": parameters}
 
     def predictions(self):
         """The same for inference: ŷ of the first batch."""
