@@ -57,7 +57,7 @@ __device__ __forceinline__ void add_by_rows(Real (&sum)[R][C], const Real* a, co
 }
 
 // use(row, column, sum_i a[row][i] b[column][i]) for the first `count` rows of a (ROWS, DEPTH) and all of
-// b (COLUMNS, DEPTH), both with rows LEAD apart; and for anything in up to three rows and columns beyond.
+// b (COLUMNS, DEPTH), both with rows LEAD apart; and for anything in a few rows and columns beyond.
 // The columns of a part are apart: a warp's loads of b are then from neighbouring rows, in different
 // banks.
 template<int ROWS_, int COLUMNS, int DEPTH, int LEAD, class Use>

@@ -209,6 +209,23 @@ def test_more_shared_memory_than_a_block_has():
         kernel((1,), (1,), ())
 
 
+def test_more_dynamic_shared_memory_by_attribute():
+    text = """extern "C" __global__ void roomy(int* x, int last) {
+        extern __shared__ __align__(16) int a[]; __shared__ int b[2];
+        a[last] = 7; b[1] = a[last]; x[0] = b[1]; }"""
+    kernel = simt.build(text, name="roomy.cu").get_function("roomy")
+    x = np.zeros(1, np.int32)
+    arguments = x, np.int32(24_999)
+    with pytest.raises(simt.LaunchError, match="100000 bytes of shared memory; a block has 49152"):
+        kernel((1,), (1,), arguments, 100_000)
+    kernel.max_dynamic_shared_size_bytes = 100_000
+    kernel((1,), (1,), arguments, 100_000)
+    assert x[0] == 7
+    kernel.max_dynamic_shared_size_bytes = 227 << 10
+    with pytest.raises(simt.LaunchError, match="232456 bytes of shared memory; a block has 232448"):
+        kernel((1,), (1,), arguments, 227 << 10)
+
+
 def test_unknown_kernel():
     module = simt.build(SCALE, name="scale.cu")
     with pytest.raises(KeyError, match=r"scale\.cu has no kernel 'shrink'; it has scale"):

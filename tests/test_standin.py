@@ -526,6 +526,18 @@ def test_arguments_of_a_kernel(cp):
 
 
 @needs_compiler
+def test_a_kernel_is_given_more_shared_memory(cp):
+    x, y = cp.ones(4, np.float32), cp.zeros(4, np.float32)
+    kernel = cp.RawModule(code=KERNELS).get_function("axpy")
+    most = cp.cuda.Device(0).attributes["MaxSharedMemoryPerBlockOptin"]
+    kernel.max_dynamic_shared_size_bytes = most
+    kernel((1,), (32,), (x, y, np.int64(4), np.float32(1)), shared_mem=most)
+    assert np.array_equal(y.get(), np.ones(4))
+    with pytest.raises(RuntimeError, match="shared memory"):
+        kernel.max_dynamic_shared_size_bytes = most + 1
+
+
+@needs_compiler
 def test_addresses_as_arguments(cp):
     x, y = cp.ones(4, np.float32), cp.zeros(4, np.float32)
     kernel = cp.RawModule(code=KERNELS).get_function("axpy")
