@@ -39,7 +39,7 @@ class Blocks:
 
     def get(self, net, rows: int) -> list:
         """(members, their network) of each block; the whole net if it is not to be divided."""
-        count = _count(net, rows)
+        count = number(net, rows)
         if count == 1:
             return [(slice(None), net)]
         if count not in self._made:
@@ -51,7 +51,7 @@ class Blocks:
         return self._made[count]
 
 
-def _count(net, rows: int) -> int:
+def number(net, rows: int) -> int:
     """Blocks for batches of so many rows."""
     M = net.models_count
     if M == 1 or net.device != "cpu" or threads.widest(net, rows) >= threads.SMALL_PRODUCT:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp import backend, blocks, workspace
+from gpumlp import backend, blocks, updates, workspace
 from gpumlp.backend import compiler, pool
 from gpumlp.evaluate import Evaluation
 from gpumlp.rows import make_rows
@@ -32,7 +32,7 @@ def divide(monkeypatch):
     monkeypatch.setattr(pool, "_cores", lambda: 3)
 
     def set_count(count):
-        monkeypatch.setattr(blocks, "_count", lambda net, rows: min(count, net.models_count))
+        monkeypatch.setattr(blocks, "number", lambda net, rows: min(count, net.models_count))
 
     return set_count
 
@@ -124,6 +124,23 @@ def test_ragged_orders(ops, divide, monkeypatch, steps):
     assert (weights[2:, 1] == 0).all() and (weights[:, 0] > 0).all()
 
 
+def test_more_rows_in_between(ops, divide, monkeypatch):
+    """The tables of losses are replaced by larger ones, and the first rows come again."""
+    monkeypatch.setattr(updates, "STEPS_NOTED", 1)
+    found = []
+    for count in (1, 3):
+        divide(count)
+        net = gpumlp.MLP((4, 7, 3), models=4, device="cpu")
+        trainer = gpumlp.Trainer(net, batch_size=10)
+        few, many = (
+            make_rows(net, trainer.objective, *data(1, False, n)[:2], None, 10) for n in (23, 53)
+        )
+        epochs = [trainer.run_epoch(rows) for rows in (few, few, many, few)]
+        found.append([*(a for pair in epochs for a in pair), net.theta.copy()])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_evaluation_by_index_lists(ops, divide):
     order = np.array([[0, 3, 5, 7], [1, 2, -1, -1], [9, 8, 7, 6]], np.int32)
     x, y, weight = data(1, own=False)
@@ -194,6 +211,35 @@ def test_threads_work_at_the_same_time(monkeypatch):
 
     monkeypatch.setattr(type(net.ops), "gemm", wait)
     assert net.forward(np.zeros((200, 64))).shape == (2, 200, 10)
+
+
+def test_threads_capture_each_its_own(ops):
+    """Two captures, of which the second begins within the first."""
+    shared = backend.get("cpu")
+    if shared.capture(lambda: None) is None:
+        pytest.skip("these operations are not captured")
+    begun, ended, replays = threading.Event(), threading.Event(), {}
+    a = np.ones((1, 1, 1))
+    products = {name: np.zeros((1, 1, 1)) for name in ("first", "second")}
+
+    def first():
+        begun.set()
+        assert ended.wait(60)
+        shared.gemm(a, a, products["first"])
+
+    def capture(name, work):
+        replays[name] = shared.capture(work)
+
+    thread = threading.Thread(target=capture, args=("first", first))
+    thread.start()
+    assert begun.wait(60)
+    capture("second", lambda: shared.gemm(a, a, products["second"]))
+    ended.set()
+    thread.join()
+    replays["second"]()
+    assert (products["first"], products["second"]) == (0, 1)
+    replays["first"]()
+    assert (products["first"], products["second"]) == (1, 1)
 
 
 def test_memory_is_that_of_the_whole(divide):
