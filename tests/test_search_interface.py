@@ -72,6 +72,12 @@ def test_samples_that_all_fits_refuse():
         gpumlp.GridSearchCV(classifier(), RATES).fit(X, IRIS[1])
 
 
+def test_samples_of_no_rows_and_columns():
+    search = gpumlp.GridSearchCV(classifier(), RATES, error_score="raise")
+    with pytest.raises(ValueError, match="Expected 2D array, got 1D array instead"):
+        search.fit(IRIS[0][:, 0], IRIS[1])
+
+
 def test_an_error_of_the_training_itself_is_raised(monkeypatch):
     def break_down(*arguments):
         raise MemoryError("no room")

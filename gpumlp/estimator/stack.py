@@ -205,11 +205,11 @@ class Fitting:
     def _fit_alone(self, member: Member):
         X, y, sample_weight, (X_val, y_val, weight_val) = self._given
         est, rows, columns = member.estimator, member.rows, member.columns
-        features = X.shape[1] if hasattr(X, "shape") else len(X[0])
         if rows is not None:
             X, y = _taken(X, rows), _taken(y, rows)
             sample_weight = None if sample_weight is None else _taken(sample_weight, rows)
         if columns is not None:
+            features = X.shape[1] if hasattr(X, "shape") else len(X[0])
             X = _taken(X, columns, axis=1)
             X_val = None if X_val is None else _taken(X_val, columns, axis=1)
         est.fit(X, y, sample_weight, X_val=X_val, y_val=y_val, sample_weight_val=weight_val)
