@@ -100,7 +100,8 @@ __device__ __forceinline__ void activate(const Network& net, Tile tile)
             const Parameters own = L::RANDOM ? drawn(layer, bits.slope.v[v]) : layer;
             value.v[v] = z.v[v] + bias.v[v];
             result.v[v] = L::F::f(value.v[v], own.p);
-            if (L::DROPOUT) result.v[v] = bits.dropout.v[v] >= threshold ? result.v[v] * scale : Real(0);
+            if constexpr (L::DROPOUT)
+                result.v[v] = bits.dropout.v[v] >= threshold ? result.v[v] * scale : Real(0);
         }
         if (L::KEEPS_Z) store<V>(net.memory + L::Z + at, value);
         store<V>(net.memory + L::N + at, result);
@@ -122,7 +123,7 @@ __device__ __forceinline__ Pack<V> derive(const Network& net, Pack<V> d, int at,
     #pragma unroll
     for (int v = 0; v < V; ++v) {
         const Parameters own = L::RANDOM ? drawn(layer, bits.slope.v[v]) : layer;
-        if (L::DROPOUT) {
+        if constexpr (L::DROPOUT) {
             d.v[v] = bits.dropout.v[v] >= threshold ? d.v[v] * scale : Real(0);
             n.v[v] /= scale;                            // n before dropout
         }

@@ -13,17 +13,17 @@
 
 struct Part { int rows, columns; };
 
-constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
+__device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
 // For four terms of the sum, what the busiest warp takes of an SM, in half cycles: of multiply-adds it
 // does those of four warps in a cycle; a load of 128 bits keeps its shared memory busy for one or two.
-constexpr int part_cost(int rows, int columns, Part part)
+__device__ constexpr int part_cost(int rows, int columns, Part part)
 {
     const int parts = ceil_div(rows, part.rows) * ceil_div(columns, part.columns);
     return ceil_div(parts, THREADS) * (2 * part.rows * part.columns + 3 * (part.rows + part.columns));
 }
 
-constexpr Part best_part(int rows, int columns)
+__device__ constexpr Part best_part(int rows, int columns)
 {
     Part best{1, 1};
     for (int r = 1; r <= VEC; r *= 2)                   // more would not be in one load
@@ -33,7 +33,7 @@ constexpr Part best_part(int rows, int columns)
 }
 
 // How many of up to `most` neighbouring columns are handled together, so that rows have no rest.
-template<int COLUMNS> constexpr int neighbours(int most)
+template<int COLUMNS> __device__ constexpr int neighbours(int most)
 {
     while (COLUMNS % most) most /= 2;
     return most;
