@@ -7,6 +7,7 @@ from sklearn import model_selection
 from sklearn.metrics import make_scorer, mean_pinball_loss
 
 import gpumlp
+from gpumlp.estimator.course import Course
 from gpumlp.schedule import schedules
 from gpumlp.search import fits
 from tests.searching import DIABETES, IRIS, both, classifier, regressor, stacks
@@ -287,3 +288,19 @@ def test_random_splits_are_drawn_once():
     for fold in range(3):
         name = f"split{fold}_test_score"
         np.testing.assert_array_equal(found.cv_results_[name], expected.cv_results_[name])
+
+
+@pytest.mark.parametrize("seed, each", [(0, 1), (None, 6)])
+def test_orders_that_are_the_same_are_drawn_once(seed, each, monkeypatch):
+    """Of networks with equal seeds and as many rows; those without seeds have their own."""
+    drawn = []
+    next_order = Course.next_order
+
+    def noted(self):
+        drawn.append(next_order(self))
+        return drawn[-1]
+
+    monkeypatch.setattr(Course, "next_order", noted)
+    estimator = classifier(max_iter=4, random_state=seed)
+    gpumlp.GridSearchCV(estimator, RATES, cv=3, refit=False).fit(*IRIS)
+    assert len(drawn) == 4 * each == len(np.unique(drawn, axis=0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +43,7 @@ class Prepared:
 
     train, held: rows of X; held is None without early stopping, or where X_val is given.
     weight: (len(train),) of the training loss, or None;  encoded: (len(rows), ...) the targets.
+    draws: see `share_orders`.
     """
 
     def __init__(self, place: int, member: Member, samples: Samples, given: bool):
@@ -51,6 +53,7 @@ class Prepared:
         """
         est, rows = member.estimator, member.rows
         self.place, self.est, self.columns = place, est, member.columns
+        self.draws = place
         self.rows = np.arange(samples.rows) if rows is None else np.asarray(rows)
         y, weight = samples.y[self.rows], samples.weight
         dtype = samples.X.dtype
@@ -122,6 +125,21 @@ class Prepared:
             self.validated,
             self.columns is None,
         )
+
+
+def share_orders(runs: list[Prepared]):
+    """Those whose generators stand at the same point would all draw the same orders, which then one
+    of them draws for all: `run.draws` says which these are."""
+    shared = Counter(id(run.course.random) for run in runs)  # such as NumPy's own
+    first: dict[Any, Prepared] = {}
+    for run in runs:
+        random, rows = run.course.random, len(run.train)
+        state = random.get_state(legacy=False)
+        run.draws = run.place
+        if state["bit_generator"] == "MT19937" and shared[id(random)] == 1:
+            key = state["state"]["key"].tobytes(), state["state"]["pos"], rows, run.est.shuffle
+            leader = first.setdefault(key, run)
+            run.draws, run.course.random = leader.place, leader.course.random
 
 
 def _named(value) -> Any:

@@ -15,7 +15,7 @@ from gpumlp.backend import Data
 from gpumlp.estimator import data, sides
 from gpumlp.estimator.engine import Engine
 from gpumlp.estimator.ensemble import make_stack
-from gpumlp.estimator.member import Prepared
+from gpumlp.estimator.member import Prepared, share_orders
 from gpumlp.estimator.progress import Progress
 from gpumlp.estimator.validation import Samples
 from gpumlp.estimator.widen import widened
@@ -84,6 +84,7 @@ class Stacked:
             given_rows = read(self.net, self.trainer.objective, *self._training_data())
             self._make_rows(given_rows)
         self._done = 0  # epochs
+        share_orders(runs)
         for run in runs:
             run.course.begin(run.validated)
         steps = max(run.steps for run in runs)
@@ -165,8 +166,13 @@ class Stacked:
         if 2 * len(going) <= len(self.runs):
             self._go_on_with([m for m, _ in going])
             going = list(enumerate(self.runs))
+        drawn: dict[int, Any] = {}
         for m, run in going:
-            order = run.course.next_order()
+            if run.draws not in drawn:
+                drawn[run.draws] = run.course.next_order()
+            order = drawn[run.draws]
+            if order is not None:
+                run.course.order = order
             self._order[m, : len(run.train)] = run.train if order is None else run.train[order]
         begin, trainer = time.perf_counter(), self.trainer
         losses, weights = trainer.run_epoch(self._rows, self._order, interrupt)
