@@ -30,9 +30,9 @@ EPOCHS = 30
 THOUSAND = FITS._replace(models=1_000)
 SEARCH = Search(candidates=64, folds=5, epochs=EPOCHS)
 
-# Fits and searches take seconds and minutes.
+# They take seconds and more.
 FIT_EFFORT = Effort(3, 0.05)
-SEARCH_EFFORT = Effort(1, 0.0, twice=False)
+SEARCH_EFFORT = Effort(3, 0.0, twice=False)
 
 
 def run(bench):
@@ -42,7 +42,8 @@ def run(bench):
         works, effort = [f"fit {2 if quick else EPOCHS}"], bench.effort if quick else FIT_EFFORT
         yield bench.contest.measure(network, works, effort, names=CONTENDERS)
         search = Search(candidates=4, folds=3, epochs=2) if quick else SEARCH
-        yield bench.search_contest.measure(search, ["search"], SEARCH_EFFORT)
+        effort = SEARCH_EFFORT._replace(turns=1) if quick else SEARCH_EFFORT
+        yield bench.search_contest.measure(search, ["search"], effort)
     else:
         network = FITS._replace(models=20).shortened() if quick else THOUSAND
         yield bench.contest.measure(network, ["epoch"], bench.effort, names=CONTENDERS)

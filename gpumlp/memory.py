@@ -3,20 +3,99 @@
 from __future__ import annotations
 
 import contextlib
+import math
+from typing import NamedTuple
 
-from gpumlp import workspace
+from gpumlp import blocks, workspace
+from gpumlp.backend.sources import SCALARS
+from gpumlp.optimizer import HYPERS
 
+KEY_BYTES = 8  # of a row, where an order is made by sorting
 SHARE = 0.8  # of the free memory that data may take; the rest is for what cannot be foreseen
 
 
-def predict(net, rows: int, slots: int = 0, data_bytes: int = 0, purpose: str = "fit") -> int:
-    """Bytes on the device: parameters, gradient, `slots` optimiser buffers, one batch, the data."""
-    numbers = net.models_count * net.layout.size
+class Fit(NamedTuple):
+    """What a fit takes besides its batches.
+
+    positions: of an epoch's order;  orders: 1, or one for each network.
+    sorts:     whether orders are made on the device; else they are sent there.
+    held:      rows that are validated on;  held_orders: of them, 1 or one for each network.
+    resident:  whether networks train in shared memory (residence.py), where they gather batches.
+    """
+
+    positions: int
+    orders: int = 1
+    sorts: bool = False
+    held: int = 0
+    held_orders: int = 1
+    resident: bool = False
+
+
+def predict(
+    net,
+    rows: int,
+    slots: int = 0,
+    data_bytes: int = 0,
+    purpose: str = "fit",
+    fit: Fit | None = None,
+) -> int:
+    """Bytes on the device: parameters, gradient, `slots` optimiser buffers, one batch of so many
+    rows, the data, and what `fit` says.
+
+    net: or whatever has its attributes, with another models_count.  What the device's libraries
+    keep for themselves is not in it, such as cuBLASLt's workspace, 32 MiB at most.
+    """
     copies = 1 if purpose == "predict" else 2 + slots
-    theta = numbers * net.dtype.itemsize * copies
+    theta = net.layout.size * net.dtype.itemsize * copies
     if net.stored != net.dtype:
-        theta += numbers * net.stored.itemsize
-    return theta + (workspace.size(net, rows, purpose) if rows else 0) + data_bytes
+        theta += net.layout.size * net.stored.itemsize
+    found = net.models_count * theta + data_bytes
+    if not rows or purpose != "fit":
+        return found + (workspace.size(net, rows, purpose) if rows else 0)
+    fit = Fit(rows) if fit is None else fit
+    steps = math.ceil(fit.positions / rows)
+    return found + _counters(net, steps) + _orders(net, fit) + _passes(net, rows, fit)
+
+
+def _counters(net, steps: int) -> int:
+    """What each network has besides its parameters: `Updates` and `State` name them."""
+    from gpumlp.updates import STEPS_NOTED  # which need this module
+
+    int64s = "t", "halted", "cursor", "seed", "nothing done"
+    reals = len(HYPERS) + len(SCALARS) + len(("norm",)) + 2 * max(STEPS_NOTED, steps)
+    thresholds = 2 * 4 * (net.K + 1)
+    return net.models_count * (8 * len(int64s) + net.dtype.itemsize * reals + thresholds)
+
+
+def _orders(net, fit: Fit) -> int:
+    """The order of an epoch, and what is there while a new one is made or arrives."""
+    from gpumlp.rows import MOST_ALONE, ORDER_BYTES
+
+    positions = fit.positions * fit.orders
+    if not fit.sorts:
+        return ORDER_BYTES * positions * (1 if fit.orders == 1 else 2)
+    keys = KEY_BYTES * positions
+    if (
+        net.device != "cpu"
+    ):  # beside those that are sorted at once: as many, and pairs of key and row
+        keys += 3 * keys if fit.orders > MOST_ALONE else KEY_BYTES * fit.positions
+    return ORDER_BYTES * positions + keys
+
+
+def _passes(net, rows: int, fit: Fit) -> int:
+    """The workspaces: of a batch, and of the rows that are validated on at once."""
+    from gpumlp.rows import ORDER_BYTES
+
+    batch = 0 if fit.resident else workspace.size(net, rows, "fit")
+    if not fit.held:
+        return batch
+    chunk = min(net.chunk_rows, fit.held)
+    held = workspace.size(net, chunk, "fit")
+    # The same memory serves both, unless networks are cut into other blocks.
+    same = blocks.number(net, rows) == blocks.number(net, chunk)
+    sums = 8 + 3 * net.dtype.itemsize * math.ceil(fit.held / chunk)
+    order = ORDER_BYTES * fit.held * fit.held_orders
+    return (max(batch, held) if same else batch + held) + net.models_count * sums + order
 
 
 def size_of(*arrays) -> int:

@@ -24,25 +24,34 @@ def launcher(updates, rows):
 
     None, if they are to take the operations.
     """
+    if isinstance(rows, Streamed):
+        return None
+    train = kernel(updates, rows.data.x.dtype)
+    if train is None:
+        return None
+    what = _training(updates, rows)
+
+    def launch(steps):
+        steps = min(steps, STEPS)
+        train(what, steps)
+        return steps
+
+    return launch
+
+
+def kernel(updates, source):
+    """What trains the networks in shared memory, on features of this dtype; None, if they are to
+    take the operations.
+
+    updates: or whatever has its net, objective, optimizer and resident, before there are updates.
+    """
     net = updates.net
     wanted = updates.resident
     if wanted is None:
         wanted = net.models_count >= LEAST_NETWORKS
     if not wanted or net.device == "cpu" or net.precision != "float32":
         return None
-    if isinstance(rows, Streamed):
-        return None
-    kernel = net.ops.resident(_shape(updates, rows))
-    if kernel is None:
-        return None
-    what = _training(updates, rows)
-
-    def launch(steps):
-        steps = min(steps, STEPS)
-        kernel(what, steps)
-        return steps
-
-    return launch
+    return net.ops.resident(_shape(updates, source))
 
 
 def thresholds(net):
@@ -54,7 +63,7 @@ def thresholds(net):
     return table
 
 
-def _shape(updates, rows) -> Shape:
+def _shape(updates, source) -> Shape:
     net = updates.net
     return Shape(
         dtype=str(net.dtype),
@@ -64,7 +73,7 @@ def _shape(updates, rows) -> Shape:
         pair=updates.objective.pair,
         family=updates.optimizer.family,
         slots=tuple(updates.optimizer.slots().values()),
-        source=str(rows.data.x.dtype),
+        source=str(source),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import _safe_indexing
 
-from gpumlp import backend, memory, workspace
+from gpumlp import backend, memory, residence
 from gpumlp import device as devices
 from gpumlp.estimator import data, parameters, sides
 from gpumlp.estimator.engine import Engine
@@ -19,13 +19,12 @@ from gpumlp.estimator.ensemble import make_stack
 from gpumlp.estimator.member import Member, Prepared
 from gpumlp.estimator.progress import warn
 from gpumlp.estimator.refusal import sample_weights
-from gpumlp.estimator.stacked import Stacked
+from gpumlp.estimator.stacked import Stacked, dropouts
 from gpumlp.estimator.stochastic import NON_FINITE
 from gpumlp.estimator.validation import Samples
 from gpumlp.estimator.widen import widened
 from gpumlp.network import MLP
-from gpumlp.rows import ORDER_BYTES
-from gpumlp.updates import STEPS_NOTED
+from gpumlp.objective import Objective
 
 CPU_BYTES = 1 << 30  # that a stack may take on the CPU, beside the data
 DATA_SHARE = 0.5  # of a GPU's free memory that the shared data may take
@@ -244,28 +243,36 @@ def bytes_needed(
     run = runs[0]
     weights = {"coefs": run.coefs, "intercepts": run.intercepts}
     one = make_stack(run.spec, device, [weights])
-    names = "K sizes dtype stored f layout".split()
+    names = "K sizes dtype stored f layout device ops precision".split()
     net: Any = SimpleNamespace(**{name: getattr(one, name) for name in names}, models_count=count)
-    item = one.dtype.itemsize
-    batch_size = max(run.batch_size for run in runs)
+    net.chunk_rows = MLP.chunk_rows.fget(net)  # type: ignore[attr-defined]
+    net.thresholds = [None, *(p if p.any() else None for p in dropouts(runs)), None]
+    updates = SimpleNamespace(
+        net=net, objective=Objective(one, run.loss), optimizer=run.optimizer, resident=None
+    )
+    held = 0
+    if run.validated:
+        held = given.rows if given is not None else max(len(run.held) for run in runs)
+    fit = memory.Fit(
+        positions=max(len(run.train) for run in runs),
+        orders=count,
+        held=held,
+        held_orders=1 if given is not None else count,
+        resident=residence.kernel(updates, samples.X.dtype) is not None,
+    )
     slots = sum(run.optimizer.slots().values())
-    features = memory.size_of(samples.X, *([] if given is None else [given.X]))
+    own = memory.predict(net, max(run.batch_size for run in runs), slots, fit=fit)
     shared = run.encoded.nbytes * samples.rows // len(run.rows) + memory.size_of(samples.weight)
-    own = memory.predict(net, batch_size, slots)
-    each = ORDER_BYTES * max(len(run.rows) for run in runs) + 2 * STEPS_NOTED * item
+    features = memory.size_of(samples.X, *([] if given is None else [given.X]))
+    each = 0
     if run.columns is None:
         shared += features
     else:
         each += features * len(run.columns) // samples.X.shape[1]
     if any(run.est.early_stopping for run in runs):
-        each += one.layout.size * item
+        each += one.layout.size * one.dtype.itemsize
     if any(getattr(run.est, "class_weight", None) is not None for run in runs):
-        each += samples.rows * item
-    if run.validated:
-        held = given.rows if given is not None else max(len(run.held) for run in runs)
-        rows = min(MLP.chunk_rows.fget(net), held)  # type: ignore[attr-defined]
-        larger = workspace.size(net, rows, "fit") - workspace.size(net, batch_size, "fit")
-        own += max(0, larger)  # the same memory, for one after the other
+        each += samples.rows * one.dtype.itemsize
     return shared, own + count * each
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from . import allowed
 from .counting import record
 from .hardware import check_current
-from .memory import Memory
+from .memory import Memory, allocate
 from .streams import refuse_while_capturing, submit
 
 SCALARS = (bool, int, float, complex, np.generic)
@@ -87,13 +87,17 @@ def copy(target: DeviceArray, source: DeviceArray, where: DeviceArray | None = N
 
 
 def sort(array: DeviceArray, axis: int) -> None:
-    """In place, with room of its own beside it, as Thrust needs it."""
+    """In place, with room of its own beside it, as Thrust needs it: as much again for a row alone;
+    for many, keys of 8 bytes, and pairs of key and element."""
     check_current(array._memory.device)
     refuse_while_capturing("an allocation for sorting")
     if not array._host.flags.c_contiguous:
         raise NotImplementedError("CuPy sorts a copy of what is not contiguous")
+    pairs = 3 * 8 * array._host.size
+    room = allocate(array._host.nbytes if array._host.ndim == 1 else pairs)
     array._host.sort(axis)
     record(elementwise=1)
+    del room
 
 
 def _assign(

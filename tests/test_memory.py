@@ -1,0 +1,169 @@
+"""What a fit of a stack takes is worked out beforehand, within a tenth of what is measured."""
+
+import gc
+import tracemalloc
+import warnings
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp import memory, residence, rows
+from gpumlp.estimator import stack
+from gpumlp.estimator.member import Member
+
+R, HELD = 330, 170
+
+CASES = {
+    "Adam": {},
+    "SGD": {"optimizer": gpumlp.SGD(0.1)},
+    "centred RMSprop with momentum": {
+        "optimizer": gpumlp.RMSprop(1e-3, momentum=0.5, centered=True)
+    },
+    "validation": {"held": HELD},
+    "wide": {"sizes": (30, 200, 150, 4), "batch": 64},
+    "large batch, gelu": {"batch": 300, "hidden": "gelu"},
+    "many validated on": {"held": 3_000, "sizes": (20, 20, 4)},
+    "one order": {"shuffle": False},
+    "float64": {"dtype": "float64", "models": 5},
+}
+
+
+def data(held, dtype, features):
+    rng = np.random.default_rng(0)
+    for count in (R, held):
+        yield rng.normal(size=(count, features)).astype(dtype), rng.integers(0, 4, count)
+
+
+def make(
+    device, *, sizes=(64, 64, 4), models=32, batch=100, dtype="float32", hidden="relu",
+    optimizer=None, shuffle=True, resident=None, **_,
+):  # fmt: skip
+    net = gpumlp.MLP(sizes, hidden, models=models, dtype=dtype, device=device)
+    trainer = gpumlp.Trainer(net, optimizer=optimizer, batch_size=batch, shuffle=shuffle)
+    trainer.resident = resident
+    return trainer
+
+
+def run(trainer, training, validation):
+    x, y = training
+    return trainer.fit(x, y, 2, validation=validation, progress=False)
+
+
+def foreseen(trainer, training, validation):
+    """By what is known before the fit."""
+    net, shuffle = trainer.net, trainer.shuffle
+    both = [each for each in (training, validation) if each]
+    sets = [rows.read(net, trainer.objective, *each, None) for each in both]
+    host = net.device == "cpu"  # where only the labels are copied, for their dtype
+    data_bytes = sum(
+        each.labels.nbytes if host else rows.size(net, each, each.x.shape[1]) for each in sets
+    )
+    return memory.predict(
+        net,
+        trainer.batch_size,
+        sum(trainer.optimizer.slots().values()),
+        data_bytes,
+        fit=memory.Fit(
+            positions=R,
+            orders=net.models_count if shuffle else 1,
+            sorts=shuffle,
+            held=len(validation[0]) if validation else 0,
+            resident=residence.kernel(trainer, training[0].dtype) is not None,
+        ),
+    )
+
+
+def cases(held=0, **given):
+    training, validation = data(held, given.get("dtype", "float32"), given.get("sizes", (64,))[0])
+    return training, validation if held else None, given
+
+
+def on_gpu(counters, given):
+    training, validation, given = cases(**given)
+    run(make("cuda:0", **given), training, validation)  # what the operations keep for themselves
+    gc.collect()
+    with counters.count() as c:
+        start = c.current_bytes
+        trainer = make("cuda:0", **given)
+        run(trainer, training, validation)
+        measured = c.peak_bytes - start
+    assert foreseen(trainer, training, validation) == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("resident", [False, True], ids=["operations", "one kernel"])
+@pytest.mark.parametrize("case", CASES)
+def test_on_a_gpu(counters, case, resident):
+    on_gpu(counters, {"models": 8} | CASES[case] | {"resident": resident})
+
+
+@pytest.mark.parametrize("models", [1, 32, 320])
+@pytest.mark.parametrize("held", [0, HELD])
+def test_few_and_many_networks_on_a_gpu(counters, models, held):
+    """As many as take one of the two ways, and of which orders are sorted one by one or at once."""
+    on_gpu(counters, {"models": models, "held": held, "sizes": (16, 24, 4)})
+
+
+MEMBERS = {
+    "Adam": {},
+    "dropout": {"dropout": 0.5},
+    "early stopping": {"early_stopping": True, "validation_fraction": 0.5},
+    "wide": {"hidden_layer_sizes": (200, 150)},
+}
+
+
+@pytest.mark.parametrize("case", MEMBERS)
+def test_members_of_a_stack(counters, monkeypatch, case):
+    """Where they train in shared memory, and where they are too large for it."""
+    (X, y), _ = data(0, "float32", 30)
+    base = {"hidden_layer_sizes": (40,), "batch_size": 100, "max_iter": 2, "device": "cuda"}
+    members = [
+        Member(gpumlp.MLPClassifier(**base | MEMBERS[case], random_state=m)) for m in range(20)
+    ]
+    calls, bytes_needed, kernels, kernel = [], stack.bytes_needed, [], residence.kernel
+    monkeypatch.setattr(
+        stack, "bytes_needed", lambda *given: calls.append(bytes_needed(*given)) or calls[-1]
+    )
+    monkeypatch.setattr(
+        residence, "kernel", lambda *given: kernels.append(kernel(*given)) or kernels[-1]
+    )
+
+    def fit():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert stack.fit_members(members, X, y) == [None] * 20
+
+    fit()
+    gc.collect()
+    with counters.count() as c:
+        start = c.current_bytes
+        fit()
+        measured = c.peak_bytes - start
+    assert sum(calls[-1]) == pytest.approx(measured, rel=0.1)
+    assert {each is None for each in kernels} == {case == "wide"}
+
+
+def on_cpu(given):
+    training, validation, given = cases(**given)
+    run(make("cpu", **given), training, validation)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        trainer = make("cpu", **given)
+        run(trainer, training, validation)
+        measured = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert foreseen(trainer, training, validation) == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("models", [32, 200])
+@pytest.mark.parametrize("case", CASES)
+def test_on_the_cpu(case, models):
+    """In blocks of networks, but for the largest products."""
+    on_cpu(CASES[case] | {"models": models})
+
+
+def test_one_network_on_the_cpu():
+    """Beside a smaller one, Python's own objects count."""
+    on_cpu({"models": 1, "sizes": (100, 400, 300, 4)})
