@@ -6,7 +6,11 @@ whatever else happens on the machine over all of them.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
+import signal
+import sys
 import time
 import traceback
 
@@ -16,6 +20,7 @@ MOST = 1000  # times that a work is done in one round
 # Threads that have nothing to do spin before they sleep: OpenBLAS's for 0.1 s.  A process is at
 # rest when its CPU time stands still (to a tenth) for this long; the next turn waits for that.
 REST, LONGEST_REST = 0.03, 0.5
+END = 2.0  # seconds that a process may take to end by itself
 
 
 class Failed(Exception):
@@ -80,13 +85,15 @@ DONE, DECLINED, FAILED = "done", "declined", "failed"
 
 def serve(connection, entry: Entry, device: str):
     """The other process: answers until nobody asks."""
-    # It ends with its parent, but may have children of its own, as joblib's.
+    # It ends with its parent, but may have children of its own, as joblib's: its group.
     multiprocessing.current_process().daemon = False
+    os.setsid()
     session = None
     while True:
         try:
             verb, arguments = connection.recv()
         except EOFError:
+            end_workers()
             return
         try:
             session = session or Session(entry, device)
@@ -97,6 +104,14 @@ def serve(connection, entry: Entry, device: str):
             answer = FAILED, traceback.format_exc()
         rest()
         connection.send(answer)
+
+
+def end_workers():
+    """Of joblib: this process would wait for them, and they wait minutes for more work."""
+    if "joblib" in sys.modules:
+        from joblib.externals.loky import get_reusable_executor
+
+        get_reusable_executor().shutdown(kill_workers=True)
 
 
 class Runner:
@@ -129,8 +144,10 @@ class Runner:
         return value
 
     def close(self):
+        """It ends by itself, or is killed with all that it has started."""
         self._connection.close()
-        self._process.join(0.5)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join(5)
+        self._process.join(END)
+        self._process.kill()
+        with contextlib.suppress(ProcessLookupError):  # nobody is left
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.join(5)

@@ -1,5 +1,11 @@
 """The contenders that train many networks at once, or search over many: they do the same."""
 
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -152,7 +158,7 @@ def test_a_search_that_is_not_there_is_declined(monkeypatch):
 
 
 class Processes(Contender):
-    """How many processes joblib would take."""
+    """In which processes joblib works."""
 
     def __init__(self, problem, device):
         pass
@@ -160,13 +166,39 @@ class Processes(Contender):
     def answers(self):
         import joblib
 
-        return {"losses": [joblib.effective_n_jobs(2)], "arrays": []}
+        pids = joblib.Parallel(n_jobs=2)(joblib.delayed(_pid)() for _ in range(2))
+        return {"losses": pids, "arrays": []}
 
 
-def test_contenders_may_have_processes_of_their_own():
+def _pid():
+    time.sleep(0.2)  # so that the other process takes the other call
+    return os.getpid()
+
+
+def has_ended(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_contenders_may_have_processes_of_their_own_which_end_with_them(hangs, monkeypatch):
     runner = turns.Runner(_Here("processes", "joblib", "", ""), "cpu", limit=60)
-    assert runner.ask("prepare", SMALL[0], "answers")["losses"] == [2]
+    pids = runner.ask("prepare", SMALL[0], "answers")["losses"]
+    assert len({*pids, os.getpid(), runner._process.pid}) == 4
+    if hangs:
+        monkeypatch.setattr(turns, "END", 0.1)
+        os.kill(runner._process.pid, signal.SIGSTOP)
     runner.close()
+    end = time.monotonic() + 10
+    while not all(map(has_ended, pids)) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert all(map(has_ended, [*pids, runner._process.pid]))
+    left = list(Path("/dev/shm").glob(f"*[-_]{runner._process.pid}[-_]*"))
+    assert hangs or not left
+    for path in left:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 class _Here(Entry):
