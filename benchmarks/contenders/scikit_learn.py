@@ -28,7 +28,6 @@ class ScikitLearn(Contender):
             raise Declined("it computes in float32 or float64")
         if 3 * network.batch * network.count > MOST:
             raise Declined("a step would take seconds")
-        sklearn.set_config(assume_finite=True)
 
     def load(self):
         network, problem = self.network, self.problem
@@ -54,7 +53,8 @@ class ScikitLearn(Contender):
         del self.model._optimizer  # the next call makes a fresh one
 
     def _fit(self, rows):
-        self.model.partial_fit(self.problem.x[rows], self.problem.y[rows])
+        with sklearn.config_context(assume_finite=True):
+            self.model.partial_fit(self.problem.x[rows], self.problem.y[rows])
         # Its squared error is a mean over the outputs, ours a sum.
         outputs = self.network.sizes[-1] if self.network.loss == "squared_error" else 1
         return self.model.loss_ * outputs
@@ -68,7 +68,8 @@ class ScikitLearn(Contender):
     def predict(self, rows):
         classifies = self.network.loss == "cross_entropy"
         ask = self.model.predict_proba if classifies else self.model.predict
-        return ask(self.problem.x[:rows])
+        with sklearn.config_context(assume_finite=True):
+            return ask(self.problem.x[:rows])
 
     def parameters(self):
         pairs = zip(self.model.coefs_, self.model.intercepts_, strict=True)
