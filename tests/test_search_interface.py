@@ -72,6 +72,15 @@ def test_samples_that_all_fits_refuse():
         gpumlp.GridSearchCV(classifier(), RATES).fit(X, IRIS[1])
 
 
+def test_an_error_that_fits_share_is_told_once():
+    """scikit-learn counts how many have failed alike, by their tracebacks."""
+    X = np.where(np.arange(4) == 2, np.nan, IRIS[0])
+    with sklearn.config_context(assume_finite=True):  # so that the stack finds it
+        search = gpumlp.GridSearchCV(classifier(), RATES)
+        with pytest.raises(ValueError, match=r"\n10 fits failed with(.|\n)*NaN or infinity"):
+            search.fit(X, IRIS[1])
+
+
 def test_samples_of_no_rows_and_columns():
     search = gpumlp.GridSearchCV(classifier(), RATES, error_score="raise")
     with pytest.raises(ValueError, match="Expected 2D array, got 1D array instead"):

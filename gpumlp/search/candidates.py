@@ -105,7 +105,7 @@ class Candidates:
         try:
             fit.estimator.fit(*(_safe_indexing(each, rows) for each in samples), **params)
         except Exception as error:
-            fit.error = error
+            fit.fail(error)
         fit.seconds = time.perf_counter() - begin
 
     def _of_rows(self, value, rows):

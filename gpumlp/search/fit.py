@@ -18,7 +18,7 @@ NONE = (None, None, None)
 
 class Fit:
     """estimator: with the candidate's parameters, in the end fitted, unless there is an
-    error: what its fit has raised;  seconds: that it took.
+    error: what its fit has raised, and the traceback;  seconds: that it took.
 
     parameters: the candidate;  fold: its number.
     """
@@ -27,11 +27,16 @@ class Fit:
         self.parameters, self.fold = parameters, fold
         self.estimator = clone(base)
         self.error: Exception | None = None
+        self.traceback: Any = None
         self.seconds = 0.0
         try:
             self.estimator.set_params(**clone(parameters, safe=False))
         except Exception as error:  # scikit-learn meets it too, before it asks for this fit
-            self.error = error
+            self.fail(error)
+
+    def fail(self, error: Exception):
+        if error is not self.error:  # fits may share one, and whoever raises it lengthens it
+            self.error, self.traceback = error, error.__traceback__
 
     @property
     def network(self):
@@ -98,4 +103,5 @@ class Training:
         for fit in fits:
             fit.seconds += seconds / len(fits)
         for fit, error in zip(self._fits, self._fitting.errors, strict=True):
-            fit.error = error
+            if error is not None:
+                fit.fail(error)

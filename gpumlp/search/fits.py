@@ -76,7 +76,7 @@ class Fits:
         self._open -= 1
         self._seconds.append(fit.seconds)
         if fit.error is not None:
-            raise fit.error
+            raise fit.error.with_traceback(fit.traceback)
         vars(estimator).update(vars(fit.estimator))
         return estimator
 

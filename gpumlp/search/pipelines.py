@@ -51,7 +51,7 @@ def _transformed(fits: list[Fit], X, y, folds) -> Part | None:
         X = steps.fit_transform(_safe_indexing(X, rows), y)
     except Exception as error:
         for fit in fits:
-            fit.error = error
+            fit.fail(error)
         return None
     for fit in fits:
         fit.estimator.steps = [*steps.steps, fit.estimator.steps[-1]]
