@@ -1,5 +1,6 @@
 """Arrays of every library into the estimators, and results on the side that they were on."""
 
+import gc
 import pickle
 import subprocess
 import sys
@@ -332,6 +333,7 @@ def test_predictions_on_a_device_with_little_memory(cls, where, cuda, counters, 
     expected = {name: getattr(model, name)(X) for name in ("predict", "transform")}
     model = pickle.loads(pickle.dumps(model))  # which has no workspaces yet
     model.predict(X[:1])
+    gc.collect()  # what earlier tests left must not be freed in between
 
     for name, values in expected.items():
         room = 50_000 + (values.nbytes if where == "gpu" else 0)
