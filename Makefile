@@ -21,7 +21,7 @@ train: $(VENV)/.plot
 	@$(IN_VENV) -m gpumlp train digits
 
 test: $(VENV)/.test
-	$(IN_VENV) -m pytest --numprocesses auto --dist loadfile $(ARGS)
+	$(IN_VENV) -m pytest --numprocesses auto --dist loadfile --timeout 300 $(ARGS)
 
 lint: $(VENV)/.test
 	$(IN_VENV) -m ruff check .

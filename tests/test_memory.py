@@ -21,7 +21,7 @@ CASES = {
         "optimizer": gpumlp.RMSprop(1e-3, momentum=0.5, centered=True)
     },
     "validation": {"held": HELD},
-    "wide": {"sizes": (30, 200, 150, 4), "batch": 64},
+    "wide": {"sizes": (30, 120, 90, 4), "batch": 64},
     "large batch, gelu": {"batch": 300, "hidden": "gelu"},
     "many validated on": {"held": 3_000, "sizes": (20, 20, 4)},
     "one order": {"shuffle": False},
@@ -97,7 +97,7 @@ def test_on_a_gpu(counters, case, resident):
     on_gpu(counters, {"models": 8} | CASES[case] | {"resident": resident})
 
 
-@pytest.mark.parametrize("models", [1, 32, 320])
+@pytest.mark.parametrize("models", [1, 32, rows.MOST_ALONE + 1])
 @pytest.mark.parametrize("held", [0, HELD])
 def test_few_and_many_networks_on_a_gpu(counters, models, held):
     """As many as take one of the two ways, and of which orders are sorted one by one or at once."""
@@ -108,7 +108,7 @@ MEMBERS = {
     "Adam": {},
     "dropout": {"dropout": 0.5},
     "early stopping": {"early_stopping": True, "validation_fraction": 0.5},
-    "wide": {"hidden_layer_sizes": (200, 150)},
+    "wide": {"hidden_layer_sizes": (120, 90)},
 }
 
 
