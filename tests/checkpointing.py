@@ -196,8 +196,9 @@ class Judge:
         files = sorted(Path(folder).iterdir())
         self.after = dict(enumerate((whole_state(gpumlp.load(file, "cpu")) for file in files), 1))
 
-    def judge(self, folder, reported: bytes, to_the_end: bool) -> str:
-        """What is wrong with what a dead process has left behind, or nothing."""
+    def judge(self, folder, reported: bytes, to_the_end: bool, keep: int = 1) -> str:
+        """What is wrong with what a dead process has left behind, or nothing; keep: checkpoints
+        that it was to keep."""
         written = max(reported, default=0)
         try:
             trainer = resume(folder)
@@ -209,9 +210,9 @@ class Judge:
             return f"{wrong} differ in the checkpoint after epoch {trainer.epoch}"
         if not to_the_end:
             return ""
-        # Killed between its last checkpoint and the removal of the one before, a run leaves both:
+        # Killed between its last checkpoint and the removal of the oldest, a run leaves both:
         # nothing more is written when it is resumed, and so nothing is removed.
-        most = 1 if trainer.epoch < max(self.after) else 2
+        most = 1 if trainer.epoch < max(self.after) else keep + 1
         fit(trainer, trainer.epochs_left, [*callbacks(CASE), gpumlp.Checkpoint(folder)])
         if wrong := differences(trainer, self.end):
             return f"{wrong} differ at the end"
@@ -230,17 +231,20 @@ def kill_at_random(folder: Path, kills: int, seed: int, sample: int) -> dict:
     wrong, killed, attempts, amid, epochs = [], 0, 0, 0, []
     while killed < kills:
         place = folder / f"{attempts}"
-        pid, out = fork(reporting(place, keep=1 + attempts % 3))
+        keep = 1 + attempts % 3
+        pid, out = fork(reporting(place, keep))
         moment = chance.uniform(0, duration)
         time.sleep(moment)
         os.kill(pid, signal.SIGKILL)
         status, reported = collect(pid, out)
         attempts += 1
+        # Other work on the machine may change how long a training takes.
+        duration *= 0.8 if status == 0 else 1.02
         if status == 0:
             continue  # it had ended before
         amid += bool(temporaries(place))
         epochs.append(max(reported, default=0))
-        verdict = judge.judge(place, reported, to_the_end=killed % sample == 0)
+        verdict = judge.judge(place, reported, killed % sample == 0, keep)
         if status != -signal.SIGKILL or verdict:
             wrong.append(f"{place.name}, killed after {moment:.4f} s ({status}): {verdict}")
         killed += 1

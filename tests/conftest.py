@@ -6,6 +6,7 @@ for CuPy whose kernels are the library's own, run on the CPU (tests/standin, tes
 """
 
 import os
+import signal
 
 import pytest
 
@@ -22,6 +23,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # A shell's background jobs ignore Ctrl-C, which tests send to themselves and to their children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not config.getoption("--require-gpu"):
         standin.install()
 

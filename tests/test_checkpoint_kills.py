@@ -53,4 +53,4 @@ def test_killed_at_each_call_of_a_write(tmp_path):
 def test_interrupted_at_random_moments(tmp_path):
     found = run("interrupt_at_random", tmp_path, 20, SEED)
     assert not found["wrong"]
-    assert found["within an epoch"] >= 5
+    assert found["within an epoch"] >= 1
