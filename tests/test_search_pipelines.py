@@ -3,6 +3,8 @@ and each choice of their parameters."""
 
 import numpy as np
 import pytest
+from scipy import sparse
+from sklearn import datasets
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -115,6 +117,14 @@ def test_parameters_of_fit_are_scikit_learns_affair(monkeypatch):
     estimator = pipeline(("scale", StandardScaler()))
     both("GridSearchCV", estimator, RATES, data=IRIS, fit=fit, cv=3)
     assert sizes == []
+
+
+def test_sparse_labels(monkeypatch):
+    X, y = datasets.make_multilabel_classification(60, 8, n_classes=3, random_state=0)
+    sizes = stacks(monkeypatch)
+    estimator = pipeline(("scale", StandardScaler()))
+    both("GridSearchCV", estimator, RATES, data=(X, sparse.csr_array(y)), cv=3)
+    assert sizes == [6]
 
 
 def test_data_frames_keep_their_names(monkeypatch):

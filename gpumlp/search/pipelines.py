@@ -17,7 +17,7 @@ class Part(NamedTuple):
     """A fold's samples, transformed, and the fits that train on them."""
 
     X: Any
-    y: np.ndarray
+    y: Any
     fits: list[Fit]
 
     def kind(self) -> Any:
@@ -56,22 +56,27 @@ def _transformed(fits: list[Fit], X, y, folds) -> Part | None:
     for fit in fits:
         fit.estimator.steps = [*steps.steps, fit.estimator.steps[-1]]
         fit.seconds = (time.perf_counter() - begin) / len(fits)
-    return Part(X, np.asarray(y), fits)
+    return Part(X, y if sparse.issparse(y) else np.asarray(y), fits)
 
 
 def _training(parts: list[Part]) -> Training:
     """All in one stack, on the samples of all folds one after another."""
-    first, at = parts[0].X, 0
+    at = 0
     fits: list[Fit] = []
     rows: list[np.ndarray] = []
     for part in parts:
-        own = np.arange(at, at + len(part.y))
+        own = np.arange(at, at + part.y.shape[0])
         fits += part.fits
         rows += [own] * len(part.fits)
         at += len(own)
-    X = [part.X for part in parts]
+    X, y = ([getattr(part, name) for part in parts] for name in "Xy")
+    return Training(fits, rows, _joined(X), _joined(y))
+
+
+def _joined(parts: list):
+    """The rows of all, one after another."""
     if len(parts) == 1:
-        joined = first
-    else:
-        joined = sparse.vstack(X, format="csr") if sparse.issparse(first) else np.concatenate(X)
-    return Training(fits, rows, joined, np.concatenate([part.y for part in parts]))
+        return parts[0]
+    if sparse.issparse(parts[0]):
+        return sparse.vstack(parts, format="csr")
+    return np.concatenate(parts)
