@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from pathlib import Path
 
-HERE = str(Path(__file__).parent)
+import joblib
+import sklearn
+
+import gpumlp
+
+# Whoever is in there only passes on what its user has called.
+INSIDE = tuple(
+    str(Path(file).parent) + os.sep for file in (gpumlp.__file__, sklearn.__file__, joblib.__file__)
+)
 
 
 def warn(text: str, category=UserWarning) -> None:
     """A warning that points at the line that called the estimator."""
     frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(HERE):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(INSIDE):
         frame, level = frame.f_back, level + 1
     warnings.warn(text, category, stacklevel=level)
 
