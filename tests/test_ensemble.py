@@ -16,6 +16,7 @@ from sklearn.utils.estimator_checks import check_estimator
 import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
 from gpumlp.estimator import bagging
+from gpumlp.estimator import data as estimator_data
 from tests.estimators import BOTH, DIABETES, IRIS, data
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -39,9 +40,13 @@ def alone(ensemble, m, X, y, weight=None, **options):
     """Member m, fitted by itself on what it has seen."""
     rows, columns = ensemble.estimators_samples_[m], ensemble.estimators_features_[m]
     rows = slice(None) if rows is None else rows
-    X = X[rows] if columns is None else X[rows][:, columns]
+    X = X if columns is None else X[:, columns]
+    held = ensemble.estimators_held_out_[m]
+    if held is not None:
+        options = {"X_val": X[held], "y_val": y[held]} | options
+        options["sample_weight_val"] = None if weight is None else weight[held]
     model = clone(ensemble.estimators_[m])
-    return model.fit(X, y[rows], None if weight is None else weight[rows], **options)
+    return model.fit(X[rows], y[rows], None if weight is None else weight[rows], **options)
 
 
 def assert_members_alone(ensemble, X, y, weight=None, tolerance=1e-9, **options):
@@ -70,6 +75,8 @@ CASES = {
     "numbers": {
         "learning_rate_init": [1e-3, 0.1, 0.02],
         "alpha": np.array([0, 0.1, 1.0]),
+        "l1": (0.01, 0.0, 0.1),
+        "weight_decay": [0.0, 0.2, 0.1],
         "dropout": np.array([0.0, 0.3, 0.5]),
     },
     "dropout of layers": {"dropout": [0.1, 0.4]},
@@ -165,7 +172,11 @@ def test_classifiers_average_their_probabilities(case):
         expected = model.classes_[each.mean(axis=0).argmax(axis=1)]
         np.testing.assert_array_equal(model.predict(X), expected)
     assert model.score(X, y) == np.mean(np.all(np.c_[model.predict(X) == y], axis=1))
-    assert not hasattr(model, "predict_quantiles")
+    levels = [0.1, 0.5, 1.0]
+    expected = np.moveaxis(np.quantile(each, levels, axis=0), 0, -1)
+    np.testing.assert_allclose(model.predict_quantiles(X, levels), expected, atol=1e-12)
+    median = model.predict_quantiles(X, 0.5)
+    np.testing.assert_allclose(median, np.median(each, axis=0), atol=1e-12)
 
 
 def test_margins_are_averaged():
@@ -174,7 +185,8 @@ def test_margins_are_averaged():
         model = small(MLPClassifier, loss="hinge").fit(X, target)
         each = [member.decision_function(X) for member in model.estimators_]
         np.testing.assert_allclose(model.decision_function(X), np.mean(each, axis=0), atol=1e-12)
-        assert not hasattr(model, "predict_proba") and not hasattr(model, "predict_std")
+        for name in ("predict_proba", "predict_std", "predict_quantiles"):
+            assert not hasattr(model, name)
         assert model.predict(X).shape == y.shape
 
 
@@ -192,7 +204,7 @@ def test_regressors_average_and_tell_the_spread(outputs):
     expected = np.moveaxis(np.quantile(each, levels, axis=0), 0, -1)
     np.testing.assert_allclose(found, expected, atol=1e-12)
     np.testing.assert_allclose(model.predict_quantiles(X, 0.5), np.median(each, axis=0), atol=1e-12)
-    for q in (1.1, -0.1, [0.5, np.nan], "a", None, [[0.5]]):
+    for q in (1.1, -0.1, [0.5, np.nan], "a", None, [[0.5]], []):
         with pytest.raises(ValueError, match="q = "):
             model.predict_quantiles(X, q)
 
@@ -227,16 +239,36 @@ def test_frames(cls):
     model.estimators_[0].predict(frame)
 
 
-def test_a_bootstrap_sample_that_lacks_a_class():
-    X, y = IRIS
-    y = y.copy()
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("of", [np.asarray, sparse.csr_array])
+def test_a_bootstrap_sample_that_lacks_a_class(of, early_stopping, monkeypatch):
+    monkeypatch.setattr(estimator_data, "DENSE_BYTES", 0)  # sparse rows are fitted one by one
+    X, y = of(IRIS[0]), IRIS[1].copy()
     y[:2] = 7  # rare
-    model = small(MLPClassifier, bootstrap=True, n_models=12).fit(X, y)
+    arguments = {"bootstrap": True, "n_models": 12, "early_stopping": early_stopping}
+    model = small(MLPClassifier, **arguments).fit(X, y)
     missing = [7 not in y[rows] for rows in model.estimators_samples_]
     assert any(missing) and not all(missing)
     assert model.predict_proba(X).shape == (150, 4)
     for member in model.estimators_:
         np.testing.assert_array_equal(member.classes_, [0, 1, 2, 7])
+
+
+@pytest.mark.parametrize("cls", BOTH)
+def test_no_row_is_trained_on_and_held_out(cls):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(300, 20)), rng.integers(0, 2, 300)
+    arguments = {"learning_rate_init": 0.01, "max_iter": 100, "n_iter_no_change": 20}
+    model = small(cls, bootstrap=True, early_stopping=True, hidden_layer_sizes=(64,), **arguments)
+    model.set_params(n_models=4).fit(X, y)
+    for rows, held in zip(model.estimators_samples_, model.estimators_held_out_, strict=True):
+        assert len(held) == 30 and len(rows) == 270 and len(np.unique(rows)) < 200
+        assert not np.isin(rows, held).any()
+    # Nothing can be learned; of rows that were trained on it would be.
+    best = np.mean([member.best_validation_score_ for member in model.estimators_])
+    assert best < (0.7 if cls is MLPClassifier else 0.1)
+    given = model.fit(X, y, X_val=X[:50], y_val=y[:50])
+    assert given.estimators_held_out_ == [None] * 4
 
 
 # ---------------------------------------------------------------- what is left
@@ -311,12 +343,30 @@ def test_from_one_to_many_and_back(cls):
     alone = model.predict(X)
     model.set_params(n_models=M).fit(X, y)
     assert len(model.estimators_) == M
+    assert not {"loss_curve_", "best_loss_", "t_", "validation_scores_"} & vars(model).keys()
     model.set_params(n_models=None, warm_start=True).fit(X, y)
+    assert not {"diverged_", "estimators_samples_", "estimators_features_"} & vars(model).keys()
     np.testing.assert_array_equal(model.predict(X), alone)
     model.set_params(n_models=1, warm_start=False).fit(X, y)
     np.testing.assert_allclose(model.predict_std(X), 0)
     model.set_params(n_models=None).partial_fit(X, y)
     assert model.n_iter_ == 1
+
+
+@pytest.mark.parametrize("cls", BOTH)
+def test_only_what_was_fitted_as_an_ensemble_tells_a_spread(cls):
+    X, y = data(cls)
+    model = small(cls, n_models=None).fit(X, y).set_params(n_models=M)
+    for ask in (lambda: model.predict_std(X), lambda: model.predict_quantiles(X, 0.5)):
+        with pytest.raises(NotFittedError, match="fitted without n_models"):
+            ask()
+
+
+def test_another_fit_may_have_other_classes():
+    X, y = IRIS
+    model = small(MLPClassifier).fit(X, y)
+    model.set_params(n_models=None, warm_start=True).fit(X, y == 1)
+    assert model.classes_.tolist() == [False, True]
 
 
 @pytest.mark.parametrize("cls", BOTH)
@@ -353,6 +403,7 @@ def test_a_network_that_diverges_has_no_say(cls):
     assert model.diverged_.tolist() == [False, True, False]
     reference = small(cls, solver="sgd", learning_rate_init=0.01, n_models=1).fit(X, y)
     each = [reference, model.estimators_[2]]
+    assert model.transform(X).shape[1] == len(model.get_feature_names_out()) == 2 * 4
     if cls is MLPRegressor:
         expected = np.mean([member.predict(X) for member in each], axis=0)
         np.testing.assert_allclose(model.predict(X), expected, atol=1e-12)

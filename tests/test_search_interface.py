@@ -96,6 +96,30 @@ def test_an_error_of_the_training_itself_is_raised(monkeypatch):
         gpumlp.GridSearchCV(classifier(), RATES).fit(*IRIS)
 
 
+def test_a_fit_that_fails_by_its_own_spoils_no_other():
+    estimator = classifier(early_stopping=True)
+    grid = {"scoring": ["accuracy", "roc_auc"]}  # which is for two classes
+    search = both("GridSearchCV", estimator, grid, data=IRIS, cv=3)
+    assert np.isnan(search.cv_results_["mean_test_score"]).tolist() == [False, True]
+
+
+def test_parameters_without_a_hash_make_no_difference(monkeypatch):
+    cube = gpumlp.Activation(
+        "cube", lambda z, p: z**3, lambda z, n, p: 3 * z**2, cuda=["z * z * z", "3 * z * z"]
+    )
+    sizes = stacks(monkeypatch)
+    both("GridSearchCV", classifier(activation=cube), RATES, data=IRIS, cv=3)
+    assert sizes == [6]
+
+
+def test_warnings_point_at_the_caller():
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        gpumlp.GridSearchCV(classifier(), RATES, cv=2).fit(*IRIS)
+    assert len(told) == 2  # of the stack, and of the refit
+    assert {each.filename for each in told} == {__file__}
+
+
 def test_scores_that_fail():
     def refuse(estimator, X, y):
         raise RuntimeError("no score")

@@ -1,5 +1,6 @@
 """Members of a stack: each becomes what its fit alone would have made of it."""
 
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -338,6 +339,66 @@ def test_errors_are_the_members_own():
     weight = np.r_[np.zeros(50), np.ones(100)]
     member = Member(classifier(), np.arange(40))
     assert "sample_weight is 0" in str(fit_members([member], X, y, weight)[0])
+
+
+def test_weights_for_other_samples_are_refused():
+    X, y = DIGITS
+    for rows in (np.arange(50), None):
+        errors = fit_members([Member(classifier(), rows)], X, y, np.ones(len(y) + 9))
+        assert isinstance(errors[0], ValueError) and "sample_weight has" in str(errors[0])
+
+
+def test_a_score_that_fails_ends_its_own_member_alone():
+    X, y = DIGITS
+    base = classifier(early_stopping=True, random_state=0)
+    settings = each("scoring", "accuracy", "roc_auc", "loss")  # roc_auc is for two classes
+    for places in ([0, 1, 2], [1, 1]):
+        members = [clone(base).set_params(**settings[i]) for i in places]
+        errors = fit_members([Member(member) for member in members], X, y)
+        for i, member, error in zip(places, members, errors, strict=True):
+            if i == 1:
+                assert isinstance(error, ValueError) and "scoring: multi_class" in str(error)
+            else:
+                assert error is None
+                assert_same(member, clone(member).fit(X, y))
+
+
+def test_targets_that_a_loss_refuses_end_those_alone_that_train_on_them():
+    X, y = DIABETES[0], np.exp(DIABETES[1])
+    y[0] = -1
+    members = members_of(regressor(loss="poisson"), [{"random_state": 0}, {"random_state": 1}])
+    rows = [np.arange(60), np.arange(1, 60)]
+    errors = fit_members([Member(*each) for each in zip(members, rows, strict=True)], X, y)
+    assert "y" in str(errors[0]) and errors[1] is None
+    assert_same(members[1], clone(members[1]).fit(X[1:60], y[1:60]))
+
+
+def test_rows_that_are_held_out_for_a_member(no_other_way):
+    X, y = DIGITS
+    held = np.arange(120, 150)
+    members = members_of(classifier(early_stopping=True, class_weight="balanced"), RATES)
+    weight = np.linspace(1, 2, len(y))
+    rows = [np.arange(120), np.arange(0, 120, 2), np.r_[0:60, 0:60]]
+    chosen = [Member(m, own, held=held) for m, own in zip(members, rows, strict=True)]
+    assert fit_members(chosen, X, y, weight) == [None] * 3
+    for member, own in zip(members, rows, strict=True):
+        given = {"X_val": X[held], "y_val": y[held], "sample_weight_val": weight[held]}
+        assert_same(member, clone(member).fit(X[own], y[own], weight[own], **given))
+
+
+def test_members_that_wait_take_little_memory():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(4000, 5)), rng.normal(size=(4000, 10))
+    members = [Member(regressor(hidden_layer_sizes=(200, 200))) for _ in range(20)]
+    stack.Fitting(members[:1], X, y)
+    tracemalloc.start()
+    try:
+        waiting = stack.Fitting(members, X, y)
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(next(iter(waiting._groups.values()))) == 20
+    assert held < X.nbytes + y.nbytes + 20 * 10_000  # their generators'; weights would take 7 MB
 
 
 def test_those_that_have_not_converged_are_warned_of_once():

@@ -15,17 +15,17 @@ from gpumlp.estimator.member import Member
 from gpumlp.estimator.parameters import PER_MEMBER, of_each
 from gpumlp.estimator.progress import warn
 from gpumlp.estimator.stack import fit_members
+from gpumlp.estimator.validation import Samples, split_rows
 
 
 def fit(est, X, y, sample_weight, validation) -> None:
     """`fit` of an estimator with n_models."""
     device = devices.resolve(est.device)
-    for name in ("_engine", "_unfinished", "_resuming"):
-        vars(est).pop(name, None)
+    est._forget()
     samples = est._samples(X, y, sample_weight, device, True, False)
     est._plan(samples.X.shape[1], samples.X.dtype, samples.encoded)
     given = est._given(validation, device, samples.encoded)
-    members = members_of(est, *samples.X.shape)
+    members = members_of(est, samples, given is not None)
     known = (None,) * 3 if given is None else (given.X, given.y, given.weight)
     estimators = [member.estimator for member in members]
     try:
@@ -40,6 +40,7 @@ def fit(est, X, y, sample_weight, validation) -> None:
     est._engine = Ensemble(estimators, diverged)
     est.estimators_samples_ = [member.rows for member in members]
     est.estimators_features_ = [member.columns for member in members]
+    est.estimators_held_out_ = [member.held for member in members]
     for each in estimators:
         if hasattr(est, "feature_names_in_"):
             each.feature_names_in_ = est.feature_names_in_
@@ -64,8 +65,13 @@ def _raise_or_warn(estimators, errors):
         )
 
 
-def members_of(est, rows: int, features: int) -> list[Member]:
-    """The members, each with its seed and numbers, rows and features."""
+def members_of(est, samples: Samples, validated: bool) -> list[Member]:
+    """The members, each with its seed and numbers, rows and features.
+
+    validated: whether there is a validation set.  Else early stopping watches rows that are held
+    out before the others are drawn with replacement: none is on both sides.
+    """
+    rows, features = samples.X.shape
     given = est.random_state
     seeded = isinstance(given, Integral)
     # Not the numbers that member 0 begins with: its seed is the ensemble's.
@@ -82,9 +88,14 @@ def members_of(est, rows: int, features: int) -> list[Member]:
             random_state=seed,
             **{name: values[m] for name, values in own.items()},
         )
-        index = rng.randint(0, rows, rows) if est.bootstrap else None
+        index = held = None
+        if est.bootstrap:
+            drawn_from = np.arange(rows)
+            if est.early_stopping and not validated:
+                drawn_from, held = split_rows(est, samples.y, rng)
+            index = drawn_from[rng.randint(0, len(drawn_from), len(drawn_from))]
         columns = np.sort(rng.permutation(features)[:take]) if take < features else None
-        members.append(Member(member, index, columns, vars(est).get("_binarizer")))
+        members.append(Member(member, index, columns, vars(est).get("_binarizer"), held))
     return members
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import sklearn
 from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_array, check_random_state, metadata_routing
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -21,6 +22,8 @@ from gpumlp.estimator.refusal import QUIET, naming, no_nan, sample_weights
 from gpumlp.estimator.validation import Samples
 
 SPARSE = ["csr", "csc"]
+# What a fit leaves, beside the attributes that end with an underscore.
+OF_FITS = ("_engine", "_binarizer", "_stalled", "_unfinished", "_resuming")
 
 
 def keep(estimator, arguments: dict[str, Any]) -> None:
@@ -82,6 +85,7 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
     _trusted: Any
     _stalled: int
     _unfinished: dict[str, Any]  # the fit that a checkpoint was written in
+    _coding: Any = None  # of classes that are known before a fit
     _resuming = False  # whether the next fit is to go on with that one
 
     # Layer numbers are no metadata to be routed.
@@ -132,7 +136,7 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
             bagging.fit(self, X, y, sample_weight, validation)
             return self
         if isinstance(vars(self).get("_engine"), Ensemble):  # of a fit that had n_models
-            del self._engine
+            self._forget()
         unfinished = vars(self).get("_unfinished") if self._resuming and not incremental else None
         goes_on = incremental or unfinished is not None
         first = not self._has_weights or not (self.warm_start or goes_on)
@@ -157,6 +161,12 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
         for name in ("_unfinished", "_resuming"):
             self.__dict__.pop(name, None)
         return self
+
+    def _forget(self):
+        """Drop all that an earlier fit has left."""
+        for name in list(vars(self)):
+            if name.endswith("_") or name in OF_FITS:
+                del self.__dict__[name]
 
     def _plan(self, features: int, dtype, encoded) -> Plan:
         """What is to be trained on so many features and these targets, as `_encoded` codes them."""
@@ -364,8 +374,31 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
 
     def _over_members(self, X, function):
         """function(outputs of all members (M, n_samples, n_outputs), on the host), on X's side."""
+        check_is_fitted(self)
+        if not isinstance(self._engine, Ensemble):
+            raise NotFittedError(
+                f"this {type(self).__name__} was fitted without n_models: fit it again"
+            )
         outputs = no_nan(sides.host(self._computed(X)))
         return sides.back(function(outputs), X)
+
+    def _quantiles(self, X, q, values):
+        """The quantiles q over the members of values(outputs of one); for several q with one more
+        axis for them, the last."""
+        levels = np.asarray(q)
+        if (
+            levels.dtype.kind not in "iuf"
+            or levels.ndim > 1
+            or levels.size == 0
+            or not np.all((0 <= levels) & (levels <= 1))
+        ):
+            raise ValueError(f"q = {q!r}; it is a number in [0, 1], or several")
+
+        def quantiles(outputs):
+            found = np.quantile([values(each) for each in outputs], levels, axis=0)
+            return np.moveaxis(found, 0, -1) if levels.ndim else found
+
+        return self._over_members(X, quantiles)
 
     @property
     def estimators_(self) -> list:

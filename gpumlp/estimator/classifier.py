@@ -89,9 +89,11 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     keep_optimizer : with warm_start, the optimiser's state goes on too.
     n_models : an ensemble of so many networks, trained in one pass and averaged in predictions.
         Member m has the seed random_state + m, early stopping of its own, and is the network that
-        would be trained alone with it; learning_rate_init, alpha and dropout may have a value for
-        each (dropout as an array (n_models,) or (n_models, hidden layers); a list is for layers).
-    bootstrap : each member trains on its own sample of the rows, drawn with replacement.
+        would be trained alone with it; learning_rate_init, alpha, l1, weight_decay and dropout may
+        have a value for each (dropout as an array (n_models,) or (n_models, hidden layers); a list
+        is for layers).
+    bootstrap : each member trains on its own sample of the rows, drawn with replacement; the rows
+        that early_stopping watches are held out before, so that none is on both sides.
     max_features : how many features, or which share of them, each member sees.
 
     Attributes
@@ -104,8 +106,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     converged_ : whether the fit, or a row of partial_fits, has met its tolerance.
 
     With n_models: estimators_, the members as fitted estimators, which have the weights and curves;
-    estimators_samples_ and estimators_features_, the rows and columns of each, None for all; and
-    diverged_ (n_models,), those that have no say in the predictions.
+    estimators_samples_ and estimators_features_, the rows and columns of each, None for all;
+    estimators_held_out_, the rows held out beforehand, None without bootstrap; and diverged_
+    (n_models,), those that have no say in the predictions.
     """
 
     _y_numeric = False
@@ -216,7 +219,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         goes_on = self.warm_start or incremental
-        if "classes_" in vars(self) and goes_on:
+        if self._coding is not None:
+            self._binarizer, self.classes_ = self._coding, self._coding.classes_
+        elif "classes_" in vars(self) and goes_on:
             self._check_classes(y)
         else:
             self._binarizer = LabelBinarizer().fit(y)
@@ -385,6 +390,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             return np.std([self._probabilities(each) for each in outputs], axis=0)
 
         return self._over_members(X, deviation)
+
+    @available_if(lambda self: is_ensemble(self) and _gives_probabilities(self))
+    def predict_quantiles(self, X, q):
+        """With n_models: the quantiles q, in [0, 1], of the members' probabilities: for a number in
+        the shape of predict_proba, for several with one more axis for them, the last."""
+        return self._quantiles(X, q, self._probabilities)
 
     @available_if(_gives_margins)
     def decision_function(self, X):

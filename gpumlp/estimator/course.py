@@ -7,6 +7,8 @@ Course for the order of the next one, tells it what came of it, and does what it
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 SMALLEST_RATE = 1e-6  # an adaptive learning rate at or below it ends the fit
@@ -30,15 +32,17 @@ class Course:
     def __init__(self, estimator, sizes, lr: float, random, incremental: bool = False):
         self.est, self.sizes, self.lr, self.random = estimator, sizes, lr, random
         self.incremental = incremental
-        self.order = np.arange(sizes.sum())  # of the epoch's samples
+        self.order: Any = None  # of the epoch's samples; there is one when the fit has begun
         self.epochs_left = 0
         self.diverged = self.improved = False
+        self.error: Exception | None = None  # that ends the fit
         self.told = ""
 
     def begin(self, validated: bool):
         """validated: whether there is a validation set."""
         est = self.est
         self.epochs_left = 1 if self.incremental else est.max_iter
+        self.order = np.arange(self.sizes.sum())
         est.n_iter_ = 0
         est.converged_ = False
         if est.early_stopping:
@@ -79,7 +83,7 @@ class Course:
 
     def judge(self):
         self._count_stalled()
-        ends = self._ends() or self.diverged
+        ends = self._ends() or self.diverged or self.error is not None
         self.epochs_left = 0 if ends else self.epochs_left - 1
 
     def _count_stalled(self):
@@ -125,7 +129,7 @@ class Course:
     def unfinished(self) -> bool:
         """Whether max_iter ended the fit, or a partial_fit's epoch of that number, too early."""
         est = self.est
-        ended = est.converged_ or self.diverged
+        ended = est.converged_ or self.diverged or self.error is not None
         return est.n_iter_ == est.max_iter and not (ended or self.incremental)
 
     @property

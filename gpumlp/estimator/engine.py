@@ -38,6 +38,8 @@ class Engine:
     Pickles hold NumPy arrays only; the network is made again on whatever device there is then.
     """
 
+    count = 1  # of networks
+
     def __init__(self):
         self._begin()
 

@@ -36,6 +36,11 @@ class Ensemble:
         return [e for e, out in zip(self._estimators, self.diverged, strict=True) if not out]
 
     @property
+    def count(self) -> int:
+        """Networks that are asked."""
+        return len(self._asked)
+
+    @property
     def spec(self):
         return self._asked[0]._engine.spec
 
@@ -96,19 +101,24 @@ def pooled(outputs, left_to_do: str, xp):
     return outputs.mean(axis=0)
 
 
-def make_stack(spec: Spec, device: str, states: list[dict[str, Any]], dropout: Any = 0.0) -> MLP:
-    """A stack of networks with these weights: coefs, intercepts and slopes of each."""
-    net = MLP(
+def empty_stack(spec: Spec, device: str, models: int, dropout: Any = 0.0) -> MLP:
+    """A stack of so many networks, whose weights are still to be given."""
+    return MLP(
         spec.sizes,
         spec.hidden,
         spec.output,
-        models=len(states),
+        models=models,
         dtype=spec.dtype,
         device=device,
         init="zeros",
         dropout=dropout,
         precision=spec.precision,
     )
+
+
+def make_stack(spec: Spec, device: str, states: list[dict[str, Any]], dropout: Any = 0.0) -> MLP:
+    """A stack of networks with these weights: coefs, intercepts and slopes of each."""
+    net = empty_stack(spec, device, len(states), dropout)
     with net.ops.on_device():
         theta = np.array(net.ops.to_host(net.parameters.buffer))
         views = Parameters(net.layout, theta)

@@ -53,8 +53,7 @@ class Layers(ClassNamePrefixFeaturesOutMixin):
     @property
     def _n_features_out(self) -> int:
         """Columns of `transform`, for get_feature_names_out."""
-        members = len(self.estimators_) if hasattr(self, "estimators_") else 1
-        return members * self._engine.spec.sizes[self._last_hidden]
+        return self._engine.count * self._engine.spec.sizes[self._last_hidden]
 
     def _framed(self, values, X):
         """The values on X's side, or in the frame that was asked for."""

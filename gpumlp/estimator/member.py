@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +13,7 @@ from sklearn.utils import check_random_state
 from gpumlp import activation
 from gpumlp.estimator import data, stochastic
 from gpumlp.estimator.course import Course
-from gpumlp.estimator.engine import draw
+from gpumlp.estimator.engine import GROUPS, draw
 from gpumlp.estimator.validation import Samples, Score, split_rows
 from gpumlp.function import Function
 from gpumlp.schedule import Plateau
@@ -22,7 +24,7 @@ class Member(NamedTuple):
 
         estimator.fit(X[rows][:, columns], y[rows], sample_weight[rows], X_val=X_val[:, columns])
 
-    would make of it, by its own random_state and parameters.
+    would make of it, by its own random_state and parameters; X_val is X[held], where that is given.
 
     estimator: an MLPClassifier or MLPRegressor with n_models=None, of no other member.
     rows:      their numbers, in this order and as often as they stand there; None is all of X.
@@ -30,54 +32,67 @@ class Member(NamedTuple):
                of X nevertheless: its weights coefs_[0] are 0 for those that it did not see.
     coding:    the fitted LabelBinarizer of all classes, where y[rows] may lack some; None: the
                classes are those of y[rows].
+    held:      the numbers of the rows that early_stopping watches; None: it holds some of `rows`
+               out, if there is no X_val.
     """
 
     estimator: Any
     rows: np.ndarray | None = None
     columns: np.ndarray | None = None
     coding: Any = None
+    held: np.ndarray | None = None
 
 
 class Prepared:
     """A member, ready to be trained: what its fit alone would have drawn and split off.
 
-    train, held: rows of X; held is None without early stopping, or where X_val is given.
-    weight: (len(train),) of the training loss, or None;  encoded: (len(rows), ...) the targets.
+    rows, train, held: of X; held is None without early stopping, or where X_val is given.
+    weight: (len(train),) of the training loss where that is not everybody's, or None.
+    targets: none, as the engine takes them: their shape and dtype.
     draws: see `share_orders`.
     """
 
-    def __init__(self, place: int, member: Member, samples: Samples, given: bool):
-        """place: among all members; samples: of all rows; given: whether there is an X_val.
+    def __init__(self, place: int, member: Member, samples: Samples, everybody, given: bool):
+        """place: among all members; samples: of all rows; everybody: their numbers; given: whether
+        there is an X_val.
 
         Raises ValueError for what its fit alone would refuse.
         """
         est, rows = member.estimator, member.rows
         self.place, self.est, self.columns = place, est, member.columns
         self.draws = place
-        self.rows = np.arange(samples.rows) if rows is None else np.asarray(rows)
+        self.rows = everybody if rows is None else np.asarray(rows)
         y, weight = samples.y[self.rows], samples.weight
         dtype = samples.X.dtype
-        vars(est).pop("_engine", None)
         if member.coding is not None:
             est._binarizer, est.classes_ = member.coding, member.coding.classes_
-        y, self.encoded = est._encoded(y, dtype, True, member.coding is not None)
+        y, encoded = est._encoded(y, dtype, True, member.coding is not None)
+        self.targets = np.empty((0, *encoded.shape[1:]), encoded.dtype)
         features = samples.X.shape[1] if self.columns is None else len(self.columns)
-        self.spec, self.loss, follows = est._plan(features, dtype, self.encoded)
+        self.spec, self.loss, self._follows = est._plan(features, dtype, encoded)
         est._begin(self.spec)
 
         rng = check_random_state(est.random_state)
-        self.coefs, self.intercepts = draw(self.spec.sizes, follows, rng)
+        self._before = copy.deepcopy(rng)
+        draw(self.spec.sizes, self._follows, rng)
         train: Any = slice(None)
-        held = None
+        held, y_held = None, None
         if est.early_stopping and not given:
-            train, held = split_rows(est, y, rng)
+            if member.held is None:
+                train, own = split_rows(est, y, rng)
+                held, y_held = self.rows[own], y[own]
+            else:
+                held = np.asarray(member.held)
+                y_held, _ = est._encoded_again(samples.y[held], dtype)
         self.train = self.rows[train]
         self.batch_size = stochastic.batch_size_for(est, len(self.train))
         functions = [activation.find(f) for f in (*self.spec.hidden, self.spec.output)]
         self.seed = stochastic.draw_seed(est, functions, rng)
         weight = None if weight is None else weight[self.train]
-        self.weight = est._training_weight(Samples(samples.X, y[train], None, weight))
-        self._take_held(samples, held, y)
+        weight = est._training_weight(Samples(samples.X, y[train], None, weight))
+        self._take_held(samples, held, y_held)
+        self._refuse_nothing(weight)
+        self.weight = weight if self.weighs_classes else None
         self.optimizer: Any = stochastic.make_optimizer(est)
         sizes = data.batch_sizes(len(self.train), self.batch_size)
         self.course = Course(est, sizes, est.learning_rate_init, rng)
@@ -85,15 +100,25 @@ class Prepared:
         self.score: Any = Score(est) if self.validated else None
         self.X_held: Any = None  # where the score asks for it
 
-    def _take_held(self, samples: Samples, held, y):
-        self.held: Any = None if held is None else self.rows[held]
-        self.y_held: Any = None if held is None else y[held]
+    def _take_held(self, samples: Samples, held, y_held):
+        self.held, self.y_held = held, y_held
         self.weight_held = None
         if held is not None and samples.weight is not None:
-            self.weight_held = samples.weight[self.held]
-        for kind, weight in (("", self.weight), ("validation ", self.weight_held)):
-            if weight is not None and not weight.any():
+            self.weight_held = samples.weight[held]
+
+    def _refuse_nothing(self, weight):
+        for kind, each in (("", weight), ("validation ", self.weight_held)):
+            if each is not None and not each.any():
                 raise ValueError(f"{kind}sample_weight is 0 everywhere")
+
+    def weights(self) -> dict[str, list]:
+        """The initial ones, drawn again: those of members that wait take no room."""
+        drawn = draw(self.spec.sizes, self._follows, copy.deepcopy(self._before))
+        return dict(zip(GROUPS, drawn, strict=True))
+
+    @property
+    def weighs_classes(self) -> bool:
+        return getattr(self.est, "class_weight", None) is not None
 
     @property
     def steps(self) -> int:
@@ -119,7 +144,7 @@ class Prepared:
             # Those that take all their rows at once may have any number of them.
             200 if est.batch_size == "auto" else est.batch_size,
             (est.solver, getattr(self.optimizer, "nesterov", False)),
-            schedule,
+            _hashable(schedule),
             # A schedule has the same updates for all networks of a stack.
             (self.steps, est.max_iter) if self.timed else None,
             self.validated,
@@ -151,4 +176,9 @@ def _named(value) -> Any:
 
 
 def _hashable(value) -> Any:
-    return tuple(sorted(value.items())) if isinstance(value, dict) else value
+    """Equal for equal values, or at least for the same object."""
+    if isinstance(value, dict):
+        return tuple((key, _hashable(each)) for key, each in sorted(value.items()))
+    if isinstance(value, list | tuple):
+        return tuple(map(_hashable, value))
+    return value if isinstance(value, Hashable) else id(value)

@@ -207,7 +207,7 @@ RULES = {
 }
 
 # May have a value for each of n_models members.
-PER_MEMBER = ("learning_rate_init", "alpha", "dropout")
+PER_MEMBER = ("learning_rate_init", "alpha", "l1", "weight_decay", "dropout")
 # What has no meaning for n_models, and the values of those that do not use it.
 SINGLE_ONLY = {"warm_start": False, "callbacks": None}
 ENSEMBLE_ONLY = {"bootstrap": False, "max_features": None}
@@ -250,7 +250,7 @@ def check(estimator) -> None:
             f"{name}: precision = {estimator.precision!r} is for dtype='float32', not "
             f"{np.dtype(estimator.dtype)}"
         )
-    if estimator.weight_decay and estimator.solver != "adam":
+    if np.any(estimator.weight_decay) and estimator.solver != "adam":
         raise ParameterError(f"{name}: weight_decay needs solver='adam', not 'sgd'; or use alpha")
     if estimator.schedule is not None and estimator.learning_rate != "constant":
         raise ParameterError(f"{name}: give a schedule or a learning_rate, not both")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
@@ -154,20 +153,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def predict_quantiles(self, X, q):
         """With n_models: the quantiles q, in [0, 1], of the members' predictions: for a number in
         the shape of `predict`, for several with one more axis for them, the last."""
-        levels = np.asarray(q)
-        if (
-            levels.dtype.kind not in "iuf"
-            or levels.ndim > 1
-            or not np.all((0 <= levels) & (levels <= 1))
-        ):
-            raise ValueError(f"q = {q!r}; it is a number in [0, 1], or several")
-
-        def quantiles(outputs):
-            found = np.quantile(outputs, levels, axis=0)
-            each = [self._from_outputs(part) for part in found.reshape(-1, *outputs.shape[1:])]
-            return np.stack(each, axis=-1) if levels.ndim else each[0]
-
-        return self._over_members(X, quantiles)
+        return self._quantiles(X, q, self._from_outputs)
 
     def score(self, X, y, sample_weight=None):
         """R²."""

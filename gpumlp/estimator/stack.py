@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +16,7 @@ from gpumlp import backend, memory, residence
 from gpumlp import device as devices
 from gpumlp.estimator import data, parameters, sides
 from gpumlp.estimator.engine import Engine
-from gpumlp.estimator.ensemble import make_stack
+from gpumlp.estimator.ensemble import empty_stack
 from gpumlp.estimator.member import Member, Prepared
 from gpumlp.estimator.progress import warn
 from gpumlp.estimator.refusal import sample_weights
@@ -26,7 +27,9 @@ from gpumlp.estimator.widen import widened
 from gpumlp.network import MLP
 from gpumlp.objective import Objective
 
-CPU_BYTES = 1 << 30  # that a stack may take on the CPU, beside the data
+# That a stack may take on the CPU, beside the data: larger ones are no faster, as networks are
+# trained in blocks there.
+CPU_BYTES = 1 << 30
 DATA_SHARE = 0.5  # of a GPU's free memory that the shared data may take
 # A stack that half of its networks leave is for a moment there beside the smaller one.
 MOVING = 1.5
@@ -44,8 +47,9 @@ def fit_members(
     shuffle, and the rows.  A network that has ended or diverged stands still, the others go on.
 
     Fitted by themselves, one after another, are those that have callbacks, a scoring function of
-    the user's, solver="lbfgs", or weights to start from, and data that are too large for it: sparse
-    ones, or for a GPU.  As many are trained at once as memory has room for, worked out beforehand.
+    the user's, solver="lbfgs", or weights to start from; and all of them on sparse rows that would
+    take too much memory as dense ones, or on rows that are too many for a GPU.  As many are trained
+    at once as memory has room for, worked out beforehand.
 
     X, y, sample_weight, validation (X_val, y_val, sample_weight_val): as `fit` takes them.
 
@@ -69,7 +73,7 @@ class Fitting:
     def __init__(self, members, X, y, sample_weight=None, validation=(None, None, None)):
         self._members, self._given = members, (X, y, sample_weight, validation)
         self._validated = any(each is not None for each in validation)
-        self._samples: dict[tuple, tuple] = {}  # see `_checked`
+        self._samples: dict[tuple, tuple] = {}  # see `_checked`; and the numbers of all rows
         # The prepared members that one stack can hold, by device and key; places of the others.
         self._groups: dict[tuple, list[Prepared]] = {}
         self._alone: list[int] = []
@@ -92,15 +96,17 @@ class Fitting:
         device = devices.resolve(est.device)
         kind = type(est), device, str(est.dtype), est.precision
         if kind not in self._samples:
-            self._samples[kind] = self._checked(est, device)
-        samples, about = self._samples[kind]
+            samples, about = self._checked(est, device)
+            everybody = None if samples is None else np.arange(samples.rows)
+            self._samples[kind] = samples, about, everybody
+        samples, about, everybody = self._samples[kind]
         taken = 0 if member.rows is None else len(member.rows)
         if samples is None or taken > samples.rows:
             self._alone.append(place)
             return
-        vars(est).pop("feature_names_in_", None)
+        est._forget()
         vars(est).update(about)
-        run = Prepared(place, member, samples, self._validated)
+        run = Prepared(place, member, samples, everybody, self._validated)
         self._groups.setdefault((kind, run.key()), []).append(run)
 
     def _checked(self, est, device: str) -> tuple[Samples | None, dict[str, Any]]:
@@ -136,10 +142,9 @@ class Fitting:
         for (kind, _), runs in self._groups.items():
             try:
                 self._fit_group(runs, self._samples[kind][0], kind[1], epochs)
-            except (ValueError, TypeError) as error:
-                for run in runs:
-                    if not run.est._has_weights:
-                        self.errors[run.place] = error
+            except (ValueError, TypeError):
+                # What one of them is refused for must not end the others.
+                self._alone += [run.place for run in runs if not run.est._has_weights]
             unfinished += sum(run.est._has_weights and run.course.unfinished for run in runs)
         if unfinished:
             warn(
@@ -162,7 +167,7 @@ class Fitting:
         for stacked in self._stacks:
             runs = list(stacked.runs)
             stacked.run(epochs)
-            self._note_diverged(runs)
+            self._note_failed(runs)
         self.paused &= set(places)
         for place in self.paused:
             self._members[place].estimator.max_iter = epochs
@@ -171,7 +176,7 @@ class Fitting:
         """The members of equal keys, as many at once as there is room for."""
         given = None
         if self._validated:
-            given = runs[0].est._given(self._given[3], device, runs[0].encoded)
+            given = runs[0].est._given(self._given[3], device, runs[0].targets)
             given = given._replace(X=data.dense_if_small(given.X, given.X.dtype))
         parts = np.array_split(np.arange(len(runs)), _stacks(runs, samples, given, device))
         pauses = epochs is not None and len(parts) == 1 and not runs[0].timed
@@ -182,17 +187,19 @@ class Fitting:
             chosen = [runs[i] for i in part]
             stacked = Stacked(list(chosen), samples, given, device)
             stacked.run(epochs)
-            self._note_diverged(chosen)
+            self._note_failed(chosen)
         if pauses:
             self._stacks.append(stacked)
             for run in runs:
                 self.paused.add(run.place)
                 run.est.max_iter = epochs
 
-    def _note_diverged(self, runs: list[Prepared]):
+    def _note_failed(self, runs: list[Prepared]):
+        for run in runs:
+            self.errors[run.place] = run.course.error
         diverged = [run for run in runs if run.course.diverged]
         for run in diverged:
-            if not run.est.early_stopping:
+            if not (run.est.early_stopping or run.course.error):
                 self.errors[run.place] = ValueError(f"{NON_FINITE}: {run.course.failure}")
         if any(run.est.early_stopping for run in diverged):
             warn(
@@ -202,16 +209,26 @@ class Fitting:
             )
 
     def _fit_alone(self, member: Member):
-        X, y, sample_weight, (X_val, y_val, weight_val) = self._given
+        X, y, weight, (X_val, y_val, weight_val) = self._given
         est, rows, columns = member.estimator, member.rows, member.columns
+        if weight is not None and not isinstance(weight, Real) and len(weight) != _count(X):
+            raise ValueError(f"sample_weight has {len(weight)} weights for {_count(X)} samples")
+        shared = weight is None or isinstance(weight, Real)
+        if member.held is not None:
+            X_val, y_val = _taken(X, member.held), _taken(y, member.held)
+            weight_val = weight if shared else _taken(weight, member.held)
         if rows is not None:
             X, y = _taken(X, rows), _taken(y, rows)
-            sample_weight = None if sample_weight is None else _taken(sample_weight, rows)
+            weight = weight if shared else _taken(weight, rows)
         if columns is not None:
             features = X.shape[1] if hasattr(X, "shape") else len(X[0])
             X = _taken(X, columns, axis=1)
             X_val = None if X_val is None else _taken(X_val, columns, axis=1)
-        est.fit(X, y, sample_weight, X_val=X_val, y_val=y_val, sample_weight_val=weight_val)
+        est._coding = member.coding
+        try:
+            est.fit(X, y, weight, X_val=X_val, y_val=y_val, sample_weight_val=weight_val)
+        finally:
+            del est._coding
         if columns is not None:
             state = est._engine.__getstate__()
             est._engine = Engine()
@@ -228,21 +245,20 @@ def _goes_alone(est) -> bool:
 def _stacks(runs: list[Prepared], samples: Samples, given: Samples | None, device: str) -> int:
     """How many stacks the members make, so that each has room."""
     free = backend.get(device).free_memory()
+    one = empty_stack(runs[0].spec, device, 1)
     for stacks in range(1, len(runs)):
-        shared, own = bytes_needed(runs, samples, given, device, math.ceil(len(runs) / stacks))
+        shared, own = bytes_needed(runs, samples, given, one, math.ceil(len(runs) / stacks))
         if MOVING * own <= (CPU_BYTES if free is None else memory.SHARE * free - shared):
             return stacks
     return len(runs)
 
 
 def bytes_needed(
-    runs: list[Prepared], samples: Samples, given: Samples | None, device: str, count: int
+    runs: list[Prepared], samples: Samples, given: Samples | None, one: MLP, count: int
 ) -> tuple[int, int]:
-    """Bytes on the device for a stack of so many of these members: the data that they share, and
-    what grows with them."""
+    """Bytes on the device for a stack of so many of these members, of which `one` is a stack of
+    one: the data that they share, and what grows with them."""
     run = runs[0]
-    weights = {"coefs": run.coefs, "intercepts": run.intercepts}
-    one = make_stack(run.spec, device, [weights])
     names = "K sizes dtype stored f layout device ops precision".split()
     net: Any = SimpleNamespace(**{name: getattr(one, name) for name in names}, models_count=count)
     net.chunk_rows = MLP.chunk_rows.fget(net)  # type: ignore[attr-defined]
@@ -262,7 +278,8 @@ def bytes_needed(
     )
     slots = sum(run.optimizer.slots().values())
     own = memory.predict(net, max(run.batch_size for run in runs), slots, fit=fit)
-    shared = run.encoded.nbytes * samples.rows // len(run.rows) + memory.size_of(samples.weight)
+    target = math.prod(run.targets.shape[1:]) * run.targets.itemsize
+    shared = target * samples.rows + memory.size_of(samples.weight)
     features = memory.size_of(samples.X, *([] if given is None else [given.X]))
     each = 0
     if run.columns is None:
@@ -271,9 +288,13 @@ def bytes_needed(
         each += features * len(run.columns) // samples.X.shape[1]
     if any(run.est.early_stopping for run in runs):
         each += one.layout.size * one.dtype.itemsize
-    if any(getattr(run.est, "class_weight", None) is not None for run in runs):
+    if any(run.weighs_classes for run in runs):
         each += samples.rows * one.dtype.itemsize
     return shared, own + count * each
+
+
+def _count(X) -> int:
+    return X.shape[0] if hasattr(X, "shape") else len(X)
 
 
 def _taken(array, index, axis: int = 0):

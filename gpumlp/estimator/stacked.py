@@ -63,8 +63,9 @@ class Stacked:
         self.runs, self._samples, self._given = runs, samples, given
         self._device = device
         first = runs[0]
-        weights = [{"coefs": run.coefs, "intercepts": run.intercepts} for run in runs]
+        weights = [run.weights() for run in runs]
         self.net = make_stack(first.spec, device, weights, dropouts(runs))
+        del weights
         clip = [np.inf if run.est.clip_norm is None else run.est.clip_norm for run in runs]
         self.trainer = Trainer(
             self.net,
@@ -94,16 +95,20 @@ class Stacked:
     def _training_data(self):
         """X, targets and weights of all rows: shared, where they are the same for all."""
         runs, samples = self.runs, self._samples
-        count, like = samples.rows, runs[0].encoded
-        encoded = np.zeros((count, *like.shape[1:]), like.dtype)
+        count, none = samples.rows, runs[0].targets
+        # Other rows may have classes that these networks have not.
         covered = np.zeros(count, bool)
-        for run in runs:
-            if not covered.all():
-                encoded[run.rows] = run.encoded
-                covered[run.rows] = True
+        for rows in {id(rows): rows for run in runs for rows in (run.rows, run.held)}.values():
+            if rows is not None:
+                covered[rows] = True
+        known = np.flatnonzero(covered)
+        encoded = np.zeros((count, *none.shape[1:]), none.dtype)
+        _, encoded[known] = runs[0].est._encoded_again(samples.y[known], samples.X.dtype)
         weight = samples.weight
-        if any(getattr(run.est, "class_weight", None) is not None for run in runs):
+        if any(run.weighs_classes for run in runs):
             weight = np.ones((len(runs), count), samples.X.dtype)
+            if samples.weight is not None:
+                weight[:] = samples.weight
             for own, run in zip(weight, runs, strict=True):
                 if run.weight is not None:
                     own[run.train] = run.weight
@@ -206,7 +211,10 @@ class Stacked:
                 value = float(values[m])
                 accuracy = None if accuracies is None else float(accuracies[m])
                 own = functools.partial(outputs, m, y.shape[0])
-                score = float(run.score(value, accuracy, own, X, y, weight))
+                try:
+                    score = float(run.score(value, accuracy, own, X, y, weight))
+                except Exception as error:  # as its fit alone would raise it; the others go on
+                    run.course.error = error
             run.course.validated(value, score)
 
     def _held(self, run: Prepared):

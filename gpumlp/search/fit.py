@@ -17,10 +17,10 @@ NONE = (None, None, None)
 
 
 class Fit:
-    """estimator: with the candidate's parameters, in the end fitted, unless there is an
-    error: what its fit has raised, and the traceback;  seconds: that it took.
+    """parameters: the candidate;  fold: its number.
 
-    parameters: the candidate;  fold: its number.
+    estimator: with these parameters; in the end fitted, or there is an error.
+    error, traceback: what its fit has raised, and where;  seconds: that it took.
     """
 
     def __init__(self, base, parameters: dict[str, Any], fold: int):

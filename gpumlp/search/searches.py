@@ -87,11 +87,12 @@ class GridSearchCV(StackedSearch, model_selection.GridSearchCV):
     others train on.  As many are trained at once as memory has room for.
 
     Of a pipeline, the steps before the network are fitted once for each fold and each choice of
-    their own parameters, rather than again for every candidate.  Pipelines with parameters for
-    `fit`, or whose steps give data frames, and all other estimators, are evaluated as scikit-learn
-    does it.
+    their own parameters, rather than again for every candidate; where they give data frames, each
+    fold is a stack of its own.  Pipelines with parameters for `fit`, and all other estimators, are
+    evaluated as scikit-learn does it.
 
-    n_jobs and pre_dispatch have no effect on stacked fits, which use the device and all threads.
+    n_jobs and pre_dispatch have no effect on a search with stacked fits, which uses the device and
+    all threads; fits that cannot be stacked are then made one after another.
     mean_fit_time is a network's share of its stack's time.  With random_state=None all networks
     draw from NumPy's generator, though not in scikit-learn's order.
     """
