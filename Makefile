@@ -9,6 +9,9 @@ IN_VENV := $(VENV)/bin/python
 PYTHON ?=
 CANDIDATES = $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10)
 
+# A test that takes longer ends its process, whatever it waits for; pytest then says which it was.
+HANGS = -o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true --max-worker-restart 0
+
 help:
 	@echo "make train   train a network on scikit-learn's digits"
 	@echo "make test    run every test (ARGS=… go to pytest)"
@@ -21,7 +24,7 @@ train: $(VENV)/.plot
 	@$(IN_VENV) -m gpumlp train digits
 
 test: $(VENV)/.test
-	$(IN_VENV) -m pytest --numprocesses auto --dist loadfile --timeout 300 $(ARGS)
+	$(IN_VENV) -m pytest --numprocesses auto --dist loadfile $(HANGS) $(ARGS)
 
 lint: $(VENV)/.test
 	$(IN_VENV) -m ruff check .
