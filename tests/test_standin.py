@@ -166,13 +166,25 @@ def test_fresh_memory_is_poisoned_and_aligned(cp):
         lambda x, h: np.asarray(x),
         lambda x, h: h.__setitem__(slice(None), x),
         lambda x, h: x @ x,
-        lambda x, h: pickle.dumps(x),
-        lambda x, h: copy.deepcopy(x),
     ],
 )
 def test_host_and_device_do_not_mix(x, mix):
     with pytest.raises(TypeError):
         mix(x, np.ones((3, 4), np.float32))
+
+
+def test_copies_and_pickles(monkeypatch):
+    """A copy stays on its device; a pickle goes by way of the host to the current one."""
+    cp = standin.install(monkeypatch, devices=2)
+    with cp.cuda.Device(1):
+        x = cp.asarray(np.arange(12.0).reshape(3, 4))
+    for other in (copy.copy(x[1:]), copy.deepcopy(x[1:])):
+        assert (other.device.id, other.base) == (1, None)
+        assert np.array_equal(other.get(), x[1:].get())
+    with standin.count() as c:
+        other = pickle.loads(pickle.dumps(x))
+    assert (c.d2h, c.h2d, other.device.id) == (1, 1, 0)
+    assert np.array_equal(other.get(), x.get())
 
 
 @pytest.mark.parametrize("name", ["sqrt", "add", "sum", "argmax", "where", "take", "sort"])

@@ -81,8 +81,19 @@ class ndarray(operations.DeviceArray):
             "what the library needs of CuPy is listed in tests/standin"
         )
 
-    def __reduce_ex__(self, protocol: int) -> NoReturn:
-        raise TypeError("the stand-in does not pickle or deep-copy device arrays")
+    def __reduce__(self):
+        """By way of the host, to the device that is then current."""
+        from .functions import array
+
+        return array, (self.get(),)
+
+    def __copy__(self) -> ndarray:
+        with self.device:
+            return self.copy()
+
+    def __deepcopy__(self, memo: dict) -> ndarray:
+        with self.device:
+            return self.copy()
 
     # ------------------------------------------------------------------ what it is
 
