@@ -28,6 +28,11 @@ def is_on_gpu(array) -> bool:
     return where is not None and int(where()[0]) in (2, 13)  # kDLCUDA, kDLCUDAManaged
 
 
+def device_of(array) -> str:
+    """ "cpu", or "cuda:i" of a CuPy array."""
+    return "cpu" if isinstance(array, np.ndarray) else f"cuda:{array.device.id}"
+
+
 def take(array, name: str, ops) -> Given:
     """A NumPy array from host data, or an array of ops.xp from device data; else a TypeError."""
     if is_on_gpu(array):
@@ -41,8 +46,8 @@ def take(array, name: str, ops) -> Given:
             if not hasattr(array, "__cuda_array_interface__"):
                 array = xp.from_dlpack(array)
             array = xp.asarray(array)
-        if f"cuda:{array.device.id}" != ops.device:
-            raise TypeError(f"{name} is on cuda:{array.device.id}, the network on {ops.device}")
+        if device_of(array) != ops.device:
+            raise TypeError(f"{name} is on {device_of(array)}, the network on {ops.device}")
         return Given(_numeric(array, name), on_host=False)
     if hasattr(array, "toarray") and hasattr(array, "nnz"):
         raise TypeError(f"{name} is sparse; pass {name}.toarray()")

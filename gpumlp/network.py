@@ -110,19 +110,35 @@ class MLP:
             self.operands = Parameters(self.layout, xp.empty(theta.shape, self.stored))
         self.thresholds = [None if t is None else xp.asarray(t) for t in thresholds]
         self.p = [None]
-        for k in range(1, self.K + 1):
-            if self.f[k].learned:
-                start = self.layout.slope[k].start
-                self.p.append(self.parameters.buffer[:, start : start + 2])
-            else:
-                constants = np.zeros((1, 2), self.dtype)
-                constants[0, : len(self.f[k].p)] = self.f[k].p
-                self.p.append(xp.asarray(constants))
+        for f in self.f[1:]:
+            constants = np.zeros((1, 2), self.dtype)
+            constants[0, : len(f.p)] = f.p
+            self.p.append(xp.asarray(constants))
+        self._see_slopes()
         self.workspaces = Workspaces(self)
         self.blocks = Blocks()
         self._passes = Repeated(self.ops)  # of `forward`, behind the first product
         self._first = None  # 0, 1, 2, ...: rows as they stand
         self._nothing_done = xp.zeros(self.models_count, np.int64)
+
+    def _see_slopes(self):
+        """p[k] of a learned slope is a view (M, 2) of the parameters: itself, and padding."""
+        starts = {k: part.start for k, part in self.layout.slope.items()}
+        buffer = self.parameters.buffer
+        self.p = [
+            buffer[:, starts[k] : starts[k] + 2] if k in starts else p for k, p in enumerate(self.p)
+        ]
+
+    def __setstate__(self, state):
+        """Of a copy or a pickle, whose arrays are its own."""
+        vars(self).update(state)
+        where = arrays.device_of(self.parameters.buffer)
+        if where != self.device:  # CuPy unpickles to the current device
+            raise RuntimeError(
+                f"a network on {self.device} was unpickled to {where}: make {self.device} the "
+                "current device of CuPy first"
+            )
+        self._see_slopes()
 
     def _initial_theta(self, draw) -> np.ndarray:
         theta = np.zeros((self.models_count, self.layout.size), self.dtype)

@@ -39,6 +39,13 @@ class Objective:
         with net.ops.on_device():
             self.p = net.ops.xp.asarray(np.array([*self.loss.p, 0.0, 0.0], dtype=net.dtype)[None])
 
+    def __getstate__(self):
+        return vars(self) | {"pair": None}  # the functions in it cannot be pickled
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        self.pair = losses.pair(self.loss, self._net.f[self._net.K])
+
     def of(self, net) -> Objective:
         """The same of some networks of the stack."""
         other = copy.copy(self)

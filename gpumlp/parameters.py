@@ -53,6 +53,9 @@ class Parameters:
             if k in layout.slope:
                 self.slope[k] = buffer[:, layout.slope[k].start]
 
+    def __reduce__(self):
+        return Parameters, (self.layout, self.buffer)  # a copy's views are of its own buffer
+
     def all(self) -> list:
         """Every W[k], b[k] and slope[k]."""
         return [v for views in (self.W, self.b, self.slope) for v in views if v is not None]

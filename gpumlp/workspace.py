@@ -126,6 +126,9 @@ class Workspaces:
         self._memory = None
         self._made: dict = {}
 
+    def __getstate__(self):
+        return {"_net": self._net, "_memory": None, "_made": {}}  # a copy makes its own
+
     def missing(self, rows: int, purpose: str) -> int:
         """Bytes that `get` would add to the memory that is held."""
         held = 0 if self._memory is None else self._memory.size

@@ -74,6 +74,14 @@ class CupyOps:
         self._workspace: Any = None  # of cuBLASLt; replaced by a larger one, never resized
         self._arrived = None
 
+    def __reduce__(self):
+        # Kernels, plans and room are the process's own; what was chosen by timing is not found
+        # again for certain.
+        return CupyOps, (self._index, self.precision, self.tune), self.choices()
+
+    def __setstate__(self, choices):
+        self.adopt(choices)
+
     def on_device(self):
         devices.refuse_after_fork()
         return cp.cuda.Device(self._index)
