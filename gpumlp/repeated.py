@@ -34,10 +34,11 @@ class Repeated:
         are kept alive, since the sequence knows only their addresses.
         """
         sequences = self._held.setdefault(workspace, {})
-        held = sequences.get(name)
+        held = sequences.pop(name, None)
         replay = None
         if held is not None and all(a is b for a, b in zip(held.buffers, buffers, strict=True)):
             replay = held.replay or self._ops.capture(work)
-        sequences[name] = _Held(buffers, replay)
-        # Work that is not captured is not kept either: it may refer to whoever keeps this.
         (replay or work)()
+        # Not before: what failed has not made all that is missing in a capture.  Work that is not
+        # captured is not kept: it may refer to whoever keeps this.
+        sequences[name] = _Held(buffers, replay)

@@ -56,6 +56,42 @@ def test_another_buffer_begins_anew(replaced):
     assert ops.events == ["work", "work", "captured", "replayed"]
 
 
+@pytest.mark.parametrize("times", [0, 1])
+def test_what_failed_has_not_run(times, monkeypatch):
+    """It may not have made what can only be made outside of a capture."""
+
+    def broken():
+        raise MemoryError
+
+    ops = Recorder()
+    repeated, ws = Repeated(ops), Workspace()
+    for _ in range(times):
+        repeated.run("step", ops.work(), ws)
+    with monkeypatch.context() as patch:
+        patch.setattr(ops, "capture", lambda work: work)  # whose replay fails
+        with pytest.raises(MemoryError):
+            repeated.run("step", broken, ws)
+    del ops.events[:]
+    for _ in range(3):
+        repeated.run("step", ops.work(), ws)
+    assert ops.events == ["work", "captured", "replayed", "replayed"]
+
+
+def test_a_first_step_that_failed_is_not_captured_next(device, monkeypatch):
+    """By then the kernels are not compiled, and there is no room for partial sums."""
+    net = gpumlp.MLP((5, 7, 3), device=device)
+    trainer = gpumlp.Trainer(net)
+    x, y = np.ones((9, 5), "float32"), np.zeros(9, int)
+    with monkeypatch.context() as patch:
+        patch.setattr(net.ops, "backprop", lambda *given: 1 / 0)
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                trainer.step(x, y)
+    for _ in range(3):
+        trainer.step(x, y)
+    assert trainer.steps == 3
+
+
 def test_names_are_apart():
     ops = Recorder()
     repeated, ws = Repeated(ops), Workspace()
