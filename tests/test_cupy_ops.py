@@ -127,18 +127,39 @@ def test_a_graph_keeps_the_room_for_its_partial_sums(ops):
     assert np.isfinite(ops.to_host(arrays[2])).all()
 
 
-def test_a_capture_in_which_room_grows_is_refused(ops, monkeypatch):
-    """Its first operations would write to what is released."""
-    work, _arrays = gelu_layer(ops, 300)
+def test_a_capture_in_which_room_grows_is_refused(ops):
+    """Its first operations would write to what is released, and counters would not be zeroed."""
+    work, arrays = gelu_layer(ops, 300)
     work()
-    spare = ops.xp.empty(1 << 20, np.float32)
+    expected = ops.to_host(arrays[2])
+    larger, others = gelu_layer(ops, 3000)
+    partial, arrived = ops._partial["f"], ops._arrived
+    with pytest.raises(RuntimeError, match="more room in its capture"):
+        ops.capture(larger)
+    assert ops._partial["f"] is partial and ops._arrived is arrived
+    ops.capture(gelu_layer(ops, 300)[0])
+    larger()
+    ops.capture(larger)()
+    again, arrays = gelu_layer(ops, 300)
+    again()
+    np.testing.assert_array_equal(ops.to_host(arrays[2]), expected)
+    assert np.isfinite(ops.to_host(others[2])).all()
 
-    def grows():
-        work()
-        ops._partial["f"] = spare
+
+def test_a_capture_in_which_the_workspace_of_products_grows_is_refused(counters):
+    ops = backend.get("cuda:0")
+    a, b = (send(ops, random(1, 40, 40, seed=i), np.float32) for i in range(2))
+    out = ops.xp.empty((1, 40, 40), np.float32)
+
+    def work():
+        ops.gemm(a, b, out)
 
     with pytest.raises(RuntimeError, match="more room in its capture"):
-        ops.capture(grows)
+        ops.capture(work)
+    work()
+    ops.capture(work)()
+    expected = ops.to_host(a)[0] @ ops.to_host(b)[0]
+    np.testing.assert_allclose(ops.to_host(out)[0], expected, rtol=1e-4, atol=1e-4)
 
 
 # ------------------------------------------------------------------ around an epoch

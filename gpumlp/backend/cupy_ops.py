@@ -108,8 +108,9 @@ class CupyOps:
 
     # ------------------------------------------------------------ repeating
     def capture(self, work):
-        # What the graph writes to, besides the caller's buffers, may be replaced by larger arrays.
-        kept = self._rooms()
+        # What the graph writes to besides the caller's buffers.  Later it may be replaced by larger
+        # arrays.
+        kept = *self._partial.values(), self._arrived, self._workspace
         with cp.cuda.Stream(non_blocking=True) as stream:
             stream.begin_capture()
             try:
@@ -119,17 +120,21 @@ class CupyOps:
                     stream.end_capture()
                 raise
             graph = stream.end_capture()
-        if any(a is not b for a, b in zip(kept, self._rooms(), strict=True)):
-            raise RuntimeError("a sequence needs more room in its capture than when it ran before")
 
         def replay(graph=graph, kept=kept):
             graph.launch()
 
         return replay
 
-    def _rooms(self):
-        """The arrays of its own that operations write to."""
-        return *(self._partial.get(char) for char in "fd"), self._arrived, self._workspace
+    def _room(self, held, size: int, dtype, make=cp.empty):
+        """An array of its own that operations write to: the one held, or a larger one."""
+        if held is not None and held.size >= size:
+            return held
+        # The pool may have memory even then, but counters would be zeroed in the graph alone, and
+        # what was recorded before would write to the array that is replaced.
+        if cp.cuda.get_current_stream().is_capturing():
+            raise RuntimeError("a sequence needs more room in its capture than when it ran before")
+        return make(size, dtype)
 
     # ------------------------------------------------------------ launching
     def _get(self, key, name, text):
@@ -140,12 +145,10 @@ class CupyOps:
 
     def _scratch(self, dtype, partial: int, counters: int):
         """Room for partial sums, and counters that are 0 before and after every launch."""
-        held = self._partial.get(dtype.char)
-        if held is None or held.size < partial:
-            held = self._partial[dtype.char] = cp.empty(partial, dtype)
-        if self._arrived is None or self._arrived.size < counters:
-            self._arrived = cp.zeros(counters, np.uint32)
-        return held, self._arrived
+        char = dtype.char
+        self._partial[char] = self._room(self._partial.get(char), partial, dtype)
+        self._arrived = self._room(self._arrived, counters, np.uint32, cp.zeros)
+        return self._partial[char], self._arrived
 
     # ------------------------------------------------------------ one layer
     def gemm(self, a, b, out, *, ta=False, tb=False, alpha=1.0, beta=0.0):
@@ -165,8 +168,8 @@ class CupyOps:
         """A new plan, and a workspace that is large enough for it."""
         product = gemm_choice.row_major(a, b, out, ta, tb, alpha, beta, self.precision)
         plan = self._choices.plan(product, self.tune, b.data.ptr, a.data.ptr, out.data.ptr)
-        if plan.workspace > (0 if self._workspace is None else self._workspace.size):
-            self._workspace = cp.empty(plan.workspace, np.uint8)
+        if plan.workspace:
+            self._workspace = self._room(self._workspace, plan.workspace, np.uint8)
         if len(self._plans) >= MOST_PLANS:
             self._plans.clear()
         self._plans[key] = plan
