@@ -119,6 +119,19 @@ def test_operands_that_all_networks_share(cuda, kind, shared):
     assert errors(kind, 3, True, False, 1.5, 0.5, shared=shared)[1] <= 1
 
 
+@pytest.mark.parametrize("shared", ["", "a", "b"])
+def test_more_networks_than_one_call_takes(ops, shared):
+    """Also one more than that."""
+    for models in (65535, 65536, 65536 + 3):
+        a, b = random(models, 2, 3, seed=1), random(models, 4, 3, seed=2)
+        a, b = (x[:1] if name == shared else x for name, x in (("a", a), ("b", b)))
+        out = send(ops, random(models, 2, 4, seed=3), "float64")
+        expected = 2 * a @ b.swapaxes(1, 2) + ops.to_host(out)
+        sent = (send(ops, x, "float64") for x in (a, b))
+        ops.gemm(*sent, out, tb=True, alpha=2.0, beta=1.0)
+        np.testing.assert_allclose(ops.to_host(out), expected, rtol=1e-12, atol=1e-12)
+
+
 def test_precision_is_what_was_asked_for(cuda):
     """Fewer bits give larger errors: TF32's are not float32's, nor bf16's."""
     found = {kind: errors(kind, 1, False, True)[0] for kind in KINDS}

@@ -51,6 +51,7 @@ def test_a_product_without_an_algorithm(counters, monkeypatch):
         ({"compute": cublaslt.COMPUTE_64F}, "NOT_SUPPORTED"),
         ({"lda": 2}, "INVALID_VALUE"),
         ({"m": 0}, "INVALID_VALUE"),
+        ({"batch": 65536}, "NOT_SUPPORTED"),
     ],
 )
 def test_a_status_is_an_error_with_its_name_and_the_sizes(counters, changes, status):

@@ -38,6 +38,7 @@ PREF_MIN_ALIGNMENT_D_BYTES = 8, c_uint32
 # cublasLtReductionScheme_t, a mask; no reduction at all is always allowed.
 REDUCTION_COMPUTE_TYPE, REDUCTION_ANY = 2, 7
 
+MOST_BATCH = (1 << 16) - 1  # matrices of one product: more are refused, which no header says
 MOST_WORKSPACE = 32 << 20  # bytes; what NVIDIA advises for Hopper
 ALIGNMENT = 256  # bytes, beyond which no algorithm asks for more
 ALGORITHM_BYTES = 64

@@ -1,8 +1,8 @@
 """The operations on CuPy arrays: the kernels of kernels/ and cuBLASLt.
 
 The contract, with every argument's meaning, is in gpumlp/backend/__init__.py.  Each operation is
-one launch, but for `gemm`, which is one call of cuBLASLt.  Programs are compiled by NVRTC when
-first used and kept on disk by CuPy.
+one launch, but for `gemm`, which is one call of cuBLASLt, or one for each 65,535 networks.
+Programs are compiled by NVRTC when first used and kept on disk by CuPy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import cupy as cp
 import numpy as np
 
 from gpumlp import device as devices
-from gpumlp.backend import gemm_choice, resident, sources, transfer
+from gpumlp.backend import cublaslt, gemm_choice, resident, sources, transfer
 
 THREADS = 256  # of every block of every kernel; THREADS in kernels/common.cuh
 NULL = np.uintp(0)  # an absent array
@@ -152,6 +152,12 @@ class CupyOps:
 
     # ------------------------------------------------------------ one layer
     def gemm(self, a, b, out, *, ta=False, tb=False, alpha=1.0, beta=0.0):
+        if len(out) > cublaslt.MOST_BATCH:
+            for start in range(0, len(out), cublaslt.MOST_BATCH):
+                part = slice(start, start + cublaslt.MOST_BATCH)
+                left, right = (each if len(each) == 1 else each[part] for each in (a, b))
+                self.gemm(left, right, out[part], ta=ta, tb=tb, alpha=alpha, beta=beta)
+            return
         at, bt, to = a.data.ptr, b.data.ptr, out.data.ptr
         key = (
             *(a.shape, b.shape, out.shape, a.strides[0], b.strides[0], out.strides[0]),

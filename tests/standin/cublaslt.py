@@ -44,6 +44,7 @@ from .hardware import machine
 from .streams import get_current_stream, submit
 
 VERSION = 130100
+MOST_BATCH = 65535  # matrices
 SUCCESS, NOT_INITIALIZED, INVALID_VALUE, NOT_SUPPORTED = 0, 1, 7, 15
 STATUSES = {
     NOT_INITIALIZED: b"CUBLAS_STATUS_NOT_INITIALIZED",
@@ -252,6 +253,8 @@ class Library:
         )
         how, a, b, d = problem
         if a.type != b.type or (a.type, d.type) not in SUPPORTED.get((how.compute, how.scale), ()):
+            raise Status(NOT_SUPPORTED)
+        if d.batch > MOST_BATCH:
             raise Status(NOT_SUPPORTED)
         m, inner = (a.columns, a.rows) if how.transa else (a.rows, a.columns)
         other, n = (b.columns, b.rows) if how.transb else (b.rows, b.columns)
