@@ -129,6 +129,11 @@ x.astype(np.float32, copy=False) is x
 x.size, x.ndim, x.nbytes, x.itemsize
 cp.ascontiguousarray(x) is x
 cp.asnumpy(h) is h
+cp.asnumpy(h.T) is h.T
+cp.asnumpy(h.T).flags.c_contiguous
+cp.asnumpy(h[:, ::2]).base is None
+cp.asnumpy(h, out=h.T)
+cp.asnumpy(h, out=h) is h
 cp.copyto(x, h)
 cp.copyto(x, np.ones(2))
 cp.moveaxis(h, 0, 1)

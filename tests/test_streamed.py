@@ -173,12 +173,14 @@ def test_features_on_the_device_are_not_streamed(stream):
     assert_same(found, expected)
 
 
-def test_a_memory_mapped_file(stream, tmp_path):
-    np.save(tmp_path / "x.npy", pixels())
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_memory_mapped_file(stream, tmp_path, order, every):
+    np.save(tmp_path / "x.npy", np.asarray(np.repeat(pixels(), every, axis=0), order=order))
     expected, found = make_trainer(), make_trainer()
     fit(expected, pixels(), labels(), epochs=2)
     made = stream(3)
-    fit(found, np.load(tmp_path / "x.npy", mmap_mode="r"), labels(), epochs=2)
+    fit(found, np.load(tmp_path / "x.npy", mmap_mode="r")[::every], labels(), epochs=2)
     kept = made[0]._given.x
     while not isinstance(kept, np.memmap):
         kept = kept.base  # None if it were a copy

@@ -96,7 +96,8 @@ class CupyOps:
         return out
 
     def to_host(self, array):
-        return cp.asnumpy(array)
+        # asnumpy would copy an array of NumPy's that is not in C order, as a memory map may be.
+        return array if isinstance(array, np.ndarray) else cp.asnumpy(array)
 
     def free_memory(self):
         with self.on_device():

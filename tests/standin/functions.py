@@ -86,7 +86,14 @@ def ascontiguousarray(a, dtype=None):
 
 
 def asnumpy(a, stream: Stream | None = None, order="C", out=None):
-    return a.get(stream, order, out) if isinstance(a, ndarray) else np.asarray(a)
+    """Of a NumPy array that is not in that order it is a copy, as in CuPy."""
+    if isinstance(a, ndarray):
+        return a.get(stream, order, out)
+    host = np.asarray(a, order=order)
+    if out is None:
+        return host
+    out[...] = host
+    return out
 
 
 def from_dlpack(array):
