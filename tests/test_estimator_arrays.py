@@ -1,6 +1,5 @@
 """Arrays of every library into the estimators, and results on the side that they were on."""
 
-import gc
 import pickle
 import subprocess
 import sys
@@ -333,18 +332,15 @@ def test_predictions_on_a_device_with_little_memory(cls, where, cuda, counters, 
     expected = {name: getattr(model, name)(X) for name in ("predict", "transform")}
     model = pickle.loads(pickle.dumps(model))  # which has no workspaces yet
     model.predict(X[:1])
-    gc.collect()  # what earlier tests left must not be freed in between
 
     for name, values in expected.items():
-        room = 50_000 + (values.nbytes if where == "gpu" else 0)
-        limit = counters.counters.current_bytes + room
-        monkeypatch.setattr(counters.machine, "memory", limit)
+        counters.leave(monkeypatch, 50_000 + (values.nbytes if where == "gpu" else 0))
         with counters.count() as done:
             found = sides.host(getattr(model, name)(given))
         assert done.gemms > 2  # of two layers: more than one chunk
         np.testing.assert_allclose(found, values, rtol=1e-5, atol=1e-6)
 
-    monkeypatch.setattr(counters.machine, "memory", counters.counters.current_bytes)
+    counters.leave(monkeypatch, 0)
     another = pickle.loads(pickle.dumps(model))
     with pytest.raises(MemoryError, match="out of memory on cuda:0"):
         another.predict(given)

@@ -394,6 +394,7 @@ def test_the_other_library_keeps_the_memory(cp):
 
 def test_memory_in_use(cp):
     total = cp.cuda.runtime.memGetInfo()[1]
+    pool = cp.get_default_memory_pool()
     with standin.count() as c:
         a = cp.empty(1000, np.float32)
         view = a[10:]
@@ -401,11 +402,31 @@ def test_memory_in_use(cp):
         assert cp.cuda.runtime.memGetInfo() == (total - 8000, total)
         del a
         assert c.current_bytes == 8000  # the view keeps it
-        pool = cp.get_default_memory_pool()
         assert (pool.used_bytes(), pool.total_bytes(), pool.free_bytes()) == (8000, 8000, 0)
         del view, b
-        assert cp.cuda.runtime.memGetInfo()[0] == total
+        assert c.current_bytes == 0
+        assert (pool.used_bytes(), pool.total_bytes(), pool.free_bytes()) == (0, 8000, 8000)
+        assert cp.cuda.runtime.memGetInfo() == (total - 8000, total)
+        pool.free_all_blocks()
+        assert cp.cuda.runtime.memGetInfo() == (total, total)
     assert (c.allocations, c.allocated_bytes, c.peak_bytes, c.current_bytes) == (2, 8000, 8000, 0)
+
+
+def test_a_block_of_the_pool_that_is_in_use_in_part(monkeypatch):
+    """Small arrays may have its rest, a large one may not."""
+    cp = standin.install(monkeypatch, memory=10_000)
+    pool = cp.get_default_memory_pool()
+    large = cp.empty(8000, np.uint8)
+    del large
+    small = cp.empty(1000, np.uint8)  # cut from it
+    pool.free_all_blocks()
+    assert (pool.used_bytes(), pool.free_bytes()) == (1000, 7000)
+    with pytest.raises(cp.cuda.memory.OutOfMemoryError):
+        cp.empty(7001, np.uint8)
+    others = [cp.empty(3500, np.uint8) for _ in range(2)]
+    assert (pool.used_bytes(), pool.total_bytes()) == (8000, 8000)
+    del others, small
+    assert len(cp.empty(10_000, np.uint8)) == 10_000  # the pool gives back what it can
 
 
 def test_out_of_memory(monkeypatch):

@@ -308,20 +308,13 @@ def test_work_of_an_epoch(stream, counters):
     assert found["synchronisations"] - resident["synchronisations"] == pieces + 1
 
 
-def limit(counters, monkeypatch, free):
-    """Leave the device so many bytes."""
-    gc.collect()
-    used = counters.machine.used.get(0, 0)
-    monkeypatch.setattr(counters.machine, "memory", used + free)
-
-
 @pytest.mark.parametrize("free, on_device", [(1_600_000, True), (600_000, False), (90_000, False)])
 def test_never_more_memory_than_there_is(counters, monkeypatch, free, on_device):
     """With 960 KB of data, the form is chosen beforehand: nothing is tried in vain."""
     x, y = values(3000), labels(3000)
     expected, found = make_trainer(), make_trainer()
     fit(expected, x, y, epochs=2)
-    limit(counters, monkeypatch, free)
+    counters.leave(monkeypatch, free)
     before = counters.machine.used[0]
     with counters.count() as c:
         start = c.current_bytes
@@ -346,7 +339,7 @@ def test_pieces_of_a_real_size_are_a_sixteenth(counters, monkeypatch):
 def test_not_even_pieces_fit(counters, monkeypatch):
     trainer = make_trainer()
     before = theta(trainer)
-    limit(counters, monkeypatch, 30_000)
+    counters.leave(monkeypatch, 30_000)
     told = (
         r"^out of memory on cuda:0: about [\d.]+ KiB are needed, [\d.]+ KiB are free; lower "
         r"batch_size, sizes, .*\(two pieces of 16 rows of the data take [\d.]+ KiB\)$"

@@ -164,13 +164,6 @@ def bytes_in(text, what):
     return float(number) * UNITS[unit]
 
 
-def limit(counters, monkeypatch, free):
-    """Leave the device so many bytes."""
-    gc.collect()  # what earlier tests left must not be freed in between
-    used = counters.machine.used.get(0, 0)
-    monkeypatch.setattr(counters.machine, "memory", used + free)
-
-
 @pytest.mark.parametrize("sizes, rows, batch", [((4, 6, 3), 3000, 2000), ((4, 300, 99, 3), 20, 8)])
 def test_a_fit_that_does_not_fit(counters, monkeypatch, sizes, rows, batch):
     """For its rows, or for its parameters: the message predicts what a fit really takes."""
@@ -187,7 +180,7 @@ def test_a_fit_that_does_not_fit(counters, monkeypatch, sizes, rows, batch):
         needed = c.peak_bytes - start
     trainer = make()
     before = theta(trainer)
-    limit(counters, monkeypatch, 2000)
+    counters.leave(monkeypatch, 2000)
     with pytest.raises(MemoryError) as raised:
         fit(trainer, x, y)
     said = str(raised.value)
@@ -201,14 +194,14 @@ def test_a_fit_that_does_not_fit(counters, monkeypatch, sizes, rows, batch):
 
 
 def test_a_network_that_does_not_fit(counters, monkeypatch):
-    limit(counters, monkeypatch, 100_000)
+    counters.leave(monkeypatch, 100_000)
     with pytest.raises(MemoryError, match=r"out of memory on cuda:0: .* lower sizes, models"):
         gpumlp.MLP((100, 500, 10), models=5, device="cuda")
 
 
 def test_a_trainer_that_does_not_fit(counters, monkeypatch):
     net = gpumlp.MLP((100, 500, 10), device="cuda")
-    limit(counters, monkeypatch, 300_000)  # the parameters take 220 KB
+    counters.leave(monkeypatch, 300_000)  # the parameters take 220 KB
     with pytest.raises(MemoryError, match=r"about .* are needed.*; lower batch_size, sizes"):
         gpumlp.Trainer(net)
 
@@ -218,10 +211,10 @@ def test_a_prediction_that_does_not_fit(counters, monkeypatch):
     x = np.random.default_rng(0).normal(size=(5_000, 10))
     whole = net.forward(x)
     net = gpumlp.MLP((10, 200, 3), device="cuda")
-    limit(counters, monkeypatch, 100_000)
+    counters.leave(monkeypatch, 100_000)
     np.testing.assert_allclose(net.forward(x), whole, rtol=1e-5)  # in smaller chunks
     net = gpumlp.MLP((10, 200, 3), device="cuda")
-    limit(counters, monkeypatch, 500)
+    counters.leave(monkeypatch, 500)
     with pytest.raises(MemoryError, match=r"out of memory .*lower sizes, the rows given at once"):
         net.forward(x)  # not even one row
 

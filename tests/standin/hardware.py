@@ -27,6 +27,7 @@ class Machine:
     runtime_version: int = CUDA_13_2
     current_device: int = 0
     used: dict[int, int] = dataclasses.field(default_factory=dict)  # bytes in use, per device
+    blocks: dict[int, list] = dataclasses.field(default_factory=dict)  # of each device's pool.py
 
     def require_device(self) -> None:
         """Raise what CUDA raises where there is no usable device."""
@@ -74,7 +75,8 @@ def getDeviceProperties(device: int) -> dict[str, object]:
 def memGetInfo() -> tuple[int, int]:
     """(free, total), in bytes, of the current device."""
     machine.require_device()
-    return machine.memory - machine.used.get(machine.current_device, 0), machine.memory
+    blocks = machine.blocks.get(machine.current_device, [])
+    return machine.memory - sum(part.size for block in blocks for part in block), machine.memory
 
 
 def driverGetVersion() -> int:

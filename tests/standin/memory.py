@@ -9,7 +9,7 @@ import weakref
 
 import numpy as np
 
-from . import errors
+from . import errors, pool
 from .counting import lock, record
 from .hardware import Device, machine
 from .ordering import Copy
@@ -91,21 +91,20 @@ def allocate(size: int) -> Memory:
     refuse_while_capturing("an allocation")
     device = machine.current_device
     with lock:
-        used = machine.used.get(device, 0)
-        if used + size > machine.memory:
-            raise errors.OutOfMemoryError(size, used)
-        machine.used[device] = used + size
+        part = pool.allocate(size)
+        machine.used[device] = machine.used.get(device, 0) + size
     buffer = np.full(size + ALIGNMENT, POISON, np.uint8)
     memory = Memory(size, device, -(-buffer.ctypes.data // ALIGNMENT) * ALIGNMENT, buffer)
     record(allocations=1, allocated_bytes=size, current_bytes=size)
-    weakref.finalize(memory, _free, machine.used, device, size).atexit = False
+    weakref.finalize(memory, _free, machine.used, device, size, part).atexit = False
     allocated(memory)
     return memory
 
 
-def _free(used: dict[int, int], device: int, size: int) -> None:
+def _free(used: dict[int, int], device: int, size: int, part: pool.Part) -> None:
     with lock:
         used[device] -= size
+        pool.free(part)
     if used is machine.used:  # else the block is not of the machine that is installed now
         record(current_bytes=-size)
 
@@ -184,26 +183,3 @@ def is_pinned(address: int, size: int) -> bool:
         block is not None and block.ptr <= address and address + size <= block.ptr + block.size
         for block in blocks
     )
-
-
-class MemoryPool:
-    """Freed memory goes back to the device at once, so the pool never holds any."""
-
-    def used_bytes(self) -> int:
-        return machine.used.get(machine.current_device, 0)
-
-    def total_bytes(self) -> int:
-        return self.used_bytes()
-
-    def free_bytes(self) -> int:
-        return 0
-
-    def free_all_blocks(self) -> None:
-        pass
-
-
-_pool = MemoryPool()
-
-
-def get_default_memory_pool() -> MemoryPool:
-    return _pool

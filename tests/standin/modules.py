@@ -11,7 +11,7 @@ import pytest
 
 from gpumlp.backend import cublaslt
 
-from . import array, blas, errors, functions, hardware, kernels, memory, ordering, streams
+from . import array, blas, errors, functions, hardware, kernels, memory, ordering, pool, streams
 from . import cublaslt as lt
 from .counting import Counters, counters
 
@@ -37,7 +37,7 @@ def _contents() -> dict[str, dict[str, object]]:
             "__version__": VERSION,
             "ndarray": array.ndarray,
             "RawModule": kernels.RawModule,
-            "get_default_memory_pool": memory.get_default_memory_pool,
+            "get_default_memory_pool": pool.get_default_memory_pool,
             **functions.table(),
         },
         "cupy.cuda": {
@@ -55,7 +55,7 @@ def _contents() -> dict[str, dict[str, object]]:
             "get_cublas_handle": blas.get_cublas_handle,
         },
         "cupy.cuda.memory": {
-            "MemoryPool": memory.MemoryPool,
+            "MemoryPool": pool.MemoryPool,
             "OutOfMemoryError": errors.OutOfMemoryError,
         },
     }
