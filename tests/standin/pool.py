@@ -28,6 +28,8 @@ class Part:
 
 def allocate(size: int) -> Part:
     """The smallest free part that is large enough, or a block from the device."""
+    if size == 0:
+        return Part([], 0)  # of no block
     with lock:
         blocks = _blocks()
         fitting = [part for block in blocks for part in block if part.free and part.size >= size]
