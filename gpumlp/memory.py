@@ -124,13 +124,15 @@ class NoRoomForPieces(MemoryError):
         super().__init__(text)
 
 
-def room(net, rows: int) -> int | None:
+def room(net, rows: int, wanted: int) -> int | None:
     """Bytes that the data of a fit in batches of so many rows may take, beside the workspace that
-    is still to be made; None on the CPU, where they are in the same memory anyhow."""
-    free = net.ops.free_memory()
-    if free is None:
-        return None
-    return int(SHARE * free) - net.workspaces.missing(rows, "fit")
+    is still to be made; None on the CPU, where they are in the same memory anyhow.
+
+    wanted: if there are so many, it does not matter how many more.
+    """
+    missing = net.workspaces.missing(rows, "fit")
+    free = net.ops.free_memory(enough=(wanted + missing) / SHARE)
+    return None if free is None else int(SHARE * free) - missing
 
 
 def in_chunks(rows: int, chunk: int, work) -> None:

@@ -70,13 +70,13 @@ def make_rows(
     given = read(net, objective, x, y, sample_weight, kind)
     count = given.x.shape[1]
     batch_size = min(batch_size, count)
-    room = memory.room(net, batch_size)
+    positions = count * max(orders, 1)
+    whole = size(net, given, count) + ORDER_BYTES * positions + SORTING_BYTES * count * orders
+    room = memory.room(net, batch_size, whole)
     if room is None or arrays.is_on_gpu(given.x):
         return Rows(net, given, batch_size)
     from gpumlp import streamed  # whose rows are rows, too
 
-    positions = count * max(orders, 1)
-    whole = size(net, given, count) + ORDER_BYTES * positions + SORTING_BYTES * count * orders
     if whole <= max(room, streamed.least(net, given, batch_size, orders)):
         return Rows(net, given, batch_size)
     return streamed.Streamed(net, given, batch_size, orders, room)

@@ -325,6 +325,36 @@ def test_never_more_memory_than_there_is(counters, monkeypatch, free, on_device)
     assert counters.machine.used[0] - before < 50_000  # the workspace, not the pieces
 
 
+@pytest.mark.parametrize("kept", [0, 1000])
+def test_memory_that_an_earlier_fit_has_left(counters, monkeypatch, kept):
+    """CuPy's pool gives it back, unless a small array lies in it: then it is of no use to a large
+    one."""
+    import cupy
+
+    x, y = values(3000), labels(3000)
+    expected, found = make_trainer(), make_trainer()
+    fit(expected, x, y, epochs=2)
+    counters.leave(monkeypatch, 1_700_000)
+    earlier = cupy.empty(900_000, np.uint8)
+    del earlier
+    small = cupy.empty(kept, np.uint8)
+    with counters.count() as c:
+        fit(found, x, y, epochs=2)
+    assert (c.allocated_bytes >= x.nbytes) == (kept == 0)
+    assert_same(found, expected)
+    assert len(small) == kept
+
+
+def test_small_fits_leave_the_pool_as_it_is(counters, monkeypatch):
+    import cupy
+
+    freed = []
+    pool = type(cupy.get_default_memory_pool())
+    monkeypatch.setattr(pool, "free_all_blocks", lambda self: freed.append(self))
+    fit(make_trainer(), values(), labels(), validation=(values(), labels()))
+    assert not freed
+
+
 def test_pieces_of_a_real_size_are_a_sixteenth(counters, monkeypatch):
     net = make_trainer().net
     given = rows.Data(values(3000), labels(3000).astype(np.int32)[None], None, None)

@@ -63,8 +63,11 @@ choices(), adopt(choices)
     The algorithms that were chosen for products by timing them, for files; where there is no such
     choice, as on the CPU or another GPU, they are left alone.
 
-Also: xp (numpy or cupy), device ("cpu", "cuda:0"), on_device() (a context), to_device, to_host,
-free_memory() (bytes, or None).
+free_memory(enough=inf)
+    Bytes that a new array may take; None on the CPU.  Where they are fewer than enough, memory that
+    is only kept for later is given up first.
+
+Also: xp (numpy or cupy), device ("cpu", "cuda:0"), on_device() (a context), to_device, to_host.
 """
 
 from __future__ import annotations

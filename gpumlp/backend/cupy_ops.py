@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from typing import Any
 
 import cupy as cp
@@ -99,10 +100,14 @@ class CupyOps:
         # asnumpy would copy an array of NumPy's that is not in C order, as a memory map may be.
         return array if isinstance(array, np.ndarray) else cp.asnumpy(array)
 
-    def free_memory(self):
+    def free_memory(self, enough=math.inf):
+        # What the pool holds of blocks that are in use in part is of no use to a large array.
         with self.on_device():
             free, _ = cp.cuda.runtime.memGetInfo()
-            return free + cp.get_default_memory_pool().free_bytes()
+            if free < enough:
+                cp.get_default_memory_pool().free_all_blocks()
+                free, _ = cp.cuda.runtime.memGetInfo()
+            return free
 
     def transfers(self, size):
         return transfer.pair(size)
