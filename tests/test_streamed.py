@@ -16,7 +16,7 @@ COUNT, FEATURES, BATCH = 203, 40, 16
 
 
 @pytest.fixture
-def stream(counters, monkeypatch):
+def stream(cuda, monkeypatch):
     """A function after which all data are streamed, in pieces of so many batches; it returns the
     list of rows that are made."""
 
@@ -355,7 +355,7 @@ def test_small_fits_leave_the_pool_as_it_is(counters, monkeypatch):
     assert not freed
 
 
-def test_pieces_of_a_real_size_are_a_sixteenth(counters, monkeypatch):
+def test_pieces_of_a_real_size_are_a_sixteenth(cuda, monkeypatch):
     net = make_trainer().net
     given = rows.Data(values(3000), labels(3000).astype(np.int32)[None], None, None)
     given = given._replace(x=given.x[None])
@@ -428,7 +428,8 @@ MISSING = {
 
 
 @pytest.mark.parametrize("missing", MISSING)
-def test_a_wait_that_is_missing_is_noticed(stream, monkeypatch, missing):
+def test_a_wait_that_is_missing_is_noticed(stream, counters, monkeypatch, missing):
+    """By the stand-in; a GPU would compute on whatever is there."""
     stream(3)
     missing(monkeypatch)
     with pytest.raises(RuntimeError, match=MISSING[missing]):
