@@ -25,6 +25,8 @@ NO_DEVICE = 100
 INSUFFICIENT_DRIVER = 35
 # And for "not initialized", of the driver too: what a process gets that was forked after CUDA was.
 NOT_INITIALIZED = 3
+# And for "out of memory", of the driver too: of a stream, a graph, page-locked memory, a program.
+OUT_OF_MEMORY = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,14 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.what}. {self.remedy}"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether there was no room for something, on the device or the host; whoever says so."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    of_cuda = type(error).__name__ in ("CUDARuntimeError", "CUDADriverError")
+    return of_cuda and getattr(error, "status", None) == OUT_OF_MEMORY
 
 
 _answered: dict[int, object] = {}  # GPU -> the cupy module with which it has worked

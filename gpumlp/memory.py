@@ -7,6 +7,7 @@ import math
 from typing import NamedTuple
 
 from gpumlp import blocks, workspace
+from gpumlp import device as devices
 from gpumlp.backend.sources import SCALARS
 from gpumlp.optimizer import HYPERS
 
@@ -112,10 +113,6 @@ def text(size: float) -> str:
     return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    return type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)
-
-
 class NoRoomForPieces(MemoryError):
     """Not even pieces of the data fit; takes: their bytes."""
 
@@ -143,7 +140,7 @@ def in_chunks(rows: int, chunk: int, work) -> None:
         try:
             work(start, start + chunk)
         except Exception as error:
-            if chunk == 1 or not _is_out_of_memory(error):
+            if chunk == 1 or not devices.is_out_of_memory(error):
                 raise
             chunk = chunk // 2
         else:
@@ -159,7 +156,7 @@ def explained(net, rows=0, slots: int = 0, data_bytes: int = 0, purpose: str = "
     try:
         yield
     except Exception as error:
-        if not _is_out_of_memory(error):
+        if not devices.is_out_of_memory(error):
             raise
         data_bytes = getattr(error, "takes", data_bytes)
         needed = predict(net, rows, slots, data_bytes, purpose)

@@ -73,6 +73,13 @@ def test_a_failed_product(counters, monkeypatch):
         plan(0, 0, 0, 0, 0)
 
 
+def test_a_product_without_memory(counters):
+    plan = cublaslt.plan(0, GEMM)
+    plan._matmul = lambda *arguments: 3
+    with pytest.raises(MemoryError, match=r"cublasLtMatmul: CUBLAS_STATUS_ALLOC_FAILED for"):
+        plan(0, 0, 0, 0, 0)
+
+
 def installed(monkeypatch, load):
     module = types.ModuleType("cuda.pathfinder")
     module.load_nvidia_dynamic_lib = load

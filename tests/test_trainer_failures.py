@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import gpumlp
+from gpumlp import rows
 from tests.comparison import fill
 from tests.training import blobs, fit, make_trainer, theta
 
@@ -204,6 +205,26 @@ def test_a_trainer_that_does_not_fit(counters, monkeypatch):
     counters.leave(monkeypatch, 300_000)  # the parameters take 220 KB
     with pytest.raises(MemoryError, match=r"about .* are needed.*; lower batch_size, sizes"):
         gpumlp.Trainer(net)
+
+
+@pytest.mark.parametrize("status", [1, 2])
+@pytest.mark.parametrize("where", ["Stream", "alloc_pinned_memory"])
+def test_cuda_itself_without_memory(counters, monkeypatch, where, status):
+    """CuPy tells it by the runtime's number; the other one is "invalid value"."""
+    import cupy
+
+    trainer = make_trainer("cuda")
+    fit(trainer, X, np.arange(24) % 3)
+
+    def fails(*given, **options):
+        raise cupy.cuda.runtime.CUDARuntimeError(status)
+
+    monkeypatch.setattr(rows, "ORDER_BYTES", 1 << 60)  # so that rows are streamed
+    monkeypatch.setattr(cupy.cuda, where, fails)
+    error = MemoryError if status == 2 else RuntimeError
+    with pytest.raises(error, match=r"cudaError") as raised:
+        fit(trainer, X, np.arange(24) % 3, 3)
+    assert ("out of memory on cuda:0: about" in str(raised.value)) == (status == 2)
 
 
 def test_a_prediction_that_does_not_fit(counters, monkeypatch):

@@ -22,6 +22,7 @@ MAJOR_VERSIONS = (12, 13)  # of the library, that these declarations hold for
 R_32F, R_64F, R_16BF = 0, 1, 14  # cudaDataType
 COMPUTE_32F, COMPUTE_64F, COMPUTE_32F_FAST_TF32 = 68, 70, 77  # cublasComputeType_t
 OP_N, OP_T = 0, 1  # cublasOperation_t
+ALLOC_FAILED = 3  # cublasStatus_t
 
 # Attributes: the number, and the type of the value.
 LAYOUT_BATCH_COUNT = 5, c_int32
@@ -87,7 +88,8 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 
 
 class CublasError(RuntimeError):
-    """A function of cuBLASLt did not end with CUBLAS_STATUS_SUCCESS."""
+    """A function of cuBLASLt did not end with CUBLAS_STATUS_SUCCESS, nor for want of memory, which
+    is a MemoryError."""
 
 
 # ---------------------------------------------------------------------- the library
@@ -142,9 +144,10 @@ def _call(name: str, *arguments, about: object = None) -> None:
         raise _error(name, status, about)
 
 
-def _error(name: str, status: int, about: object = None) -> CublasError:
+def _error(name: str, status: int, about: object = None) -> CublasError | MemoryError:
     text = library().cublasLtGetStatusName(status).decode()
-    return CublasError(f"{name}: {text}" + (f" for {about}" if about else ""))
+    kind = MemoryError if status == ALLOC_FAILED else CublasError
+    return kind(f"{name}: {text}" + (f" for {about}" if about else ""))
 
 
 def _create(name: str, *arguments):
