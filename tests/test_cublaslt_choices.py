@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gpumlp import backend
-from gpumlp.backend import cublaslt
+from gpumlp.backend import cublaslt, gemm_choice
 from tests.operations import random, send
 from tests.standin.cublaslt import library as fake
 from tests.standin.descriptions import ROUNDS_PARTS
@@ -168,6 +168,24 @@ def test_nothing_is_tried_while_capturing(counters, cache, operands):
         graph.launch()
     assert fake.algorithms[-1] == 0
     assert (ops.choices(), cache.exists()) == ({}, False)
+
+
+def test_where_there_is_no_room_to_try_it_is_the_first_proposal(
+    counters, cache, operands, monkeypatch
+):
+    """In all of the run, but not in the next."""
+    a, out = operands
+    ops = backend.get("cuda:0", tune=True)
+    room = cublaslt.plan(0, gemm_choice.row_major(a, a, out, False, False, 1, 0, "")).workspace
+    with monkeypatch.context() as patch:
+        counters.leave(patch, room)
+        assert ran(ops, a, out) == 0
+    assert ran(ops, a, out) == 0
+    assert not cache.exists()
+    assert ran(backend.get("cuda:0", tune=True), a, out) == 3
+    again = backend.get("cuda:0", tune=True)
+    again.adopt(ops.choices())
+    assert ran(again, a, out) == 0
 
 
 def test_a_candidate_that_fails_is_left_out(counters, cache, operands, monkeypatch):

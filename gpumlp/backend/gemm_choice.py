@@ -18,6 +18,7 @@ from pathlib import Path
 import cupy as cp
 
 from gpumlp import atomic
+from gpumlp import device as devices
 from gpumlp.backend import cublaslt
 from gpumlp.backend.cublaslt import Gemm, Plan
 
@@ -120,8 +121,7 @@ class Choices:
         if found is None and tune:
             found = self._usable(gemm, _algorithm(self._file().get(shape)))
             if found is None and not cp.cuda.get_current_stream().is_capturing():
-                found = self._fastest(gemm, a, b, d)
-                self._keep(shape, found.algorithm)
+                found = self._fastest(gemm, shape, a, b, d)
             if found is not None:
                 self._chosen[shape] = found.algorithm
         return found or cublaslt.plan(self._device, gemm)
@@ -133,35 +133,19 @@ class Choices:
                 return cublaslt.plan(self._device, gemm, algorithm)
         return None
 
-    def _fastest(self, gemm: Gemm, a: int, b: int, d: int) -> Plan:
-        """Tries the candidates on A and B, and on a D of its own at an address like d."""
+    def _fastest(self, gemm: Gemm, shape: str, a: int, b: int, d: int) -> Plan:
+        """The candidate that takes the least time, which is kept in the file; where there is no
+        room to try them, the library's proposal, which is not."""
         plans = cublaslt.plans(self._device, gemm, CANDIDATES)
-        if len(plans) == 1:
+        try:
+            times = _times(plans, gemm, a, b, d) if len(plans) > 1 else {}
+        except Exception as error:
+            if not devices.is_out_of_memory(error):
+                raise
             return plans[0]
-        itemsize = {cublaslt.R_16BF: 2, cublaslt.R_32F: 4, cublaslt.R_64F: 8}[gemm.type_d]
-        elements = gemm.stride_d * (gemm.batch - 1) + gemm.ldd * gemm.n
-        offset = d % cublaslt.ALIGNMENT
-        product = cp.empty(offset + elements * itemsize, "uint8")
-        workspace = cp.empty(max(1, *(plan.workspace for plan in plans)), "uint8")
-        arguments = a, b, product.data.ptr + offset, workspace.data.ptr
-        cp.cuda.get_current_stream().synchronize()  # the operands may still be on their way
-
-        with cp.cuda.Stream(non_blocking=True) as stream:
-            graphs = {}
-            for plan in plans:
-                with contextlib.suppress(cublaslt.CublasError):
-                    plan(*arguments, stream.ptr)  # loads the algorithm's kernels
-                    graphs[plan] = _repeated(plan, arguments, stream)
-            times: dict[Plan, float] = dict.fromkeys(graphs, float("inf"))
-            start, end = cp.cuda.Event(), cp.cuda.Event()
-            for _ in range(ROUNDS):
-                for plan, graph in graphs.items():
-                    start.record(stream)
-                    graph.launch(stream)
-                    end.record(stream)
-                    end.synchronize()
-                    times[plan] = min(times[plan], cp.cuda.get_elapsed_time(start, end))
-        return min(times, key=times.__getitem__, default=plans[0])
+        fastest = min(times, key=times.__getitem__, default=plans[0])
+        self._keep(shape, fastest.algorithm)
+        return fastest
 
     # ------------------------------------------------------------ the user's file
     def _path(self) -> Path:
@@ -192,6 +176,35 @@ class Choices:
             path = self._path()
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic.write(path, json.dumps(self._kept, indent=0).encode())
+
+
+def _times(plans: list[Plan], gemm: Gemm, a: int, b: int, d: int) -> dict[Plan, float]:
+    """What each takes on A and B, and on a D of its own at an address like d; those that fail are
+    left out."""
+    itemsize = {cublaslt.R_16BF: 2, cublaslt.R_32F: 4, cublaslt.R_64F: 8}[gemm.type_d]
+    elements = gemm.stride_d * (gemm.batch - 1) + gemm.ldd * gemm.n
+    offset = d % cublaslt.ALIGNMENT
+    product = cp.empty(offset + elements * itemsize, "uint8")
+    workspace = cp.empty(max(1, *(plan.workspace for plan in plans)), "uint8")
+    arguments = a, b, product.data.ptr + offset, workspace.data.ptr
+    cp.cuda.get_current_stream().synchronize()  # the operands may still be on their way
+
+    with cp.cuda.Stream(non_blocking=True) as stream:
+        graphs = {}
+        for plan in plans:
+            with contextlib.suppress(cublaslt.CublasError):
+                plan(*arguments, stream.ptr)  # loads the algorithm's kernels
+                graphs[plan] = _repeated(plan, arguments, stream)
+        times: dict[Plan, float] = dict.fromkeys(graphs, float("inf"))
+        start, end = cp.cuda.Event(), cp.cuda.Event()
+        for _ in range(ROUNDS):
+            for plan, graph in graphs.items():
+                start.record(stream)
+                graph.launch(stream)
+                end.record(stream)
+                end.synchronize()
+                times[plan] = min(times[plan], cp.cuda.get_elapsed_time(start, end))
+    return times
 
 
 def _repeated(plan: Plan, arguments: tuple[int, int, int, int], stream):
