@@ -131,8 +131,7 @@ class EarlyStopping(Callback):
         if self.restore_best:
             if self._theta is None:
                 self._theta = buffer.copy()
-            for m in np.flatnonzero(better):
-                self._theta[m] = buffer[m]
+            _copy(trainer.net, buffer, self._theta, better)
         self._best = np.where(better, value, self._best)
         self._best_epoch = np.where(better, history.epochs, self._best_epoch)
         self._waited = np.where(better, 0, self._waited + 1)
@@ -143,8 +142,8 @@ class EarlyStopping(Callback):
 
     def on_fit_end(self, trainer, history):
         if self.restore_best and self._theta is not None:
-            for m in np.flatnonzero(self._best_epoch > 0):
-                trainer.net.parameters.buffer[m] = self._theta[m]
+            net = trainer.net
+            _copy(net, self._theta, net.parameters.buffer, self._best_epoch > 0)
 
     def state(self):
         numbers = {
@@ -162,6 +161,12 @@ class EarlyStopping(Callback):
         self._running = np.array(numbers["running"], dtype=bool)
         theta = arrays.get("theta")
         self._theta = None if theta is None else theta.copy()  # it will be written to
+
+
+def _copy(net, source, target, members):
+    """target[m] <- source[m] (M, P) of the networks where members (M,) is true, all at once."""
+    if members.any():
+        net.ops.xp.copyto(target, source, where=net.ops.to_device(members)[:, None])
 
 
 def _public(values, stacked):

@@ -550,3 +550,20 @@ def test_they_leave_the_stack_when_half_have_ended(monkeypatch):
             member.set_params(early_stopping=early_stopping, n_iter_no_change=99)
         compare(members, folds(130, 5), X, y)
         assert sizes == [5, 5, 5, 2, 2]
+
+
+def test_best_weights_are_copied_for_all_members_at_once(monkeypatch, cuda, counters):
+    X, y = DIGITS
+    copies, follow = [], stacked.Stacked._follow
+
+    def counted(self, going):
+        with counters.count() as c:
+            follow(self, going)
+        copies.append((sum(run.course.improved for _, run in going), c.d2d))
+
+    monkeypatch.setattr(stacked.Stacked, "_follow", counted)
+    members = members_of(classifier(device=cuda, early_stopping=True, max_iter=4), RATES)
+    assert fit_members([Member(member) for member in members], X, y) == [None] * 3
+    assert max(improved for improved, _ in copies) > 1
+    # At the end they are stopped, too.
+    assert all(d2d == (improved > 0) for improved, d2d in copies[:-1])

@@ -26,6 +26,17 @@ class Watch(gpumlp.Callback):
         self.thetas.append(theta(trainer))
 
 
+def test_best_weights_are_copied_for_all_networks_at_once(counters):
+    counts = []
+    for models in (3, 30):
+        trainer = make_trainer("cuda", models=models)
+        fit(trainer, X, Y, 2, callbacks=gpumlp.EarlyStopping(9, monitor="loss"))
+        with counters.count() as c:
+            fit(trainer, X, Y, 3, callbacks=gpumlp.EarlyStopping(9, monitor="loss"))
+        counts.append((c.d2d, c.h2d, c.d2h))
+    assert counts[0] == counts[1]
+
+
 # --- callbacks ------------------------------------------------------------------------------------
 
 

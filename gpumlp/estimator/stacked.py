@@ -241,10 +241,12 @@ class Stacked:
 
     def _follow(self, going):
         """Do what the courses say."""
-        trainer = self.trainer
-        for m, run in going:
-            if run.course.improved:
-                self._best[m] = self.net.parameters.buffer[m]
+        trainer, ops = self.trainer, self.net.ops
+        improved = np.zeros((len(self.runs), 1), bool)
+        improved[[m for m, run in going if run.course.improved]] = True
+        if improved.any():
+            best, theta = self._best, self.net.parameters.buffer
+            ops.xp.copyto(best, theta, where=ops.to_device(improved))
         lr = np.array([run.course.lr for run in self.runs])
         optimizer: Any = trainer.optimizer
         if (lr != optimizer.lr).any():
