@@ -2,7 +2,8 @@
 // and delta^(K) (or dL/dŷ, where the output activation is applied by `backprop`).
 //
 // Bytes per element: reads u and, unless the targets are labels, y; writes delta: 1 or 2 Reals and
-// 1 Delta, 8 or 12 bytes in float32 (6 or 10 with delta in bfloat16).
+// 1 Delta, 8 or 12 bytes in float32 (6 or 10 with delta in bfloat16).  The softmax family reads u three
+// times more, and y once more (without delta u twice more), from the caches where its rows fit.
 //
 // `Form` (a struct of losses.cuh), ROWS, LOG_U, objective.cuh, and Delta, the type of delta, come before
 // this text.

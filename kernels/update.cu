@@ -7,8 +7,8 @@
 // The numbers of the hyperparameters' columns (LR, L1, ...), those of the scalars (GO, ...) and
 // laws.cuh come before this text.
 //
-// Bytes per parameter: advance reads g: 1 Real; sgd 3 (5 with momentum), rmsprop 5 (7, centred 9),
-// adam 7.
+// Bytes per parameter: advance reads g, and where penalties are noted the weights too: 1 Real, or 2;
+// sgd 3 (5 with momentum), rmsprop 5 (7, centred 9), adam 7.
 
 // ||g|| of each network; then: does it move (finite loss and gradient, some weight, not halted), its
 // step number t, and the scalars of the step.  The loss (with the penalty of theta, if theta is given)

@@ -60,7 +60,11 @@ STATED = {
     "tally.cu": ("reads n, and y unless the targets are labels: 1 or 2 Reals", {4}, set()),
     "narrow.cu": ("reads one Real, writes one Bf16: 6", set(), {6}),
     "shuffle.cu": ("Bytes per row: writes 8", {8}, set()),
-    "update.cu": ("1 Real; sgd 3 (5 with momentum), rmsprop 5 (7, centred", {4, 12, 20, 28}, set()),
+    "update.cu": (
+        "1 Real, or 2; sgd 3 (5 with momentum), rmsprop 5 (7, centred",
+        {4, 12, 20, 28},
+        set(),
+    ),
 }
 
 
