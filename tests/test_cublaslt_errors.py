@@ -99,6 +99,14 @@ def test_a_library_that_is_missing(monkeypatch):
         cublaslt.load()
 
 
+def test_a_library_whose_place_is_not_known(monkeypatch):
+    """ctypes would take whatever the process has loaded."""
+    installed(monkeypatch, lambda name: types.SimpleNamespace(abs_path=None))
+    monkeypatch.setattr(cublaslt.ctypes, "CDLL", lambda path: Library())
+    with pytest.raises(RuntimeError, match=r"cannot be loaded \(it was found, but not where it is"):
+        cublaslt.load()
+
+
 @pytest.mark.parametrize(
     "version, says",
     [

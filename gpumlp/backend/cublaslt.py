@@ -107,6 +107,8 @@ def load():
         from cuda.pathfinder import load_nvidia_dynamic_lib
 
         path = load_nvidia_dynamic_lib("cublasLt").abs_path
+        if path is None:  # for which ctypes would open the program itself
+            raise OSError("it was found, but not where it is")
         found = declare(ctypes.CDLL(path))
     except (ImportError, OSError, AttributeError, RuntimeError) as error:
         why = " ".join(str(error).split())
