@@ -51,6 +51,9 @@ class MLP:
     views: W[k] ([M,] N_k, N_{k-1}), b[k] ([M,] N_k), slope[k] for a learned slope (PReLU),
     k = 1..K; slot 0 is None.  theta ([M,] P) is the one buffer that holds them all.
 
+    copy.deepcopy and pickle make networks, and trainers, of their own; a pickle of one on a GPU is
+    read with that GPU as CuPy's current device.
+
     Raises ValueError for arguments that make no network, RuntimeError for a device that is not
     there, MemoryError, with the bytes predicted, where it does not fit.
     """
