@@ -49,6 +49,7 @@ def main(given=None) -> int:
         device, options.quick, options.network, options.operation, options.contender
     ) as bench:
         results["copy_bandwidth"] = bench.copy_bandwidth
+        results["thread_gain"] = []
         results["absent"] = bench.absent
         print(f"a copy on {device}: {bench.copy_bandwidth / 1e9:.3g} GB/s", flush=True)
         for name, why in bench.absent.items():
@@ -57,6 +58,7 @@ def main(given=None) -> int:
             if name not in (options.only or PARTS):
                 continue
             records = results[name] = []
+            results["thread_gain"].append(machine.thread_gain(128 if options.quick else 1024))
             begin = time.monotonic()
             for record in part.run(bench):
                 records.append(record)

@@ -11,6 +11,8 @@ import platform
 import subprocess
 from pathlib import Path
 
+from benchmarks import clock
+
 ROOT = Path(__file__).resolve().parent.parent
 # What tells libraries how many threads to use, or gpumlp to compile nothing for the CPU.
 VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "GPUMLP_HOST")
@@ -33,6 +35,24 @@ def describe() -> dict:
         **{name: _version(name) for name in PACKAGES},
         **_cuda(),
     }
+
+
+def thread_gain(size: int) -> float:
+    """How many times faster all of BLAS's threads multiply matrices (size, size) than one does.
+
+    Less than there are cores where other programs use these too, or where two "cores" are, for a
+    while even, the two threads of one.
+    """
+    import numpy as np
+    from threadpoolctl import threadpool_limits
+
+    a = np.random.default_rng(0).standard_normal((size, size), dtype=np.float32)
+
+    def fastest(threads):
+        with threadpool_limits(threads, user_api="blas"):
+            return min(clock.seconds(lambda: a @ a) for _ in range(5))
+
+    return fastest(1) / fastest(None)
 
 
 def _cores() -> int | None:

@@ -25,6 +25,8 @@ def markdown(figures: dict) -> str:
     kind = device.partition(":")[0]
     lines = [f"{machine.one_line(figures['machine'])}; commit {commit(figures['machine'])}."]
     lines.append(f"A copy in this run: {figures['copy_bandwidth'] / 1e9:.3g} GB/s.")
+    least, most = min(figures["thread_gain"]), max(figures["thread_gain"])
+    lines.append(f"All threads multiplied {least:.2f} to {most:.2f} times as fast as one.")
     lines += [f"{name} is absent: {why}." for name, why in figures["absent"].items()]
     sections = [" ".join(lines)]
     if figures["quick"]:

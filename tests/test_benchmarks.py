@@ -65,6 +65,7 @@ def test_quick_run_prints_ratios_and_writes_every_figure(tmp_path, capsys, one_t
     written = json.loads(file.read_text())
     assert written["quick"] and written["device"] == "cpu" and written["machine"]["numpy"]
     assert written["copy_bandwidth"] > 0
+    assert len(written["thread_gain"]) == len(chosen) + 1 and min(written["thread_gain"]) > 0
     assert [r["name"] for r in written["operations"]] == [c.name for c in cases.chosen("cpu")]
     for record in written["operations"]:
         assert record["error"] is None and record["ratio"] > 0 and len(record["seconds"]) == 2
