@@ -85,11 +85,20 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
     _trusted: Any
     _stalled: int
     _unfinished: dict[str, Any]  # the fit that a checkpoint was written in
+    _param_names: list[str]
     _coding: Any = None  # of classes that are known before a fit
     _resuming = False  # whether the next fit is to go on with that one
 
     # Layer numbers are no metadata to be routed.
     __metadata_request__transform = {"layer": metadata_routing.UNUSED}  # noqa: RUF012
+
+    @classmethod
+    def _get_param_names(cls):
+        """As scikit-learn finds them by looking at the constructor, though only once for a class:
+        searches ask for them many times for every fit."""
+        if "_param_names" not in vars(cls):
+            cls._param_names = super()._get_param_names()
+        return cls._param_names
 
     # ------------------------------------------------------------ weights
     @property

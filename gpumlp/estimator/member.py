@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Hashable
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,7 +74,8 @@ class Prepared:
         est._begin(self.spec)
 
         rng = check_random_state(est.random_state)
-        self._before = copy.deepcopy(rng)
+        seeded = isinstance(est.random_state, Integral)
+        self._before = est.random_state if seeded else copy.deepcopy(rng)
         draw(self.spec.sizes, self._follows, rng)
         train: Any = slice(None)
         held, y_held = None, None
@@ -113,8 +115,8 @@ class Prepared:
 
     def weights(self) -> dict[str, list]:
         """The initial ones, drawn again: those of members that wait take no room."""
-        drawn = draw(self.spec.sizes, self._follows, copy.deepcopy(self._before))
-        return dict(zip(GROUPS, drawn, strict=True))
+        rng = check_random_state(copy.deepcopy(self._before))
+        return dict(zip(GROUPS, draw(self.spec.sizes, self._follows, rng), strict=True))
 
     @property
     def weighs_classes(self) -> bool:
