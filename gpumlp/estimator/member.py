@@ -53,9 +53,11 @@ class Prepared:
     draws: see `share_orders`.
     """
 
-    def __init__(self, place: int, member: Member, samples: Samples, everybody, given: bool):
+    def __init__(
+        self, place: int, member: Member, samples: Samples, everybody, given: bool, known: dict
+    ):
         """place: among all members; samples: of all rows; everybody: their numbers; given: whether
-        there is an X_val.
+        there is an X_val; known: the targets of those before, which may have the same rows.
 
         Raises ValueError for what its fit alone would refuse.
         """
@@ -63,14 +65,10 @@ class Prepared:
         self.place, self.est, self.columns = place, est, member.columns
         self.draws = place
         self.rows = everybody if rows is None else np.asarray(rows)
-        y, weight = samples.y[self.rows], samples.weight
-        dtype = samples.X.dtype
-        if member.coding is not None:
-            est._binarizer, est.classes_ = member.coding, member.coding.classes_
-        y, encoded = est._encoded(y, dtype, True, member.coding is not None)
-        self.targets = np.empty((0, *encoded.shape[1:]), encoded.dtype)
+        dtype, weight = samples.X.dtype, samples.weight
+        y = self._targets(member, samples, known)
         features = samples.X.shape[1] if self.columns is None else len(self.columns)
-        self.spec, self.loss, self._follows = est._plan(features, dtype, encoded)
+        self.spec, self.loss, self._follows = est._plan(features, dtype, self.targets)
         est._begin(self.spec)
 
         rng = check_random_state(est.random_state)
@@ -101,6 +99,21 @@ class Prepared:
         self.validated = given or held is not None
         self.score: Any = Score(est) if self.validated else None
         self.X_held: Any = None  # where the score asks for it
+
+    def _targets(self, member: Member, samples: Samples, known: dict):
+        """Those of its rows, as scikit-learn has them; its classes are then known."""
+        est, dtype, coding = self.est, samples.X.dtype, member.coding
+        key = id(member.rows), id(coding), type(est), _named(est.loss), dtype
+        if key not in known:
+            if coding is not None:
+                est._binarizer, est.classes_ = coding, coding.classes_
+            y, encoded = est._encoded(samples.y[self.rows], dtype, True, coding is not None)
+            none = np.empty((0, *encoded.shape[1:]), encoded.dtype)
+            known[key] = y, none, vars(est).get("_binarizer")
+        y, self.targets, coding = known[key]
+        if coding is not None:
+            est._binarizer, est.classes_ = coding, coding.classes_
+        return y
 
     def _take_held(self, samples: Samples, held, y_held):
         self.held, self.y_held = held, y_held

@@ -74,6 +74,7 @@ class Fitting:
         self._members, self._given = members, (X, y, sample_weight, validation)
         self._validated = any(each is not None for each in validation)
         self._samples: dict[tuple, tuple] = {}  # see `_checked`; and the numbers of all rows
+        self._targets: dict[tuple, tuple] = {}  # see `Prepared`
         # The prepared members that one stack can hold, by device and key; places of the others.
         self._groups: dict[tuple, list[Prepared]] = {}
         self._alone: list[int] = []
@@ -85,6 +86,7 @@ class Fitting:
                 self._prepare(place, member)
             except Exception as error:
                 self.errors[place] = error
+        self._targets.clear()
 
     # ------------------------------------------------------------ beforehand
     def _prepare(self, place: int, member: Member):
@@ -106,7 +108,7 @@ class Fitting:
             return
         est._forget()
         vars(est).update(about)
-        run = Prepared(place, member, samples, everybody, self._validated)
+        run = Prepared(place, member, samples, everybody, self._validated, self._targets)
         self._groups.setdefault((kind, run.key()), []).append(run)
 
     def _checked(self, est, device: str) -> tuple[Samples | None, dict[str, Any]]:
