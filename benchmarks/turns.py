@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 
@@ -85,9 +86,11 @@ DONE, DECLINED, FAILED = "done", "declined", "failed"
 
 def serve(connection, entry: Entry, device: str):
     """The other process: answers until nobody asks."""
-    # It ends with its parent, but may have children of its own, as joblib's: its group.
+    # It may have children of its own, as joblib's: its group, which whoever kills the parent's
+    # does not reach.
     multiprocessing.current_process().daemon = False
     os.setsid()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     session = None
     while True:
         try:
@@ -104,6 +107,14 @@ def serve(connection, entry: Entry, device: str):
             answer = FAILED, traceback.format_exc()
         rest()
         connection.send(answer)
+
+
+def end_with_parent():
+    """Whatever this process is doing when the parent has died."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.killpg(0, signal.SIGKILL)
 
 
 def end_workers():

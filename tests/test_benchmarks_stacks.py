@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from benchmarks import agreement, compared, goals, stacks, turns
+from benchmarks import agreement, compared, goals, parts, stacks, turns
 from benchmarks.contenders import (
     EAGER_LOOP,
     ENTRIES,
@@ -170,6 +172,10 @@ class Processes(Contender):
         return {"losses": pids, "arrays": []}
 
 
+    def sleep(self):
+        time.sleep(60)
+
+
 def _pid():
     time.sleep(0.2)  # so that the other process takes the other call
     return os.getpid()
@@ -198,6 +204,29 @@ def test_contenders_may_have_processes_of_their_own_which_end_with_them(hangs, m
     left = list(Path("/dev/shm").glob(f"*[-_]{runner._process.pid}[-_]*"))
     assert hangs or not left
     for path in left:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+PARENT = """
+from benchmarks import turns
+from tests.test_benchmarks_stacks import SMALL, _Here
+runner = turns.Runner(_Here("processes", "joblib", "", ""), "cpu", limit=60)
+print(*runner.ask("prepare", SMALL[0], "answers")["losses"], runner._process.pid, flush=True)
+runner.ask("time", "sleep", False)
+"""
+
+
+def test_contenders_end_with_their_parent_however_that_ends():
+    asked = [sys.executable, "-c", PARENT]
+    with subprocess.Popen(asked, stdout=subprocess.PIPE, text=True, cwd=parts.ROOT) as parent:
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(pids) == 3 and not any(map(has_ended, pids))
+        parent.kill()
+    end = time.monotonic() + 10
+    while not all(map(has_ended, pids)) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert all(map(has_ended, pids))
+    for path in Path("/dev/shm").glob(f"*[-_]{pids[-1]}[-_]*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
