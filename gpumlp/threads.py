@@ -54,13 +54,21 @@ def widest(net, rows: int) -> int:
     return rows * max(a * b for a, b in zip(net.sizes, net.sizes[1:], strict=False))
 
 
+def multiplications(net, rows: int) -> int:
+    """Of a pass forward of one network."""
+    return rows * sum(a * b for a, b in zip(net.sizes, net.sizes[1:], strict=False))
+
+
 @contextlib.contextmanager
-def limited(net, rows: int):
-    """One BLAS thread while small networks work on the CPU in batches of so many rows.
+def limited(net, rows: int, slices: int = 1):
+    """One BLAS thread while small networks work on the CPU in batches of so many rows, or others by
+    slices of them (gpumlp/slices.py).
 
     The limit is the process's: the first to work sets it, the last one that wanted it lifts it.
     """
-    if net.device != "cpu" or not TINY_PRODUCT <= widest(net, rows) < SMALL_PRODUCT:
+    product = widest(net, rows)
+    one = slices > 1 or product < SMALL_PRODUCT
+    if net.device != "cpu" or product < TINY_PRODUCT or not one:
         yield
         return
     _enter()
@@ -71,7 +79,7 @@ def limited(net, rows: int):
 
 
 @functools.cache
-def _controller():
+def controller():
     """Made once: looking for the libraries takes longer than many a short fit."""
     from threadpoolctl import ThreadpoolController  # with scikit-learn
 
@@ -82,7 +90,7 @@ def _enter():
     global _users, _limits
     with _lock:
         if _users == 0:
-            _limits = _controller().limit(limits=1, user_api="blas")
+            _limits = controller().limit(limits=1, user_api="blas")
         _users += 1
 
 

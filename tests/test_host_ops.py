@@ -4,16 +4,19 @@ Every operation by itself is held against formulas in test_operations.py.
 """
 
 import copy
+import ctypes
 import pickle
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import gpumlp
-from gpumlp import backend
+from gpumlp import backend, threads
 from gpumlp.activation import Activation, activations
-from gpumlp.backend import Data, Noise, Targets, compiler, host_ops, pool
+from gpumlp.backend import Data, Noise, Targets, blas, compiler, host_ops, pool, sequence
 from gpumlp.backend.host_ops import HostOps
 from gpumlp.backend.numpy_ops import NumpyOps
 from gpumlp.backend.sources import SOURCE
@@ -33,7 +36,11 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES)
 def numpy_alone(monkeypatch):
     """Operations that HostOps leaves to NumPy fail."""
 
+    by_numpy = HostOps._by_numpy
+
     def refuse(self, operation, *args, **options):
+        if operation is NumpyOps.gemm and blas.product("float32") is None:
+            return by_numpy(self, operation, *args, **options)
         raise AssertionError(f"{operation.__name__} was left to NumPy")
 
     monkeypatch.setattr(HostOps, "_by_numpy", refuse)
@@ -236,6 +243,22 @@ def test_a_capture_keeps_its_arrays():
     np.testing.assert_allclose(db, (delta * 0.75**2).sum(axis=1), rtol=1e-12)
 
 
+@pytest.mark.skipif(blas.product("float32") is None, reason="NumPy has a BLAS that is unknown")
+@pytest.mark.parametrize("models", [None, 3])
+def test_a_captured_step_needs_python_once(monkeypatch, models):
+    """All of it is one call of the library."""
+    replays, joined = [], sequence.joined
+
+    def noted(calls, run):
+        replays.append(joined(calls, run))
+        return replays[-1]
+
+    monkeypatch.setattr(sequence, "joined", noted)
+    ops = HostOps()
+    train(ops, CASES["tanh, Adam"], models, monkeypatch=monkeypatch)
+    assert [len(calls) for calls in replays if calls] == [1] * len(replays)
+
+
 def test_an_error_ends_the_capture():
     ops = HostOps()
     with pytest.raises(ZeroDivisionError):
@@ -243,6 +266,55 @@ def test_an_error_ends_the_capture():
     out = np.empty((1, 2, 2))
     ops.gemm(np.ones((1, 2, 2)), np.ones((1, 2, 2)), out)
     assert (out == 2).all()
+
+
+# ------------------------------------------------------------------ products
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_without_a_known_blas_products_are_numpys(monkeypatch, name):
+    expected, expected_losses = train(HostOps(), CASES[name], monkeypatch=monkeypatch)
+    monkeypatch.setattr(blas, "product", lambda dtype: None)
+    actual, losses = train(HostOps(), CASES[name], monkeypatch=monkeypatch)
+    np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-12)
+
+
+@dtypes
+def test_products_of_views(dtype):
+    """Networks with a distance between them, and matrices that BLAS would have to be told of."""
+    ops = HostOps()
+    whole = random(3, 2 * 35).astype(dtype)
+    a = whole[:, :35].reshape(3, 5, 7)
+    for b in (random(3, 7, 4).astype(dtype), random(3, 4, 7).astype(dtype).swapaxes(1, 2)):
+        out = np.full((3, 40), 7.0, dtype)
+        ops.gemm(a, b, out[:, :20].reshape(3, 5, 4))
+        np.testing.assert_allclose(out[:, :20].reshape(3, 5, 4), a @ b, rtol=1e-4, atol=1e-5)
+        assert (out[:, 20:] == 7).all()
+
+
+def test_which_blas_is_numpys(monkeypatch):
+    """Of several that are loaded the one beside NumPy; of those elsewhere the only one."""
+
+    class Library:
+        user_api = "blas"
+
+        def __init__(self, filepath, **functions):
+            self.filepath, self.dynlib = filepath, SimpleNamespace(**functions)
+
+    def find(*libraries):
+        controller = SimpleNamespace(lib_controllers=libraries)
+        monkeypatch.setattr(threads, "controller", lambda: controller)
+        return blas.product.__wrapped__("float32")
+
+    function = [ctypes.CFUNCTYPE(None)(lambda: None) for _ in range(2)]
+    addresses = [ctypes.cast(each, ctypes.c_void_p).value for each in function]
+    beside = str(Path(np.__file__).parents[1] / "numpy.libs" / "libopenblas.so")
+    own = Library(beside, scipy_cblas_sgemm64_=function[0])
+    other = Library("/usr/lib/libblas.so", cblas_sgemm=function[1])
+    assert find(other, own) == (addresses[0], "long long")
+    assert find(other) == (addresses[1], "int")
+    assert find(other, other) is find() is find(Library(beside)) is None
 
 
 # ------------------------------------------------------------------ threads
@@ -304,9 +376,12 @@ SHAPES = [(1, 1100, 301), (3, 5000, 37), (2, 3, 50_001)]
 def test_large_buffers_are_shared_and_numpys(numpy_alone, monkeypatch, shape):
     """Several threads give the numbers of one, to the bit, and NumPy's to rounding."""
     shared = []
-    monkeypatch.setattr(
-        pool, "run", lambda work, pieces, run=pool.run: shared.append(run(work, pieces))
-    )
+
+    def joined(calls, run, own=sequence.joined):
+        shared.extend(call.pieces for call in calls if call.pieces > 1)
+        return own(calls, run)
+
+    monkeypatch.setattr(sequence, "joined", joined)
     results = {}
     for count in (1, 2, 5):
         monkeypatch.setattr(pool, "threads", lambda count=count: count)

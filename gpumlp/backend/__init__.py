@@ -59,6 +59,12 @@ capture(work)
     Python's time: a CUDA graph; None where nothing would be gained.  work() calls operations and
     nothing else, and has run before; all that changes from run to run lies in arrays.
 
+threads()
+    How many works `parallel` does at the same time; 1 where there is no such operation.
+parallel(works), add_up(parts, out)
+    Each work() of some, which call operations and nothing else; out <- the sum of the parts along
+    their first axis.
+
 choices(), adopt(choices)
     The algorithms that were chosen for products by timing them, for files; where there is no such
     choice, as on the CPU or another GPU, they are left alone.
@@ -106,6 +112,7 @@ class Noise(NamedTuple):
     step: Array  # (M,) int64: updates made so far
     layer: int
     dropout: Array | None  # (M,) uint32: an element is dropped if its bits are below
+    first_row: int = 0  # of the whole batch, where on the CPU only a slice of it is worked on
 
 
 class Targets(NamedTuple):

@@ -39,7 +39,7 @@ ELSEWHERE = "Let XDG_CACHE_HOME name a folder of your own."
 # Not -ffast-math: loading such a library would flush denormal numbers to zero in the whole process.
 # No OpenMP: its threads spin, and BLAS's threads then wait for their cores.
 OPTIONS = (
-    *("-O3", "-std=c++17", "-shared", "-fPIC"),
+    *("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread"),
     *("-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"),
 )
 TARGETS = ("-march=native", "-mcpu=native", None)  # the first that is taken, and whose code runs

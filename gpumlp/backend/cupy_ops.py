@@ -113,6 +113,9 @@ class CupyOps:
         return transfer.pair(size)
 
     # ------------------------------------------------------------ repeating
+    def threads(self):
+        return 1
+
     def capture(self, work):
         # What the graph writes to besides the caller's buffers.  Later it may be replaced by larger
         # arrays.

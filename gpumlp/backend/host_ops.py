@@ -7,14 +7,12 @@ program, as an activation of the user's own, is done by NumPy.
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import threading
-from typing import Any
 
 import numpy as np
 
-from gpumlp.backend import compiler, host_sources, pool
+from gpumlp.backend import blas, compiler, host_sources, pool, sequence
 from gpumlp.backend.numpy_ops import NumpyOps
 from gpumlp.backend.sources import SOURCE
 
@@ -31,7 +29,7 @@ class HostOps(NumpyOps):
 
     def __init__(self):
         super().__init__()
-        # Of the sequence that is being captured, its calls; each thread captures its own.
+        # `noted`: the calls of the sequence that is being captured; each thread captures its own.
         self._here = threading.local()
         self._functions: dict = {}
 
@@ -40,11 +38,7 @@ class HostOps(NumpyOps):
 
     # ------------------------------------------------------------ repeating
     def capture(self, work):
-        calls = self._here.recorded = []
-        try:
-            work()
-        finally:
-            self._here.recorded = None
+        calls = sequence.joined(self._noted(work), self._run())
 
         def replay():
             with np.errstate(all="ignore"):
@@ -53,14 +47,39 @@ class HostOps(NumpyOps):
 
         return replay
 
+    def threads(self):
+        return pool.threads() if self._run() else 1
+
+    def parallel(self, works):
+        noted = [self._noted(work) for work in works]
+        for call in sequence.in_parallel(noted, self._run()):
+            self._do(call)
+
+    def _noted(self, work) -> list:
+        """The calls that work() would make."""
+        outer = getattr(self._here, "noted", None)
+        calls: list = []
+        self._here.noted = calls
+        try:
+            work()
+        finally:
+            self._here.noted = outer
+        return calls
+
     def _do(self, call):
         """Carry the call out; in a capture, note it instead."""
-        recorded = getattr(self._here, "recorded", None)
-        if recorded is None:
+        noted = getattr(self._here, "noted", None)
+        if noted is None:
             with np.errstate(all="ignore"):
-                call()
+                for each in sequence.joined([call], self._run()):
+                    each()
         else:
-            recorded.append(call)
+            noted.append(call)
+
+    def _run(self):
+        """The function that makes the calls of a sequence."""
+        functions = self._get(("run",), host_sources.sequence)
+        return functions and functions[0]
 
     def _by_numpy(self, operation, *args, **options):
         self._do(functools.partial(operation, self, *args, **options))
@@ -80,34 +99,37 @@ class HostOps(NumpyOps):
         arrays: what the values point to, kept alive.  functions[1], if there is one, adds up what
         the items have left.
         """
-        arguments: Any = (ctypes.c_int64 * len(values))(*values)
-        arguments.arrays = arrays
+        arguments = sequence.struct(values, arrays)
         function, end = functions
-        pieces = min(items, pool.threads()) if size >= SHARED else 1
-        if pieces < 2:
-            self._do(functools.partial(function, arguments, 0, 1))
-            return
-
-        def work(piece):
-            function(arguments, piece, pieces)
-
-        self._do(functools.partial(pool.run, work, pieces))
-        if end is not None:
-            self._do(functools.partial(end, arguments))
+        pieces = min(items, self.threads()) if size >= SHARED else 1
+        self._do(sequence.Compiled(function, arguments, pieces))
+        if pieces > 1 and end is not None:
+            self._do(sequence.Compiled(end, arguments))
 
     # ------------------------------------------------------------ one layer
     def gemm(self, a, b, out, *, ta=False, tb=False, alpha=1.0, beta=0.0):
-        if beta != 0:
+        functions = alpha == 1 and beta == 0 and self._product(a, b, out)
+        if not functions:
             self._by_numpy(NumpyOps.gemm, a, b, out, ta=ta, tb=tb, alpha=alpha, beta=beta)
             return
-        a = a.swapaxes(1, 2) if ta else a
-        b = b.swapaxes(1, 2) if tb else b
-        if len(out) == 1:  # the two-dimensional product has less to look at
-            self._do(functools.partial(np.dot, a[0], b[0], out[0]))
-        else:
-            self._do(functools.partial(np.matmul, a, b, out))
-        if alpha != 1:
-            self._do(functools.partial(np.multiply, out, alpha, out))
+        blas, function = functions
+        models, rows, columns = out.shape
+        values = (
+            *(blas, _at(a), _stride(a), _at(b), _stride(b), _at(out), _stride(out)),
+            *(models, rows, columns, a.shape[1 if ta else 2], ta, tb),
+        )
+        self._call((function, None), values, (a, b, out), 1, 0)
+
+    def _product(self, *arrays):
+        """BLAS's address, and the function that calls it; None if it cannot take the arrays."""
+        dtype = str(arrays[0].dtype)
+        if not all(str(a.dtype) == dtype and a[0].flags.c_contiguous for a in arrays):
+            return None
+        known = blas.product(dtype)
+        if known is None:
+            return None
+        functions = self._get(("gemm",), host_sources.gemm, dtype, known.integer)
+        return functions and (known.address, *functions)
 
     def activate(self, f, z, b, n, p, noise=None):
         models, rows, columns = z.shape
@@ -217,6 +239,15 @@ class HostOps(NumpyOps):
         arrays = theta, g, list(slots), scalars, hyper, t
         self._call((*functions, None), values, arrays, models * chunks, theta.size)
 
+    def add_up(self, parts, out):
+        functions = self._get(("add_up",), host_sources.update, str(out.dtype))
+        if not functions:
+            self._do(functools.partial(np.add.reduce, parts, axis=0, out=out))
+            return
+        chunks = _chunks(out.size, 1)
+        values = _at(parts), _at(out), len(parts), out.size, chunks
+        self._call((*functions, None), values, (parts, out), chunks, out.size)
+
     # ------------------------------------------------------------ minibatches
     def gather(self, data, order, cursor, batch, out):
         types = str(out.x.dtype), str(data.x.dtype)
@@ -276,7 +307,8 @@ def _stride(array) -> int:
 
 
 def _noise(noise):
-    """The arguments seeds, step, dropout, layer."""
+    """The arguments seeds, step, dropout, layer, first_row."""
     if noise is None:
-        return 0, 0, 0, 0
-    return _at(noise.seeds), _at(noise.step), _at(noise.dropout), noise.layer
+        return 0, 0, 0, 0, 0
+    drawn_from = _at(noise.seeds), _at(noise.step), _at(noise.dropout)
+    return *drawn_from, noise.layer, noise.first_row

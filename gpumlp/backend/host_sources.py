@@ -42,8 +42,18 @@ def rows(dtype: str) -> str:
     return _program(dtype, "host/rows.cpp")
 
 
+def gemm(dtype: str, integer: str) -> str:
+    """Function `gemm`, by a BLAS of these integers."""
+    return _program(dtype, f"typedef {integer} BlasInt;", "host/gemm.cpp")
+
+
+def sequence() -> str:
+    """Functions `run` and `run_piece`."""
+    return sources.text("host/sequence.cpp")
+
+
 def update(dtype: str) -> str:
-    """Functions `advance` and `update_*`."""
+    """Functions `advance`, `update_*` and `add_up`."""
     return _program(dtype, sources.columns(), "laws.cuh", "host/update.cpp")
 
 

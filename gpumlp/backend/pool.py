@@ -6,6 +6,7 @@ interpreter's lock.  Nothing spins: threads that wait by spinning rob BLAS's thr
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import os
@@ -25,8 +26,9 @@ def run(work: Callable[[int], object], pieces: int) -> None:
     pool = _pool
     # Whoever finds the others at work, or calls this from a piece of work, works alone.
     if pieces < 2 or threads() < 2 or not pool.busy.acquire(blocking=False):
-        for i in range(pieces):
-            work(i)
+        with _at_work():
+            for i in range(pieces):
+                work(i)
         return
     try:
         pool.share(_Job(work, pieces))
@@ -34,9 +36,19 @@ def run(work: Callable[[int], object], pieces: int) -> None:
         pool.busy.release()
 
 
+@contextlib.contextmanager
+def _at_work():
+    """Within it, threads() is 1."""
+    outer, _here.works = getattr(_here, "works", False), True
+    try:
+        yield
+    finally:
+        _here.works = outer
+
+
 def threads() -> int:
     """How many threads work at most, the caller's included; 1 within a piece of work."""
-    return 1 if getattr(_here, "helps", False) else _cores()
+    return 1 if getattr(_here, "works", False) else _cores()
 
 
 @functools.cache
@@ -78,9 +90,10 @@ class _Job:
         A helper that has not woken by then has claimed nothing, and is not waited for.
         """
         try:
-            for i in range(self.pieces):
-                if self.claim(i, None):
-                    self.work(i)
+            with _at_work():
+                for i in range(self.pieces):
+                    if self.claim(i, None):
+                        self.work(i)
         finally:
             # After an exception too: the helpers' pieces write into the caller's buffers.
             theirs = [i for i in range(self.pieces) if not self.claim(i, None)]
@@ -130,7 +143,7 @@ class _Pool:
 
 
 def _serve(jobs: queue.SimpleQueue[_Job]) -> None:
-    _here.helps = True
+    _here.works = True
     while True:
         jobs.get().help()
 
@@ -139,7 +152,7 @@ def _renew() -> None:
     """In a forked process the helpers do not exist."""
     global _pool
     _pool = _Pool()
-    _here.helps = False
+    _here.works = False
     _cores.cache_clear()
 
 

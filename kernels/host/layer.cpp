@@ -11,7 +11,8 @@ struct Layer {
     const unsigned long long* seeds;        // (M), or 0 at inference
     const Int* step;                        // (M)
     const unsigned* dropout;                // (M): an element is dropped if its bits are below; or 0
-    Int layer, networks, rows, columns, chunks;
+    Int layer, first_row;                   // of the batch, where this is a slice of it
+    Int networks, rows, columns, chunks;
     Real *delta, *db;                       // of backprop: db N every db_stride
     Int db_stride;
     Real* dp;                               // one every dp_stride, for a learned slope
@@ -19,13 +20,14 @@ struct Layer {
     Real* parts;                            // (M, chunks, N + 1): sums over rows, and of the slope
 };
 
-// The random bits of the elements first .. first + count - 1 of a layer.
+// The random bits of the elements first .. first + count - 1 of these rows of a layer.
 struct TileBits {
     unsigned all[TILE + 8];
     const unsigned* of;
 
     void draw(const Layer& a, Int network, Int first, int count, unsigned purpose)
     {
+        first += a.first_row * a.columns;
         const unsigned long long seed = a.seeds[network];
         const unsigned step = unsigned(a.step[network]), layer = unsigned(a.layer);
         const int before = int(first & 3), groups = (before + count + 3) / 4;

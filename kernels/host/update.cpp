@@ -97,6 +97,21 @@ extern "C" void advance(const Advance& a, int piece, int pieces)
     if (pieces == 1) advance_end(a);
 }
 
+struct AddUp {
+    const Real* parts;                      // (count, size)
+    Real* out;                              // (size)
+    Int count, size, chunks;
+};
+
+extern "C" void add_up(const AddUp& a, int piece, int pieces)
+{
+    each_item(1, a.chunks, a.size, piece, pieces, [&](const Part& part) {
+        for (Int i = part.first; i < part.last; ++i) a.out[i] = a.parts[i];
+        for (Int c = 1; c < a.count; ++c)
+            for (Int i = part.first; i < part.last; ++i) a.out[i] += a.parts[c * a.size + i];
+    });
+}
+
 struct Update {
     Real* theta;
     const Real* g;

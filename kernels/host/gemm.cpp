@@ -1,0 +1,27 @@
+// Products by the BLAS that NumPy has loaded: out <- op(a) op(b), for each network.
+//
+// `BlasInt`, the integer of its interface, is defined before this text.
+
+enum { ROW_MAJOR = 101, AS_IT_IS = 111, TRANSPOSED = 112 };     // cblas.h
+
+typedef void Blas(int order, int ta, int tb, BlasInt I, BlasInt J, BlasInt L, Real alpha, const Real* a,
+                  BlasInt lda, const Real* b, BlasInt ldb, Real beta, Real* c, BlasInt ldc);
+
+struct Gemm {
+    Blas* blas;
+    const Real* a;                          // I x L, or L x I where it is transposed
+    Int a_stride;
+    const Real* b;                          // L x J
+    Int b_stride;
+    Real* out;                              // I x J
+    Int out_stride;
+    Int networks, I, J, L, ta, tb;
+};
+
+extern "C" void gemm(const Gemm& g, int, int)
+{
+    for (Int m = 0; m < g.networks; ++m)
+        g.blas(ROW_MAJOR, g.ta ? TRANSPOSED : AS_IT_IS, g.tb ? TRANSPOSED : AS_IT_IS, g.I, g.J, g.L, Real(1),
+               g.a + m * g.a_stride, g.ta ? g.I : g.L, g.b + m * g.b_stride, g.tb ? g.L : g.J, Real(0),
+               g.out + m * g.out_stride, g.J);
+}
