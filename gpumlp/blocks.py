@@ -16,6 +16,7 @@ from gpumlp import threads, workspace
 from gpumlp.backend import Data, pool
 from gpumlp.parameters import Parameters
 from gpumlp.repeated import Repeated
+from gpumlp.slices import Slices
 from gpumlp.workspace import Workspaces
 
 # Bytes that the networks of a block work on: about what a core's caches hold, and no fewer than
@@ -78,7 +79,7 @@ def _network(net, members: slice):
     part.parameters = part.operands = Parameters(net.layout, net.parameters.buffer[members])
     part.thresholds = [shared(each, members) for each in net.thresholds]
     part.p = [shared(each, members) for each in net.p]
-    part.workspaces, part.blocks = Workspaces(part), Blocks()
+    part.workspaces, part.blocks, part.slices = Workspaces(part), Blocks(), Slices()
     part._passes = Repeated(net.ops)
     return part
 
@@ -103,8 +104,9 @@ def launcher(updates, rows):
 
         def train(i):
             its_updates, its_rows = parts[i]
-            for batch in range(first, first + steps):
-                its_updates._gathered_update(its_rows, batch)
+            done = 0
+            while done < steps:
+                done += its_updates._gathered_updates(its_rows, first + done, steps - done)
 
         pool.run(train, len(parts))
         return steps

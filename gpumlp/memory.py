@@ -6,7 +6,7 @@ import contextlib
 import math
 from typing import NamedTuple
 
-from gpumlp import blocks, workspace
+from gpumlp import blocks, slices, workspace
 from gpumlp import device as devices
 from gpumlp.backend.sources import SCALARS
 from gpumlp.optimizer import HYPERS
@@ -87,7 +87,7 @@ def _passes(net, rows: int, fit: Fit) -> int:
     """The workspaces: of a batch, and of the rows that are validated on at once."""
     from gpumlp.rows import ORDER_BYTES
 
-    batch = 0 if fit.resident else workspace.size(net, rows, "fit")
+    batch = 0 if fit.resident else workspace.size(net, rows, "fit") + slices.size(net, rows)
     if not fit.held:
         return batch
     chunk = min(net.chunk_rows, fit.held)

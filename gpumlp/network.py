@@ -15,6 +15,7 @@ from gpumlp.blocks import Blocks, shared
 from gpumlp.objective import Objective
 from gpumlp.parameters import Layout, Named, Parameters
 from gpumlp.repeated import Repeated
+from gpumlp.slices import Slices
 from gpumlp.workspace import Workspaces
 
 # Predictions run in chunks whose buffers stay about this large.
@@ -119,7 +120,7 @@ class MLP:
             self.p.append(xp.asarray(constants))
         self._see_slopes()
         self.workspaces = Workspaces(self)
-        self.blocks = Blocks()
+        self.blocks, self.slices = Blocks(), Slices()
         self._passes = Repeated(self.ops)  # of `forward`, behind the first product
         self._first = None  # 0, 1, 2, ...: rows as they stand
         self._nothing_done = xp.zeros(self.models_count, np.int64)

@@ -26,9 +26,11 @@ class Repeated:
     def __reduce__(self):
         return Repeated, (self._ops,)  # a copy has buffers of its own, and captures its own
 
-    def run(self, name, work, workspace, *buffers) -> None:
+    def run(self, name, work, workspace, *buffers):
         """work(), or what was captured of it when it last came by this name on these very buffers.
 
+        Returns what was captured, to be called as often as nothing changes but what lies in the
+        buffers; None at the first time.
         workspace: a buffer, with which the captured sequence ends; it has to be kept alive by
         others.  buffers: every other object whose replacement makes the sequence worthless; they
         are kept alive, since the sequence knows only their addresses.
@@ -42,3 +44,4 @@ class Repeated:
         # Not before: what failed has not made all that is missing in a capture.  Work that is not
         # captured is not kept: it may refer to whoever keeps this.
         sequences[name] = _Held(buffers, replay)
+        return replay

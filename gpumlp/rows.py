@@ -123,6 +123,10 @@ class Rows:
         """Rows of batch i."""
         return min(self.batch_size, self.length - i * self.batch_size)
 
+    def alike(self, i: int) -> int:
+        """Batches from i on that have as many rows, and are gathered from the same data."""
+        return max(1, self.length // self.batch_size - i)
+
     def ready(self, i: int) -> Data:
         """The data that batch i is gathered from, by the work that is submitted next."""
         return self.data

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp import arrays, blocks, initializer, memory, propagate, residence, threads
+from gpumlp import arrays, blocks, initializer, memory, residence, slices
 from gpumlp import schedule as schedules
 from gpumlp.backend import Batch, State
 from gpumlp.backend.sources import SCALARS
@@ -115,37 +115,43 @@ class Updates:
         with (
             net.ops.on_device(),
             memory.explained(net, rows, self._slot_count),
-            threads.limited(net, rows),
+            slices.limited(net, rows),
         ):
             batch = net.batch(given.array, y, self.objective, sample_weight, values=False)
             self.rates.cover(1)
             ws = net.workspaces.get(rows, "fit")
             staged = net.stage(batch, ws)
             kind = staged.labels is None, staged.dense is None
-            self._steps.run(kind, lambda: self._update(ws, staged), ws, *self._replaced())
+            count = slices.number(net, rows)
+            self._steps.run(kind, lambda: self._update(ws, staged, count), ws, *self._replaced())
             loss = ws.loss.copy()
         return loss if net.models is not None else loss[0]
 
-    def _gathered_update(self, rows: Rows, i: int):
-        """One update on batch i of the epoch."""
+    def _gathered_updates(self, rows: Rows, i: int, most: int, interrupt=None) -> int:
+        """Updates on batch i of the epoch and those after it that are alike; returns how many."""
         net, state, data = self.net, self.state, rows.ready(i)
         ws = net.workspaces.get(rows.batch_rows(i), "fit")
 
         def work():
             batch = ws.batch(data)
             net.ops.gather(data, rows.order, state.cursor, rows.batch_size, batch)
-            self._update(ws, batch)
+            self._update(ws, batch, slices.number(net, rows.batch_size))
 
-        rows.repeated.run(id(data), work, ws, data, rows.order, *self._replaced())
+        replay = rows.repeated.run(id(data), work, ws, data, rows.order, *self._replaced())
+        done, most = 1, min(most, rows.alike(i)) if replay else 1
+        while done < most and not (interrupt and interrupt.asked):
+            replay()
+            done += 1
+        return done
 
     def _replaced(self):
         """What a captured update reads and writes, and may be replaced between two fits."""
         return self.state.losses, self.rates.table
 
-    def _update(self, ws, batch: Batch):
-        """Forward, backward, and (14)(15): everything here stays on the device."""
+    def _update(self, ws, batch: Batch, count: int):
+        """Forward and backward by so many slices, and (14)(15): all of it stays on the device."""
         net, state = self.net, self.state
-        propagate.loss_and_backward(net, ws, batch, self.objective, self.grad, self.noise)
+        slices.loss_and_backward(net, ws, batch, self.objective, self.grad, self.noise, count)
         net.ops.advance(
             self.grad.buffer,
             ws.loss,
@@ -194,13 +200,13 @@ class Updates:
         self.rates.cover(rows.steps - first)
         done = first
         launch = residence.launcher(self, rows) or blocks.launcher(self, rows)
-        with threads.limited(net, rows.batch_size):
-            while done < rows.steps and not (interrupt is not None and interrupt.asked):
-                if launch is None:
-                    self._gathered_update(rows, done)
-                    done += 1
+        with slices.limited(net, rows.batch_size):
+            while done < rows.steps and not (interrupt and interrupt.asked):
+                left = rows.steps - done
+                if launch:
+                    done += launch(left)
                 else:
-                    done += launch(rows.steps - done)
+                    done += self._gathered_updates(rows, done, left, interrupt)
         self.rates.issued -= rows.steps - done  # the interrupt came before these
         self.epoch += done == rows.steps
         self.batches_done = done % rows.steps

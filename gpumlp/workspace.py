@@ -26,14 +26,8 @@ class Workspace:
     dense: Any = None
     w: Any = None
 
-    def __init__(self, net, rows: int, purpose: str, memory):
+    def __init__(self, net, rows: int, views: dict):
         K, models = net.K, net.models_count
-        views = {}
-        offset = 0
-        for name, (shape, dtype) in parts(net, rows, purpose).items():
-            length = math.prod(shape) * dtype.itemsize
-            views[name] = memory[offset : offset + length].view(dtype).reshape(shape)
-            offset += _aligned(length)
 
         def layer(name, k):
             """The layer's own buffer, or the beginning of one that layers take turns in."""
@@ -42,11 +36,12 @@ class Workspace:
             shared = views.get((name, "even" if k % 2 == 0 else "odd"))
             if shared is None:
                 return None
-            size = models * rows * net.sizes[k]
             dtype = net.stored if name == "delta" else type_of(net, k)
-            return shared.view(dtype)[:size].reshape(models, rows, net.sizes[k])
+            length = models * rows * net.sizes[k] * dtype.itemsize
+            return shared.reshape(-1)[:length].view(dtype).reshape(models, rows, net.sizes[k])
 
         self.rows = rows
+        self._views = views
         self.n = [None, *(layer("n", k) for k in range(1, K + 1))]
         self.z = [None, *(views.get(("z", k), self.n[k]) for k in range(1, K + 1))]
         self.delta = [None, *(layer("delta", k) for k in range(1, K + 1))]
@@ -55,6 +50,12 @@ class Workspace:
             if name in views:
                 setattr(self, name, views[name])
 
+    def part(self, net, rows: slice, loss) -> Workspace:
+        """Some rows of it, for one network; their loss is left in `loss`."""
+        views = {
+            name: view if view.ndim == 1 else view[:, rows] for name, view in self._views.items()
+        }
+        return Workspace(net, rows.stop - rows.start, views | {"loss": loss})
 
     def batch(self, data: Data) -> Batch:
         """The buffers for a minibatch of this data."""
@@ -79,14 +80,25 @@ def parts(net, rows: int, purpose: str) -> dict:
         found["dense"] = (models, rows, sizes[K]), real
         found["w"] = (models, rows), real
     if purpose == "predict":
-        _take_turns(found, "n", models * rows, sizes, [type_of(net, k) for k in range(K + 1)])
+        _take_turns(found, "n", models, rows, sizes, [type_of(net, k) for k in range(K + 1)])
         return found
     for k in range(1, K + 1):
         found["n", k] = (models, rows, sizes[k]), type_of(net, k)
         if net.f[k].df_from == "z" and not net.f[k].rows:
             found["z", k] = (models, rows, sizes[k]), type_of(net, k)
-    _take_turns(found, "delta", models * rows, sizes, [net.stored] * (K + 1))
+    _take_turns(found, "delta", models, rows, sizes, [net.stored] * (K + 1))
     return found
+
+
+def _views(net, rows: int, purpose: str, memory) -> dict:
+    """name -> its part of the memory."""
+    views = {}
+    offset = 0
+    for name, (shape, dtype) in parts(net, rows, purpose).items():
+        length = math.prod(shape) * dtype.itemsize
+        views[name] = memory[offset : offset + length].view(dtype).reshape(shape)
+        offset += _aligned(length)
+    return views
 
 
 def type_of(net, k: int):
@@ -94,13 +106,13 @@ def type_of(net, k: int):
     return net.dtype if k == net.K else net.stored
 
 
-def _take_turns(found, name, rows, sizes, types):
+def _take_turns(found, name, models, rows, sizes, types):
     """Two buffers in which even and odd layers take turns: a layer needs only its neighbour's."""
     for turn, first in (("odd", 1), ("even", 2)):
         taken = zip(sizes[first::2], types[first::2], strict=True)
-        lengths = [rows * size * dtype.itemsize for size, dtype in taken]
+        lengths = [size * dtype.itemsize for size, dtype in taken]
         if lengths:
-            found[name, turn] = (_aligned(max(lengths)),), np.dtype(np.uint8)
+            found[name, turn] = (models, rows, max(lengths)), np.dtype(np.uint8)
 
 
 def _aligned(length: int) -> int:
@@ -144,7 +156,8 @@ class Workspaces:
                 self._made.clear()
                 self._memory = None  # released before the larger one is taken
                 self._memory = self._net.ops.xp.empty(needed, np.uint8)
-            self._made[key] = Workspace(self._net, rows, purpose, self._memory)
+            views = _views(self._net, rows, purpose, self._memory)
+            self._made[key] = Workspace(self._net, rows, views)
             if len(self._made) > MOST_KEPT:
                 del self._made[next(iter(self._made))]
         return self._made[key]

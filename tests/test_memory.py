@@ -9,6 +9,7 @@ import pytest
 
 import gpumlp
 from gpumlp import memory, residence, rows
+from gpumlp.backend import pool
 from gpumlp.estimator import stack
 from gpumlp.estimator.member import Member
 
@@ -164,6 +165,8 @@ def test_on_the_cpu(case, models):
     on_cpu(CASES[case] | {"models": models})
 
 
-def test_one_network_on_the_cpu():
-    """Beside a smaller one, Python's own objects count."""
-    on_cpu({"models": 1, "sizes": (100, 400, 300, 4)})
+@pytest.mark.parametrize("threads", [1, 3])
+def test_one_network_on_the_cpu(monkeypatch, threads):
+    """Beside a smaller one, Python's own objects count.  Each thread has a gradient of its own."""
+    monkeypatch.setattr(pool, "_cores", lambda: threads)
+    on_cpu({"models": 1, "sizes": (100, 400, 300, 4), "batch": 50})

@@ -40,6 +40,16 @@ def test_a_sequence_is_captured_when_it_comes_again():
     assert ops.events == ["work", "captured", "replayed", "replayed", "replayed"]
 
 
+def test_what_was_captured_can_be_called_again():
+    ops = Recorder()
+    repeated, buffers = Repeated(ops), [Workspace(), object()]
+    assert repeated.run("step", ops.work(), *buffers) is None
+    replay = repeated.run("step", ops.work(), *buffers)
+    replay()
+    assert ops.events == ["work", "captured", "replayed", "replayed"]
+    assert Repeated(Recorder(gains=False)).run("step", ops.work(), *buffers) is None
+
+
 @pytest.mark.parametrize("replaced", [0, 1, 2])
 def test_another_buffer_begins_anew(replaced):
     ops = Recorder()

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 import gpumlp
-import gpumlp.trainer
 from tests.checkpointing import (
     CASES,
     EPOCHS,
@@ -19,7 +18,7 @@ from tests.checkpointing import (
     whole_state,
 )
 from tests.comparison import to_numpy
-from tests.training import blobs, make_trainer
+from tests.training import PressCtrlC, blobs, make_trainer
 
 STEPS = 4  # batches an epoch
 
@@ -42,25 +41,6 @@ class Remembers(gpumlp.Callback):
         self.seen = {int(epoch): what for epoch, what in numbers["seen"].items()}
         self.sums, self.restored = to_numpy(arrays["sums"]).copy(), True
         assert arrays["empty.array"].shape == (0, 2) and arrays["empty.array"].dtype == np.int8
-
-
-class PressCtrlC:
-    """In place of the trainer's Interrupt: pressed before the n-th update, counted from 0."""
-
-    def __init__(self, monkeypatch, before):
-        self.left = before
-        monkeypatch.setattr(gpumlp.trainer, "Interrupt", lambda: self)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        pass
-
-    @property
-    def asked(self):
-        self.left -= 1
-        return self.left < 0
 
 
 def uninterrupted(case, device):

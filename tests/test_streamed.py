@@ -1,7 +1,6 @@
 """Data larger than the device: streamed epochs are those of resident rows, to the last bit."""
 
 import gc
-import signal
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ import gpumlp
 from gpumlp import rows, streamed
 from gpumlp.backend import transfer
 from gpumlp.evaluate import Evaluation
-from tests.training import fit, theta
+from tests.training import PressCtrlC, fit, theta
 
 COUNT, FEATURES, BATCH = 203, 40, 16
 
@@ -214,25 +213,6 @@ def test_estimators(stream, shuffle):
 # --- in the middle of an epoch --------------------------------------------------------------------
 
 
-class CtrlC(gpumlp.Callback):
-    """Ctrl-C within an epoch, before a batch."""
-
-    def __init__(self, monkeypatch, epoch, batch):
-        ready = rows.Rows.ready, streamed.Streamed.ready
-
-        def interrupted(rows, i, of):
-            if self.trainer is not None and (self.trainer.epoch, i) == (epoch, batch):
-                signal.raise_signal(signal.SIGINT)
-            return of(rows, i)
-
-        self.trainer = None
-        monkeypatch.setattr(rows.Rows, "ready", lambda r, i: interrupted(r, i, ready[0]))
-        monkeypatch.setattr(streamed.Streamed, "ready", lambda r, i: interrupted(r, i, ready[1]))
-
-    def on_fit_begin(self, trainer, history):
-        self.trainer = trainer
-
-
 @pytest.mark.parametrize("batch", [0, 2, 4, 12])  # of 13, in pieces of three
 def test_interrupted_and_resumed_in_the_middle_of_an_epoch(stream, monkeypatch, tmp_path, batch):
     expected = make_trainer(models=2)
@@ -240,11 +220,11 @@ def test_interrupted_and_resumed_in_the_middle_of_an_epoch(stream, monkeypatch, 
     stream(3)
     found = make_trainer(models=2)
     with monkeypatch.context() as patch:
-        ctrl_c = CtrlC(patch, 1, batch)
+        PressCtrlC(patch, (13 + 1) + batch + 1)  # it is also looked at after the first epoch
         file = gpumlp.Checkpoint(tmp_path / "file", every_epochs=100)
-        fit(found, values(), labels(), epochs=4, callbacks=[ctrl_c, file])
+        fit(found, values(), labels(), epochs=4, callbacks=[file])
     assert found.history.interrupted
-    assert found.batches_done == (batch + 1) % 13
+    assert (found.epoch, found.batches_done) == divmod(13 + batch + 1, 13)
     found = gpumlp.resume(tmp_path / "file", device="cuda")
     fit(found, values(), labels(), epochs=found.epochs_left)
     np.testing.assert_array_equal(theta(found), theta(expected))

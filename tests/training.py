@@ -3,6 +3,7 @@
 import numpy as np
 
 import gpumlp
+import gpumlp.trainer
 from tests.comparison import to_numpy
 
 
@@ -57,3 +58,22 @@ class BatchReader:
             [{i for i in range(len(self._x)) if batch >> i & 1} for batch in bits[:, m].tolist()]
             for m in range(bits.shape[1])
         ]
+
+
+class PressCtrlC:
+    """In place of the trainer's Interrupt: pressed before the n-th update, counted from 0."""
+
+    def __init__(self, monkeypatch, before):
+        self.left = before
+        monkeypatch.setattr(gpumlp.trainer, "Interrupt", lambda: self)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    @property
+    def asked(self):
+        self.left -= 1
+        return self.left < 0

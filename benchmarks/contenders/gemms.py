@@ -8,6 +8,8 @@ transposes, types and locality are the same.
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import weakref
 from typing import Any, NamedTuple
 
@@ -16,7 +18,7 @@ import numpy as np
 from benchmarks.agreement import as_float64
 from benchmarks.contenders import Contender
 from benchmarks.contenders.library import Library
-from gpumlp import threads
+from gpumlp import slices, threads
 
 TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "bf16": 2e-2}
 CHECKED_ROWS = 64  # of each product
@@ -24,12 +26,14 @@ REPLAYS = 20  # after which operands must be the numbers that they were
 
 
 class Product(NamedTuple):
-    """A call of gemm on arrays of its own."""
+    """A call of gemm on arrays of its own; part: of the works that are done at the same time, the
+    one that makes it, or None."""
 
     a: Any
     b: Any
     out: Any
     options: dict
+    part: int | None
 
 
 class Noted:
@@ -39,14 +43,19 @@ class Noted:
     def __init__(self, gemm, xp):
         self._gemm, self._xp = gemm, xp
         self._given: dict = {}
+        self._part: int | None = None
         self.products: list[Product] = []
 
     def __call__(self, a, b, out, **options):
-        self.products.append(
-            Product(self._read(a), self._read(b), self._xp.empty_like(out), options)
-        )
+        own = self._read(a), self._read(b), self._xp.empty_like(out)
+        self.products.append(Product(*own, options, self._part))
         self._given[self._key(out)] = self.products[-1].out
         return self._gemm(a, b, out=out, **options)
+
+    def parallel(self, works):
+        for self._part, work in enumerate(works):
+            work()
+        self._part = None
 
     def _key(self, array):
         interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
@@ -64,7 +73,7 @@ class Gemms(Contender):
         self.ops = self._library.ops
         # As many threads as BLAS has in the step; `weakref` lets go of them.
         self._limit = contextlib.ExitStack()
-        self._limited_for = 0
+        self._limited_for: Any = None
         weakref.finalize(self, self._limit.close)
 
     def load(self):
@@ -79,42 +88,50 @@ class Gemms(Contender):
             noted = Noted(gemm, self.ops.xp)
             library.load()  # nothing of it has been captured yet
             self.ops.gemm, self.ops.capture = noted, lambda work: work
+            self.ops.parallel = noted.parallel
             try:
                 if kind == "step":
                     library.trainer.step(library.x[:rows], library.y[:rows])
                 else:
                     library.predict(rows)
             finally:
-                del self.ops.gemm, self.ops.capture
+                del self.ops.gemm, self.ops.capture, self.ops.parallel
             self._lists[kind, rows] = noted.products
         return self._lists[kind, rows]
 
     def _repeat(self, kind, rows):
         if (kind, rows) not in self._replays:
-            products, gemm = self.products(kind, rows), self.ops.gemm
+            parts = itertools.groupby(self.products(kind, rows), lambda product: product.part)
+            works = [functools.partial(self._make, list(products)) for _, products in parts]
 
             def work():
-                for product in products:
-                    gemm(product.a, product.b, out=product.out, **product.options)
+                if len(works) > 1:
+                    self.ops.parallel(works)
+                else:
+                    works[0]()
 
             work()  # whatever happens only once
             self._replays[kind, rows] = self.ops.capture(work) or work
         self._replays[kind, rows]()
 
-    def _limit_threads(self, rows):
-        if rows != self._limited_for:
+    def _make(self, products):
+        for product in products:
+            self.ops.gemm(product.a, product.b, out=product.out, **product.options)
+
+    def _limit_threads(self, limited, rows):
+        if (limited, rows) != self._limited_for:
             self._limit.close()
-            self._limit.enter_context(threads.limited(self._library.net, rows))
-            self._limited_for = rows
+            self._limit.enter_context(limited(self._library.net, rows))
+            self._limited_for = limited, rows
 
     def step(self):
-        self._limit_threads(self.network.batch)
+        self._limit_threads(slices.limited, self.network.batch)
         with self.ops.on_device():
             self._repeat("step", self.network.batch)
 
     def epoch(self):
         network = self.network
-        self._limit_threads(network.batch)
+        self._limit_threads(slices.limited, network.batch)
         with self.ops.on_device():
             for start in range(0, network.rows, network.batch):
                 self._repeat("step", min(network.batch, network.rows - start))
@@ -122,7 +139,7 @@ class Gemms(Contender):
         return float("nan")
 
     def predict(self, rows):
-        self._limit_threads(min(rows, self._library.net.chunk_rows))
+        self._limit_threads(threads.limited, min(rows, self._library.net.chunk_rows))
         with self.ops.on_device():
             self._repeat("predict", rows)
 
