@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import replace
 
 from gpumlp import threads, workspace
-from gpumlp.backend import Data, pool
+from gpumlp.backend import Data, State, pool
 from gpumlp.parameters import Parameters
 from gpumlp.repeated import Repeated
 from gpumlp.slices import Slices
@@ -136,8 +135,7 @@ def _updates(updates, net, members: slice):
     part.slots = {name: shared(slot, members) for name, slot in updates.slots.items()}
     part.seeds, part.hyper = updates.seeds[members], updates.hyper[members]
     whole = "t", "halted", "cursor", "norm", "scalars"
-    part.state = replace(
-        state,
+    part.state = State(
         losses=state.losses[:, members],
         weights=state.weights[:, members],
         **{name: getattr(state, name)[members] for name in whole},

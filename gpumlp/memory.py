@@ -9,6 +9,7 @@ from typing import NamedTuple
 from gpumlp import blocks, slices, workspace
 from gpumlp import device as devices
 from gpumlp.backend.sources import SCALARS
+from gpumlp.noted import STEPS_NOTED
 from gpumlp.optimizer import HYPERS
 
 KEY_BYTES = 8  # of a row, where an order is made by sorting
@@ -60,8 +61,6 @@ def predict(
 
 def _counters(net, steps: int) -> int:
     """What each network has besides its parameters: `Updates` and `State` name them."""
-    from gpumlp.updates import STEPS_NOTED  # which need this module
-
     int64s = "t", "halted", "cursor", "seed", "nothing done"
     reals = len(HYPERS) + len(SCALARS) + len(("norm",)) + 2 * max(STEPS_NOTED, steps)
     thresholds = 2 * 4 * (net.K + 1)

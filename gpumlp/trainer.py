@@ -13,6 +13,7 @@ from gpumlp import progress as bars
 from gpumlp.evaluate import Evaluation
 from gpumlp.history import History
 from gpumlp.interrupt import Interrupt
+from gpumlp.noted import Epoch
 from gpumlp.objective import Objective
 from gpumlp.optimizer import HYPERS, Adam, Optimizer
 from gpumlp.rows import make_rows
@@ -158,7 +159,7 @@ class Trainer(Updates):
         else:
             self.batches_done = 0
             self.release()
-        self._check(history)
+        self._check(history, self.diverged)
         self.rates.plan(rows.steps, epochs * rows.steps - self.batches_done, resume)
         for each in self.callbacks:
             each.on_fit_begin(self, history)
@@ -171,9 +172,9 @@ class Trainer(Updates):
         with Interrupt() as interrupt, bars.bar(self.epochs_left, progress) as bar:
             while self.epochs_left and not (self._stopping or history.interrupted):
                 begin, epoch = time.perf_counter(), self.epoch
-                losses, weights = self.run_epoch(rows, None, interrupt, self.batches_done)
+                done = self.run_epoch(rows, None, interrupt, self.batches_done)
                 if self.epoch > epoch:
-                    self._close_epoch(history, losses, weights, evaluation, begin)
+                    self._close_epoch(history, done, evaluation, begin)
                     self.epochs_left -= 1
                     bar.set_postfix_str(bars.line(history), refresh=False)
                     bar.update()
@@ -188,32 +189,32 @@ class Trainer(Updates):
         self.release()
         return history
 
-    def _close_epoch(self, history, losses, weights, evaluation, begin):
+    def _close_epoch(self, history, done: Epoch, evaluation, begin):
         """Note the epoch, validate, and see whether all went well."""
-        losses = np.where(weights > 0, losses, 0)
+        weights = done.weights
+        losses = np.where(weights > 0, done.losses, 0)
         if self.objective.mean:
             losses *= weights
         with np.errstate(invalid="ignore", divide="ignore"):  # a network that stood still: NaN
             loss = losses.sum(axis=0) / weights.sum(axis=0)
         public = self._public
         history.loss.append(public(loss))
-        history.lr.append(self.lr)
+        history.lr.append(public(done.rates))
         if evaluation:
             value, accuracy = evaluation()
             history.val_loss.append(public(value))
             if accuracy is not None:
                 history.val_accuracy.append(public(accuracy))
         history.seconds.append(time.perf_counter() - begin)
-        self._check(history)
+        self._check(history, done.diverged)
         if self.rates.observe(history):
             self.apply_plateau()
 
     def _public(self, values):
         return np.array(values) if self.net.models is not None else float(values[0])
 
-    def _check(self, history):
+    def _check(self, history, diverged: dict[int, int]):
         """A network that diverged: alone it raises, in a stack it is reported."""
-        diverged = self.diverged
         new = {m: t for m, t in diverged.items() if history.diverged.get(m) != t}
         history.diverged.update(new)
         if not diverged:

@@ -5,19 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from gpumlp import arrays, blocks, initializer, memory, residence, slices
+from gpumlp import arrays, blocks, initializer, memory, noted, residence, slices
 from gpumlp import schedule as schedules
-from gpumlp.backend import Batch, State
+from gpumlp.backend import Batch
 from gpumlp.backend.sources import SCALARS
+from gpumlp.noted import Epoch, Noted
 from gpumlp.optimizer import HYPERS, Optimizer
 from gpumlp.parameters import Parameters
 from gpumlp.rates import Rates
 from gpumlp.repeated import Repeated
 from gpumlp.rows import Rows
-
-STEPS_NOTED = 1024  # losses of at least so many batches are kept on the device
 
 
 class Updates:
@@ -53,7 +50,7 @@ class Updates:
     def _allocate(self, seeds):
         """The gradient, the optimiser's state and the counters, on the device."""
         net, xp = self.net, self.net.ops.xp
-        models, real = net.models_count, net.dtype
+        real = net.dtype
         self.grad = Parameters(net.layout, xp.zeros_like(net.parameters.buffer))
         self.slots = {
             name: xp.zeros_like(net.parameters.buffer) if used else None
@@ -62,15 +59,7 @@ class Updates:
         self.seeds = xp.asarray(seeds)
         self.thresholds = residence.thresholds(net)
         self.hyper = xp.asarray(self._hyper.astype(real))
-        self.state = State(
-            t=xp.zeros(models, np.int64),
-            halted=xp.zeros(models, np.int64),
-            cursor=xp.zeros(models, np.int64),
-            losses=xp.zeros((STEPS_NOTED, models), real),
-            weights=xp.zeros((STEPS_NOTED, models), real),
-            norm=xp.zeros(models, real),
-            scalars=xp.zeros((models, len(SCALARS)), real),
-        )
+        self.state = Noted.zeros(xp, net.models_count, real)
         self.noise = net.noise(self.seeds, self.state.t)
         self._steps = Repeated(net.ops)  # of `step`; a fit's belong to its rows
 
@@ -92,8 +81,7 @@ class Updates:
     @property
     def diverged(self) -> dict[int, int]:
         """network -> the update whose loss or gradient was not finite; reads the device."""
-        halted = self.net.ops.to_host(self.state.halted)
-        return {int(m): int(halted[m]) for m in np.flatnonzero(halted > 0)}
+        return noted.diverged(self.net.ops.to_host(self.state.halted))
 
     @property
     def lr(self):
@@ -175,20 +163,17 @@ class Updates:
         )
 
     # ------------------------------------------------------------ many
-    def make_room(self, steps):
+    def make_room(self, steps: int):
         """The tables hold the losses of a whole epoch."""
-        if len(self.state.losses) < steps:
-            xp, shape = self.net.ops.xp, (steps, self.net.models_count)
-            with self.net.ops.on_device():
-                self.state.losses = xp.zeros(shape, self.net.dtype)
-                self.state.weights = xp.zeros(shape, self.net.dtype)
+        with self.net.ops.on_device():
+            self.state.make_room(self.net.ops.xp, steps)
 
-    def run_epoch(self, rows: Rows, order=None, interrupt=None, first: int = 0):
-        """One pass over the rows; returns loss and weight of each batch, (steps, M) float64.
+    def run_epoch(self, rows: Rows, order=None, interrupt=None, first: int = 0) -> Epoch:
+        """One pass over the rows, and what it has left.
 
         order (1 or M, R): the rows in this order, instead of the trainer's own.
         first: the batch to begin with, where those before were made by a fit that is resumed.
-        The only reading of the device is at the end; a batch that did not count has weight 0.
+        The only reading of the device is at the end.
         """
         net, state = self.net, self.state
         if order is not None:
@@ -210,11 +195,7 @@ class Updates:
         self.rates.issued -= rows.steps - done  # the interrupt came before these
         self.epoch += done == rows.steps
         self.batches_done = done % rows.steps
-        losses, weights = (
-            net.ops.to_host(table[:done]).astype(np.float64)
-            for table in (state.losses, state.weights)
-        )
-        return losses, weights
+        return state.read(net.ops.to_host, done)
 
     # ------------------------------------------------------------ the optimiser's numbers
     def apply_plateau(self):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp import backend, blocks, updates, workspace
+from gpumlp import backend, blocks, noted, workspace
 from gpumlp.backend import compiler, pool
 from gpumlp.evaluate import Evaluation
 from gpumlp.rows import make_rows
@@ -126,7 +126,7 @@ def test_ragged_orders(ops, divide, monkeypatch, steps):
 
 def test_more_rows_in_between(ops, divide, monkeypatch):
     """The tables of losses are replaced by larger ones, and the first rows come again."""
-    monkeypatch.setattr(updates, "STEPS_NOTED", 1)
+    monkeypatch.setattr(noted, "STEPS_NOTED", 1)
     found = []
     for count in (1, 3):
         divide(count)

@@ -54,8 +54,9 @@ class Library(Contender):
     def epoch(self):
         # An epoch of `fit`, with its one reading of the device at the end.
         with self.ops.on_device():
-            losses, weights = self.trainer.run_epoch(self.rows)
-        return float(np.average(losses, weights=weights))  # of a stack, over its networks too
+            done = self.trainer.run_epoch(self.rows)
+        # Of a stack, over its networks too.
+        return float(np.average(done.losses, weights=done.weights))
 
     def fit(self, epochs):
         self.load()

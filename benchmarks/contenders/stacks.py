@@ -36,8 +36,8 @@ class OneWay(Library):
     def step(self):
         """An epoch of one batch: `Trainer.step` is always by operations."""
         with self.ops.on_device():
-            losses, _ = self.trainer.run_epoch(self.first_rows, self.as_they_are)
-        return losses[0]
+            done = self.trainer.run_epoch(self.first_rows, self.as_they_are)
+        return done.losses[0]
 
     def to_host(self, array):
         return array if isinstance(array, np.ndarray) else super().to_host(array)

@@ -1,7 +1,7 @@
 """The training rows of an estimator: dense, or sparse and made dense in pieces.
 
 Both have count, batch_size, sizes (rows of each batch) and run(trainer, order, interrupt), an epoch
-in a given order, which returns loss and weight of each batch.
+in a given order, which returns an `Epoch`.
 """
 
 from __future__ import annotations
@@ -95,9 +95,10 @@ class Pieces:
     def run(self, trainer, order, interrupt):
         order = np.arange(self.count) if order is None else order
         losses, weights = [], []
+        done = None
         for start in range(0, self.count, self._rows):
             if interrupt.asked:
-                break
+                raise KeyboardInterrupt
             piece = order[start : start + self._rows]
             weight = None if self._weight is None else self._weight[piece]
             if weight is not None and not weight.any():
@@ -109,9 +110,10 @@ class Pieces:
             given = read(self._net, self._objective, X, y, weight)
             rows = Rows(self._net, given, self.batch_size)
             done = trainer.run_epoch(rows, None, interrupt)
-            losses.append(done[0])
-            weights.append(done[1])
-        return np.concatenate(losses), np.concatenate(weights)
+            losses.append(done.losses)
+            weights.append(done.weights)
+        assert done is not None  # some weight is not 0
+        return done._replace(losses=np.concatenate(losses), weights=np.concatenate(weights))
 
 
 class PieceEvaluation:

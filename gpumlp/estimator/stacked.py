@@ -180,12 +180,13 @@ class Stacked:
                 run.course.order = order
             self._order[m, : len(run.train)] = run.train if order is None else run.train[order]
         begin, trainer = time.perf_counter(), self.trainer
-        losses, weights = trainer.run_epoch(self._rows, self._order, interrupt)
+        done = trainer.run_epoch(self._rows, self._order, interrupt)
         if interrupt.asked:
             raise KeyboardInterrupt
-        diverged = trainer.diverged
+        diverged = done.diverged
         for m, run in going:
-            run.course.trained(losses[: run.steps, m], weights[: run.steps, m], m in diverged)
+            losses, weights = (table[: run.steps, m] for table in (done.losses, done.weights))
+            run.course.trained(losses, weights, m in diverged)
         self._validate(going)
         self._watch(begin)
         for _, run in going:

@@ -15,6 +15,7 @@ from gpumlp.estimator.course import Course
 from gpumlp.estimator.progress import Progress, warn
 from gpumlp.estimator.validation import Samples, Validation, split
 from gpumlp.interrupt import Interrupt
+from gpumlp.noted import Epoch
 from gpumlp.optimizer import SGD, Adam, AdamW, Optimizer
 from gpumlp.trainer import Trainer
 
@@ -208,11 +209,11 @@ class Fit:
         course, trainer = self.course, self.trainer
         while trainer.epochs_left and not trainer.stopping:
             begin, epoch = time.perf_counter(), trainer.epoch
-            losses, weights = self.rows.run(trainer, course.next_order(), interrupt)
+            done = self.rows.run(trainer, course.next_order(), interrupt)
             if interrupt.asked:
                 raise KeyboardInterrupt
             trainer.epoch = epoch + 1  # sparse rows come in pieces, each of them an epoch to it
-            self._close_epoch(losses, weights, begin)
+            self._close_epoch(done, begin)
             progress.epoch()
             if course.told:
                 progress.say(course.told)
@@ -223,12 +224,12 @@ class Fit:
                 told = f"the fit has not converged within max_iter={self.est.max_iter} epochs"
                 warn(told, ConvergenceWarning)
 
-    def _close_epoch(self, losses, weights, begin):
+    def _close_epoch(self, done: Epoch, begin):
         """Note the epoch on the estimator, in scikit-learn's terms, and in the engine's history."""
         course, trainer, history = self.course, self.trainer, self.trainer.history
-        course.trained(losses[:, 0], weights[:, 0], bool(trainer.diverged))
+        course.trained(done.losses[:, 0], done.weights[:, 0], bool(done.diverged))
         history.loss.append(self.est.loss_)
-        history.lr.append(trainer.lr)
+        history.lr.append(float(done.rates[0]))
         if self.validation is not None:
             # The engine keeps the last good weights; those after a divergence would score nothing.
             value, score = (np.nan, np.nan) if course.diverged else self.validation()

@@ -150,10 +150,10 @@ def run(trainer, given, epochs=3, orders=None):
     with net.ops.on_device():
         rows = make_rows(net, trainer.objective, x, y, weight, trainer.batch_size)
         trainer.rates.plan(rows.steps, epochs * rows.steps)
-        parts = [
+        done = [
             trainer.run_epoch(rows, None if orders is None else orders[i]) for i in range(epochs)
         ]
-    return [np.concatenate(each) for each in zip(*parts, strict=True)]
+    return [np.concatenate([getattr(e, name) for e in done]) for name in ("losses", "weights")]
 
 
 def state(trainer):

@@ -1,0 +1,95 @@
+"""What a training notes on the device for the host: one piece of memory, read once an epoch."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from gpumlp.backend import Array, State
+from gpumlp.backend.sources import SCALARS
+
+STEPS_NOTED = 1024  # losses of at least so many batches are kept on the device
+
+
+class Epoch(NamedTuple):
+    """What an epoch has left, on the host."""
+
+    losses: np.ndarray  # (steps, M) float64: of the batches that were done
+    weights: np.ndarray  # (steps, M) float64: 0 where a batch did not count
+    halted: np.ndarray  # (M,), as in State
+    rates: np.ndarray  # (M,): the learning rates of the last updates
+
+    @property
+    def diverged(self) -> dict[int, int]:
+        return diverged(self.halted)
+
+
+def diverged(halted) -> dict[int, int]:
+    """network -> the update whose loss or gradient was not finite."""
+    return {int(m): int(halted[m]) for m in np.flatnonzero(halted > 0)}
+
+
+class Noted(State):
+    """A State whose halted, scalars, losses and weights lie one behind the other in a buffer."""
+
+    def __init__(self, t, cursor, norm, buffer, steps: int):
+        self._buffer = buffer
+        views = _views(buffer, len(t), norm.dtype, steps)
+        super().__init__(t=t, cursor=cursor, norm=norm, **views._asdict())
+
+    @staticmethod
+    def zeros(xp, models: int, real: np.dtype) -> Noted:
+        t, cursor = xp.zeros(models, np.int64), xp.zeros(models, np.int64)
+        buffer = xp.zeros(_size(models, real, STEPS_NOTED), np.uint8)
+        return Noted(t, cursor, xp.zeros(models, real), buffer, STEPS_NOTED)
+
+    def __reduce__(self):  # the views of a copy are of its own buffer
+        return Noted, (self.t, self.cursor, self.norm, self._buffer, len(self.losses))
+
+    def make_room(self, xp, steps: int) -> None:
+        """losses and weights become the tables of an epoch of so many batches."""
+        if steps == len(self.losses):
+            return
+        models, real = len(self.t), self.norm.dtype
+        size, head = _size(models, real, steps), _size(models, real, 0)
+        if size > self._buffer.size:
+            before, self._buffer = self._buffer, xp.zeros(size, np.uint8)
+            self._buffer[:head] = before[:head]
+        for name, view in _views(self._buffer, models, real, steps)._asdict().items():
+            setattr(self, name, view)
+
+    def read(self, to_host, done: int) -> Epoch:
+        """The one reading of the device after an epoch, of which so many batches were done."""
+        models, real, steps = len(self.t), self.norm.dtype, len(self.losses)
+        found = _views(to_host(self._buffer[: _size(models, real, steps)]), models, real, steps)
+        return Epoch(
+            found.losses[:done].astype(np.float64),
+            found.weights[:done].astype(np.float64),
+            found.halted.copy(),
+            found.scalars[:, SCALARS.index("RATE")].copy(),
+        )
+
+
+class _Views(NamedTuple):
+    halted: Array
+    scalars: Array
+    losses: Array
+    weights: Array
+
+
+def _views(buffer, models: int, real: np.dtype, steps: int) -> _Views:
+    table = (steps, models), real
+    parts = ((models,), np.dtype(np.int64)), ((models, len(SCALARS)), real), table, table
+    views = []
+    offset = 0
+    for shape, dtype in parts:
+        length = math.prod(shape) * dtype.itemsize
+        views.append(buffer[offset : offset + length].view(dtype).reshape(shape))
+        offset += length
+    return _Views(*views)
+
+
+def _size(models: int, real: np.dtype, steps: int) -> int:
+    return models * (8 + real.itemsize * (len(SCALARS) + 2 * steps))

@@ -1,0 +1,88 @@
+"""What an epoch leaves for the host: all of it in one reading, whatever its length."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp.noted import STEPS_NOTED, Noted
+from gpumlp.rows import make_rows
+from tests.comparison import to_numpy
+from tests.training import blobs, make_trainer
+
+
+def rows_of(trainer, count):
+    x, y = blobs(count)
+    with trainer.net.ops.on_device():
+        return make_rows(trainer.net, trainer.objective, x, y, None, trainer.batch_size)
+
+
+@pytest.mark.parametrize("models", [None, 3])
+@pytest.mark.parametrize("count", [5, 83, 8 * STEPS_NOTED + 3])
+def test_an_epoch_is_what_the_device_noted(device, models, count):
+    trainer = make_trainer(device, models)
+    rows = rows_of(trainer, count)
+    steps = -(-count // 8)
+    trainer.rates.plan(steps, 2 * steps)
+    for _ in range(2 if count < 1000 else 1):
+        with trainer.net.ops.on_device():
+            done = trainer.run_epoch(rows)
+        state = trainer.state
+        assert done.losses.shape == done.weights.shape == (steps, models or 1)
+        np.testing.assert_array_equal(done.losses, to_numpy(state.losses)[:steps])
+        np.testing.assert_array_equal(done.weights[:-1], 8)
+        np.testing.assert_array_equal(done.weights[-1], count - 8 * (steps - 1))
+        assert (done.losses > 0).all() and (done.halted == 0).all() and not done.diverged
+        np.testing.assert_array_equal(done.rates, trainer.lr)
+        np.testing.assert_allclose(done.rates, 0.01)
+
+
+def test_whoever_diverged(device):
+    trainer = make_trainer(
+        device, 3, "identity", {"output": "identity"}, loss="squared_error",
+        optimizer=gpumlp.SGD([0.01, 1e150, 0.02]),
+    )  # fmt: skip
+    x, y = blobs(83)
+    with trainer.net.ops.on_device():
+        rows = make_rows(trainer.net, trainer.objective, x, np.eye(3)[y], None, 8)
+        done = trainer.run_epoch(rows)
+    assert list(done.diverged) == [1] and done.diverged == trainer.diverged
+    update = done.diverged[1]
+    assert (done.weights[update:, 1] == 0).all() and (done.weights[:, [0, 2]] > 0).all()
+    assert done.rates[1] == 1e150
+
+
+def test_longer_epochs_keep_what_is_known(device):
+    """The tables get more room; who stands still, and the rates, stay."""
+    trainer = make_trainer(device, 3)
+    short, long = rows_of(trainer, 83), rows_of(trainer, 8 * STEPS_NOTED + 3)
+    with trainer.net.ops.on_device():
+        trainer.run_epoch(short)
+        trainer.stop([False, True, False])
+        halted, scalars = to_numpy(trainer.state.halted), to_numpy(trainer.state.scalars)
+        trainer.make_room(long.steps)
+        np.testing.assert_array_equal(to_numpy(trainer.state.halted), halted)
+        np.testing.assert_array_equal(to_numpy(trainer.state.scalars), scalars)
+        for rows in (long, short, long):
+            done = trainer.run_epoch(rows)
+            assert (done.weights[:, 1] == 0).all() and (done.weights[:, [0, 2]] > 0).all()
+            assert done.halted.tolist() == [0, -1, 0]
+            np.testing.assert_allclose(done.rates, 0.01)
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda state: pickle.loads(pickle.dumps(state))])
+def test_a_copy_reads_its_own(device, how):
+    trainer = make_trainer(device, 2)
+    rows = rows_of(trainer, 83)
+    with trainer.net.ops.on_device():
+        trainer.run_epoch(rows)
+        other = how(trainer)
+        assert isinstance(other.state, Noted)
+        found = [each.run_epoch(rows_of(each, 83)) for each in (trainer, other)]
+        for a, b in zip(*found, strict=True):
+            np.testing.assert_array_equal(a, b)
+        other.stop()
+        assert other.state.read(other.net.ops.to_host, 1).halted.tolist() == [-1, -1]
+        assert trainer.state.read(trainer.net.ops.to_host, 1).halted.tolist() == [0, 0]
