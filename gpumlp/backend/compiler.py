@@ -24,9 +24,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from gpumlp.threads import Lock
@@ -151,15 +149,6 @@ def library(source: str) -> ctypes.CDLL | None:
                 _loaded[source] = None
                 _failure = _failure or failure
         return _loaded[source]
-
-
-def libraries(sources: Sequence[str]) -> list[ctypes.CDLL | None]:
-    """library() of each, compiled at the same time."""
-    if any(source not in _loaded for source in sources):
-        for source in sources[1:]:
-            with contextlib.suppress(RuntimeError):  # no thread can be had
-                threading.Thread(target=library, args=[source], daemon=True).start()
-    return [library(source) for source in sources]
 
 
 def problem() -> str | None:
