@@ -86,16 +86,18 @@ def _passes(net, rows: int, fit: Fit) -> int:
     """The workspaces: of a batch, and of the rows that are validated on at once."""
     from gpumlp.rows import ORDER_BYTES
 
-    batch = 0 if fit.resident else workspace.size(net, rows, "fit") + slices.size(net, rows)
+    gradients = slices.size(net, rows)
+    batch = 0 if fit.resident else workspace.size(net, rows, "fit")
     if not fit.held:
-        return batch
+        return batch + gradients
     chunk = min(net.chunk_rows, fit.held)
     held = workspace.size(net, chunk, "fit")
     # The same memory serves both, unless networks are cut into other blocks.
     same = blocks.number(net, rows) == blocks.number(net, chunk)
     sums = 8 + 3 * net.dtype.itemsize * math.ceil(fit.held / chunk)
     order = ORDER_BYTES * fit.held * fit.held_orders
-    return (max(batch, held) if same else batch + held) + net.models_count * sums + order
+    passes = max(batch, held) if same else batch + held
+    return passes + gradients + net.models_count * sums + order
 
 
 def size_of(*arrays) -> int:

@@ -40,20 +40,22 @@ class Slices:
         return tuple(parts[:count] for parts in self._made)
 
 
-def number(net, rows: int) -> int:
+def number(net, rows: int, objective=None) -> int:
     """Slices of a batch of so many rows; 1 where it is not to be divided."""
-    if net.models_count > 1:
+    most = threads.multiplications(net, rows) // LEAST
+    if net.models_count > 1 or most < 2:
         return 1  # whole networks are shared among threads: blocks.py
-    count = min(net.ops.threads(), threads.multiplications(net, rows) // LEAST)
+    cores = net.ops.threads(net, objective)
+    count = min(cores, most)
     if threads.widest(net, rows) >= threads.SMALL_PRODUCT:
-        if count < net.ops.threads() or rows < count * MANY_ROWS:
+        if count < cores or rows < count * MANY_ROWS:
             return 1  # BLAS shares its products among threads
-    return max(1, count)
+    return count
 
 
-def limited(net, rows: int):
+def limited(net, rows: int, objective):
     """`threads.limited`, while a network is trained in batches of so many rows."""
-    return threads.limited(net, rows, number(net, rows))
+    return threads.limited(net, rows, number(net, rows, objective))
 
 
 def size(net, rows: int) -> int:

@@ -7,7 +7,10 @@ import functools
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
+
+from gpumlp.backend import blas
 
 # Below so many multiplications the largest product of a step gains nothing from BLAS's threads;
 # and where other programs use the cores too, its threads' waiting makes a step many times slower.
@@ -46,7 +49,7 @@ os.register_at_fork(after_in_child=_renew_all)
 
 _lock = Lock()
 _users = 0  # fits that want one thread; the limit holds for the whole process
-_limits: Any = None
+_lift: Callable[[], Any] = int  # gives BLAS its threads back, while there are such
 
 
 def widest(net, rows: int) -> int:
@@ -78,26 +81,27 @@ def limited(net, rows: int, slices: int = 1):
         _leave()
 
 
-@functools.cache
-def controller():
-    """Made once: looking for the libraries takes longer than many a short fit."""
-    from threadpoolctl import ThreadpoolController  # with scikit-learn
-
-    return ThreadpoolController()
-
-
 def _enter():
-    global _users, _limits
+    global _users, _lift
     with _lock:
         if _users == 0:
-            _limits = controller().limit(limits=1, user_api="blas")
+            _lift = _limit_to_one()
         _users += 1
 
 
 def _leave():
-    global _users, _limits
+    global _users
     with _lock:
         _users -= 1
         if _users == 0:
-            _limits.restore_original_limits()
-            _limits = None
+            _lift()
+
+
+def _limit_to_one():
+    """A function that lifts the limit."""
+    known = blas.find()
+    if known is None or known.threads is None:
+        return blas.controller().limit(limits=1, user_api="blas").restore_original_limits
+    before = known.threads.get()
+    known.threads.set(1)
+    return functools.partial(known.threads.set, before)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp import callback, memory, slices
+from gpumlp import callback, memory, threads
 from gpumlp import progress as bars
 from gpumlp.evaluate import Evaluation
 from gpumlp.history import History
@@ -132,7 +132,7 @@ class Trainer(Updates):
         with (
             net.ops.on_device(),
             memory.explained(net, self.batch_size, self._slot_count, data_bytes),
-            slices.limited(net, self.batch_size),
+            threads.limited(net, self.batch_size),
         ):
             orders = net.models_count if self.shuffle else 1
             rows = make_rows(net, self.objective, x, y, sample_weight, self.batch_size, orders)

@@ -103,14 +103,14 @@ class Updates:
         with (
             net.ops.on_device(),
             memory.explained(net, rows, self._slot_count),
-            slices.limited(net, rows),
+            slices.limited(net, rows, self.objective),
         ):
             batch = net.batch(given.array, y, self.objective, sample_weight, values=False)
             self.rates.cover(1)
             ws = net.workspaces.get(rows, "fit")
             staged = net.stage(batch, ws)
             kind = staged.labels is None, staged.dense is None
-            count = slices.number(net, rows)
+            count = slices.number(net, rows, self.objective)
             self._steps.run(kind, lambda: self._update(ws, staged, count), ws, *self._replaced())
             loss = ws.loss.copy()
         return loss if net.models is not None else loss[0]
@@ -123,7 +123,7 @@ class Updates:
         def work():
             batch = ws.batch(data)
             net.ops.gather(data, rows.order, state.cursor, rows.batch_size, batch)
-            self._update(ws, batch, slices.number(net, rows.batch_size))
+            self._update(ws, batch, slices.number(net, rows.batch_size, self.objective))
 
         replay = rows.repeated.run(id(data), work, ws, data, rows.order, *self._replaced())
         done, most = 1, min(most, rows.alike(i)) if replay else 1
@@ -185,7 +185,7 @@ class Updates:
         self.rates.cover(rows.steps - first)
         done = first
         launch = residence.launcher(self, rows) or blocks.launcher(self, rows)
-        with slices.limited(net, rows.batch_size):
+        with slices.limited(net, rows.batch_size, self.objective):
             while done < rows.steps and not (interrupt and interrupt.asked):
                 left = rows.steps - done
                 if launch:

@@ -14,7 +14,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import gpumlp
-from gpumlp import backend, threads
+from gpumlp import backend
 from gpumlp.activation import Activation, activations
 from gpumlp.backend import Data, Noise, Targets, blas, compiler, host_ops, pool, sequence
 from gpumlp.backend.host_ops import HostOps
@@ -39,7 +39,7 @@ def numpy_alone(monkeypatch):
     by_numpy = HostOps._by_numpy
 
     def refuse(self, operation, *args, **options):
-        if operation is NumpyOps.gemm and blas.product("float32") is None:
+        if operation is NumpyOps.gemm and blas.find() is None:
             return by_numpy(self, operation, *args, **options)
         raise AssertionError(f"{operation.__name__} was left to NumPy")
 
@@ -57,6 +57,7 @@ def test_the_cpu_has_them():
 def test_they_can_be_switched_off(monkeypatch):
     monkeypatch.setenv("GPUMLP_HOST", "0")
     assert type(backend.get("cpu")) is NumpyOps
+
 
 @pytest.mark.parametrize("kind", ["classes", "two classes", "several outputs", "poisson"])
 def test_all_of_an_estimators_fit_is_compiled(numpy_alone, kind):
@@ -243,7 +244,7 @@ def test_a_capture_keeps_its_arrays():
     np.testing.assert_allclose(db, (delta * 0.75**2).sum(axis=1), rtol=1e-12)
 
 
-@pytest.mark.skipif(blas.product("float32") is None, reason="NumPy has a BLAS that is unknown")
+@pytest.mark.skipif(blas.find() is None, reason="NumPy has a BLAS that is unknown")
 @pytest.mark.parametrize("models", [None, 3])
 def test_a_captured_step_needs_python_once(monkeypatch, models):
     """All of it is one call of the library."""
@@ -274,7 +275,7 @@ def test_an_error_ends_the_capture():
 @pytest.mark.parametrize("name", CASES)
 def test_without_a_known_blas_products_are_numpys(monkeypatch, name):
     expected, expected_losses = train(HostOps(), CASES[name], monkeypatch=monkeypatch)
-    monkeypatch.setattr(blas, "product", lambda dtype: None)
+    monkeypatch.setattr(blas, "find", lambda: None)
     actual, losses = train(HostOps(), CASES[name], monkeypatch=monkeypatch)
     np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-12)
@@ -293,28 +294,36 @@ def test_products_of_views(dtype):
         assert (out[:, 20:] == 7).all()
 
 
+class Library:
+    """A BLAS as threadpoolctl finds it."""
+
+    user_api, internal_api = "blas", "openblas"
+
+    def __init__(self, filepath, prefix="", suffix="", layer="pthreads"):
+        self.filepath, self.threading_layer = filepath, layer
+        names = "cblas_sgemm", "cblas_dgemm", "openblas_set_num_threads", "openblas_get_num_threads"
+        functions = {prefix + name + suffix: ctypes.CFUNCTYPE(None)(print) for name in names}
+        self.gemm = [ctypes.cast(f, ctypes.c_void_p).value for f in list(functions.values())[:2]]
+        self.dynlib = SimpleNamespace(**functions)
+
+
 def test_which_blas_is_numpys(monkeypatch):
     """Of several that are loaded the one beside NumPy; of those elsewhere the only one."""
 
-    class Library:
-        user_api = "blas"
-
-        def __init__(self, filepath, **functions):
-            self.filepath, self.dynlib = filepath, SimpleNamespace(**functions)
-
     def find(*libraries):
         controller = SimpleNamespace(lib_controllers=libraries)
-        monkeypatch.setattr(threads, "controller", lambda: controller)
-        return blas.product.__wrapped__("float32")
+        monkeypatch.setattr(blas, "controller", lambda: controller)
+        found = blas.find.__wrapped__()
+        return found and (list(found.gemm.values()), found.integer, found.threads is not None)
 
-    function = [ctypes.CFUNCTYPE(None)(lambda: None) for _ in range(2)]
-    addresses = [ctypes.cast(each, ctypes.c_void_p).value for each in function]
     beside = str(Path(np.__file__).parents[1] / "numpy.libs" / "libopenblas.so")
-    own = Library(beside, scipy_cblas_sgemm64_=function[0])
-    other = Library("/usr/lib/libblas.so", cblas_sgemm=function[1])
-    assert find(other, own) == (addresses[0], "long long")
-    assert find(other) == (addresses[1], "int")
-    assert find(other, other) is find() is find(Library(beside)) is None
+    own, other = Library(beside, "scipy_", "64_"), Library("/usr/lib/libblas.so")
+    assert find(other, own) == (own.gemm, "long long", True)
+    assert find(other) == (other.gemm, "int", True)
+    # A limit that each thread has for itself does not reach those that share a batch.
+    openmp = Library("/usr/lib/libblas.so", layer="openmp")
+    assert find(openmp) == (openmp.gemm, "int", False)
+    assert find(other, other) is find() is find(Library(beside, "other_")) is None
 
 
 # ------------------------------------------------------------------ threads

@@ -165,8 +165,9 @@ def test_on_the_cpu(case, models):
     on_cpu(CASES[case] | {"models": models})
 
 
+@pytest.mark.parametrize("held", [0, 3_000])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_one_network_on_the_cpu(monkeypatch, threads):
+def test_one_network_on_the_cpu(monkeypatch, threads, held):
     """Beside a smaller one, Python's own objects count.  Each thread has a gradient of its own."""
     monkeypatch.setattr(pool, "_cores", lambda: threads)
-    on_cpu({"models": 1, "sizes": (100, 400, 300, 4), "batch": 50})
+    on_cpu({"models": 1, "sizes": (100, 400, 300, 4), "batch": 50, "held": held})

@@ -3,6 +3,7 @@ learns and by however many threads; to the bit by as many."""
 
 import copy
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ import pytest
 import gpumlp
 from gpumlp import blocks, slices, threads
 from gpumlp.activation import Activation
-from gpumlp.backend import compiler, pool
+from gpumlp.backend import blas, compiler, pool
 from gpumlp.backend.host_ops import HostOps
+from gpumlp.loss import Form
 from gpumlp.propagate import loss_and_backward
 from tests.training import blobs, fit, theta
 
@@ -52,7 +54,7 @@ CASES = {
         {"optimizer": gpumlp.RMSprop(1e-3), "loss": "squared_error", "reduction": "sum"},
     ),
     "softmax not at the loss": ({"output": "softmax"}, {"loss": "squared_error"}),
-    "an activation without a program": ({"hidden": [OWN, "rrelu"], "dropout": 0.5}, {}),
+    "dense targets": ({"hidden": "gelu"}, {"loss": "kl_divergence"}),
 }
 
 
@@ -62,14 +64,15 @@ def make(case="softmax, Adam", sizes=(4, 17, 11, 3), dtype="float64", **options)
     return gpumlp.Trainer(net, **{"batch_size": BATCH, "seed": 5} | own | options)
 
 
-def data(weighted=True):
+def data(weighted=True, labels=False):
     x, y = blobs(ROWS)
     weight = np.random.default_rng(0).uniform(0, 2, ROWS) * (np.arange(ROWS) % 3 > 0)
-    return x, np.eye(3)[y], {"sample_weight": weight} if weighted else {}
+    return x, y if labels else np.eye(3)[y], {"sample_weight": weight} if weighted else {}
 
 
 def trained(trainer, weighted=True, epochs=4):
-    x, y, options = data(weighted)
+    # Labels where the loss takes them.
+    x, y, options = data(weighted, trainer.loss.classes)
     fit(trainer, x, y, epochs, **options)
     return theta(trainer), np.array(trainer.history.loss)
 
@@ -176,10 +179,112 @@ def test_how_many_slices(monkeypatch):
     assert count() == 1
 
 
-def test_without_a_compiler_nothing_is_shared(monkeypatch):
-    monkeypatch.setenv("GPUMLP_HOST", "0")
+def test_what_is_not_compiled_is_not_divided(monkeypatch):
+    """Python has one thread at a time, and NumPy's products BLAS's threads."""
     monkeypatch.setattr(pool, "_cores", lambda: 4)
-    assert slices.number(gpumlp.MLP((20, 64, 64, 2)), 1024) == 1
+
+    def count(loss="cross_entropy", **options):
+        trainer = gpumlp.Trainer(gpumlp.MLP((20, 64, 64, 2), **options), loss)
+        return slices.number(trainer.net, 1024, trainer.objective)
+
+    own = gpumlp.Loss("own", Form(lambda u, y, p: (u - y) ** 4, lambda u, y, p: 4 * (u - y) ** 3))
+    assert count() == count(hidden="tanh", output="log_softmax") == 2
+    assert count(hidden=OWN) == count(hidden=["relu", OWN]) == count(own) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(blas, "find", lambda: None)
+        assert count() == 1
+    with monkeypatch.context() as patch:
+        found = blas.find()
+        patch.setattr(blas, "find", lambda: found._replace(threads=None))
+        assert count() == 1  # a limit that other threads do not have
+    monkeypatch.setenv("GPUMLP_HOST", "0")
+    assert count() == 1
+
+
+def threads_of_blas(monkeypatch, operation):
+    """A list that notes how many BLAS has whenever the operation is asked for."""
+    seen, own = [], getattr(HostOps, operation)
+
+    def noted(self, *given, **options):
+        seen.append(blas.find().threads.get())
+        return own(self, *given, **options)
+
+    monkeypatch.setattr(HostOps, operation, noted)
+    monkeypatch.setattr(HostOps, "capture", lambda self, work: None)
+    return seen
+
+
+needs_threads = pytest.mark.skipif(
+    not (blas.find() and blas.find().threads and blas.find().threads.get() > 1),
+    reason="NumPy's BLAS has one thread here, or its threads are unknown",
+)
+
+
+@needs_threads
+@pytest.mark.parametrize("where", ["main thread", "another"])
+def test_slices_multiply_on_one_thread_each(cores, monkeypatch, where):
+    """Whichever Python thread asks; and afterwards BLAS has its own again."""
+    monkeypatch.setattr(threads, "TINY_PRODUCT", 1)
+    monkeypatch.setattr(threads, "SMALL_PRODUCT", 2)
+    monkeypatch.setattr(slices, "MANY_ROWS", 1)
+    before = blas.find().threads.get()
+    with threads.limited(make().net, 1, slices=2):
+        pass  # the first to limit BLAS, which threadpoolctl would listen to
+    updates = threads_of_blas(monkeypatch, "backprop")
+    validation = threads_of_blas(monkeypatch, "tally")
+    x, y, _ = data()
+
+    def train():
+        fit(make(), x, y, 2, validation=(x, y))
+
+    if where == "main thread":
+        train()
+    else:
+        thread = threading.Thread(target=train)
+        thread.start()
+        thread.join()
+    assert set(updates) == {1}
+    assert set(validation) == {before}  # which is not divided
+    assert blas.find().threads.get() == before
+
+
+@needs_threads
+def test_the_limit_ends_with_its_last_user(monkeypatch):
+    """Also where that is not the thread of the first, which lives on."""
+    monkeypatch.setattr(threads, "TINY_PRODUCT", 1)
+    net, before = gpumlp.MLP((4, 7, 3)), blas.find().threads.get()
+    entered, left, end = threading.Barrier(2), threading.Event(), threading.Event()
+
+    def first():
+        with threads.limited(net, 5):
+            entered.wait(60)
+        left.set()
+        end.wait(60)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    with threads.limited(net, 5):
+        entered.wait(60)
+        left.wait(60)
+        assert blas.find().threads.get() == 1
+    assert blas.find().threads.get() == before
+    end.set()
+    thread.join()
+
+
+def test_fits_in_several_threads_are_those_of_one(cores):
+    expected, found = [trained(make(case))[0] for case in CASES], {}
+
+    def train(case):
+        found[case] = trained(make(case))[0]
+
+    running = [threading.Thread(target=train, args=[case]) for case in CASES]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    for case, whole in zip(CASES, expected, strict=True):
+        np.testing.assert_array_equal(found[case], whole, case)
 
 
 def test_a_block_of_one_network_is_not_divided_again(cores, monkeypatch):

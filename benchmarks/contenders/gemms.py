@@ -118,20 +118,24 @@ class Gemms(Contender):
         for product in products:
             self.ops.gemm(product.a, product.b, out=product.out, **product.options)
 
-    def _limit_threads(self, limited, rows):
-        if (limited, rows) != self._limited_for:
+    def _limit_threads(self, rows, parts=1):
+        if (rows, parts) != self._limited_for:
             self._limit.close()
-            self._limit.enter_context(limited(self._library.net, rows))
-            self._limited_for = limited, rows
+            self._limit.enter_context(threads.limited(self._library.net, rows, parts))
+            self._limited_for = rows, parts
+
+    def _limit_training(self):
+        library, rows = self._library, self.network.batch
+        self._limit_threads(rows, slices.number(library.net, rows, library.trainer.objective))
 
     def step(self):
-        self._limit_threads(slices.limited, self.network.batch)
+        self._limit_training()
         with self.ops.on_device():
             self._repeat("step", self.network.batch)
 
     def epoch(self):
         network = self.network
-        self._limit_threads(slices.limited, network.batch)
+        self._limit_training()
         with self.ops.on_device():
             for start in range(0, network.rows, network.batch):
                 self._repeat("step", min(network.batch, network.rows - start))
@@ -139,7 +143,7 @@ class Gemms(Contender):
         return float("nan")
 
     def predict(self, rows):
-        self._limit_threads(threads.limited, min(rows, self._library.net.chunk_rows))
+        self._limit_threads(min(rows, self._library.net.chunk_rows))
         with self.ops.on_device():
             self._repeat("predict", rows)
 

@@ -59,11 +59,12 @@ capture(work)
     Python's time: a CUDA graph; None where nothing would be gained.  work() calls operations and
     nothing else, and has run before; all that changes from run to run lies in arrays.
 
-threads()
-    How many works `parallel` does at the same time; 1 where there is no such operation.
+threads(net, objective=None)
+    How many works `parallel` does at the same time, of which each trains the net: more than 1 only
+    on the CPU, where all of it is compiled.
 parallel(works), add_up(parts, out)
     Each work() of some, which call operations and nothing else; out <- the sum of the parts along
-    their first axis.
+    their first axis.  Where there is such an operation, it knows slices of a batch by Noise.
 
 choices(), adopt(choices)
     The algorithms that were chosen for products by timing them, for files; where there is no such
@@ -112,7 +113,7 @@ class Noise(NamedTuple):
     step: Array  # (M,) int64: updates made so far
     layer: int
     dropout: Array | None  # (M,) uint32: an element is dropped if its bits are below
-    first_row: int = 0  # of the whole batch, where on the CPU only a slice of it is worked on
+    first_row: int = 0  # of the whole batch, where this is a slice of it: see `parallel`
 
 
 class Targets(NamedTuple):

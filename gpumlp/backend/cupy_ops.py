@@ -113,7 +113,7 @@ class CupyOps:
         return transfer.pair(size)
 
     # ------------------------------------------------------------ repeating
-    def threads(self):
+    def threads(self, net, objective=None):
         return 1
 
     def capture(self, work):

@@ -12,6 +12,7 @@ import threading
 
 import numpy as np
 
+from gpumlp.activation import activations
 from gpumlp.backend import blas, compiler, host_sources, pool, sequence
 from gpumlp.backend.numpy_ops import NumpyOps
 from gpumlp.backend.sources import SOURCE
@@ -23,6 +24,8 @@ SHARED = 1 << 18
 # Where the C library has no vectors, its tanh takes many times as long as NumPy's.
 NEED_TANH = ("Tanh", "GeluTanh", "Mish")
 
+IDENTITY = activations["identity"]  # through which a fused loss goes back
+
 
 class HostOps(NumpyOps):
     """The contract of gpumlp.backend on NumPy arrays, compiled."""
@@ -32,6 +35,7 @@ class HostOps(NumpyOps):
         # `noted`: the calls of the sequence that is being captured; each thread captures its own.
         self._here = threading.local()
         self._functions: dict = {}
+        self._known_products: dict = {}
 
     def __reduce__(self):
         return HostOps, ()  # functions of a library can neither be copied nor pickled
@@ -47,8 +51,16 @@ class HostOps(NumpyOps):
 
         return replay
 
-    def threads(self):
-        return pool.threads() if self._run() else 1
+    def threads(self, net, objective=None):
+        known = blas.find()
+        if self._run() is None or known is None or known.threads is None:
+            return 1
+        programs = [self._products(net.dtype), self._layer(IDENTITY, net.dtype)]
+        for f in net.f[1:]:
+            programs.append((self._rows if f.rows else self._layer)(f, net.dtype))
+        if objective is not None:
+            programs.append(self._loss(objective.pair, net.dtype))
+        return pool.threads() if all(programs) else 1
 
     def parallel(self, works):
         noted = [self._noted(work) for work in works]
@@ -71,8 +83,9 @@ class HostOps(NumpyOps):
         noted = getattr(self._here, "noted", None)
         if noted is None:
             with np.errstate(all="ignore"):
-                for each in sequence.joined([call], self._run()):
-                    each()
+                if getattr(call, "pieces", 1) > 1:
+                    (call,) = sequence.joined([call], self._run())
+                call()
         else:
             noted.append(call)
 
@@ -101,7 +114,7 @@ class HostOps(NumpyOps):
         """
         arguments = sequence.struct(values, arrays)
         function, end = functions
-        pieces = min(items, self.threads()) if size >= SHARED else 1
+        pieces = min(items, pool.threads()) if size >= SHARED and self._run() else 1
         self._do(sequence.Compiled(function, arguments, pieces))
         if pieces > 1 and end is not None:
             self._do(sequence.Compiled(end, arguments))
@@ -112,32 +125,34 @@ class HostOps(NumpyOps):
         if not functions:
             self._by_numpy(NumpyOps.gemm, a, b, out, ta=ta, tb=tb, alpha=alpha, beta=beta)
             return
-        blas, function = functions
+        address, function = functions
         models, rows, columns = out.shape
         values = (
-            *(blas, _at(a), _stride(a), _at(b), _stride(b), _at(out), _stride(out)),
+            *(address, _at(a), _stride(a), _at(b), _stride(b), _at(out), _stride(out)),
             *(models, rows, columns, a.shape[1 if ta else 2], ta, tb),
         )
         self._call((function, None), values, (a, b, out), 1, 0)
 
-    def _product(self, *arrays):
+    def _product(self, a, b, out):
         """BLAS's address, and the function that calls it; None if it cannot take the arrays."""
-        dtype = str(arrays[0].dtype)
-        if not all(str(a.dtype) == dtype and a[0].flags.c_contiguous for a in arrays):
+        if not (a.dtype == b.dtype == out.dtype and _dense(a) and _dense(b) and _dense(out)):
             return None
-        known = blas.product(dtype)
-        if known is None:
-            return None
-        functions = self._get(("gemm",), host_sources.gemm, dtype, known.integer)
-        return functions and (known.address, *functions)
+        return self._products(out.dtype)
+
+    def _products(self, dtype):
+        if dtype not in self._known_products:
+            known, name, found = blas.find(), str(dtype), None
+            if known is not None:
+                functions = self._get(("gemm",), host_sources.gemm, name, known.integer)
+                found = functions and (known.gemm[name], *functions)
+            self._known_products[dtype] = found
+        return self._known_products[dtype]
 
     def activate(self, f, z, b, n, p, noise=None):
         models, rows, columns = z.shape
         chunks = _chunks(rows, columns)
         if f.rows:
-            functions = f.built_in and self._get(
-                ("activate_rows",), host_sources.rows, str(z.dtype)
-            )
+            functions = self._rows(f, z.dtype)
             if not functions:
                 self._by_numpy(NumpyOps.activate, f, z, b, n, p, noise)
                 return
@@ -181,12 +196,12 @@ class HostOps(NumpyOps):
         names = "activate", "backprop", "backprop_end"
         return self._get(names, host_sources.layer, str(dtype), f)
 
+    def _rows(self, f, dtype):
+        return f.built_in and self._get(("activate_rows",), host_sources.rows, str(dtype))
+
     # ------------------------------------------------------------ the loss
     def loss(self, pair, u, b, targets, w, w_sum, mean, p, delta, value):
-        functions = None
-        if isinstance(pair.form.cuda, str):
-            options = str(u.dtype), pair.form, pair.rows, pair.log_u
-            functions = self._get(("loss", "loss_end"), host_sources.loss, *options)
+        functions = self._loss(pair, u.dtype)
         if not functions:
             arguments = pair, u, b, targets, w, w_sum, mean, p, delta, value
             self._by_numpy(NumpyOps.loss, *arguments)
@@ -204,6 +219,12 @@ class HostOps(NumpyOps):
         )
         arrays = u, b, targets, scale_shift, w, w_sum, p, delta, value, parts
         self._call(functions, values, arrays, models * chunks, u.size)
+
+    def _loss(self, pair, dtype):
+        if not isinstance(pair.form.cuda, str):
+            return None
+        options = str(dtype), pair.form, pair.rows, pair.log_u
+        return self._get(("loss", "loss_end"), host_sources.loss, *options)
 
     # ------------------------------------------------------------ the update
     def advance(self, g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0):
@@ -297,6 +318,11 @@ def _chunks(rows: int, columns: int) -> int:
 def _at(array) -> int:
     """The address; 0 of an absent array."""
     return 0 if array is None else array.ctypes.data
+
+
+def _dense(array) -> bool:
+    """Whether the matrices are contiguous."""
+    return array.flags.c_contiguous or array[0].flags.c_contiguous
 
 
 def _stride(array) -> int:

@@ -48,7 +48,7 @@ def gemm(dtype: str, integer: str) -> str:
 
 
 def sequence() -> str:
-    """Functions `run` and `run_piece`."""
+    """Function `run`."""
     return sources.text("host/sequence.cpp")
 
 

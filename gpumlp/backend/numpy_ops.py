@@ -29,8 +29,7 @@ class NumpyOps:
     xp = np
 
     def __init__(self):
-        # (layer, first row) -> what its last dropout mask was drawn from, and the mask
-        self._drawn: dict = {}
+        self._drawn: dict = {}  # layer -> what its last dropout mask was drawn from, and the mask
 
     def on_device(self):
         return contextlib.nullcontext()
@@ -47,7 +46,7 @@ class NumpyOps:
     def capture(self, work):
         return None
 
-    def threads(self):
+    def threads(self, net, objective=None):
         return 1
 
     def resident(self, shape):
@@ -102,13 +101,13 @@ class NumpyOps:
         Drawn in forward, and used again in backward.
         """
         origin = (like.shape, *(a.tobytes() for a in (noise.step, noise.seeds, noise.dropout)))
-        place = noise.layer, noise.first_row
-        held = self._drawn.get(place)
+        held = self._drawn.get(noise.layer)
         if held is None or held[0] != origin:
-            bits = _bits(noise, like, philox.DROPOUT)
+            size = like[0].size
+            bits = philox.bits(noise.seeds, size, noise.layer, noise.step, philox.DROPOUT)
             drop = (bits < noise.dropout[:, None]).reshape(like.shape)
             probability = noise.dropout.astype(like.dtype) * like.dtype.type(2.0**-32)
-            held = self._drawn[place] = origin, drop, (1 / (1 - probability))[:, None, None]
+            held = self._drawn[noise.layer] = origin, drop, (1 / (1 - probability))[:, None, None]
         return held[1:]
 
     def narrow(self, a, out):
@@ -250,16 +249,10 @@ def _right(n, targets, threshold):
     return ((n > threshold) == (targets.dense > 0.5)).all(axis=2)
 
 
-def _bits(noise, like, purpose):
-    """The random bits of every element of each network, (M, B N)."""
-    first = noise.first_row * like.shape[2]
-    return philox.bits(noise.seeds, like[0].size, noise.layer, noise.step, purpose, first)
-
-
 def _parameters(f, p, noise, like):
     """The values f and df index: each (1 or M, 1, 1), or (M, B, N) where slopes are drawn."""
     if f.random and noise is not None:
-        random = _bits(noise, like, philox.SLOPE)
+        random = philox.bits(noise.seeds, like[0].size, noise.layer, noise.step, philox.SLOPE)
         lower, upper = p[:, 0, None, None], p[:, 1, None, None]
         slope = lower + philox.uniform(random, like.dtype).reshape(like.shape) * (upper - lower)
         return slope, slope

@@ -38,17 +38,16 @@ def philox(c0, c1, c2, c3, key):
     return np.stack((c0, c1, c2, c3), axis=-1).astype(np.uint32)
 
 
-def bits(seeds, size, layer, step, purpose, first=0):
-    """uint32 for elements first .. first + size - 1 of each of M networks: (M, size).
+def bits(seeds, size, layer, step, purpose):
+    """uint32 for elements 0..size-1 of each of M networks: (M, size).
 
     seeds (M,) uint64; step: a scalar or (M,).
     """
-    before = first % 4
-    c0 = np.arange(first // 4, (first + size + 3) // 4, dtype=np.uint64)
+    c0 = np.arange((size + 3) // 4, dtype=np.uint64)
     steps = np.broadcast_to(step, len(seeds))
     # One network at a time, so that its intermediate results stay in the cache.
     each = [philox(c0, layer, t, purpose, seed) for t, seed in zip(steps, seeds, strict=True)]
-    return np.stack(each).reshape(len(seeds), -1)[:, before : before + size]
+    return np.stack(each).reshape(len(seeds), -1)[:, :size]
 
 
 def uniform(random_bits, dtype):

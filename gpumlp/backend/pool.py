@@ -1,7 +1,7 @@
-"""Threads for large buffers on the CPU: a few that sleep until there is a piece of work.
+"""Threads for work in Python on the CPU, as on the networks of a stack; they sleep until it comes.
 
-A piece is a call into a C library, which runs beside the others because ctypes releases the
-interpreter's lock.  Nothing spins: threads that wait by spinning rob BLAS's threads of their cores.
+A piece is mostly calls into C libraries, which run beside the others because ctypes releases the
+interpreter's lock.  Pieces of a single such call are shared by kernels/host/sequence.cpp.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from gpumlp import memory, slices
+from gpumlp import memory, threads
 from gpumlp.callback import EarlyStopping
 from gpumlp.estimator import data, resuming, saved
 from gpumlp.estimator.course import Course
@@ -122,7 +122,7 @@ def fit(
     with (
         net.ops.on_device(),
         memory.explained(net, batch_size, slots, _bytes(samples.X)),
-        slices.limited(net, batch_size),
+        threads.limited(net, batch_size),
     ):
         rows = data.make(
             net,

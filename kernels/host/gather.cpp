@@ -20,7 +20,7 @@ struct Gather {
     Int networks, rows, columns, outputs, chunks;
 };
 
-extern "C" void gather_end(const Gather& a)
+extern "C" void gather_end(const Gather& a, int = 0, int = 1)
 {
     for (Int m = 0; m < a.networks; ++m) a.w_sum[m] = sum_of(a.w + m * a.rows, int(a.rows));
 }

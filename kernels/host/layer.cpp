@@ -106,7 +106,7 @@ extern "C" void activate(const Layer& a, int piece, int pieces)
 }
 
 // db and dp from the parts.
-extern "C" void backprop_end(const Layer& a)
+extern "C" void backprop_end(const Layer& a, int = 0, int = 1)
 {
     for (Int m = 0; m < a.networks; ++m) {
         const Real* parts = a.parts + m * a.chunks * (a.columns + 1);

@@ -25,7 +25,7 @@ static Real batch_factor(const Loss& a, Int m)
     return a.w_sum[m] == Real(0) ? Real(0) : a.mean ? Real(1) / a.w_sum[m] : Real(1);
 }
 
-extern "C" void loss_end(const Loss& a)
+extern "C" void loss_end(const Loss& a, int = 0, int = 1)
 {
     for (Int m = 0; m < a.networks; ++m) {
         double sum = 0;

@@ -1,5 +1,5 @@
 // Calls one after another, without Python between them; the pieces of a large call are shared among
-// threads.  What they do when is here alone; which results they give does not depend on it.
+// threads.  Which thread does which piece is decided here, and changes no result.
 //
 // To wake a thread takes as long as many a call.  So whoever has nothing left to do looks for more for a
 // while before it sleeps; for longer it would rob others of a core, and BLAS's threads are such others.
@@ -123,7 +123,7 @@ static void share(const Call& call)
     put(t.open, (look(t.open) / CALL + 1) * CALL + call.pieces);
     if (look(t.idle)) {
         pthread_mutex_lock(&t.lock);
-        pthread_cond_broadcast(&t.posted);
+        for (Int piece = 1; piece < call.pieces; ++piece) pthread_cond_signal(&t.posted);
         pthread_mutex_unlock(&t.lock);
     }
     Int theirs = call.pieces;

@@ -46,7 +46,7 @@ static double absolutes(const Real* a, Int count)
 }
 
 // What is decided for each network once its sums are there.
-extern "C" void advance_end(const Advance& a)
+extern "C" void advance_end(const Advance& a, int = 0, int = 1)
 {
     for (Int m = 0; m < a.networks; ++m) {
         const Real* h = a.hyper + m * HYPERS;
