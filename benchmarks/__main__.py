@@ -58,7 +58,7 @@ def main(given=None) -> int:
             if name not in (options.only or PARTS):
                 continue
             records = results[name] = []
-            results["thread_gain"].append(machine.thread_gain(128 if options.quick else 1024))
+            results["thread_gain"].append(machine.thread_gain())
             begin = time.monotonic()
             for record in part.run(bench):
                 records.append(record)

@@ -37,11 +37,11 @@ def describe() -> dict:
     }
 
 
-def thread_gain(size: int) -> float:
+def thread_gain(size: int = 256) -> float:
     """How many times faster all of BLAS's threads multiply matrices (size, size) than one does.
 
-    Less than there are cores where other programs use these too, or where two "cores" are, for a
-    while even, the two threads of one.
+    Matrices that are small enough for the way of the numbers between the cores to count: on a rented
+    machine they may lie near one another, or far apart for a while.
     """
     import numpy as np
     from threadpoolctl import threadpool_limits
@@ -50,7 +50,7 @@ def thread_gain(size: int) -> float:
 
     def fastest(threads):
         with threadpool_limits(threads, user_api="blas"):
-            return min(clock.seconds(lambda: a @ a) for _ in range(5))
+            return min(clock.seconds(lambda: a @ a) for _ in range(20))
 
     return fastest(1) / fastest(None)
 
