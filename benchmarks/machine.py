@@ -40,8 +40,8 @@ def describe() -> dict:
 def thread_gain(size: int = 256) -> float:
     """How many times faster all of BLAS's threads multiply matrices (size, size) than one does.
 
-    Matrices that are small enough for the way of the numbers between the cores to count: on a rented
-    machine they may lie near one another, or far apart for a while.
+    They are small enough for the way of the numbers from core to core to count, which on a rented
+    machine may be short or long for a while.
     """
     import numpy as np
     from threadpoolctl import threadpool_limits
