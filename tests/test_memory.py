@@ -165,7 +165,7 @@ def test_on_the_cpu(case, models):
     on_cpu(CASES[case] | {"models": models})
 
 
-@pytest.mark.parametrize("held", [0, 3_000])
+@pytest.mark.parametrize("held", [0, 300])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_one_network_on_the_cpu(monkeypatch, threads, held):
     """Beside a smaller one, Python's own objects count.  Each thread has a gradient of its own."""

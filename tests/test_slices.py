@@ -272,6 +272,20 @@ def test_the_limit_ends_with_its_last_user(monkeypatch):
     thread.join()
 
 
+@needs_threads
+def test_the_threads_of_an_unknown_blas_are_limited_by_threadpoolctl(monkeypatch):
+    monkeypatch.setattr(threads, "TINY_PRODUCT", 1)
+    net, own = gpumlp.MLP((4, 7, 3)), blas.find().threads
+    before = own.get()
+    monkeypatch.setattr(blas, "find", lambda: None)
+    with threads.limited(net, 5):
+        assert own.get() == 1
+        with threads.limited(net, 5):
+            pass
+        assert own.get() == 1
+    assert own.get() == before
+
+
 def test_fits_in_several_threads_are_those_of_one(cores):
     expected, found = [trained(make(case))[0] for case in CASES], {}
 
