@@ -5,7 +5,6 @@ import json
 import pickle
 
 import numpy as np
-import pandas as pd
 import pytest
 import sklearn
 from safetensors import safe_open
@@ -15,6 +14,9 @@ import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
 from gpumlp.files import _digest
 from tests.estimators import BOTH, DIABETES, IRIS, data, fitted, same_weights, small
+from tests.optional import Package
+
+pd = Package("pandas")
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

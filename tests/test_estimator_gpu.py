@@ -5,12 +5,14 @@ import sys
 
 import joblib
 import numpy as np
-import pandas as pd
 import pytest
 
 from gpumlp import MLPClassifier, MLPRegressor
 from tests import standin
 from tests.estimators import BOTH, DIABETES, IRIS, data, fitted, same_weights, small
+from tests.optional import Package
+
+pd = Package("pandas")
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

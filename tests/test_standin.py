@@ -374,7 +374,8 @@ def test_exchange_without_a_copy(cp, x, protocol, transposed):
 
 
 def test_cpu_libraries_refuse_a_device_capsule(cp, x):
-    with pytest.raises(RuntimeError, match="device"):
+    # NumPy 2.5 raises what the array API's standard asks for, BufferError.
+    with pytest.raises((RuntimeError, BufferError), match="device"):
         np.from_dlpack(x)
     with pytest.raises(TypeError, match="CPU arrays cannot be directly imported"):
         cp.from_dlpack(np.ones(3))
