@@ -39,8 +39,8 @@ TYPES = {
 def row_major(a, b, out, ta, tb, alpha, beta, precision) -> Gemm:
     """out <- alpha op(a) op(b) + beta out by columns: out^T = op(b)^T op(a)^T, so A is b, B is a.
 
-    Read by columns, memory that holds a by rows holds a^T.  With precision "tf32", float32 is
-    rounded to 10 bits of mantissa before it is multiplied.
+    Read by columns, memory that holds a by rows holds a^T.  With precision "tf32", float32 may
+    be rounded to 10 bits of mantissa before it is multiplied.
     """
     dtypes = str(a.dtype), str(b.dtype), str(out.dtype)
     if dtypes not in TYPES:
