@@ -14,8 +14,7 @@ from gpumlp.parameters import ALIGNMENT
 from gpumlp.repeated import Repeated
 
 ORDER_BYTES = 4  # of each position of an order, in int32
-SORTING_BYTES = 32  # its key, and what sorting takes: 8 alone, 24 for many networks at once
-MOST_ALONE = 64  # networks whose keys are sorted one after another
+SORTING_BYTES = 16  # of each, where the device shuffles: its key, and as much to sort it
 
 
 def read(net, objective, x, y, sample_weight, kind: str = "") -> Data:
@@ -82,14 +81,6 @@ def make_rows(
     return streamed.Streamed(net, given, batch_size, orders, room)
 
 
-def by_keys(xp, keys, order):
-    """order (M, R) int32 <- the rows' numbers by their keys, which are sorted in place."""
-    # CuPy sorts one row by its digits; several together it merges, as pairs of row and key.
-    for each in keys if len(keys) <= MOST_ALONE else [keys]:
-        each.sort(axis=-1)
-    xp.bitwise_and(keys, np.uint64(0xFFFFFFFF), out=order, casting="unsafe")
-
-
 class Rows:
     """Data of a fit, for all networks or each its own, and its division into batches.
 
@@ -134,8 +125,7 @@ class Rows:
     def shuffle(self, seeds, epoch: int):
         """The order of that epoch, by each network's seed."""
         self._make_order((len(seeds), self.count))
-        ops = self._net.ops
-        by_keys(ops.xp, ops.shuffle_keys(seeds, epoch, self.count), self.order)
+        self._net.ops.shuffle(seeds, epoch, self.order)
 
     def _make_order(self, shape):
         if self.order.shape != shape:

@@ -14,7 +14,7 @@ import numpy as np
 from gpumlp import memory
 from gpumlp.backend import Data
 from gpumlp.backend.numpy_ops import NumpyOps
-from gpumlp.rows import ORDER_BYTES, SORTING_BYTES, Rows, aligned, by_keys, shapes, size
+from gpumlp.rows import ORDER_BYTES, SORTING_BYTES, Rows, aligned, shapes, size
 
 # A piece takes so much, or this part of what is free: enough to hide the latency of a copy.
 PIECE_BYTES = 64 << 20
@@ -51,7 +51,7 @@ class Streamed(Rows):
         parts = shapes(net, given, rows, orders)
         piece_bytes = size(net, given, rows, orders)
         left = room - order_bytes - 2 * piece_bytes
-        self._sorted_there = SORTING_BYTES * self.count <= left
+        self._sorted_there = (SORTING_BYTES + ORDER_BYTES) * self.count <= left
         self._transfers = ops.transfers(piece_bytes)
         self._host = [_views(each.host, parts) for each in self._transfers]
         self._device = [_views(each.array, parts) for each in self._transfers]
@@ -102,7 +102,7 @@ class Streamed(Rows):
         order = np.empty((len(seeds), self.count), np.int32)
         row = ops.xp.empty((1, self.count), np.int32)
         for m in range(len(seeds)):  # one by one: keys take more room than their order
-            by_keys(ops.xp, ops.shuffle_keys(seeds[m : m + 1], epoch, self.count), row)
+            ops.shuffle(seeds[m : m + 1], epoch, row)
             order[m] = to_host(row)[0]
         self.arrange(order)
 

@@ -59,7 +59,7 @@ STATED = {
     "rows.cu": ("reads z (twice more from the cache); writes n: 2 Reals", {8}, set()),
     "tally.cu": ("reads n, and y unless the targets are labels: 1 or 2 Reals", {4}, set()),
     "narrow.cu": ("reads one Real, writes one Bf16: 6", set(), {6}),
-    "shuffle.cu": ("Bytes per row: writes 8", {8}, set()),
+    "shuffle.cu": ("shuffle_keys writes 8, shuffle_order reads 8 and writes 4", {20}, set()),
     "update.cu": (
         "1 Real, or 2; sgd 3 (5 with momentum), rmsprop 5 (7, centred",
         {4, 12, 20, 28},

@@ -325,8 +325,15 @@ def test_gather_beyond_32_bits(ops):
 
 @models
 @pytest.mark.parametrize("rows", [1, 3, 37, 5000])
-def test_shuffle_keys(ops, models, rows):
-    minibatches.check_shuffle_keys(ops, models, rows, epoch=9)
+def test_shuffle(ops, models, rows):
+    minibatches.check_shuffle(ops, models, rows, epoch=9)
+
+
+@pytest.mark.parametrize("models", [2, 16, 64, 65, 70])
+def test_shuffle_of_many_networks(ops, models):
+    """At powers of two, and one beyond, of networks and rows."""
+    for rows in (2, 64, 65):
+        minibatches.check_shuffle(ops, models, rows, epoch=2)
 
 
 def test_data_of_the_users_is_aligned_for_the_kernels(cuda):

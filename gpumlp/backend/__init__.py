@@ -41,8 +41,9 @@ tally(n, targets, w, w_sum, loss, mean, threshold, cursor, sums)
     w_sum, and the weight of the samples whose class is right: whose largest output is its own, or
     with a threshold, whose outputs are all on its side of it.  n (M, B, N) is ŷ, or None where
     there are no classes; the targets as they were gathered.  cursor (M) moves on.
-shuffle_keys(seeds, epoch, rows)
-    uint64 (M, rows): 32 random bits above the row's number; sorted, they are the epoch's order.
+shuffle(seeds, epoch, order)
+    order (M, R) int32 <- the rows 0 .. R - 1 in an epoch's order, for each network's seed: sorted
+    by 32 random bits, and where these are equal, by their number.
 
 resident(shape)
     train(what, steps), for networks of a `resident.Shape` (gpumlp/backend/resident.py) that train

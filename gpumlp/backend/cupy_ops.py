@@ -21,6 +21,7 @@ from gpumlp.backend import cublaslt, gemm_choice, resident, sources, transfer
 THREADS = 256  # of every block of every kernel; THREADS in kernels/common.cuh
 NULL = np.uintp(0)  # an absent array
 MOST_STAGED = 1 << 20  # bytes of an array that goes by way of page-locked memory
+KEY_BITS = 64  # of a number by which an order is sorted
 MOST_PLANS = 1024  # that are held for matrix products of different shapes
 
 # Rows, or packs of a flat buffer, that one thread takes: few where blocks are independent, more
@@ -395,17 +396,29 @@ class CupyOps:
             ),
         )
 
-    def shuffle_keys(self, seeds, epoch, rows):
-        models = len(seeds)
+    def shuffle(self, seeds, epoch, order):
+        models, rows = order.shape
+        low = (rows - 1).bit_length()  # bits of a row's number
+        together = (models - 1).bit_length() + 32 + low <= KEY_BITS
         keys = cp.empty((models, rows), np.uint64)
         chunks = _chunks(rows, THREADS, ROWS_PER_THREAD, models)
-        kernel = self._get("shuffle_keys", "shuffle_keys", lambda: sources.shuffle("float32"))
-        kernel(
+        self._get("shuffle_keys", "shuffle_keys", lambda: sources.shuffle("float32"))(
             (models * chunks,),
             (THREADS,),
-            (seeds, np.uint32(epoch), keys, np.int64(rows), np.int32(chunks)),
+            (
+                *(seeds, np.uint32(epoch), keys, np.int64(rows), np.int32(low)),
+                *(np.int32(together), np.int32(chunks)),
+            ),
         )
-        return keys
+        # CuPy sorts one row by its digits, and several together by merging pairs of row and key.
+        for row in [keys.reshape(-1)] if together else keys:
+            row.sort()
+        chunks = _chunks(order.size, THREADS, ROWS_PER_THREAD, 1)
+        self._get("shuffle_order", "shuffle_order", lambda: sources.shuffle("float32"))(
+            (chunks,),
+            (THREADS,),
+            (keys, order, np.int64(order.size), np.int32(low), np.int32(chunks)),
+        )
 
 
 def _train_resident(kernel, shared_bytes: int, block, what: resident.Training, steps: int):

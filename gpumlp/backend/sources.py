@@ -241,7 +241,7 @@ def tally(dtype: str) -> str:
 
 
 def shuffle(dtype: str) -> str:
-    """Kernel `shuffle_keys`."""
+    """Kernels `shuffle_keys` and `shuffle_order`."""
     return _program(dtype, [text("philox.cuh")], "shuffle.cu")
 
 

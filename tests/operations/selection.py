@@ -67,7 +67,7 @@ SELECTION = {
     "gather beyond 32 bits": minibatches.check_gather_far,
     "tally": lambda ops: tallies.check_tally(ops, "float32", 3, "largest", (130, 3)),
     "tally of bits": lambda ops: tallies.check_tally(ops, "float32", 3, "at 0.5", (37, 37)),
-    "shuffle": lambda ops: minibatches.check_shuffle_keys(ops, 3, 1100, epoch=9),
+    "shuffle": lambda ops: minibatches.check_shuffle(ops, 3, 1100, epoch=9),
     "resident": lambda ops: _resident(ops, "prelu and rrelu with dropout", padded=True),
     "resident by 128 bits": lambda ops: _resident(
         ops, "packs, drawn slopes and dropout", padded=True

@@ -323,6 +323,12 @@ MINIBATCHES = {
     "shuffle keys that are not unique": Bug(
         "shuffle.cu", "(unsigned long long)row", "(unsigned long long)(row & 1023)", "shuffle"
     ),
+    "keys that do not tell networks apart": Bug(
+        "shuffle.cu", "(network << 32 | bits)", "bits", "shuffle"
+    ),
+    "a row's number without its highest bit": Bug(
+        "shuffle.cu", "(1ull << low) - 1", "(1ull << (low - 1)) - 1", "shuffle"
+    ),
     "the same order in every epoch": Bug(
         "shuffle.cu", "row, 0u, epoch, SHUFFLE", "row, 0u, 0u, SHUFFLE", "shuffle"
     ),

@@ -20,6 +20,7 @@ class Counters:
     gemms: int = 0
     graphs: int = 0  # launches of captured graphs
     elementwise: int = 0  # CuPy's own kernels: arithmetic, reductions, fill, take, astype, ...
+    sorts: int = 0
     h2d: int = 0
     staged_bytes: int = 0  # of page-locked memory that asarray takes, which CuPy's pool keeps
     d2h: int = 0

@@ -96,7 +96,7 @@ def sort(array: DeviceArray, axis: int) -> None:
     pairs = 3 * 8 * array._host.size
     room = allocate(array._host.nbytes if array._host.ndim == 1 else pairs)
     array._host.sort(axis)
-    record(elementwise=1)
+    record(sorts=1)
     del room
 
 
