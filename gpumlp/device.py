@@ -54,12 +54,13 @@ _warned = False  # "auto" complains once a process
 _used_in: int | None = None  # the process that first reached for a GPU
 
 
-def resolve(device: str = "auto") -> str:
+def resolve(device: str = "auto", check: bool = True) -> str:
     """The device that a string means here: "cpu", or "cuda:<i>" for a GPU that answers.
 
     "auto" is what the environment variable GPUMLP_DEVICE says; without it the first GPU, or the
     CPU where none can be used. A broken CuPy or a driver too old is then told once, as a
     RuntimeWarning; a machine without an NVIDIA GPU, driver or CuPy is not worth a word.
+    check: see `gpu_problem`.
 
     Raises ValueError for an invalid string, RuntimeError for a GPU that cannot be used.
     """
@@ -74,7 +75,7 @@ def resolve(device: str = "auto") -> str:
             raise ValueError(f"{VARIABLE}: {error}") from None
     if kind == "cpu":
         return "cpu"
-    problem = gpu_problem(index)
+    problem = gpu_problem(index, check)
     if problem is None:
         return f"cuda:{index}"
     if kind == "cuda":
@@ -92,8 +93,11 @@ def parse(device: str) -> tuple[str, int]:
     return match[1] or "cuda", int(match[2] or 0)
 
 
-def gpu_problem(index: int = 0) -> Problem | None:
-    """Why GPU number `index` cannot be used, or None if it works."""
+def gpu_problem(index: int = 0, check: bool = True) -> Problem | None:
+    """Why GPU number `index` cannot be used, or None if it works.
+
+    check: and if it computes what NumPy does, when it is first used (gpumlp/selfcheck).
+    """
     global _used_in
     if _is_forked():
         return _forked()
@@ -108,8 +112,12 @@ def gpu_problem(index: int = 0) -> Problem | None:
         _used_in = _used_in or os.getpid()  # that call alone has initialized CUDA
         if index < count:
             _try_out(cupy, index)
-            _answered[index] = cupy
-            return None
+            from gpumlp import selfcheck  # which needs this module
+
+            problem = selfcheck.first_use(index) if check else None
+            if check and problem is None:
+                _answered[index] = cupy
+            return problem
     except Exception as error:
         return _runtime_problem(cupy, error)
     if count == 0:

@@ -63,16 +63,16 @@ def run(device: str, chosen: Iterable[Case]) -> Iterator[Outcome]:
 
     An operation that raises has failed.  Raises what says that memory has run out.
     """
-    made: dict[str, Any] = {}  # precision -> operations
+    made: dict[str, Any] = {}  # the case's dtype -> operations, which are of one dtype each
     reference = NumpyOps()
     for case in chosen:
         if not _possible(device, case):
             continue
-        precision = "tf32" if case.dtype == "tf32" else "float32"
         try:
-            if precision not in made:
-                made[precision] = backend.get(device, precision)
-            error = _error(case, made[precision], reference)
+            if case.dtype not in made:
+                precision = "tf32" if case.dtype == "tf32" else "float32"
+                made[case.dtype] = backend.get(device, precision)
+            error = _error(case, made[case.dtype], reference)
         except Exception as error:
             if devices.is_out_of_memory(error):
                 raise
@@ -145,6 +145,18 @@ def first_use(index: int) -> devices.Problem | None:
     return _failed.get(facts)
 
 
+def state() -> str:
+    """For `gpumlp info`."""
+    if os.environ.get(VARIABLE) == "0":
+        return f"none when a GPU is first used ({VARIABLE}=0)"
+    return f"of a few operations when a GPU is first used ({VARIABLE}=0 switches it off)"
+
+
+def cublaslt_version() -> str:
+    number = cublaslt.library().cublasLtGetVersion()
+    return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+
+
 def _facts(index: int) -> dict[str, object]:
     """All that a result depends on."""
     import cupy
@@ -160,7 +172,7 @@ def _facts(index: int) -> dict[str, object]:
         "driver": driver.driver_version(),
         "its CUDA": runtime.driverGetVersion(),
         "CUDA runtime": runtime.runtimeGetVersion(),
-        "cuBLASLt": cublaslt.library().cublasLtGetVersion(),
+        "cuBLASLt": cublaslt_version(),
         "CuPy": cupy.__version__,
         "gpumlp": gpumlp.__version__,
         "sources": _sources(),

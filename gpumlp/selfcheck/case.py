@@ -95,8 +95,9 @@ def widened(bits):
 
 
 def constants(side: Side, f):
-    """p of an activation or a loss, as the operations take it."""
-    return side.send([[*f.p, 0.0, 0.0][:2]])
+    """p of an activation; a learned slope is each network's own."""
+    p = np.array([[*f.p, 0.0, 0.0][:2]])
+    return side.send(p * [[1], [-2], [6]] if f.learned else p)
 
 
 def case(operation, what, dtype, work, *args, factor=1.0, first=False, gpu=False, **options):

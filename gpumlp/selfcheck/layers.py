@@ -46,19 +46,19 @@ def _gemm() -> Iterator[Case]:
     for dtype in DTYPES:
         for models in (1, MODELS):
             for ta, tb in ((False, False), (False, True), (True, False), (True, True)):
-                what = f"{'aT' if ta else 'a'} {'bT' if tb else 'b'}, {models} of them"
-                first, options = models > 1, {"models": models, "ta": ta, "tb": tb}
-                yield case("gemm", what, dtype, gemm, shape=small, first=first, **options)
+                what = f"{'aT' if ta else 'a'} {'bT' if tb else 'b'}, M = {models}"
+                options: dict[str, Any] = {"models": models, "ta": ta, "tb": tb}
+                yield case("gemm", what, dtype, gemm, small, first=models > 1, **options)
         for shared in "ab":
             what, options = f"one {shared} for all", {"shared": shared, "tb": True}
-            yield case("gemm", what, dtype, gemm, shape=small, first=True, **options)
+            yield case("gemm", what, dtype, gemm, small, first=True, **options)
         options = {"alpha": 0.5, "beta": -2.0, "ta": True}
-        yield case("gemm", "alpha and beta", dtype, gemm, shape=small, first=True, **options)
-        yield case("gemm", "128 x 64 x 256", dtype, gemm, shape=large, tb=True)
+        yield case("gemm", "alpha and beta", dtype, gemm, small, first=True, **options)
+        yield case("gemm", "128 x 64 x 256", dtype, gemm, large, tb=True)
     for name, shape in (("37 x 5 x 13", small), ("128 x 64 x 256", large)):
-        yield case("gemm", name, "tf32", gemm, shape=shape, gpu=True)
-        yield case("gemm", f"{name}, into float32", "bf16", gemm, shape=shape, gpu=True)
-        yield case("gemm", name, "bf16", stored_gemm, shape=shape, gpu=True)
+        yield case("gemm", name, "tf32", gemm, shape, gpu=True)
+        yield case("gemm", f"{name}, into float32", "bf16", gemm, shape, gpu=True)
+        yield case("gemm", name, "bf16", stored_gemm, shape, gpu=True)
 
 
 # ------------------------------------------------------------------ a layer
@@ -82,9 +82,9 @@ def backprop(side: Side, f: Activation, dropout=False):
     for rows, columns in SHAPES:
         z, delta = side.rng.standard_normal((2, MODELS, rows, columns))
         n = side.store(f.f(3 * z, [*f.p, 0.0, 0.0]))
-        z, delta, zero = side.store(3 * z), side.store(delta), side.send(np.zeros((MODELS, columns)))
+        z, delta = side.store(3 * z), side.store(delta)
         if dropout:  # n is what dropout has left of it
-            side.ops.activate(f, z, zero, n, p, noise)
+            side.ops.activate(f, z, side.send(np.zeros((MODELS, columns))), n, p, noise)
         db, dp = side.empty(MODELS, columns), side.empty(MODELS) if f.learned else None
         side.ops.backprop(f, z, n, delta, db, p, dp, noise)
         found += [delta, db] + [dp] * f.learned
@@ -98,7 +98,6 @@ def narrow(side: Side):
     out = side.ops.to_device(np.zeros(a.shape, np.uint16))
     side.ops.narrow(side.ops.to_device(a), out)
     return [widened(side.ops.to_host(out))]
-
 
 
 def _noise(side: Side, f: Activation, dropout: bool):

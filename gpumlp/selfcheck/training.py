@@ -25,8 +25,14 @@ def advance(side: Side, penalty: bool):
     """Two steps; the gradient of one network is clipped, that of another becomes NaN."""
     size, decayed, steps = 1056, 1024, 4
     hyper = np.zeros((MODELS, len(HYPERS)))
-    numbers = {"LR": [0.1, 0.2, 0.3], "CLIP_NORM": [2.0, 0.0, 1e4], "L1": 0.01, "L2": 0.5}
-    for name, values in (numbers | {"DECAY_PER_WEIGHT": [1.0, 0.0, 1.0]}).items():
+    numbers = {
+        "LR": [0.1, 0.2, 0.3],
+        "CLIP_NORM": [2.0, 0.0, 1e4],
+        "L1": [0.01, 0.01, 0.0],
+        "L2": [0.5, 0.0, 0.5],
+        "DECAY_PER_WEIGHT": [1.0, 0.0, 1.0],
+    }
+    for name, values in numbers.items():
         hyper[:, HYPERS.index(name)] = values
     state = State(
         t=side.send([4, 6, 5], np.int64),
@@ -144,5 +150,5 @@ def _minibatches() -> Iterator[Case]:
         yield case("gather", f"of {source}", "float32", gather, source, 40)
     yield case("gather", "into bf16", "bf16", gather, "float32", 40, gpu=True)
     for models in (1, MODELS, 70):
-        what, options = f"{models} orders", {"models": models, "first": models < 70}
+        what, options = f"orders, M = {models}", {"models": models, "first": models < 70}
         yield case("shuffle_keys", what, "float32", shuffle, **options)
