@@ -1,13 +1,14 @@
 """The self-check of a GPU: what it covers, what it finds, when it runs and what it prints."""
 
+import inspect
 import re
 import types
-import warnings
 
 import numpy as np
 import pytest
 
 import gpumlp
+import gpumlp.estimator.reported
 from gpumlp import backend, device, driver, selfcheck
 from gpumlp.backend import sources
 from gpumlp.backend.numpy_ops import NumpyOps
@@ -102,10 +103,23 @@ def test_every_way_of_every_loss_is_covered():
     """The cases name a loss and one output of those that it meets in the same way."""
     for dtype in "float32", "float64":
         covered = [case.what.split(", ") for case in of("loss") if case.dtype == dtype]
-        ways = {(name, pair(gpumlp.losses[name], gpumlp.activations[f])) for name, f in covered}
+        ways = {
+            (name, pair(gpumlp.losses[name], gpumlp.activations[f]))
+            for name, f in covered
+            if name in gpumlp.losses
+        }
         for name, loss in gpumlp.losses.items():
             for f in loss.outputs or gpumlp.activations:
                 assert (name, pair(loss, gpumlp.activations[f])) in ways, f"{name}, {f}, {dtype}"
+
+
+def test_every_loss_of_the_estimators_is_covered():
+    reported = {"log_loss", "binary_log_loss", "mean_squared_error", "poisson_deviance"}
+    text = inspect.getsource(gpumlp.estimator.reported)
+    forms = set(re.findall(r'"(\w*(?:Loss|Error|Log))"', text))
+    assert forms == {"LogLoss", "BinaryLogLoss", "MeanSquaredError", "PoissonDevianceLog"}
+    for dtype in "float32", "float64":
+        assert reported <= {c.what.split(", ")[0] for c in of("loss") if c.dtype == dtype}
 
 
 def test_every_law_is_covered():
@@ -120,7 +134,7 @@ def test_every_operation_of_the_contract_is_covered():
     assert named - others == {case.operation for case in CASES} - {"copies"}
 
 
-def test_the_first_use_takes_programs_that_a_classifiers_fit_takes(cuda, monkeypatch):
+def test_the_first_use_takes_programs_that_a_fit_takes(cuda, monkeypatch):
     from gpumlp.backend import cupy_ops
 
     compiled, real = set(), cupy_ops._kernel
@@ -133,11 +147,10 @@ def test_the_first_use_takes_programs_that_a_classifiers_fit_takes(cuda, monkeyp
     assert all(outcome.passed for outcome in selfcheck.run("cuda:0", FIRST))
     checked = set(compiled)
     compiled.clear()
-    x = np.random.default_rng(0).normal(size=(90, 5)).astype(np.float32)
-    net = gpumlp.MLPClassifier(max_iter=1, early_stopping=True, device="cuda", dtype="float32")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # one epoch is too few
-        net.fit(x, np.arange(90) % 3).predict_proba(x)
+    x, y = np.random.default_rng(0).normal(size=(90, 5)).astype(np.float32), np.arange(90) % 3
+    net = gpumlp.MLP((5, 7, 3), device="cuda")
+    gpumlp.Trainer(net).fit(x, y, epochs=1, validation=(x, y), progress=False)
+    net.forward(x)
     assert checked <= compiled
     assert 24 <= len(FIRST) <= 48 and len(checked) <= 8
 
@@ -150,7 +163,7 @@ BUGS = {
     "backprop (identity": ("backward.cu", "total = column_sum<V>(total);", ""),
     "backprop (relu, dropout": ("backward.cu", "at.network, element)", "at.network, element + 4)"),
     "activate (softmax": ("rows.cu", "total = row_sum(total);", ""),
-    "loss (cross_entropy": ("losses.cu", "sum += softmax_row", "sum = softmax_row"),
+    "loss (cross_entropy": ("losses.cu", "finish_loss(sum, factor,", "finish_loss(sum, Real(1),"),
     "advance (with the penalty": (
         *("update.cu", "if (theta) penalty = ordered_sum(penalties, chunks);"),
         "",

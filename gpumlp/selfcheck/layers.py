@@ -63,12 +63,14 @@ def _gemm() -> Iterator[Case]:
 
 # ------------------------------------------------------------------ a layer
 
-SHAPES = (37, 37), (70, 40)  # rows and columns; the latter are packs of 128 bits
+# Rows and columns: the latter of 128 bits in packs; and so many rows that a thread takes several.
+SHAPES = (37, 37), (70, 40)
+MANY = 3000, 40
 
 
-def activate(side: Side, f: Activation, dropout=False):
+def activate(side: Side, f: Activation, dropout=False, shapes=SHAPES):
     found = []
-    for rows, columns in SHAPES:
+    for rows, columns in shapes:
         z = side.store(3 * side.rng.standard_normal((MODELS, rows, columns)))
         b, n = side.normal(MODELS, columns), side.blank(MODELS, rows, columns)
         side.ops.activate(f, z, b, n, constants(side, f), _noise(side, f, dropout))
@@ -76,10 +78,10 @@ def activate(side: Side, f: Activation, dropout=False):
     return found
 
 
-def backprop(side: Side, f: Activation, dropout=False):
+def backprop(side: Side, f: Activation, dropout=False, shapes=SHAPES):
     found = []
     p, noise = constants(side, f), _noise(side, f, dropout)
-    for rows, columns in SHAPES:
+    for rows, columns in shapes:
         z, delta = side.rng.standard_normal((2, MODELS, rows, columns))
         n = side.store(f.f(3 * z, [*f.p, 0.0, 0.0]))
         z, delta = side.store(3 * z), side.store(delta)
@@ -121,6 +123,10 @@ def _layers() -> Iterator[Case]:
         options = {"gpu": dtype == "bf16", "first": name == "relu", "dropout": True}
         yield case("activate", what, dtype, activate, f, **options)
         yield case("backprop", what, dtype, backprop, f, factor=LOOSE, **options)
+    many: dict[str, Any] = {"shapes": [MANY]}
+    yield case("activate", "relu, many rows", "float32", activate, functions["relu"], **many)
+    many |= {"factor": LOOSE}
+    yield case("backprop", "relu, many rows", "float32", backprop, functions["relu"], **many)
     yield case("narrow", "float32 to bf16", "bf16", narrow, factor=0.0, gpu=True)
 
 
@@ -144,6 +150,27 @@ def loss(side: Side, of: Loss, output: Activation):
             side.ops.loss(*arguments, False, p, None, alone)
             found += [delta, value, alone]
     return found
+
+
+# The losses of the estimators, and the output that each is for.
+REPORTED = {
+    "log_loss": "softmax",
+    "binary_log_loss": "sigmoid",
+    "mean_squared_error": "identity",
+    "poisson_deviance": "exp",
+}
+
+
+def reported_loss(side: Side, name: str):
+    from gpumlp.estimator import reported  # with scikit-learn, which takes a while
+
+    of = {
+        "log_loss": lambda: reported.log_loss(side.dtype),
+        "binary_log_loss": lambda: reported.binary_log_loss(side.dtype),
+        "mean_squared_error": lambda: reported.squared_error(outputs=10),
+        "poisson_deviance": reported.poisson,
+    }[name]()
+    return loss(side, of, activations[REPORTED[name]])
 
 
 def _targets(side: Side, of: Loss, rows: int, columns: int) -> Iterator[Targets]:
@@ -177,6 +204,9 @@ def _losses() -> Iterator[Case]:
                 first = name == "cross_entropy" and form.rows
                 what, options = f"{name}, {output.name}", {"factor": LOOSE, "first": first}
                 yield case("loss", what, dtype, loss, of, output, **options)
+        for name, output in REPORTED.items():
+            options = {"factor": LOOSE}
+            yield case("loss", f"{name}, {output}", dtype, reported_loss, name, **options)
     for name, output in (("cross_entropy", "softmax"), ("squared_error", "identity")):
         of, f = losses[name], activations[output]
         yield case("loss", f"{name}, {output}", "bf16", loss, of, f, factor=LOOSE, gpu=True)

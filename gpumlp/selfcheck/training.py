@@ -21,9 +21,12 @@ def cases() -> Iterator[Case]:
 # ------------------------------------------------------------------ the update
 
 
-def advance(side: Side, penalty: bool):
+SIZE, MANY = 1056, 100_000  # parameters; so many that a thread takes several packs of them
+
+
+def advance(side: Side, penalty: bool, size=SIZE):
     """Two steps; the gradient of one network is clipped, that of another becomes NaN."""
-    size, decayed, steps = 1056, 1024, 4
+    decayed, steps = size - 32, 4
     hyper = np.zeros((MODELS, len(HYPERS)))
     numbers = {
         "LR": [0.1, 0.2, 0.3],
@@ -55,9 +58,9 @@ def advance(side: Side, penalty: bool):
     return [scalars] + [getattr(state, field.name) for field in dataclasses.fields(state)[:-1]]
 
 
-def update(side: Side, law: Optimizer):
+def update(side: Side, law: Optimizer, size=SIZE):
     """Two steps from nothing; one network stands still."""
-    size, decayed = 1056, 1024
+    decayed = size - 32
     theta, used = side.normal(MODELS, size), law.slots().values()
     slots = [side.send(np.zeros((MODELS, size))) if each else None for each in used]
     scalars = [[1, 0.5, 0.1, 1], [0, 1, 0.1, 1], [1, 1, 0.2, 0.25]]
@@ -87,6 +90,9 @@ def _updates() -> Iterator[Case]:
             yield case("advance", what, dtype, advance, penalty, factor=LOOSE, first=True)
         for what, law in LAWS.items():
             yield case("update", what, dtype, update, law, factor=LOOSE, first=True)
+    options = {"size": MANY, "factor": LOOSE}
+    yield case("advance", "many parameters", "float32", advance, True, **options)
+    yield case("update", "Adam, many parameters", "float32", update, LAWS["Adam"], **options)
 
 
 # ------------------------------------------------------------------ minibatches
