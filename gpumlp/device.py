@@ -13,6 +13,8 @@ import re
 import sys
 import warnings
 
+import numpy
+
 from gpumlp import driver
 from gpumlp.activation import activations
 from gpumlp.backend import compiler, cublaslt, host_sources, pool
@@ -21,8 +23,7 @@ VARIABLE = "GPUMLP_DEVICE"
 VALID = '"auto", "cpu", "cuda" or "cuda:<number>", such as "cuda:1"'
 
 # The CUDA runtime's numbers for "no device" and "no driver, or one too old".
-NO_DEVICE = 100
-INSUFFICIENT_DRIVER = 35
+NO_DEVICE, INSUFFICIENT_DRIVER = 100, 35
 # And for "not initialized", of the driver too: what a process gets that was forked after CUDA was.
 NOT_INITIALIZED = 3
 # And for "out of memory", of the driver too: of a stream, a graph, page-locked memory, a program.
@@ -264,8 +265,6 @@ class Found:
 
 def found() -> Found:
     """Looks at Python, NumPy, CuPy, the driver and the GPUs. Never raises, and never warns."""
-    import numpy
-
     version = driver.cuda_version()
     problem = gpu_problem()
     auto, reason = _auto(problem)
@@ -363,8 +362,6 @@ def _host() -> str:
 
 def _blas() -> str:
     """NumPy's BLAS as it was built, and as it runs where threadpoolctl can tell."""
-    import numpy
-
     built = numpy.show_config(mode="dicts")["Build Dependencies"]["blas"]
     text = f"{built.get('name', 'unknown')} {built.get('version', '')}".strip()
     running = _running_blas()
@@ -388,8 +385,6 @@ def _running_blas() -> dict:
 def _misses_avx512() -> bool:
     """Whether OpenBLAS runs its kernels for AVX2 on a CPU with AVX-512: on an AMD EPYC of family 26
     they take 1.7 times as long as those for AVX-512."""
-    import numpy
-
     vectors = numpy.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
     older = _running_blas().get("architecture") in ("Haswell", "Zen")
     return older and any("AVX512" in each or "X86_V4" in each for each in vectors)

@@ -39,7 +39,8 @@ FOLDERS = PACKAGE / "kernels", PACKAGE.parent / "kernels"
 
 def names() -> list[str]:
     """Of all files of kernels/ but those for the host."""
-    return sorted({path.name for folder in FOLDERS for path in folder.glob("*.cu*")})
+    folder = next(folder for folder in FOLDERS if folder.is_dir())
+    return sorted(path.name for path in folder.glob("*.cu*"))
 
 
 @functools.cache

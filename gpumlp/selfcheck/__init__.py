@@ -99,24 +99,24 @@ def _error(case: Case, ops, reference) -> float | None:
     expected = case.work(exact)
     with ops.on_device():
         side = Side(ops, case.dtype, exact=False)
-        found = case.work(side)
-        if found is None:
+        computed = case.work(side)
+        if computed is None:
             return None
-        found = [side.read(array) for array in found]
+        computed = [side.read(array) for array in computed]
     assert expected is not None
-    pairs = zip(found, map(exact.read, expected), strict=True)
+    pairs = zip(computed, map(exact.read, expected), strict=True)
     return max(_difference(*pair) for pair in pairs)
 
 
-def _difference(found, expected) -> float:
+def _difference(computed, expected) -> float:
     """Of an element, in proportion to it and to the mean of those that are finite."""
     if expected.dtype.kind != "f":
-        return float((found != expected).any())
+        return float((computed != expected).any())
     finite = np.abs(expected[np.isfinite(expected)])
     scale = np.mean(finite) if finite.any() else 1.0
     with np.errstate(invalid="ignore"):
-        error = np.abs(found - expected) / (scale + np.abs(expected))
-    same = (found == expected) | (np.isnan(found) & np.isnan(expected))
+        error = np.abs(computed - expected) / (scale + np.abs(expected))
+    same = (computed == expected) | (np.isnan(computed) & np.isnan(expected))
     error = np.where(same, 0, np.where(np.isnan(error), np.inf, error))
     return float(error.max())
 
@@ -167,7 +167,7 @@ def _facts(index: int) -> dict[str, object]:
     gpu = runtime.getDeviceProperties(index)
     return {
         "GPU": gpu["name"].decode(),
-        "which": gpu["uuid"].hex() if "uuid" in gpu else index,
+        "which": str(gpu.get("uuid", index)),
         "compute capability": f"{gpu['major']}.{gpu['minor']}",
         "driver": driver.driver_version(),
         "its CUDA": runtime.driverGetVersion(),

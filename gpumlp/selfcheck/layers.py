@@ -69,17 +69,17 @@ MANY = 3000, 40
 
 
 def activate(side: Side, f: Activation, dropout=False, shapes=SHAPES):
-    found = []
+    results = []
     for rows, columns in shapes:
         z = side.store(3 * side.rng.standard_normal((MODELS, rows, columns)))
         b, n = side.normal(MODELS, columns), side.blank(MODELS, rows, columns)
         side.ops.activate(f, z, b, n, constants(side, f), _noise(side, f, dropout))
-        found += [n, z] if f.df_from == "z" and not f.rows else [n]
-    return found
+        results += [n, z] if f.df_from == "z" and not f.rows else [n]
+    return results
 
 
 def backprop(side: Side, f: Activation, dropout=False, shapes=SHAPES):
-    found = []
+    results = []
     p, noise = constants(side, f), _noise(side, f, dropout)
     for rows, columns in shapes:
         z, delta = side.rng.standard_normal((2, MODELS, rows, columns))
@@ -89,8 +89,8 @@ def backprop(side: Side, f: Activation, dropout=False, shapes=SHAPES):
             side.ops.activate(f, z, side.send(np.zeros((MODELS, columns))), n, p, noise)
         db, dp = side.empty(MODELS, columns), side.empty(MODELS) if f.learned else None
         side.ops.backprop(f, z, n, delta, db, p, dp, noise)
-        found += [delta, db] + [dp] * f.learned
-    return found
+        results += [delta, db] + [dp] * f.learned
+    return results
 
 
 def narrow(side: Side):
@@ -135,21 +135,22 @@ def _layers() -> Iterator[Case]:
 
 def loss(side: Side, of: Loss, output: Activation):
     """Value and delta, and the value alone; of labels too, where the loss takes them."""
-    form, found = pair(of, output), []
+    form, results = pair(of, output), []
     for rows, columns in [(71, 10)] if form.rows else [(71, 10), (9, 1)]:
         u = side.rng.standard_normal((MODELS, rows, columns)).clip(-2, 2)
         u = side.send(u if form.fused else output.f(u, [*output.p, 0.0, 0.0]))
         b = side.normal(MODELS, columns) if form.fused else None
         w = side.rng.uniform(0.2, 2, (MODELS, rows))
         w[:, 2::3] = 0
-        given, w_sum, p = side.send(w), side.send(w.sum(axis=1)), side.send([[*of.p, 0.0, 0.0]])
+        w_sum, p = side.send(w.sum(axis=1)), side.send([[*of.p, 0.0, 0.0]])
+        w = side.send(w)
         for y in _targets(side, of, rows, columns):
             delta, value = side.blank(MODELS, rows, columns), side.empty(MODELS)
-            alone, arguments = side.empty(MODELS), (form, u, b, y, given, w_sum)
+            alone, arguments = side.empty(MODELS), (form, u, b, y, w, w_sum)
             side.ops.loss(*arguments, True, p, delta, value)
             side.ops.loss(*arguments, False, p, None, alone)
-            found += [delta, value, alone]
-    return found
+            results += [delta, value, alone]
+    return results
 
 
 # The losses of the estimators, and the output that each is for.

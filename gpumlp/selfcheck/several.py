@@ -25,15 +25,15 @@ def transfers(side: Side):
     data = side.rng.integers(0, 256, (4, 4099)).astype(np.uint8)
     if side.exact:
         return list(data)
-    found, both = [], side.ops.transfers(data.shape[1])
+    results, both = [], side.ops.transfers(data.shape[1])
     for i, row in enumerate(data):
         transfer = both[i % 2]
         transfer.wait()
         transfer.host[:] = row
         transfer.send()
-        found.append(transfer.array.copy())
+        results.append(transfer.array.copy())
         transfer.release()
-    return found
+    return results
 
 
 def capture(side: Side):

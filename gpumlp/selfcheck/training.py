@@ -47,12 +47,13 @@ def advance(side: Side, penalty: bool, size=SIZE):
         scalars=side.empty(MODELS, 4),
     )
     g, theta = side.rng.standard_normal((2, MODELS, size))
-    given = side.send(hyper), side.send(1 / np.arange(2, 9)), side.send([4], np.int64)
+    rates, first_rate = side.send(1 / np.arange(2, 9)), side.send([4], np.int64)
     last = (side.send(theta), decayed) if penalty else (None, 0)
     for step in range(2):
         g[1, 700] = np.nan if step else g[1, 700]
         value, w_sum = side.send([1.5, 2.5, 3.5]), side.send([2.0, 3.0, 4.0])
-        side.ops.advance(side.send(g), value, w_sum, *given, state, *last)
+        sent = side.send(g), value, w_sum, side.send(hyper)
+        side.ops.advance(*sent, rates, first_rate, state, *last)
     # A network that stands still has no clipping factor worth comparing.
     scalars = side.read(state.scalars) * np.array([[1], [0], [1]])
     return [scalars] + [getattr(state, field.name) for field in dataclasses.fields(state)[:-1]]
@@ -62,7 +63,7 @@ def update(side: Side, law: Optimizer, size=SIZE):
     """Two steps from nothing; one network stands still."""
     decayed = size - 32
     theta, used = side.normal(MODELS, size), law.slots().values()
-    slots = [side.send(np.zeros((MODELS, size))) if each else None for each in used]
+    slots = [side.send(np.zeros((MODELS, size))) if in_use else None for in_use in used]
     scalars = [[1, 0.5, 0.1, 1], [0, 1, 0.1, 1], [1, 1, 0.2, 0.25]]
     hyper = side.send(law.hyper(MODELS))
     for t in (1, 2):
@@ -126,13 +127,14 @@ def tally(side: Side, threshold: float | None, dense: bool):
     rows, columns = 37, 5
     sums, cursor = side.send(np.zeros((3, MODELS, 3))), side.send(np.ones(MODELS), np.int64)
     w = side.rng.uniform(0.2, 2, (MODELS, rows))
-    given = side.send(w), side.send(w.sum(axis=1)), side.normal(MODELS)
+    weights = side.send(w), side.send(w.sum(axis=1))
+    value = side.normal(MODELS)
     n = side.normal(MODELS, rows, columns)
     labels = side.send(side.rng.integers(0, columns, (MODELS, rows)), np.int32)
     y = side.send(side.rng.integers(0, 2, (MODELS, rows, columns)))
     targets = Targets(None, y, 1.0, 0.0) if dense else Targets(labels, None, 1.0, 0.0)
-    side.ops.tally(n, targets, *given, True, threshold, cursor, sums)
-    side.ops.tally(None, targets, *given, False, threshold, cursor, sums)
+    side.ops.tally(n, targets, *weights, value, True, threshold, cursor, sums)
+    side.ops.tally(None, targets, *weights, value, False, threshold, cursor, sums)
     return [sums, cursor]
 
 
