@@ -125,7 +125,7 @@ def test_without_matplotlib_only_the_curves_are_missing(folder, tmp_path, capsys
 
 def test_a_broken_gpu_is_one_warning(folder, tmp_path, capsys, monkeypatch):
     problem = device.Problem("CuPy is broken", "Mend it.", broken=True)
-    monkeypatch.setattr(device, "gpu_problem", lambda index=0: problem)
+    monkeypatch.setattr(device, "gpu_problem", lambda index=0, check=True: problem)
     monkeypatch.setattr(device, "_warned", False)
     monkeypatch.delenv(device.VARIABLE, raising=False)
     assert run("train", folder / "labels.npz", "--out", tmp_path, "--epochs", 1) == 0

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 from pathlib import Path
 
 import cupy as cp
 
-from gpumlp import atomic
+from gpumlp import atomic, cache
 from gpumlp import device as devices
 from gpumlp.backend import cublaslt
 from gpumlp.backend.cublaslt import Gemm, Plan
@@ -150,11 +149,9 @@ class Choices:
     # ------------------------------------------------------------ the user's file
     def _path(self) -> Path:
         """RuntimeError where there is no home."""
-        named = os.environ.get("XDG_CACHE_HOME", "")
-        cache = Path(named) if os.path.isabs(named) else Path.home() / ".cache"
         gpu, version = self._machine().values()
         name = re.sub(r"\W+", "-", gpu)
-        return cache / "gpumlp" / "gemm" / f"{name}-{version}.json"
+        return cache.folder() / "gemm" / f"{name}-{version}.json"
 
     def _file(self) -> dict[str, str]:
         if self._kept is None:

@@ -60,6 +60,7 @@ def getDeviceProperties(device: int) -> dict[str, object]:
     machine.require(device)
     return {
         "name": b"Stand-in for a GPU",
+        "uuid": b"a device of its ",
         "major": 9,
         "minor": 0,
         "totalGlobalMem": machine.memory,
