@@ -82,7 +82,7 @@ BUGS = {
     "update (Adam": ("laws.cuh", "return -expm1(t * log_beta);", "return Real(1);"),
     "gather (labels": ("gather.cu", "+ cursor[m] * batch", "+ cursor[m]"),
     "tally (largest": ("tally.cu", "cursor[m] += 1;", ""),
-    "shuffle_keys (": ("shuffle.cu", "SHUFFLE)", "DROPOUT)"),
+    "shuffle (": ("shuffle.cu", "SHUFFLE)", "DROPOUT)"),
 }
 
 

@@ -1,4 +1,4 @@
-"""advance, update, gather, tally and shuffle_keys."""
+"""advance, update, gather, tally and shuffle."""
 
 from __future__ import annotations
 
@@ -139,12 +139,9 @@ def tally(side: Side, threshold: float | None, dense: bool):
 
 
 def shuffle(side: Side, models: int):
-    """The order itself, however it is made of the keys."""
-    from gpumlp.rows import by_keys  # which uses the operations
-
     rows, seeds = 1100, side.send(np.arange(models) * 2**33 + 5, np.uint64)
     order = side.send(np.zeros((models, rows)), np.int32)
-    by_keys(side.ops.xp, side.ops.shuffle_keys(seeds, 9, rows), order)
+    side.ops.shuffle(seeds, 9, order)
     return [order]
 
 
@@ -159,4 +156,4 @@ def _minibatches() -> Iterator[Case]:
     yield case("gather", "into bf16", "bf16", gather, "float32", 40, gpu=True)
     for models in (1, MODELS, 70):
         what, options = f"orders, M = {models}", {"models": models, "first": models < 70}
-        yield case("shuffle_keys", what, "float32", shuffle, **options)
+        yield case("shuffle", what, "float32", shuffle, **options)
