@@ -197,3 +197,34 @@ def test_a_candidate_that_fails_is_left_out(counters, cache, operands, monkeypat
 
     monkeypatch.setattr(fake, "cublasLtMatmul", fails)
     assert ran(backend.get("cuda:0", tune=True), *operands) == 1
+
+
+def test_a_candidate_that_cannot_be_captured_is_left_out(
+    counters, cache, operands, monkeypatch
+):
+    """Whether its call says so, or only the end of the capture, which fails then in either case."""
+    called = fake.cublasLtMatmul
+    ops = backend.get("cuda:0", tune=True)
+
+    def fails(*arguments):
+        algorithm = ctypes.string_at(arguments[12].value, 64)[8]
+        stream = ops.xp.cuda.get_current_stream()
+        if algorithm not in (3, 4) or not stream.is_capturing():
+            return called(*arguments)
+        stream._invalidated = True
+        return 15 if algorithm == 3 else 0
+
+    monkeypatch.setattr(fake, "cublasLtMatmul", fails)
+    assert ran(ops, *operands) == 1
+
+
+def test_what_is_wrong_with_a_capture_is_told(counters):
+    """The error of the work, not that of the capture's end."""
+    ops = backend.get("cuda:0")
+
+    def fails():
+        ops.xp.cuda.get_current_stream()._invalidated = True
+        raise cublaslt.CublasError("cublasLtMatmul", "CUBLAS_STATUS_NOT_SUPPORTED")
+
+    with pytest.raises(cublaslt.CublasError):
+        ops.capture(fails)

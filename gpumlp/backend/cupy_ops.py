@@ -7,7 +7,6 @@ Programs are compiled by NVRTC when first used and kept on disk by CuPy.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 from typing import Any
@@ -16,7 +15,7 @@ import cupy as cp
 import numpy as np
 
 from gpumlp import device as devices
-from gpumlp.backend import cublaslt, gemm_choice, resident, sources, transfer
+from gpumlp.backend import cublaslt, gemm_choice, graphs, resident, sources, transfer
 
 THREADS = 256  # of every block of every kernel; THREADS in kernels/common.cuh
 NULL = np.uintp(0)  # an absent array
@@ -122,14 +121,7 @@ class CupyOps:
         # arrays.
         kept = *self._partial.values(), self._arrived, self._workspace
         with cp.cuda.Stream(non_blocking=True) as stream:
-            stream.begin_capture()
-            try:
-                work()
-            except BaseException:
-                with contextlib.suppress(Exception):  # it may say no more than that work() failed
-                    stream.end_capture()
-                raise
-            graph = stream.end_capture()
+            graph = graphs.record(work, stream)
 
         def replay(graph=graph, kept=kept):
             graph.launch()
