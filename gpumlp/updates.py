@@ -126,9 +126,11 @@ class Updates:
             self._update(ws, batch, slices.number(net, rows.batch_size, self.objective))
 
         replay = rows.repeated.run(id(data), work, ws, data, rows.order, *self._replaced())
+        net.ops.pace()
         done, most = 1, min(most, rows.alike(i)) if replay else 1
         while done < most and not (interrupt and interrupt.asked):
             replay()
+            net.ops.pace()
             done += 1
         return done
 
@@ -190,6 +192,7 @@ class Updates:
                 left = rows.steps - done
                 if launch:
                     done += launch(left)
+                    net.ops.pace(long=True)
                 else:
                     done += self._gathered_updates(rows, done, left, interrupt)
         self.rates.issued -= rows.steps - done  # the interrupt came before these

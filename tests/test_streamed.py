@@ -272,7 +272,7 @@ def test_work_of_an_epoch(stream, counters):
 
     def of_an_epoch():
         few, many = work(4), work(5)
-        every = (*names, "h2d", "d2h", "synchronisations")
+        every = (*names, "h2d", "d2h", "synchronisations", "waits")
         return {name: getattr(many, name) - getattr(few, name) for name in every}
 
     resident = of_an_epoch()
@@ -285,7 +285,8 @@ def test_work_of_an_epoch(stream, counters):
     assert found["graphs"] == resident["graphs"]
     assert found["h2d"] - resident["h2d"] == pieces
     assert found["d2h"] - resident["d2h"] == 1
-    assert found["synchronisations"] - resident["synchronisations"] == pieces + 1
+    assert found["synchronisations"] - resident["synchronisations"] == 1
+    assert found["waits"] - resident["waits"] == pieces
 
 
 @pytest.mark.parametrize("free, on_device", [(1_600_000, True), (600_000, False), (90_000, False)])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import gpumlp
+from gpumlp import residence
 from tests.comparison import to_numpy
 from tests.training import fit, theta
 
@@ -228,6 +229,42 @@ def test_work_of_a_validation(counters):
     assert (of_validation("launches"), of_validation("gemms")) == (5, 2)
     assert (of_validation("d2h"), of_validation("h2d"), of_validation("d2d")) == (1, 0, 0)
     assert of_validation("allocations") == 0
+
+
+@pytest.mark.parametrize(
+    "models, resident, most", [(None, False, 16), (3, False, 16), (16, True, 2)]
+)
+def test_the_host_never_runs_far_ahead(counters, monkeypatch, models, resident, most):
+    """Work that is submitted cannot be called back: at most so many steps, or launches of many, are
+    submitted and not known to be done.  While the host waits, the device has half of them to do."""
+    import cupy
+
+    from tests.standin import ordering
+
+    ends, ahead, after_waits = [], [], []  # of steps, in operations of the stream
+    net = gpumlp.MLP((3, 4, 3), models=models, device="cuda")
+    trainer = gpumlp.Trainer(net, batch_size=1)
+    trainer.resident = resident
+    monkeypatch.setattr(residence, "STEPS", 1)
+    pace = net.ops.pace
+
+    def observed(long=False):
+        stream = cupy.cuda.get_current_stream()
+        ends.append(stream._submitted)
+
+        def unknown():
+            return sum(end > ordering.awaited.get(stream.ptr, 0) for end in ends)
+
+        ahead.append(unknown())
+        pace(long)
+        if unknown() < ahead[-1]:
+            after_waits.append(unknown())
+
+    monkeypatch.setattr(net.ops, "pace", observed)
+    with counters.count() as c:
+        trainer.fit(*small_data(100), epochs=1, progress=False)
+    assert len(ends) == 100 and max(ahead) == most
+    assert len(after_waits) == c.waits == 200 // most - 1 and set(after_waits) == {most // 2}
 
 
 @pytest.mark.parametrize("on_host", [True, False])

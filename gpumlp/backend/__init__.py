@@ -60,6 +60,11 @@ capture(work)
     Python's time: a CUDA graph; None where nothing would be gained.  work() calls operations and
     nothing else, and has run before; all that changes from run to run lies in arrays.
 
+pace(long=False)
+    A sequence of operations, such as a training step, has been submitted; long: one that takes as
+    long as many steps.  Keeps the host from running far ahead of the device: what has been
+    submitted cannot be called back, and Ctrl-C would wait for it.
+
 threads(net, objective=None)
     How many works `parallel` does at the same time, of which each trains the net: more than 1 only
     on the CPU, where all of it is compiled.

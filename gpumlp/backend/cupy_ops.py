@@ -20,6 +20,9 @@ from gpumlp.backend import cublaslt, gemm_choice, graphs, resident, sources, tra
 THREADS = 256  # of every block of every kernel; THREADS in kernels/common.cuh
 NULL = np.uintp(0)  # an absent array
 MOST_STAGED = 1 << 20  # bytes of an array that goes by way of page-locked memory
+# Sequences between two marks of `pace`: while the device does as many, a microsecond or more each,
+# the host submits the next.  At most twice as many are submitted and not done.
+AHEAD = 8
 KEY_BITS = 64  # of a number by which an order is sorted
 MOST_PLANS = 1024  # that are held for matrix products of different shapes
 
@@ -74,6 +77,8 @@ class CupyOps:
         self._choices = gemm_choice.Choices(index)
         self._workspace: Any = None  # of cuBLASLt; replaced by a larger one, never resized
         self._arrived = None
+        self._submitted = 0  # sequences since the last mark of `pace`
+        self._mark: Any = None
 
     def __reduce__(self):
         # Kernels, plans and room are the process's own; what was chosen by timing is not found
@@ -127,6 +132,16 @@ class CupyOps:
             graph.launch()
 
         return replay
+
+    def pace(self, long=False):
+        self._submitted += AHEAD if long else 1
+        if self._submitted < AHEAD:
+            return
+        # The device still has those since the last mark to do while the host waits for it.
+        self._submitted, before, self._mark = 0, self._mark, cp.cuda.Event(disable_timing=True)
+        self._mark.record()
+        if before is not None:
+            before.synchronize()
 
     def _room(self, held, size: int, dtype, make=cp.empty):
         """An array of its own that operations write to: the one held, or a larger one."""

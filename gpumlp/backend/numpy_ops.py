@@ -224,6 +224,9 @@ class NumpyOps:
         sums[cursor, members, 2] = right
         cursor += 1
 
+    def pace(self, long=False):
+        pass  # all that was asked for has been done
+
     def shuffle(self, seeds, epoch, order):
         keys = self._shuffle_keys(seeds, epoch, order.shape[1])
         keys.sort(axis=1)

@@ -26,6 +26,7 @@ class Counters:
     d2h: int = 0
     d2d: int = 0
     synchronisations: int = 0
+    waits: int = 0  # of the host for an event, behind which the device may have more to do
     allocations: int = 0
     allocated_bytes: int = 0  # the sum over all allocations
     current_bytes: int = 0  # device memory in use now, on all devices

@@ -181,7 +181,7 @@ class Event:
 
     def synchronize(self) -> None:
         refuse_while_capturing("Event.synchronize")
-        record(synchronisations=1)
+        record(waits=1)
         ordering.host_waits(self._past)
 
     @property
