@@ -17,15 +17,16 @@ ORDER_BYTES = 4  # of each position of an order, in int32
 SORTING_BYTES = 16  # of each, where the device shuffles: its key, and as much to sort it
 
 
-def read(net, objective, x, y, sample_weight, kind: str = "") -> Data:
+def read(net, objective, x, y, sample_weight, kind: str = "", values: bool = True) -> Data:
     """What a user gave, checked, and still where it was.
 
-    kind: "validation ", before the names in error messages.
+    kind: "validation ", before the names in error messages; values: check these too, which on a
+    device takes programs of CuPy's and has to wait for it.
     """
-    x = arrays.features(x, f"{kind}x", net).array
+    x = arrays.features(x, f"{kind}x", net, finite=values).array
     count = x.shape[1]
-    y = arrays.targets(y, f"{kind}y", net, objective.loss, count)
-    weight = arrays.weights(sample_weight, f"{kind}sample_weight", net, count)
+    y = arrays.targets(y, f"{kind}y", net, objective.loss, count, values)
+    weight = arrays.weights(sample_weight, f"{kind}sample_weight", net, count, values)
     return Data(x, y.labels, y.dense, weight)
 
 
@@ -60,13 +61,22 @@ def aligned(length: int) -> int:
 
 
 def make_rows(
-    net, objective, x, y, sample_weight, batch_size: int, orders: int = 1, kind: str = ""
+    net,
+    objective,
+    x,
+    y,
+    sample_weight,
+    batch_size: int,
+    orders: int = 1,
+    kind: str = "",
+    values: bool = True,
 ) -> Rows:
     """The rows on the device or, where it has no room for them, in host memory.
 
     orders: 1, or M where each network shuffles for itself; 0 if nothing is ever shuffled.
+    kind, values: see `read`.
     """
-    given = read(net, objective, x, y, sample_weight, kind)
+    given = read(net, objective, x, y, sample_weight, kind, values)
     count = given.x.shape[1]
     batch_size = min(batch_size, count)
     positions = count * max(orders, 1)

@@ -223,5 +223,9 @@ class Updates:
         with self.net.ops.on_device():
             self.apply_plateau()
 
+    def _halted(self):
+        """The networks that stand still, (M,), see State; reads the device."""
+        return self.net.ops.to_host(self.state.halted).copy()
+
     def _all_halted(self) -> bool:
-        return bool((self.net.ops.to_host(self.state.halted) != 0).all())
+        return bool((self._halted() != 0).all())

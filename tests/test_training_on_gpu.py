@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import gpumlp
+from gpumlp import device as devices
 from gpumlp import residence
+from gpumlp.backend import cupy_ops
 from tests.comparison import to_numpy
 from tests.training import fit, theta
 
@@ -329,3 +331,44 @@ def test_memory_does_not_grow_from_fit_to_fit(counters):
         trainer.net.forward(x)
         in_use.append(counters.machine.used[0])
     assert in_use[1:] == in_use[1:2] * 3
+
+
+# --- what a first fit compiles --------------------------------------------------------------------
+
+FIRST_FITS = {
+    # gather, relu, identity, loss, update, shuffle; arange, fill
+    "a network": ({}, {}, False, 8),
+    # softmax, tally
+    "with validation": ({}, {}, True, 10),
+    "a stack": ({"models": 3}, {}, True, 10),
+    "with a schedule": ({"models": 16}, {"schedule": "cosine"}, True, 10),
+}
+
+
+@pytest.mark.parametrize("case", FIRST_FITS)
+def test_programs_of_a_first_fit(counters, case):
+    """Each is a compilation where the cache is cold: ours, and CuPy's own two, of `arange` and
+    `fill`."""
+    network, options, validated, most = FIRST_FITS[case]
+    x, y = small_data(64)
+    cupy_ops._kernel.cache_clear()
+    devices._answered.clear()
+    with counters.count() as c:
+        net = gpumlp.MLP((3, 8, 3), device="cuda", **network)
+        trainer = gpumlp.Trainer(net, batch_size=16, **options)
+        trainer.resident = False
+        trainer.fit(x, y, epochs=3, validation=(x, y) if validated else None, progress=False)
+    own = {program for program in c.programs if program[0] != "RawModule"}
+    assert {program[:2] for program in own} == {("arange", "int32"), ("fill", "int64 contiguous")}
+    assert len(c.programs) == most
+
+
+def test_programs_of_an_estimators_first_fit(counters):
+    """In a stack with validation: also CuPy's copy of the best weights, where they are better."""
+    x, y = small_data(64)
+    cupy_ops._kernel.cache_clear()
+    model = gpumlp.MLPClassifier((8,), device="cuda", max_iter=3, early_stopping=True, n_models=3)
+    with counters.count() as c, pytest.warns(Warning, match="not converged"):
+        model.fit(x, y)
+    own = {program[0] for program in c.programs if program[0] != "RawModule"}
+    assert own <= {"arange", "fill", "copy"} and len(c.programs) <= 11

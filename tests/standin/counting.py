@@ -21,6 +21,9 @@ class Counters:
     graphs: int = 0  # launches of captured graphs
     elementwise: int = 0  # CuPy's own kernels: arithmetic, reductions, fill, take, astype, ...
     sorts: int = 0
+    # Programs that were used, each a compilation where the cache is cold: those of RawModules, and
+    # CuPy's own, one for each function, dtypes and layout of its arrays.
+    programs: set[tuple] = dataclasses.field(default_factory=set)
     h2d: int = 0
     staged_bytes: int = 0  # of page-locked memory that asarray takes, which CuPy's pool keeps
     d2h: int = 0
@@ -40,7 +43,7 @@ class Counters:
 
     def snapshot(self) -> Counters:
         """A copy that no longer counts."""
-        return dataclasses.replace(self, kernels=list(self.kernels))
+        return dataclasses.replace(self, kernels=list(self.kernels), programs=set(self.programs))
 
 
 counters = Counters()
@@ -63,6 +66,12 @@ def record_launch(kernel: str) -> None:
     record(launches=1)
     for each in _counting:
         each.kernels.append(kernel)
+
+
+def record_program(*key: object) -> None:
+    with lock:
+        for each in _counting:
+            each.programs.add(key)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import allowed, dlpack, memory, operations
 from .array import ndarray
-from .counting import record
+from .counting import record, record_program
 from .streams import Stream, refuse_while_capturing
 
 # ---------------------------------------------------------------------- creation
@@ -22,7 +22,9 @@ def empty(shape, dtype=float, order="C"):
 
 
 def zeros(shape, dtype=float, order="C"):
-    return full(shape, 0, dtype, order)
+    result = ndarray._empty(shape, dtype, order)
+    operations.clear(result)
+    return result
 
 
 def ones(shape, dtype=float, order="C"):
@@ -55,6 +57,7 @@ def full_like(a, fill_value, dtype=None):
 def arange(start, stop=None, step=1, dtype=None):
     numbers = np.arange(start, dtype=dtype) if stop is None else np.arange(start, stop, step, dtype)
     record(elementwise=1)
+    record_program("arange", str(numbers.dtype))
     return ndarray._from_result(numbers)
 
 

@@ -9,7 +9,7 @@ from tests.simt import arguments
 
 from . import memory
 from .array import ndarray
-from .counting import record_launch
+from .counting import record_launch, record_program
 from .errors import CUDADriverError
 from .hardware import ATTRIBUTES, check_current, machine
 from .streams import get_current_stream, submit
@@ -32,6 +32,7 @@ class RawModule:
         machine.require_device()
         if self._built is None:
             self._built = simt.build(self.code, name="module.cu", options=self.options)
+            record_program("RawModule", hash(self.code))
         return RawKernel(self._built.get_function(name))
 
 
