@@ -74,6 +74,7 @@ class CupyOps:
         self._choices = gemm_choice.Choices(index)
         self._workspace: Any = None  # of cuBLASLt; replaced by a larger one, never resized
         self._arrived = None
+        self._chip: resident.Chip | None = None
 
     def __reduce__(self):
         # Kernels, plans and room are the process's own; what was chosen by timing is not found
@@ -331,25 +332,28 @@ class CupyOps:
         )
 
     # ------------------------------------------------------------ many updates at once
-    def resident(self, shape):
-        if shape not in self._kernels:
-            self._kernels[shape] = self._make_resident(shape)
-        return self._kernels[shape]
-
-    def _make_resident(self, shape):
-        with self.on_device():
-            limits = cp.cuda.Device(self._index).attributes
-            at = resident.fit(
-                shape,
+    def chip(self):
+        if self._chip is None:
+            with self.on_device():
+                limits = cp.cuda.Device(self._index).attributes
+            self._chip = resident.Chip(
+                limits["MultiProcessorCount"],
+                limits["SingleToDoublePrecisionPerfRatio"],
                 limits["MaxSharedMemoryPerBlockOptin"],
                 limits["MaxSharedMemoryPerMultiprocessor"],
                 limits["ReservedSharedMemoryPerBlock"],
             )
-            if at is None:
-                return None
-            kernel = _kernel(self._index, sources.resident(shape, at), "train_resident")
-            kernel.max_dynamic_shared_size_bytes = at.bytes
-        return functools.partial(_train_resident, kernel, at.bytes, _lanes(shape.sizes[-1]))
+        return self._chip
+
+    def resident(self, shape, at):
+        if shape not in self._kernels:
+            with self.on_device():
+                kernel = _kernel(self._index, sources.resident(shape, at), "train_resident")
+                kernel.max_dynamic_shared_size_bytes = at.bytes
+                kernel.preferred_shared_memory_carveout = resident.carveout(at, self.chip())
+            train = functools.partial(_train_resident, kernel, at.bytes, _lanes(shape.sizes[-1]))
+            self._kernels[shape] = train
+        return self._kernels[shape]
 
     # ------------------------------------------------------------ minibatches
     def gather(self, data, order, cursor, batch, out):
@@ -409,7 +413,7 @@ class CupyOps:
 
 
 def _train_resident(kernel, shared_bytes: int, block, what: resident.Training, steps: int):
-    """The next so many batches of every network."""
+    """The next so many batches of every network; returns a function that waits for their end."""
     data, state, real = what.data, what.state, what.theta.dtype.type
     slots = [slot for slot in what.slots if slot is not None]
     kernel(
@@ -429,6 +433,7 @@ def _train_resident(kernel, shared_bytes: int, block, what: resident.Training, s
         ),
         shared_mem=shared_bytes,
     )
+    return cp.cuda.get_current_stream().record(cp.cuda.Event(disable_timing=True)).synchronize
 
 
 def _tile(columns: int, itemsize: int):
