@@ -109,7 +109,7 @@ def multiplications(shape: Shape, batch: int) -> int:
 
 
 def kernel_seconds(shape: Shape, at: Places, chip: Chip, batch: int, models: int) -> float:
-    """Of an update of all networks in shared memory.
+    """Of an update of all networks in shared memory, without the launch, which is for many.
 
     The blocks of a multiprocessor share its rate, but wait each for itself; and those that find no
     room wait until others end.

@@ -140,7 +140,8 @@ def test_members_of_a_stack(counters, monkeypatch, case):
         fit()
         measured = c.peak_bytes - start
     assert sum(calls[-1]) == pytest.approx(measured, rel=0.1)
-    assert {each is None for each in plans} == {case == "wide"}
+    assert {plan is None for plan in plans} == {case == "wide"}
+    assert len({plan and plan.steps for plan in plans}) == 1  # the same batches are foreseen
 
 
 def on_cpu(given):
