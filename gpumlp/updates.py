@@ -22,7 +22,7 @@ class Updates:
 
     epoch, batches_done: where the next update stands.
     resident: whether epochs of a GPU's resident rows are to be one kernel's work, where that is
-        possible; None: if there are enough networks (gpumlp/residence.py).
+        possible; None: if it is estimated to be faster by far (gpumlp/residence.py).
     """
 
     resident: bool | None = None
@@ -192,7 +192,6 @@ class Updates:
                 left = rows.steps - done
                 if launch:
                     done += launch(left)
-                    net.ops.pace(long=True)
                 else:
                     done += self._gathered_updates(rows, done, left, interrupt)
         self.rates.issued -= rows.steps - done  # the interrupt came before these

@@ -49,7 +49,7 @@ RESIDENTS = {
     (f"resident-{label}", dtype): at.blocks
     for dtype in DTYPES
     for label, shape in resident.samples(dtype)
-    if (at := resident.fit(shape, **resident.H100)) is not None
+    if (at := resident.fit(shape, resident.H100)) is not None
 }
 
 # Kernels whose time is memory traffic move 128 bits at a time: how many such loads and stores the

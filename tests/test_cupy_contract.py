@@ -72,6 +72,9 @@ def members(path: str, cls: type) -> dict[str, object]:
     return {f"{path}.{name}": getattr(cls, name) for name in public}
 
 
+# CuPy's `Device.attributes` has these names of the CUDA runtime, without their beginning.
+ATTRIBUTES = [f"cudaDevAttr{name}" for name in hardware.ATTRIBUTES]
+
 OFFERED = offered()
 PATHS = sorted(OFFERED)
 
@@ -163,7 +166,7 @@ def real() -> dict[str, dict]:
         "paths": [*PATHS, *OF_OBJECTS],
         "expressions": EXPRESSIONS,
         "statuses": list(errors.RUNTIME_ERRORS),
-        "in_runtime": [name for name in properties if name.isidentifier()],
+        "in_runtime": [name for name in properties if name.isidentifier()] + ATTRIBUTES,
     }
     child = subprocess.run(
         [sys.executable, "-m", "tests.standin.describe"],

@@ -74,7 +74,7 @@ def test_every_law_is_covered():
 def test_every_operation_of_the_contract_is_covered():
     named = set(re.findall(r"^(\w+)\(", backend.__doc__, re.MULTILINE))
     # the host's, or nothing is computed
-    others = {"threads", "parallel", "choices", "free_memory", "pace"}
+    others = {"threads", "parallel", "choices", "free_memory", "pace", "chip"}
     assert named - others == {case.operation for case in CASES} - {"copies"}
 
 
@@ -134,7 +134,5 @@ def test_an_old_gpu_is_not_asked_to_round(cuda, counters, monkeypatch):
 
 
 def test_a_network_that_does_not_fit_is_left_out(cuda, monkeypatch):
-    from gpumlp.backend.cupy_ops import CupyOps
-
-    monkeypatch.setattr(CupyOps, "resident", lambda self, shape: None)
+    monkeypatch.setattr(gpumlp.backend.resident, "fit", lambda shape, chip: None)
     assert list(selfcheck.run("cuda:0", of("resident"))) == []

@@ -569,6 +569,11 @@ def test_a_kernel_is_given_more_shared_memory(cp):
     assert np.array_equal(y.get(), np.ones(4))
     with pytest.raises(RuntimeError, match="shared memory"):
         kernel.max_dynamic_shared_size_bytes = most + 1
+    assert kernel.preferred_shared_memory_carveout == -1
+    kernel.preferred_shared_memory_carveout = 100
+    with pytest.raises(RuntimeError, match="101 per cent"):
+        kernel.preferred_shared_memory_carveout = 101
+    assert kernel.preferred_shared_memory_carveout == 100
 
 
 @needs_compiler

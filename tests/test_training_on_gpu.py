@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp import device as devices
-from gpumlp import residence
+from gpumlp import device as gpus
 from gpumlp.backend import cupy_ops
 from tests.comparison import to_numpy
+from tests.operations.resident import launches_of
 from tests.training import fit, theta
 
 # --- the same trajectories on both devices --------------------------------------------------------
@@ -183,6 +183,7 @@ def test_work_of_a_step_of_fit(counters, K, noise, training, models):
         (*WIDTHS[:K], 3), "tanh", models=models, device="cuda", **NOISE[noise] if K > 1 else {}
     )
     trainer = gpumlp.Trainer(net, batch_size=B, **TRAINING[training])
+    trainer.resident = False  # networks so deep and narrow would train in shared memory
     step = work_of_a_step(counters, trainer, *small_data(8 * B))
     assert step.pop("graphs") == 1
     assert step.pop("gemms") == 3 * K - 1
@@ -247,7 +248,8 @@ def test_the_host_never_runs_far_ahead(counters, monkeypatch, models, resident, 
     net = gpumlp.MLP((3, 4, 3), models=models, device="cuda")
     trainer = gpumlp.Trainer(net, batch_size=1)
     trainer.resident = resident
-    monkeypatch.setattr(residence, "STEPS", 1)
+    if resident:
+        launches_of(monkeypatch, 1)
     pace = net.ops.pace
 
     def observed(long=False):
@@ -352,7 +354,7 @@ def test_programs_of_a_first_fit(counters, case):
     network, options, validated, most = FIRST_FITS[case]
     x, y = small_data(64)
     cupy_ops._kernel.cache_clear()
-    devices._answered.clear()
+    gpus._answered.clear()
     with counters.count() as c:
         net = gpumlp.MLP((3, 8, 3), device="cuda", **network)
         trainer = gpumlp.Trainer(net, batch_size=16, **options)

@@ -45,12 +45,14 @@ shuffle(seeds, epoch, order)
     order (M, R) int32 <- the rows 0 .. R - 1 in an epoch's order, for each network's seed: sorted
     by 32 random bits, and where these are equal, by their number.
 
-resident(shape)
-    train(what, steps), for networks of a `resident.Shape` (gpumlp/backend/resident.py) that train
-    in the GPU's shared memory, many updates in one launch; None where they do not fit, and on the
-    CPU.  train does what gather, the passes, advance and update do in `steps` batches of each
-    network, from its cursor on, on a `resident.Training`.  A network that is halted notes the loss
-    0 with weight 0, and leaves its norm as it was.
+chip()
+    The GPU's `resident.Chip` (gpumlp/backend/resident.py); None on the CPU.
+resident(shape, at)
+    train(what, steps), for networks of a `resident.Shape` that train in the GPU's shared memory,
+    at these `resident.Places`, many updates in one launch; on a GPU only.  train does what gather,
+    the passes, advance and update do in `steps` batches of each network, from its cursor on, on a
+    `resident.Training`.  A network that is halted notes the loss 0 with weight 0, and leaves its
+    norm as it was.
 
 transfers(size)
     Two `Transfer`s (gpumlp/backend/transfer.py) of so many bytes, whose copies to the device run

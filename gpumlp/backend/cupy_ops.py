@@ -79,6 +79,7 @@ class CupyOps:
         self._arrived = None
         self._submitted = 0  # sequences since the last mark of `pace`
         self._mark: Any = None
+        self._chip: resident.Chip | None = None
 
     def __reduce__(self):
         # Kernels, plans and room are the process's own; what was chosen by timing is not found
@@ -339,25 +340,28 @@ class CupyOps:
         )
 
     # ------------------------------------------------------------ many updates at once
-    def resident(self, shape):
-        if shape not in self._kernels:
-            self._kernels[shape] = self._make_resident(shape)
-        return self._kernels[shape]
-
-    def _make_resident(self, shape):
-        with self.on_device():
-            limits = cp.cuda.Device(self._index).attributes
-            at = resident.fit(
-                shape,
+    def chip(self):
+        if self._chip is None:
+            with self.on_device():
+                limits = cp.cuda.Device(self._index).attributes
+            self._chip = resident.Chip(
+                limits["MultiProcessorCount"],
+                limits["SingleToDoublePrecisionPerfRatio"],
                 limits["MaxSharedMemoryPerBlockOptin"],
                 limits["MaxSharedMemoryPerMultiprocessor"],
                 limits["ReservedSharedMemoryPerBlock"],
             )
-            if at is None:
-                return None
-            kernel = _kernel(self._index, sources.resident(shape, at), "train_resident")
-            kernel.max_dynamic_shared_size_bytes = at.bytes
-        return functools.partial(_train_resident, kernel, at.bytes, _lanes(shape.sizes[-1]))
+        return self._chip
+
+    def resident(self, shape, at):
+        if shape not in self._kernels:
+            with self.on_device():
+                kernel = _kernel(self._index, sources.resident(shape, at), "train_resident")
+                kernel.max_dynamic_shared_size_bytes = at.bytes
+                kernel.preferred_shared_memory_carveout = resident.carveout(at, self.chip())
+            train = functools.partial(_train_resident, kernel, at.bytes, _lanes(shape.sizes[-1]))
+            self._kernels[shape] = train
+        return self._kernels[shape]
 
     # ------------------------------------------------------------ minibatches
     def gather(self, data, order, cursor, batch, out):

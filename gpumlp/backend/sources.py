@@ -288,6 +288,6 @@ def programs(dtype: str):
     if mixed:
         yield "narrow", narrow()
     for label, shape in residents.samples(dtype):
-        at = residents.fit(shape, **residents.H100)
+        at = residents.fit(shape, residents.H100)
         if at is not None:
             yield f"resident-{label}", resident(shape, at)

@@ -77,9 +77,11 @@ def train(side: Side, network: dict, of: str, law: Optimizer):
         return _trained(net.parameters.buffer, list(trainer.slots.values()), trainer.state)
     data.shuffle(trainer.seeds, 0)
     trainer.make_room(data.steps)
-    run = side.ops.resident(_shape(trainer, dtype, str(x.dtype)))
-    if run is None:
+    shape = _shape(trainer, dtype, str(x.dtype))
+    places = resident.fit(shape, side.ops.chip())
+    if places is None:
         return None
+    run = side.ops.resident(shape, places)
     what = _sent(side.ops, _training(trainer, data))
     run(what, data.steps)
     return _trained(what.theta, what.slots, what.state)

@@ -10,6 +10,8 @@ CUDA_13_2 = 13020
 
 # Of a device, by the names that CuPy gives them; those of an H100.
 ATTRIBUTES = {
+    "MultiProcessorCount": 132,
+    "SingleToDoublePrecisionPerfRatio": 2,
     "MaxSharedMemoryPerBlockOptin": 227 << 10,
     "MaxSharedMemoryPerMultiprocessor": 228 << 10,
     "ReservedSharedMemoryPerBlock": 1 << 10,

@@ -39,6 +39,7 @@ class RawModule:
 class RawKernel:
     def __init__(self, shim: simt.Kernel):
         self._shim = shim
+        self._carveout = -1
 
     @property
     def name(self) -> str:
@@ -53,6 +54,17 @@ class RawKernel:
         if size > ATTRIBUTES["MaxSharedMemoryPerBlockOptin"]:
             raise CUDADriverError(f"{self.name}: {size} bytes of shared memory")
         self._shim.max_dynamic_shared_size_bytes = size
+
+    @property
+    def preferred_shared_memory_carveout(self) -> int:
+        """Per cent of an SM's shared memory; -1 leaves it to the driver."""
+        return self._carveout
+
+    @preferred_shared_memory_carveout.setter
+    def preferred_shared_memory_carveout(self, percent: int) -> None:
+        if not isinstance(percent, int) or not -1 <= percent <= 100:
+            raise CUDADriverError(f"{self.name}: {percent!r} per cent of shared memory")
+        self._carveout = percent
 
     def __call__(self, grid, block, args, *, shared_mem: int = 0) -> None:
         """Arrays go as addresses, a Python int as int64, a float as float64, the rest as it is."""
