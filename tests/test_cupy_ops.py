@@ -23,7 +23,30 @@ def ops(cuda):
 LARGE = cupy_ops.MOST_STAGED // 4 + 2  # float32
 
 
-@pytest.mark.parametrize("view", [np.copy, np.ravel, np.flip, np.asfortranarray])
+def big_endian(array):
+    return array.astype(">f4")
+
+
+VIEWS = pytest.mark.parametrize("view", [np.copy, np.ravel, np.flip, np.asfortranarray, big_endian])
+
+
+@VIEWS
+@pytest.mark.parametrize("size", [10, LARGE])
+@pytest.mark.parametrize("stream", ["the default", "another"])
+def test_copies_from_any_memory_that_are_made_later(counters, monkeypatch, view, size, stream):
+    """As on a GH200, where what the copy was made of must not be gone by then."""
+    monkeypatch.setattr(counters.machine, "pageable_access", True)
+    ops = backend.get("cuda:0")
+    given = view(random(2, size // 2).astype("float32"))
+    expected = given.copy()
+    with ops.xp.cuda.Stream(null=stream == "the default", non_blocking=True):
+        sent = ops.to_device(given)
+        given[:] = 0
+        del given
+        np.testing.assert_array_equal(ops.to_host(sent), expected)
+
+
+@VIEWS
 def test_large_arrays_take_no_page_locked_memory(counters, view):
     ops = backend.get("cuda:0")
     given = view(random(2, LARGE // 2).astype("float32"))
@@ -43,10 +66,11 @@ def test_small_arrays_are_sent_without_waiting(counters):
     np.testing.assert_array_equal(ops.to_host(sent), given)
 
 
-def test_what_is_sent_may_be_overwritten(counters):
+@pytest.mark.parametrize("size", [10, LARGE])
+def test_what_is_sent_may_be_overwritten(counters, size):
     """Also where it lies in page-locked memory, from where copies are made later."""
     ops = backend.get("cuda:0")
-    pinned = np.frombuffer(ops.xp.cuda.alloc_pinned_memory(4 * LARGE), np.float32)
+    pinned = np.frombuffer(ops.xp.cuda.alloc_pinned_memory(4 * size), np.float32)
     pinned[:] = 1
     with ops.xp.cuda.Stream(non_blocking=True):
         sent = ops.to_device(pinned)

@@ -88,12 +88,20 @@ class CupyOps:
         return cp.cuda.Device(self._index)
 
     def to_device(self, array):
-        if not isinstance(array, np.ndarray) or array.nbytes <= MOST_STAGED:
+        """The array there.  NumPy's may be overwritten or dropped once this returns."""
+        if not isinstance(array, np.ndarray):
             return cp.asarray(array)
+        if array.nbytes <= MOST_STAGED:
+            # asarray reads page-locked memory later, and copies other memory to such first.
+            pinned = cp.cuda.pinned_memory.is_memory_pinned(array.ctypes.data)
+            return cp.asarray(array.copy() if pinned else array)
         # For the copy, asarray would take page-locked memory as large as the array, and keep it.
+        # `set` would make an array contiguous in one of its own, which it drops before it is read
+        # where copies from any memory are asynchronous, as on a GH200.
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
         out = cp.empty(array.shape, array.dtype)
         out.set(array)
-        cp.cuda.get_current_stream().synchronize()  # the array may be in page-locked memory
+        cp.cuda.get_current_stream().synchronize()
         return out
 
     def to_host(self, array):
