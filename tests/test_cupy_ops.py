@@ -6,8 +6,8 @@ import pytest
 import gpumlp
 from gpumlp import backend, rows
 from gpumlp.activation import activations
-from gpumlp.backend import cupy_ops
-from tests.operations import random, send
+from gpumlp.backend import Data, cupy_ops
+from tests.operations import minibatches, random, send
 from tests.operations.selection import IN_MANY_BLOCKS
 from tests.training import fit
 
@@ -105,6 +105,41 @@ def test_blocks():
     assert cupy_ops._chunks(4000, 8, 4, 100) == 125
     assert cupy_ops._chunks(80_000, 8, 4, 1) == 2500
     assert cupy_ops._chunks(4000, 8, 4, 1000) == 125
+
+
+def test_blocks_that_add_weights():
+    """One for a small batch, many for a large one, and no more than one block can add up."""
+    assert cupy_ops._weight_blocks(1, 1) == cupy_ops._weight_blocks(256, 1) == 1
+    assert cupy_ops._weight_blocks(8192, 1) == 32
+    assert cupy_ops._weight_blocks(8192, 1000) == 4
+    assert cupy_ops._weight_blocks(1_000_000, 1) == 489
+    assert cupy_ops._weight_blocks(10_000_000, 1) == 512
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_many_weights_are_added_in_one_order(monkeypatch, ops, weighted):
+    """Whichever block is the last; weights of 1 to their exact number."""
+    rows = 20_000
+    data = Data(
+        ops.xp.zeros((2, rows, 1), np.float32),
+        *(None, None),
+        send(ops, np.random.default_rng(0).random((2, rows)), np.float32) if weighted else None,
+    )
+    order = np.arange(rows)[None] - 3  # the first three are padding
+    order = send(ops, np.maximum(order, -1), np.int32)
+    sums = []
+    for number in range(4):
+        monkeypatch.setenv("GPUMLP_SIMT_ORDER", str(number))
+        out = minibatches.Minibatch(ops, np.float32, 2, rows, 1, False, 0).out
+        ops.gather(data, order, ops.xp.zeros(2, np.int64), rows, out)
+        sums.append(ops.to_host(out.w_sum))
+    for each in sums[1:]:
+        np.testing.assert_array_equal(each, sums[0])
+    if weighted:
+        exact = ops.to_host(data.weight)[:, : rows - 3].sum(axis=1, dtype=np.float64)
+        np.testing.assert_allclose(sums[0], exact, rtol=1e-6)
+    else:
+        np.testing.assert_array_equal(sums[0], [rows - 3, rows - 3])
 
 
 # ------------------------------------------------------------------ captures
