@@ -312,6 +312,7 @@ def test_gather_targets(ops, dtype, models, shared, targets):
 def test_gather_sizes(ops, dtype, columns):
     minibatches.check_gather(ops, dtype, 3, "float32", columns, weighted=False)
     minibatches.check_gather(ops, dtype, 3, "uint8", columns, rows=1)
+    minibatches.check_gather(ops, dtype, 3, "uint8", 1, rows=4400, weighted=columns > 1)
 
 
 @dtypes

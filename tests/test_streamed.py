@@ -1,13 +1,14 @@
 """Data larger than the device: streamed epochs are those of resident rows, to the last bit."""
 
 import gc
+import threading
 
 import numpy as np
 import pytest
 
 import gpumlp
 from gpumlp import rows, streamed
-from gpumlp.backend import transfer
+from gpumlp.backend import pool, transfer
 from gpumlp.evaluate import Evaluation
 from tests.training import PressCtrlC, fit, theta
 
@@ -117,6 +118,35 @@ def test_streamed_epochs_are_the_same(stream, case, batches, dtype):
     fit(expected, **given, epochs=4)
     made = stream(batches)
     fit(found, **given, epochs=4)
+    assert len(made) == 1
+    assert_same(found, expected)
+
+
+class Together:
+    """Calls of a function, the first so many of which wait for one another."""
+
+    def __init__(self, function, count):
+        self._function, self._left = function, iter(range(count))
+        self._barrier = threading.Barrier(count)
+
+    def __call__(self, *arguments):
+        if next(self._left, None) is not None:
+            self._barrier.wait(timeout=60)
+        return self._function(*arguments)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_threads_gather_a_piece_together(stream, monkeypatch, case):
+    """Each some of its rows, down to a single one: no result depends on that."""
+    options, given = CASES[case]
+    expected, found = (make_trainer(**options) for _ in range(2))
+    fit(expected, **given, epochs=2)
+    made = stream(3)
+    monkeypatch.setattr(streamed, "SHARE_BYTES", 1)
+    monkeypatch.setattr(pool, "_cores", lambda: 3)
+    monkeypatch.setattr(pool, "_pool", pool._Pool())
+    monkeypatch.setattr(streamed, "_take", Together(streamed._take, 3))
+    fit(found, **given, epochs=2)
     assert len(made) == 1
     assert_same(found, expected)
 

@@ -94,12 +94,20 @@ class CupyOps:
         return cp.cuda.Device(self._index)
 
     def to_device(self, array):
-        if not isinstance(array, np.ndarray) or array.nbytes <= MOST_STAGED:
+        """The array there.  NumPy's may be overwritten or dropped once this returns."""
+        if not isinstance(array, np.ndarray):
             return cp.asarray(array)
+        if array.nbytes <= MOST_STAGED:
+            # asarray reads page-locked memory later, and copies other memory to such first.
+            pinned = cp.cuda.pinned_memory.is_memory_pinned(array.ctypes.data)
+            return cp.asarray(array.copy() if pinned else array)
         # For the copy, asarray would take page-locked memory as large as the array, and keep it.
+        # `set` would make an array contiguous in one of its own, which it drops before it is read
+        # where copies from any memory are asynchronous, as on a GH200.
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
         out = cp.empty(array.shape, array.dtype)
         out.set(array)
-        cp.cuda.get_current_stream().synchronize()  # the array may be in page-locked memory
+        cp.cuda.get_current_stream().synchronize()
         return out
 
     def to_host(self, array):
@@ -375,16 +383,19 @@ class CupyOps:
         lanes = min(THREADS, _power_of_two(_packs(columns, out.x.itemsize)))
         height = THREADS // lanes
         chunks = _chunks(rows, height, ROWS_PER_THREAD, models)
+        sums = _weight_blocks(rows, models)
+        partial, arrived = self._scratch(out.w.dtype, models * sums, models)
         y = data.dense if data.labels is None else data.labels
         kernel(
-            (models * (chunks + 1),),
+            (models * (sums + chunks),),
             (lanes, height),
             (
                 *(order, _stride(order), cursor, np.int64(batch), data.x, _stride(data.x)),
                 *(_or_null(data.labels), _or_null(data.dense), _stride(y)),
                 *(_or_null(data.weight), _stride(data.weight)),
                 *(out.x, _or_null(out.labels), _or_null(out.dense), out.w, out.w_sum),
-                *(np.int64(rows), np.int32(columns), np.int32(outputs), np.int32(chunks)),
+                *(partial, arrived, np.int64(rows), np.int32(columns), np.int32(outputs)),
+                *(np.int32(sums), np.int32(chunks)),
             ),
         )
 
@@ -485,6 +496,11 @@ def _chunks(count: int, at_once: int, each: int, others: int) -> int:
     """
     fewest = max(_ceil_div(count, at_once * each), _ceil_div(ENOUGH, others))
     return min(_ceil_div(count, at_once), fewest)
+
+
+def _weight_blocks(rows: int, models: int) -> int:
+    """Blocks of each network in which `gather` adds the weights of a batch."""
+    return min(_chunks(rows, THREADS, SUMMED_ROWS_PER_THREAD, models), 2 * THREADS)
 
 
 def _update_chunks(theta) -> int:

@@ -127,7 +127,7 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
     def _set(self, name: str, values):
         if "_engine" not in vars(self):
             self._engine = Engine()
-        self._engine.lists[name] = values
+        self._engine.take(name, values)
 
     @property
     def _has_weights(self) -> bool:

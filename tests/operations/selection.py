@@ -63,6 +63,9 @@ SELECTION = {
     "gather targets": lambda ops: minibatches.check_gather(
         ops, "float32", 3, "float32", 3, targets="dense"
     ),
+    "gather many rows": lambda ops: minibatches.check_gather(
+        ops, "float32", 3, "uint8", 1, targets=None, rows=4400
+    ),
     "gather into float64": lambda ops: minibatches.check_gather(ops, "float64", 1, "float32", 8),
     "gather beyond 32 bits": minibatches.check_gather_far,
     "tally": lambda ops: tallies.check_tally(ops, "float32", 3, "largest", (130, 3)),

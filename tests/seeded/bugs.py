@@ -316,6 +316,18 @@ MINIBATCHES = {
         "sum += source >= 0 && weight ?",
         "gather",
     ),
+    "weights of the first block that adds them": Bug(
+        "gather.cu", "ordered_sum(parts, sums)", "ordered_sum(parts, 1)", "gather many rows"
+    ),
+    "weights of networks in the same place": Bug(
+        "gather.cu", "partial + m * sums", "partial", "gather many rows"
+    ),
+    "weights that several blocks add": Bug(
+        "gather.cu", "row += sums * THREADS", "row += THREADS", "gather many rows"
+    ),
+    "weights before all blocks have added theirs": Bug(
+        "gather.cu", "if (!last_block(arrived + m, sums)) return;", "", "gather many rows"
+    ),
     "the same batch at every step": Bug("gather.cu", " + cursor[m] * batch", "", "gather"),
     "the targets of the first network for all": Bug(
         "gather.cu", "dense[m * y_stride +", "dense[", "gather targets"

@@ -74,9 +74,15 @@ def array(obj, dtype=None, copy=True):
         obj = _from_cuda_array_interface(obj)
     if isinstance(obj, ndarray):
         return obj.astype(obj.dtype if dtype is None else dtype, copy=copy)
-    host = np.asarray(obj, dtype)
     refuse_while_capturing("a copy from the host")
-    result = ndarray._from_result(host)  # columns first stays columns first, as in CuPy
+    columns_first = isinstance(obj, np.ndarray) and obj.flags.fnc  # stays so
+    host = np.asarray(obj, dtype, order="F" if columns_first else "C")
+    host = host.astype(host.dtype.newbyteorder("="), copy=False)
+    if memory.is_pinned(host.ctypes.data, host.nbytes):
+        result = ndarray._empty(host.shape, host.dtype, "F" if columns_first else "C")
+        result.set(host)  # which may be overwritten before it is read
+        return result
+    result = ndarray._from_result(host)
     record(h2d=1, staged_bytes=host.nbytes)
     return result
 

@@ -28,6 +28,8 @@ class Machine:
     driver_version: int = CUDA_13_2
     runtime_version: int = CUDA_13_2
     current_device: int = 0
+    # Whether it reads any host memory by itself, as a GH200 does: copies are then asynchronous.
+    pageable_access: bool = False
     used: dict[int, int] = dataclasses.field(default_factory=dict)  # bytes in use, per device
     blocks: dict[int, list] = dataclasses.field(default_factory=dict)  # of each device's pool.py
 

@@ -1,8 +1,9 @@
 """Streams, events and captured graphs.
 
 Work runs at once, in the order of the calls, or is recorded while its stream is capturing.  Only
-copies from page-locked memory take their time: they land as late as they may, which is before the
-first work on their target that comes after them: ordering.py.
+copies from page-locked memory take their time, and with `machine.pageable_access` those from any
+host memory: they land as late as they may, which is before the first work on their target that
+comes after them: ordering.py.
 """
 
 from __future__ import annotations
