@@ -26,6 +26,7 @@ from benchmarks import (
     starts,
 )
 from benchmarks.contenders import GEMMS, LIBRARY, SCIKIT_LEARN
+from tests.waiting import HANGS
 
 
 @pytest.fixture(autouse=True)
@@ -184,7 +185,7 @@ def test_pytest_benchmark_runs_the_same_functions(tmp_path):
         env=alone,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(json.loads(file.read_text())["benchmarks"]) == 5
