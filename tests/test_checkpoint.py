@@ -232,13 +232,14 @@ def test_readers_always_find_a_complete_checkpoint(tmp_path, place):
     for reader in readers:
         reader.start()
     try:
-        fit(trainer, 60, [gpumlp.Checkpoint(tmp_path / place)])
+        while min(len(set(found)) for found in seen) <= 5:
+            fit(trainer, 20, [gpumlp.Checkpoint(tmp_path / place)])
     finally:
         ended.set()
         for reader in readers:
             reader.join()
     for found in seen:
-        assert len(set(found)) > 5 and found == sorted(found)
+        assert found == sorted(found)
 
 
 def test_a_checkpoint_that_is_removed_while_it_is_looked_for(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from commandline import LABELS, blobs, run, train, trained
 import gpumlp
 from gpumlp import device
 from gpumlp.cli import DATASETS, OPTIMIZERS
+from tests.waiting import HANGS
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_ctrl_c_saves_what_was_learned(folder, tmp_path):
         # The progress bar's first output says that training is under way.
         assert process.stderr.read(1)
         process.send_signal(signal.SIGINT)
-        printed, complaint = process.communicate(timeout=60)
+        printed, complaint = process.communicate(timeout=HANGS)
     assert process.returncode == 0, complaint.decode()
     assert b"Traceback" not in complaint
     assert b"the network trained so far is saved" in printed

@@ -9,6 +9,7 @@ import pytest
 from gpumlp import backend
 from gpumlp.backend import cublaslt, gemm_choice
 from tests.operations import random, send
+from tests.standin import streams
 from tests.standin.cublaslt import library as fake
 from tests.standin.descriptions import ROUNDS_PARTS
 
@@ -20,10 +21,14 @@ def no_plans():
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """The folder of the user's files; algorithm 3 is the fastest, and 1 the next."""
+    """The folder of the user's files; algorithm 3 is the fastest, and 1 the next.
+
+    Events show the time that the algorithms say they take: nothing else takes any.
+    """
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     seconds = {number: 0.001 for number in range(8)} | {1: 0.0005, 3: 0.0, 9: 0.0}
     monkeypatch.setattr(fake, "seconds", seconds)
+    monkeypatch.setattr(streams, "clock", lambda: fake.elapsed)
     return tmp_path / "gpumlp" / "gemm"
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from tests import standin
 from tests.standin import describe, errors, hardware, kernels, memory
+from tests.waiting import HANGS
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -175,7 +176,7 @@ def real() -> dict[str, dict]:
         text=True,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        timeout=120,
+        timeout=HANGS,
         check=False,
     )
     assert child.returncode == 0, child.stderr

@@ -15,6 +15,7 @@ from gpumlp import MLPClassifier, MLPRegressor
 from tests import checkpointing
 from tests.estimators import BOTH, data, small
 from tests.test_estimator_files import assert_same
+from tests.waiting import has_ended, until
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -200,15 +201,18 @@ def test_killed_at_random_moments(tmp_path):
     whole = small(MLPClassifier, **arguments).fit(X, y)
     chance, before, folder = random.Random(0), 0, tmp_path / "runs"
 
+    def newest():
+        return max((int(file.stem[-6:]) for file in folder.glob("checkpoint-*")), default=0)
+
     def train(pipe):
-        os.write(pipe, b"!")
         checkpointed = small(MLPClassifier, callbacks=[gpumlp.Checkpoint(folder)], **arguments)
         (gpumlp.resume(folder) if before else checkpointed).fit(X, y)
 
     for i in range(8):
         pid, out = checkpointing.fork(train)
-        os.read(out, 1)
-        time.sleep(chance.uniform(0.01, 0.03) * (1 + i))  # later and later, for slow machines
+        # Amid the first epoch after the last checkpoint, or one or two later.
+        until(lambda: newest() >= before + i % 3 or has_ended(pid))  # noqa: B023
+        time.sleep(chance.uniform(0, 0.02))
         os.kill(pid, signal.SIGKILL)
         checkpointing.collect(pid, out)
         if list(folder.glob("checkpoint-*")):

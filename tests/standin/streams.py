@@ -20,6 +20,7 @@ from .counting import record
 from .hardware import check_current, machine
 
 _handles = itertools.count(0x1000, 0x10)
+clock = time.perf_counter  # of events, in seconds
 
 
 class Node(NamedTuple):
@@ -177,7 +178,7 @@ class Event:
         self._past: ordering.Past = {}  # of the stream, when it was recorded
 
     def record(self, stream: Stream | None = None) -> None:
-        self._time = time.perf_counter()
+        self._time = clock()
         self._past = (stream or get_current_stream())._past()
 
     def synchronize(self) -> None:
