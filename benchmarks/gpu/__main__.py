@@ -16,7 +16,7 @@ from benchmarks.gpu import processes, records, summary
 from benchmarks.gpu.records import Skip, Task
 from benchmarks.gpu.stages import SECONDS, STAGES, Stage
 
-END = 5.0  # seconds kept for the summary
+START, END = 3.0, 5.0  # seconds that a stage takes to begin at all, and kept for the summary
 
 
 def arguments(given=None):
@@ -56,8 +56,8 @@ def run_all(folder: Path, options):
         # What a stage does not need is for those after it.
         left = end - time.time()
         share = stage.seconds / sum(other.seconds for other in chosen[i:])
-        if left > 1 and not processes.stopped.is_set():
-            until = time.time() + left * share
+        if left > START and not processes.stopped.is_set():
+            until = time.time() + max(START, left * share)
             run(stage, Task(str(folder), stage.name, stage.most, until, options.dry_run))
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from benchmarks.gpu.records import FAILED, VARIABLE, Task
+from benchmarks.gpu.records import BEGUN, FAILED, NOT_BEGUN, VARIABLE, Task
 from benchmarks.machine import ROOT
 
 LOG, LOG_BYTES, KEPT_LINES = "log.txt", 8 << 20, 400
@@ -40,7 +40,7 @@ def kill(process):
 def run(command, task: Task) -> tuple[int | None, list[str]]:
     """The exit code, None if the time was over, and the end of the output; the log has it all."""
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    # On its first use of the device each process would check it, which one of the stages does.
+    # No check of the device on first use in each of so many processes: a stage does more.
     added = {"PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", "GPUMLP_CHECK": "0"}
     try:
         process = subprocess.Popen(
@@ -60,12 +60,14 @@ def run(command, task: Task) -> tuple[int | None, list[str]]:
     reader = threading.Thread(target=_note, args=(process.stdout, task, lines), daemon=True)
     reader.start()
     try:
-        code = process.wait(max(0.0, task.until - time.time()))
+        code = process.wait(0 if stopped.is_set() else max(0.0, task.until - time.time()))
     except subprocess.TimeoutExpired:
         code = None
     kill(process)
     running.discard(process)
     reader.join(5)
+    if not reader.is_alive():  # else something that fled the group still holds the pipe
+        process.stdout.close()
     return None if stopped.is_set() else code, list(lines)
 
 
@@ -80,30 +82,35 @@ def _note(stream, task: Task, lines):
 def follow(task: Task, command):
     """Runs the command until all that it planned has ended: what it was at when it crashed has
     failed, and it begins again with what is left."""
-    before = None
+    left: list[str] | None = None
+    code: int | None = None
     while time.time() < task.until and not stopped.is_set():
-        code, lines = run(command, task)
-        left, begun = task.left()
+        before, (code, lines) = left, run(command, task)
         for name, report in reports(lines).items():
             task.end(f"{name}, compute-sanitizer", FAILED, error=report)
         if code is None:
-            return
+            break
+        outcomes = task.outcomes()
+        left = [name for name, outcome in outcomes.items() if outcome == NOT_BEGUN]
+        begun = [name for name, outcome in outcomes.items() if outcome == BEGUN]
         if begun or code not in (0, POISONED, SANITIZER_FOUND):
             for name in begun or [f"process {task.process}"]:
                 task.end(name, FAILED, error=f"its process ended with {code}: {place(lines)}")
         if not left or left == before:
             return
-        before = left
+    if code is None and not task.outcomes():
+        task.plan([f"all of {task.process}"])
 
 
 def place(lines: list[str]) -> str:
     """What was said last, and where it was, if a traceback says so."""
-    frames = re.findall(r'File "(.*?)", line (\d+)', "\n".join(lines))
+    text = "\n".join(lines)
+    frames = re.findall(r'File "(.*?)", line (\d+)', text)
     own = [f"{file[len(f'{ROOT}/') :]}:{n}" for file, n in frames if file.startswith(f"{ROOT}/")]
-    fatal = [line for line in lines if line.startswith(("Timeout (", "Fatal Python error"))]
-    said = fatal or [line for line in lines if line.strip()] or ["it said nothing"]
     # faulthandler begins with the innermost frame, Python ends with it.
-    return f"{said[-1]} @ {own[0 if fatal else -1]}" if own else said[-1]
+    fatal = re.search(r"Timeout \(\S+\)!|Fatal Python error.*", text)
+    said = fatal[0] if fatal else (text.strip() or "it said nothing").splitlines()[-1]
+    return f"{said} @ {own[0 if fatal else -1]}" if own else said
 
 
 def reports(lines: list[str]) -> dict[str, str]:

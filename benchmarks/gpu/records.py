@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 FILE = "records.jsonl"
 VARIABLE = "GPUMLP_BENCHMARKS_TASK"
-PLANNED, RUNNING, PASSED, FAILED, SKIPPED = "planned", "running", "passed", "failed", "skipped"
+NOT_BEGUN, BEGUN = "not begun", "cut short"  # unless another record follows
+PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 MESSAGE = 600  # characters kept of an error
 
 
@@ -42,7 +43,9 @@ class Task(NamedTuple):
 
     def write(self, **record):
         about = {"at": round(time.time(), 2), "stage": self.stage, "process": self.process}
-        line = json.dumps(about | record, default=_plain) + "\n"
+        # A line that was cut short with an earlier run does not swallow the next.
+        begin = "\n" if "limit" in record else ""
+        line = begin + json.dumps(about | record, default=_plain) + "\n"
         file = os.open(Path(self.folder, FILE), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(file, line.encode())
@@ -52,21 +55,19 @@ class Task(NamedTuple):
     def plan(self, names) -> list[str]:
         """Those that have not ended yet."""
         self.write(plan=list(names))
-        return self.left()[0]
+        return [name for name, outcome in self.outcomes().items() if outcome == NOT_BEGUN]
 
     def begin(self, name: str):
-        self.write(name=name, outcome=RUNNING)
+        self.write(name=name, outcome=BEGUN)
 
     def end(self, name: str, outcome: str, seconds: float = 0.0, error="", figures=None):
         ended = {"name": name, "outcome": outcome, "seconds": round(seconds, 3)}
         self.write(**ended, error=str(error)[:MESSAGE], figures=figures or {})
 
-    def left(self) -> tuple[list[str], list[str]]:
-        """Of this process's plan, what has not begun, and what has begun and not ended."""
+    def outcomes(self) -> dict[str, str]:
+        """Of what this process planned, so far."""
         items = read(self.folder)[self.stage].items.items()
-        own = [(name, item["outcome"]) for name, item in items if item["process"] == self.process]
-        of = ([name for name, outcome in own if outcome == kind] for kind in (PLANNED, RUNNING))
-        return next(of), next(of)
+        return {name: item["outcome"] for name, item in items if item["process"] == self.process}
 
 
 class Stage(NamedTuple):
@@ -89,11 +90,12 @@ def read(folder) -> dict[str, Stage]:
             stages[record["stage"]] = Stage(record, {})
         about, items = stages[record["stage"]]
         about |= record if "closed" in record else {}
-        for name in record.get("plan", ()):
-            items.setdefault(name, {"outcome": PLANNED, "process": record["process"]})
+        for planned in record.get("plan", ()):
+            items.setdefault(planned, {"outcome": NOT_BEGUN, "process": record["process"]})
         # A test whose teardown fails has passed before: the worse counts.
-        if "name" in record and items.get(record["name"], record)["outcome"] != FAILED:
-            items[record["name"]] = record
+        name = record.get("name")
+        if name and items.get(name, {}).get("outcome") != FAILED:
+            items[name] = record
     return stages
 
 

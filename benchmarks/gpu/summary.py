@@ -12,7 +12,7 @@ from benchmarks import machine, operations, stacks, training
 from benchmarks.contenders import LIBRARY, OPERATIONS, RESIDENT
 from benchmarks.gpu import records
 from benchmarks.gpu.probes import DEVICE, TUNED
-from benchmarks.gpu.records import FAILED, PASSED, PLANNED, RUNNING, SKIPPED
+from benchmarks.gpu.records import BEGUN, FAILED, NOT_BEGUN, PASSED, SKIPPED
 from benchmarks.gpu.stages import STAGES
 
 TEXT = "summary.txt"
@@ -25,13 +25,13 @@ def merge(folder: Path) -> dict:
     passed, only those with figures."""
     stages = records.read(folder)
     results: dict = {"machine": {}, "dry": False, "passed": False, "stages": {}}
-    for name in (stage.name for stage in STAGES):
+    for name in dict.fromkeys([*(stage.name for stage in STAGES), *stages]):
         about, items = stages.get(name, ({"closed": "not begun"}, {}))
         outcomes = collections.Counter(item["outcome"] for item in items.values())
         results["stages"][name] = found = {
             **{key: about[key] for key in ("closed", "why", "limit", "seconds") if key in about},
             "outcomes": dict(outcomes),
-            "left out": [n for n, item in items.items() if item["outcome"] in (PLANNED, RUNNING)],
+            "left out": [n for n, item in items.items() if item["outcome"] in (NOT_BEGUN, BEGUN)],
             "items": {
                 item: {key: record[key] for key in ("outcome", "seconds", "error", "figures")}
                 for item, record in items.items()
@@ -61,7 +61,8 @@ def text(results: dict, path: Path) -> str:
     about = machine.one_line(results["machine"]) if results["machine"] else "nothing of the machine"
     lines = [f"{'ALL THAT RAN PASSED' if results['passed'] else 'NOT PASSED'}: {path}", about]
     for part in (_failures, _missing, _decisions, _tables, _figures):
-        lines += ["", *part(results)]
+        found = list(part(results))
+        lines += ["", *found] if found else []
     kept, size = [], 0
     for line in lines:
         kept.append(line[:MOST_LINE])
@@ -127,6 +128,7 @@ def _decisions(results):
     for what, by in gains.items():
         best = max(by.values(), default=None)
         verdict = "was not measured" if best is None else "stays" if best >= EARNED else "goes"
+        verdict = "a dry run decides nothing" if results["dry"] else verdict
         shown = ", ".join(f"{gain:.2f}x {network}" for network, gain in by.items())
         yield f"{what}: {verdict} {shown}".rstrip()
 
