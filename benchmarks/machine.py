@@ -27,7 +27,7 @@ def describe() -> dict:
         "changed_files": (_git("status", "--porcelain") or "").splitlines(),
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": _cores(),
+        "cores": cores(),
         "python": platform.python_version(),
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "not_compiled_for_cpu": _not_compiled(),
@@ -55,7 +55,7 @@ def thread_gain(size: int = 256) -> float:
     return fastest(1) / fastest(None)
 
 
-def _cores() -> int | None:
+def cores() -> int | None:
     """Those that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 

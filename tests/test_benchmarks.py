@@ -20,7 +20,6 @@ from benchmarks import (
     machine,
     operations,
     optimizers,
-    parts,
     report,
     scaling,
     starts,
@@ -107,7 +106,7 @@ def test_quick_run_prints_ratios_and_writes_every_figure(tmp_path, capsys, one_t
     on_cpu = {goal.text for goal in goals.GOALS if goal.device == "cpu"}
     assert {goal["goal"] for goal in written["goals"]} == on_cpu
 
-    readme = (parts.ROOT / "benchmarks" / "README.md").read_text()
+    readme = (machine.ROOT / "benchmarks" / "README.md").read_text()
     tables = report.insert(readme, written)
     for name in (*chosen, "growth"):
         assert f"`python -m benchmarks --device cpu --only {name}`" in tables
@@ -181,7 +180,7 @@ def test_pytest_benchmark_runs_the_same_functions(tmp_path):
     alone = {key: value for key, value in os.environ.items() if "XDIST" not in key}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "benchmarks", *options, "-k", chosen],
-        cwd=parts.ROOT,
+        cwd=machine.ROOT,
         env=alone,
         capture_output=True,
         text=True,
@@ -210,6 +209,6 @@ def test_openblas_chooses_its_kernels_itself():
     """The run begins again without the variables, with the same arguments; it ends as it does."""
     environment = os.environ | {"OPENBLAS_CORETYPE": "Haswell"}
     asked = [sys.executable, "-m", "benchmarks", "--only", "nothing of that name"]
-    done = subprocess.run(asked, env=environment, cwd=parts.ROOT, capture_output=True, text=True)
+    done = subprocess.run(asked, env=environment, cwd=machine.ROOT, capture_output=True, text=True)
     assert re.match(r"without OPENBLAS_CORETYPE.*: every library chooses", done.stdout)
     assert done.returncode == 2 and "nothing of that name" in done.stderr

@@ -11,9 +11,9 @@ from benchmarks import (
     agreement,
     cases,
     compared,
+    machine,
     operations,
     optimizers,
-    parts,
     products,
     suite,
     turns,
@@ -83,7 +83,7 @@ def test_kernels_state_the_bytes_that_are_counted():
 
 
 def test_every_kernel_is_measured():
-    kernels = {path.name for path in (parts.ROOT / "kernels").glob("*.cu")}
+    kernels = {path.name for path in (machine.ROOT / "kernels").glob("*.cu")}
     streaming = {case.kernel for case in cases.CASES}
     assert streaming == set(STATED) and not streaming & set(cases.WHOLE_STEPS)
     assert kernels == streaming | set(cases.WHOLE_STEPS)
