@@ -237,7 +237,7 @@ def kill_at_random(folder: Path, kills: int, seed: int, sample: int) -> dict:
     assert status == 0, f"the training failed by itself: {status}"
     epoch = (time.perf_counter() - begin) / EPOCHS
     wrong, killed, attempts, amid, epochs = [], 0, 0, 0, []
-    while killed < kills or (not amid and attempts < 10 * kills):
+    while killed < kills or (not amid and attempts < 2 * kills):
         place = folder / f"{attempts}"
         keep = 1 + attempts % 3
         pid, out = fork(reporting(place, keep))
@@ -343,7 +343,7 @@ def interrupt_at_random(folder: Path, times: int, seed: int) -> dict:
     fit(make(CASE), EPOCHS, callbacks(CASE))
     epoch = (time.perf_counter() - begin) / EPOCHS
     interrupted, attempts, within = 0, 0, 0
-    while interrupted < times or (not within and attempts < 10 * times):
+    while interrupted < times or (not within and attempts < 5 * times):
         place = folder / f"{attempts}"
 
         def work(pipe, place=place):
