@@ -52,7 +52,7 @@ def sanitizer(folder: Path, text: str):
     program.chmod(0o755)
 
 
-def test_a_dry_run_goes_through_every_stage(cuda, tmp_path):
+def test_a_dry_run_goes_through_every_stage(counters, tmp_path):
     folder = tmp_path / "results"
     sanitizer(tmp_path, SANITIZER)
     done = run_command("--dry-run", "--results", folder, path=tmp_path)
