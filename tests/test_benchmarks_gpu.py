@@ -479,6 +479,19 @@ def test_figures_decide(tmp_path):
     assert "the persistent kernel: was not measured" in summary.write(tmp_path)[0]
 
 
+def test_the_stages_are_those_of_the_readme():
+    text = (ROOT / "benchmarks" / "README.md").read_text()
+    table = text.partition("| stage | seconds")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in row.split("|")[1:3]] for row in table.splitlines()[2:]]
+    told = [
+        (name, float(seconds))
+        for names, times in rows
+        for name, seconds in zip(names.split(", "), times.split(" + "), strict=True)
+    ]
+    assert told == [(stage.name, stage.seconds) for stage in stages.STAGES]
+    assert f"In {stages.SECONDS} seconds" in text
+
+
 # ------------------------------------------------------------------ answers before times
 
 
@@ -507,7 +520,7 @@ def test_products_that_are_wrong_are_no_figure(cuda, monkeypatch):
 
 
 def test_ways_that_differ_are_no_figure(cuda, monkeypatch):
-    network = probes.Network((5, 4, 3), 8, 12, models=2)
+    network = probes.Network((5, 4, 3), 8, 12)
     assert probes.kernel_or_operations(network)[probes.RESIDENT] > 0
     step = probes.BY_NAME[probes.RESIDENT].load().step
     monkeypatch.setattr(
