@@ -17,7 +17,7 @@ help:
 	@echo "make test    run every test (ARGS=… go to pytest)"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   the benchmarks (ARGS=--quick: under two minutes)"
-	@echo "make gpu     checks, tests and figures of a GPU, by the machine's own python3"
+	@echo "make gpu     tests and benchmarks on a GPU, by the machine's own python3"
 	@echo "make clean   remove what the others made, but not runs/"
 
 train: $(VENV)/.plot
