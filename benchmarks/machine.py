@@ -1,11 +1,9 @@
-"""What the figures were measured on: machine, versions, commit.  `python -m benchmarks.machine`
-prints it as a line of JSON."""
+"""What the figures were measured on: machine, versions, commit."""
 
 from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -153,7 +151,3 @@ def one_line(found: dict) -> str:
     if found["not_compiled_for_cpu"]:
         parts.append(f"gpumlp by NumPy alone ({found['not_compiled_for_cpu']})")
     return ", ".join(parts)
-
-
-if __name__ == "__main__":
-    print(json.dumps(describe()))

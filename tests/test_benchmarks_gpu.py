@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def sanitizer(folder: Path, text: str):
     program.chmod(0o755)
 
 
-def test_a_dry_run_goes_through_every_stage(cuda, tmp_path):
+def test_a_dry_run_goes_through_every_stage(counters, tmp_path):
     folder = tmp_path / "results"
     sanitizer(tmp_path, SANITIZER)
     done = run_command("--dry-run", "--results", folder, path=tmp_path)
@@ -125,9 +126,9 @@ def of_items(more="", unusable=False):
     code = ITEMS.format(more=more, unusable=unusable)
 
     def processes_of(task, jobs):
-        yield task._replace(process="one", most=1.0), [sys.executable, "-c", code]
+        yield task._replace(process="one"), [sys.executable, "-c", code]
 
-    return Stage("broken", 1, 1, None, processes_of)
+    return Stage("broken", 1, 2, None, processes_of)
 
 
 @pytest.fixture
@@ -139,6 +140,7 @@ def only(monkeypatch):
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield use
+    processes.stopped.clear()
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
@@ -161,7 +163,7 @@ def test_no_item_spoils_another(only, tmp_path, capsys, unusable):
     assert errors["raises"].startswith("ValueError: not like this @ ")
     assert re.search(r"ended with -6: Fatal Python error: Aborted @ .*\.py:\d+", errors["crashes"])
     assert "ended with 7" in errors["exits"]
-    assert re.search(r"ended with 1: Timeout \(0:00:01\)! @ .*\.py:\d+", errors["hangs"])
+    assert re.search(r"ended with 1: Timeout \(0:00:02\)! @ .*\.py:\d+", errors["hangs"])
     state = records.read(tmp_path)["broken"].items
     assert state["is reached"]["outcome"] == "passed"
     begun = (tmp_path / processes.LOG).read_text().count(" pid ")
@@ -170,36 +172,63 @@ def test_no_item_spoils_another(only, tmp_path, capsys, unusable):
     assert "\nNOT PASSED" in said and "FAILED broken: crashes: its process ended with -6" in said
 
 
-def test_what_there_is_no_time_for_is_named_and_leaves_no_process(only, tmp_path, capsys):
-    more = """
-    task = task._replace(most=60.0)
+WAITS = """
+import os, subprocess, sys, time
+from benchmarks.gpu import stages
+from benchmarks.gpu.records import Task
+
+def items(task):
     alive = os.path.join(task.folder, "alive")
-    child = f"while True: open({alive!r}, 'a').write('x'); time.sleep(0.05)"
-    yield "waits", lambda: subprocess.run([sys.executable, "-c", "import time\\n" + child])
-    yield "is too late", lambda: None"""
-    stage = of_items("import subprocess" + more)
+    child = f"import time\\nwhile True: open({alive!r}, 'a').write('x'); time.sleep(0.05)"
+    yield "measures", lambda: {"ms": 1.5}
+    yield "waits", lambda: subprocess.run([sys.executable, "-c", child])
+    yield "is too late", lambda: None
 
-    def patient(task, jobs):
-        for mine, asked in stage.processes(task, jobs):
-            code = asked[-1].replace('yield "hangs", lambda: time.sleep(60)', "")
-            yield mine._replace(most=60.0), [*asked[:-1], code]
+stages.STAGES = (stages.Stage("broken", 1, 1, items),)
+sys.exit(stages.work(Task.of_environment()))
+"""
 
-    def late(task, jobs):
-        yield task, [sys.executable, "-c", "raise SystemExit('is never begun')"]
 
-    only(stage._replace(processes=patient), Stage("stacks", 1e-6, 1, None, late))
-    begin = time.monotonic()
-    command.main(["--results", str(tmp_path), "--seconds", "8"])
-    assert time.monotonic() - begin < 30
+def grows(file: Path) -> bool:
+    size = file.stat().st_size
+    time.sleep(0.3)
+    return file.stat().st_size > size
+
+
+def test_a_run_that_is_stopped_names_what_it_left_out(only, tmp_path, capsys):
+    alive = tmp_path / "alive"
+
+    def stop_when_it_waits():
+        while not alive.exists():
+            time.sleep(0.02)
+        processes.stop()
+
+    def waiting(task, jobs):
+        threading.Thread(target=stop_when_it_waits).start()
+        yield task._replace(most=600.0), [sys.executable, "-c", WAITS]
+
+    only(Stage("broken", 1, 1, None, waiting), Stage("stacks", 1, 1, None, waiting))
+    assert command.main(["--results", str(tmp_path), "--seconds", "600"]) == 0
     found = summary.merge(tmp_path)["stages"]
     assert found["broken"]["left out"] == ["waits", "is too late"]
     assert found["stacks"]["closed"] == "not begun"
     said = capsys.readouterr().out
-    assert "for lack of time without waits, is too late" in said and "stacks: not begun" in said
+    assert "broken: cut off" in said and "stacks: not begun" in said
+    assert "for lack of time without waits, is too late" in said
+    assert not grows(alive)
+
+
+def test_a_process_whose_time_is_over_ends_with_all_that_it_started(tmp_path):
     alive = tmp_path / "alive"
-    size = alive.stat().st_size
-    time.sleep(0.3)
-    assert size > 0 and alive.stat().st_size == size
+    loop = f"while :; do echo x >>{alive}; sleep 0.05; done & wait"
+    task = Task(str(tmp_path), "broken", 600.0, time.time() + 3, process="one")
+    task.write(limit=3)
+    processes.follow(task, ["sh", "-c", loop])
+    assert alive.exists() and not grows(alive) and not processes.running
+    assert task.outcomes() == {"all of one": "not begun"}
+    processes.follow(task._replace(process="two"), ["sh", "-c", loop])
+    assert not grows(alive)
+    assert task._replace(process="two").outcomes() == {"all of two": "not begun"}
 
 
 def test_what_cannot_begin_is_said(only, tmp_path, capsys):
@@ -219,6 +248,13 @@ def test_what_cannot_begin_is_said(only, tmp_path, capsys):
     assert re.search(r"FAILED no_program: .*FileNotFoundError", said)
     assert re.search(r"FAILED no_module: .*ModuleNotFoundError: .*no_such_module", said)
     assert "no_tool: skipped, compute-sanitizer is not on PATH" in said
+
+
+def test_without_a_device_nothing_else_is_tried(only, tmp_path, capsys):
+    only(of_items('yield "device", lambda: raises(RuntimeError("no driver"))'), of_items())
+    assert command.main(["--results", str(tmp_path), "--seconds", "60"]) == 1
+    said = capsys.readouterr().out
+    assert "nothing else is tried: RuntimeError: no driver" in said and said.count("==") == 1
 
 
 def test_of_nothing_nothing_has_passed(tmp_path, capsys):
@@ -266,6 +302,8 @@ def test_a_run_that_is_cut_off_keeps_what_it_had(tmp_path, number):
 
 CONFTEST = """
 import pytest
+from benchmarks.gpu import plugin
+plugin.unusable = lambda: True
 def pytest_generate_tests(metafunc):
     for name in ("device", "ops"):
         if name in metafunc.fixturenames:
@@ -441,6 +479,19 @@ def test_figures_decide(tmp_path):
     assert "the persistent kernel: was not measured" in summary.write(tmp_path)[0]
 
 
+def test_the_stages_are_those_of_the_readme():
+    text = (ROOT / "benchmarks" / "README.md").read_text()
+    table = text.partition("| stage | seconds")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in row.split("|")[1:3]] for row in table.splitlines()[2:]]
+    told = [
+        (name, float(seconds))
+        for names, times in rows
+        for name, seconds in zip(names.split(", "), times.split(" + "), strict=True)
+    ]
+    assert told == [(stage.name, stage.seconds) for stage in stages.STAGES]
+    assert f"In {stages.SECONDS} seconds" in text
+
+
 # ------------------------------------------------------------------ answers before times
 
 
@@ -469,7 +520,7 @@ def test_products_that_are_wrong_are_no_figure(cuda, monkeypatch):
 
 
 def test_ways_that_differ_are_no_figure(cuda, monkeypatch):
-    network = probes.Network((5, 4, 3), 8, 12, models=2)
+    network = probes.Network((5, 4, 3), 8, 12)
     assert probes.kernel_or_operations(network)[probes.RESIDENT] > 0
     step = probes.BY_NAME[probes.RESIDENT].load().step
     monkeypatch.setattr(

@@ -56,9 +56,14 @@ def run_all(folder: Path, options):
         # What a stage does not need is for those after it.
         left = end - time.time()
         share = stage.seconds / sum(other.seconds for other in chosen[i:])
-        if left > START and not processes.stopped.is_set():
-            until = time.time() + max(START, left * share)
-            run(stage, Task(str(folder), stage.name, stage.most, until, options.dry_run))
+        if left < START or processes.stopped.is_set():
+            return
+        until = time.time() + max(START, left * share)
+        run(stage, Task(str(folder), stage.name, stage.most, until, options.dry_run))
+        device = records.read(folder)[stage.name].items.get("device", {})
+        if device.get("outcome") == records.FAILED:
+            print(f"no device, so that nothing else is tried: {device['error']}", flush=True)
+            return
 
 
 def main(given=None) -> int:
