@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
+from typing import Any
 
 import numpy as np
 
@@ -42,14 +43,13 @@ def _of_this_process(tqdm):
     leaves all others waiting for it, for ever.
     """
 
-    class Bar(tqdm):
-        _lock = threading.RLock()
+    kind: Any = type("Bar", (tqdm,), {"_lock": threading.RLock()})
 
     def renew():
-        Bar._lock = threading.RLock()  # another thread may have held it in the parent
+        kind._lock = threading.RLock()  # another thread may have held it in the parent
 
     os.register_at_fork(after_in_child=renew)
-    return Bar
+    return kind
 
 
 def line(history) -> str:

@@ -102,7 +102,8 @@ def test_quick_run_prints_ratios_and_writes_every_figure(tmp_path, capsys, one_t
     assert {(r["sweep"], r["value"]) for r in written["growth"]} == {
         (sweep.name, n * sweep.values[0]) for sweep in scaling.SWEEPS for n in (1, 2)
     }
-    assert file.with_suffix(".png").stat().st_size > 10_000
+    if importlib.util.find_spec("matplotlib"):
+        assert file.with_suffix(".png").stat().st_size > 10_000
     on_cpu = {goal.text for goal in goals.GOALS if goal.device == "cpu"}
     assert {goal["goal"] for goal in written["goals"]} == on_cpu
 
