@@ -177,10 +177,11 @@ from benchmarks.gpu import stages
 from benchmarks.gpu.records import Task
 
 LOOP = "while not os.path.exists('end'): open('alive', 'a').write('x'); time.sleep(0.05)"
+CHILD = "import os, time\\n" + LOOP
 
 def items(task):
     yield "measures", lambda: {"ms": 1.5}
-    yield "waits", lambda: subprocess.run([sys.executable, "-c", "import os, time\\n" + LOOP], cwd=task.folder)
+    yield "waits", lambda: subprocess.run([sys.executable, "-c", CHILD], cwd=task.folder)
     yield "is too late", lambda: None
 
 stages.STAGES = (stages.Stage("broken", 1, 1, items),)
