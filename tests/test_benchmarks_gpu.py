@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from pathlib import Path
 
@@ -140,7 +139,6 @@ def only(monkeypatch):
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield use
-    processes.stopped.clear()
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
@@ -172,20 +170,35 @@ def test_no_item_spoils_another(only, tmp_path, capsys, unusable):
     assert "\nNOT PASSED" in said and "FAILED broken: crashes: its process ended with -6" in said
 
 
+# The second item waits in a child, until it is killed or there is a file "end".
 WAITS = """
-import os, subprocess, sys, time
+import os, subprocess, sys
 from benchmarks.gpu import stages
 from benchmarks.gpu.records import Task
 
+LOOP = "while not os.path.exists('end'): open('alive', 'a').write('x'); time.sleep(0.05)"
+CHILD = "import os, time\\n" + LOOP
+
 def items(task):
-    alive = os.path.join(task.folder, "alive")
-    child = f"import time\\nwhile True: open({alive!r}, 'a').write('x'); time.sleep(0.05)"
     yield "measures", lambda: {"ms": 1.5}
-    yield "waits", lambda: subprocess.run([sys.executable, "-c", child])
+    yield "waits", lambda: subprocess.run([sys.executable, "-c", CHILD], cwd=task.folder)
     yield "is too late", lambda: None
 
 stages.STAGES = (stages.Stage("broken", 1, 1, items),)
 sys.exit(stages.work(Task.of_environment()))
+"""
+
+
+def waiting(task, jobs):
+    yield task._replace(most=600.0, process="one"), [sys.executable, "-c", WAITS]
+
+
+CUT_OFF = """
+import sys
+from benchmarks.gpu import __main__ as command
+from tests.test_benchmarks_gpu import Stage, waiting
+command.STAGES = Stage("broken", 1, 1, None, waiting), Stage("stacks", 1, 1, None, waiting)
+sys.exit(command.main(sys.argv[1:]))
 """
 
 
@@ -195,27 +208,27 @@ def grows(file: Path) -> bool:
     return file.stat().st_size > size
 
 
-def test_a_run_that_is_stopped_names_what_it_left_out(only, tmp_path, capsys):
-    alive = tmp_path / "alive"
-
-    def stop_when_it_waits():
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_run_that_is_cut_off_keeps_what_it_had(tmp_path, number):
+    asked = [sys.executable, "-c", CUT_OFF, "--results", str(tmp_path), "--seconds", "600"]
+    run = subprocess.Popen(asked, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    alive, end = tmp_path / "alive", time.monotonic() + 120
+    try:
         while not alive.exists():
+            assert time.monotonic() < end and run.poll() is None
             time.sleep(0.02)
-        processes.stop()
-
-    def waiting(task, jobs):
-        threading.Thread(target=stop_when_it_waits).start()
-        yield task._replace(most=600.0), [sys.executable, "-c", WAITS]
-
-    only(Stage("broken", 1, 1, None, waiting), Stage("stacks", 1, 1, None, waiting))
-    assert command.main(["--results", str(tmp_path), "--seconds", "600"]) == 0
+        run.send_signal(number)
+        said = run.communicate(timeout=60)[0]
+        if number != signal.SIGKILL:
+            assert not grows(alive)
+            assert "broken: cut off" in said and "stacks: not begun" in said
+            assert "for lack of time without waits, is too late" in said
+    finally:
+        (tmp_path / "end").touch()
     found = summary.merge(tmp_path)["stages"]
-    assert found["broken"]["left out"] == ["waits", "is too late"]
-    assert found["stacks"]["closed"] == "not begun"
-    said = capsys.readouterr().out
-    assert "broken: cut off" in said and "stacks: not begun" in said
-    assert "for lack of time without waits, is too late" in said
-    assert not grows(alive)
+    assert found["broken"]["closed"] == "cut off" and found["stacks"]["closed"] == "not begun"
+    assert found["broken"]["left out"][-1] == "is too late"
+    assert found["broken"]["items"]["measures"]["figures"] == {"ms": 1.5}
 
 
 def test_a_process_whose_time_is_over_ends_with_all_that_it_started(tmp_path):
@@ -260,42 +273,6 @@ def test_without_a_device_nothing_else_is_tried(only, tmp_path, capsys):
 def test_of_nothing_nothing_has_passed(tmp_path, capsys):
     assert command.main(["--summary", str(tmp_path)]) == 1
     assert "facts: not begun" in capsys.readouterr().out
-
-
-WAITING = """
-import signal, sys
-from benchmarks.gpu import __main__ as command
-from tests.test_benchmarks_gpu import of_items
-command.STAGES = (of_items(),)
-sys.exit(command.main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_run_that_is_cut_off_keeps_what_it_had(tmp_path, number):
-    folder = tmp_path / "results"
-    asked = [sys.executable, "-c", WAITING, "--results", str(folder), "--seconds", "600"]
-    run = subprocess.Popen(asked, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    end = time.monotonic() + 60
-    while "raises" not in (records.read(folder).get("broken") or records.Stage({}, {})).items or (
-        records.read(folder)["broken"].items["raises"]["outcome"] != "failed"
-    ):
-        assert time.monotonic() < end
-        time.sleep(0.02)
-    run.send_signal(number)
-    said = run.communicate(timeout=30)[0]
-    if number == signal.SIGTERM:
-        assert run.returncode == 1 and "FAILED broken: raises: ValueError" in said
-        assert "broken: cut off" in said
-    stage = summary.merge(folder)["stages"]["broken"]
-    assert stage["closed"] == "cut off" and "is reached" in stage["left out"]
-    assert stage["items"]["measures"]["figures"] == {"ms": 1.5}
-    for line in (folder / processes.LOG).read_text().splitlines():
-        if " pid " in line and number == signal.SIGKILL:  # nobody was left to end it
-            try:
-                os.kill(int(line.split()[-1]), signal.SIGKILL)
-            except ProcessLookupError:
-                pass
 
 
 # ------------------------------------------------------------------ tests
