@@ -81,7 +81,8 @@ def members_of(est, samples: Samples, validated: bool) -> list[Member]:
     members = []
     for m in range(est.n_models):
         seed = (int(given) + m) % 2**32 if seeded else int(rng.randint(2**31 - 1))
-        member = clone(est).set_params(
+        member = clone(est)
+        vars(member).update(
             n_models=None,
             bootstrap=False,
             max_features=None,

@@ -60,7 +60,12 @@ class Ensemble:
         """The stack of networks."""
         with self._lock:
             if self.net is None:
-                engines = [each._engine for each in self._asked]
+                engines = [each._ready() for each in self._asked]
+                outputs = {each.out_activation_ for each in self._asked}
+                if len(outputs) > 1:
+                    raise ValueError(
+                        f"out_activation_ differs among the estimators_: {', '.join(outputs)}"
+                    )
                 states = [engine.__getstate__() for engine in engines]
                 self.net = make_stack(self.spec, device_or_cpu(engines[0].device), states)
             return self.net

@@ -106,13 +106,13 @@ class Prepared:
         key = id(member.rows), id(coding), type(est), _named(est.loss), dtype
         if key not in known:
             if coding is not None:
-                est._binarizer, est.classes_ = coding, coding.classes_
+                est._take_coding(coding)
             y, encoded = est._encoded(samples.y[self.rows], dtype, True, coding is not None)
             none = np.empty((0, *encoded.shape[1:]), encoded.dtype)
             known[key] = y, none, vars(est).get("_binarizer")
         y, self.targets, coding = known[key]
         if coding is not None:
-            est._binarizer, est.classes_ = coding, coding.classes_
+            est._take_coding(coding)
         return y
 
     def _take_held(self, samples: Samples, held, y_held):

@@ -228,11 +228,9 @@ STOCHASTIC_ONLY = {
 def check(estimator) -> None:
     """Raises ParameterError for the first parameter that breaks its rule."""
     name = type(estimator).__name__
-    given = estimator.get_params(deep=False)
-    given = {"n_models": given.pop("n_models")} | given  # on which others depend
+    known = sorted(estimator._defaults)
+    given = {key: getattr(estimator, key) for key in ["n_models", *known]}  # others depend on it
     for key, value in given.items():
-        if key not in RULES:
-            continue
         rule, values, wanted = RULES[key], [value], RULES[key].wanted
         if key in PER_MEMBER and given["n_models"] is not None:
             wanted += f", or one for each of n_models = {given['n_models']}"

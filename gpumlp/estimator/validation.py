@@ -67,6 +67,7 @@ class Score:
         scoring = estimator.scoring
         self.by_scikit_learn = scoring not in (None, "loss")  # it asks for predictions of X
         self._scorer = check_scoring(estimator, scoring=scoring) if self.by_scikit_learn else None
+        self._one_class = len(getattr(estimator, "classes_", ())) == 1  # predicted for all samples
 
     def __call__(self, loss, accuracy, outputs, X, y, weight) -> float:
         """loss, accuracy (None where there are no classes): the engine's; outputs: a function that
@@ -75,6 +76,8 @@ class Score:
         estimator = self._estimator
         if estimator.scoring == "loss":
             return -loss
+        if accuracy is not None and self._one_class:
+            accuracy = 1.0
         if accuracy is not None and self._scorer is None and np.isfinite(loss):
             return accuracy
         outputs = outputs()
