@@ -19,6 +19,15 @@ from gpumlp.files import FileError
 # Dtypes that safetensors has; arrays of others are written as bytes.
 NATIVE = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
 
+# NumPy's bit generators: what says where in their buffer they are, and its end.
+BITS = {
+    "MT19937": ("pos", 624),
+    "PCG64": ("", 0),
+    "PCG64DXSM": ("", 0),
+    "Philox": ("buffer_pos", 4),
+    "SFC64": ("", 0),
+}
+
 # Classes of which the constructor's arguments are all, and the attributes that hold these.
 CALLBACKS: dict[type, list[str]] = {
     EarlyStopping: ["patience", "delta", "monitor", "restore_best"],
@@ -51,8 +60,8 @@ class Writer:
             return {"scalar": self._array(np.asarray(value), name)}
         if isinstance(value, np.dtype) or value in (float, np.float32, np.float64):
             return {"dtype": np.dtype(value).name}
-        if isinstance(value, np.random.RandomState):
-            return {"random": self.write(value.get_state(legacy=False), name)}
+        if isinstance(value, np.random.RandomState | np.random.Generator):
+            return self._random(value, name)
         return self._object(value, name)
 
     def _each(self, values, name: str) -> list:
@@ -68,6 +77,13 @@ class Writer:
             raise TypeError(f"{name} has dtype {value.dtype}, which a file cannot hold")
         self.arrays[name] = np.frombuffer(value.tobytes(), np.uint8)
         return {"bytes": [name, value.dtype.str, list(value.shape)]}
+
+    def _random(self, value, name: str) -> dict:
+        if isinstance(value, np.random.Generator):
+            return {"generator": self.write(value.bit_generator.state, name)}
+        state = value.get_state(legacy=False)
+        kind = "random" if state["bit_generator"] == "MT19937" else "random_of_bits"
+        return {kind: self.write(state, name)}
 
     def _object(self, value, name: str) -> dict:
         if isinstance(value, activation.Activation) and value.built_in:
@@ -89,6 +105,23 @@ class Writer:
                 "tell apart; give them names of their own"
             )
         return {"own": [own, name]}
+
+
+def _bits(state: dict[str, Any]) -> np.random.BitGenerator:
+    """A bit generator in that state."""
+    if state["bit_generator"] not in BITS:
+        raise ValueError(f"{state['bit_generator']!r} is no bit generator of NumPy")
+    # NumPy reads wherever these point to.
+    place, end = BITS[state["bit_generator"]]
+    at = (state["state"] if place == "pos" else state).get(place, 0)
+    if type(at) is not int or not 0 <= at <= end:
+        raise ValueError(f"the generator's {place} is {at!r}, not in 0 .. {end}")
+    bits = getattr(np.random, state["bit_generator"])()
+    try:
+        bits.state = state
+    except OverflowError as error:
+        raise ValueError(f"the generator's state is none: {error}") from error
+    return bits
 
 
 def _name(value) -> str:
@@ -145,6 +178,15 @@ class Reader:
     def _read_random(self, content):
         random = np.random.RandomState()
         random.set_state(self.read(content))
+        return random
+
+    def _read_generator(self, content):
+        return np.random.Generator(_bits(self.read(content)))
+
+    def _read_random_of_bits(self, content):
+        state = self.read(content)
+        random = np.random.RandomState(_bits(state))
+        random.set_state(state)
         return random
 
     def _read_activation(self, state):

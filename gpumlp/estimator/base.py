@@ -9,7 +9,7 @@ import numpy as np
 import sklearn
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import check_array, check_random_state, metadata_routing
+from sklearn.utils import check_array, metadata_routing
 from sklearn.utils.validation import validate_data
 
 from gpumlp import device as devices
@@ -107,7 +107,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         samples = self._samples(X, y, sample_weight, device, first, goes_on)
         given = self._given(validation, device, samples.encoded)
         spec, loss, follows = self._plan(samples.X.shape[1], samples.X.dtype, samples.encoded)
-        rng = check_random_state(self.random_state)
+        rng = parameters.random_of(self.random_state)
         if first:
             self._begin(spec)
             if "_engine" not in vars(self):

@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.utils import check_random_state
 
 from gpumlp import activation, loss, schedule
 from gpumlp import device as devices
@@ -134,9 +135,11 @@ RULES = {
     "shuffle": FLAG,
     "random_state": Rule(
         lambda value: (
-            value is None or isinstance(value, np.random.RandomState) or SEED.holds(value)
+            value is None
+            or isinstance(value, np.random.RandomState | np.random.Generator)
+            or SEED.holds(value)
         ),
-        "None, an integer in [0, 2**32), or a numpy.random.RandomState",
+        "None, an integer in [0, 2**32), or a numpy.random.Generator or RandomState",
     ),
     "tol": AT_LEAST_0,
     "verbose": _either(FLAG, _number(Integral, 0, np.inf, "[)")),
@@ -287,3 +290,11 @@ def of_each(estimator, name: str) -> list:
 def layer_sizes(estimator) -> list[int]:
     """The units of the hidden layers."""
     return [int(size) for size in np.atleast_1d(np.asarray(estimator.hidden_layer_sizes))]
+
+
+def random_of(random_state) -> np.random.RandomState:
+    """The generator that a fit draws from.  Of a numpy.random.Generator it has the bits, so that
+    both go on together."""
+    if isinstance(random_state, np.random.Generator):
+        return np.random.RandomState(random_state.bit_generator)
+    return check_random_state(random_state)
