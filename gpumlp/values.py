@@ -71,7 +71,7 @@ class Writer:
         if value.dtype == object:
             return {"objects": [list(value.shape), self._each(value.ravel(), name)]}
         if value.dtype.name in NATIVE:
-            self.arrays[name] = value
+            self.arrays[name] = value.astype(value.dtype.newbyteorder("="), copy=False)
             return {"array": name}
         if value.dtype.hasobject or value.dtype.kind not in "USMmcf":
             raise TypeError(f"{name} has dtype {value.dtype}, which a file cannot hold")

@@ -255,8 +255,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         with QUIET():
             X = contents.native(sides.host(X))
             contents.refuse(X, name, contents.NO_FEATURES)
-            X = validate_data(self, X, accept_sparse=SPARSE, dtype=dtype, reset=reset)
-            return contents.native(X)  # that of a frame
+            return validate_data(self, X, accept_sparse=SPARSE, dtype=dtype, reset=reset)
 
     def _activations(self, K: int) -> tuple[tuple, list]:
         """Of the hidden layers; and the one that each layer's initial weights are drawn for."""

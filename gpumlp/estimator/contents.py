@@ -53,11 +53,19 @@ UNKNOWN = {
 
 
 def native(array):
-    """The same in the machine's byte order; arrays and sparse matrices."""
-    dtype = getattr(array, "dtype", None)
-    if not isinstance(dtype, np.dtype) or dtype.isnative or not hasattr(array, "astype"):
-        return array
-    return array.astype(dtype.newbyteorder("="))
+    """The same in the machine's byte order: of arrays, sparse matrices and pandas."""
+    if hasattr(array, "columns") and hasattr(array, "dtypes"):
+        foreign = {j: _native(dtype) for j, dtype in zip(array.columns, array.dtypes, strict=True)}
+        foreign = {j: dtype for j, dtype in foreign.items() if dtype is not None}
+        return array.astype(foreign) if foreign else array
+    dtype = _native(getattr(array, "dtype", None))
+    return array if dtype is None else array.astype(dtype)
+
+
+def _native(dtype) -> np.dtype | None:
+    """The dtype that it is to become, if it is in the other byte order."""
+    foreign = isinstance(dtype, np.dtype) and not dtype.isnative
+    return dtype.newbyteorder("=") if foreign else None
 
 
 def refuse(array, name: str, kinds: dict[str, str]) -> None:

@@ -12,6 +12,7 @@ from sklearn.model_selection import train_test_split
 
 from gpumlp.estimator import data, sides
 from gpumlp.estimator.refusal import naming
+from gpumlp.exchange.scikit_learn import labels
 
 
 class Samples(NamedTuple):
@@ -44,6 +45,7 @@ def split_rows(estimator, y, rng) -> tuple[np.ndarray, np.ndarray]:
     stratify = None
     if is_classifier(estimator) and estimator.n_outputs_ == 1:
         stratify = y
+        _refuse_rare(y)
     with naming("validation_fraction"):
         train, held = train_test_split(
             np.arange(y.shape[0]),
@@ -57,6 +59,17 @@ def split_rows(estimator, y, rng) -> tuple[np.ndarray, np.ndarray]:
             "needs 2; raise validation_fraction, or give X_val and y_val"
         )
     return train, held
+
+
+def _refuse_rare(y):
+    """A ValueError for a class that is too rare to be on both sides, by its label."""
+    classes, counts = np.unique(y, return_counts=True)
+    if counts.min() < 2:
+        rare = ", ".join(map(repr, labels(classes[counts < 2])))
+        raise ValueError(
+            f"early_stopping holds out samples of each class, and y has one of {rare}: give X_val "
+            "and y_val, or more samples"
+        )
 
 
 class Score:

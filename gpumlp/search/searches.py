@@ -11,6 +11,7 @@ from sklearn import model_selection
 from sklearn.base import is_classifier
 from sklearn.utils.metadata_routing import process_routing
 
+from gpumlp.estimator import contents
 from gpumlp.estimator.parameters import random_of
 from gpumlp.search.fit import is_stackable
 from gpumlp.search.fits import Fits
@@ -33,6 +34,7 @@ class StackedSearch:
 
     def fit(self, X, y=None, **params):
         """As scikit-learn's; params: see there."""
+        X, y = contents.native(X), contents.native(y)  # pandas takes no rows of another byte order
         if not isinstance(vars(self).get("random_state"), np.random.Generator):
             return self._fit(X, y, params)
         random_state = self.random_state
