@@ -158,15 +158,13 @@ def _refuse_objects(y, name: str) -> None:
     text = {t for t in types if issubclass(t, str)}
     if types == text:
         return
-    told = ", ".join(sorted(t.__name__ for t in types))
+    names = ", ".join(sorted(t.__name__ for t in types))
+    unknown = f"{name}: Unknown label type: {names}"
     if text:
         raise ValueError(
-            f"{name} mixes labels of types {told}: make all of them text, [str(label) for label in "
-            f"{name}]"
+            f"{unknown}, mixed; make all of them text, [str(label) for label in {name}]"
         )
     for dtype, kind in (("bool", (bool, np.bool_)), ("int", Integral), ("float", Real)):
         if all(issubclass(t, kind) for t in types):
-            raise ValueError(
-                f"{name} holds {told} in an array of dtype object: pass {name}.astype({dtype})"
-            )
-    raise ValueError(f"{name} holds labels of types {told}; they are numbers, booleans or text")
+            raise ValueError(f"{unknown}, in an array of dtype object; pass {name}.astype({dtype})")
+    raise ValueError(f"{unknown}; {UNKNOWN['unknown']}")
