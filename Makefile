@@ -1,30 +1,40 @@
 # What a contributor does. Needs make and Python 3.10 or newer; everything else goes into .venv.
 
-.PHONY: help train test lint bench gpu clean
+.PHONY: help train test test-versions lint bench gpu clean
+
+# The first of these that is new enough makes the environment; PYTHON=… names one instead, whose
+# environment bears its version: with PYTHON=python3.12, .venv-3.12.
+PYTHON ?=
+CANDIDATES = $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python3.10)
 
 VENV := .venv
+ifneq ($(PYTHON),)
+    VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    VENV := .venv-$(or $(VERSION),$(error PYTHON=$(PYTHON) does not run))
+endif
 IN_VENV := $(VENV)/bin/python
-
-# The first of these that is new enough makes the environment; PYTHON=… names one instead.
-PYTHON ?=
-CANDIDATES = $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.10)
 
 # A test that takes longer ends its process, whatever it waits for; pytest then says which it was.
 HANGS = -o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true --max-worker-restart 0
 
 help:
-	@echo "make train   train a network on scikit-learn's digits"
-	@echo "make test    run every test (ARGS=… go to pytest)"
-	@echo "make lint    ruff and mypy"
-	@echo "make bench   the benchmarks (ARGS=--quick: under two minutes)"
-	@echo "make gpu     tests and benchmarks on a GPU, by the machine's own python3"
-	@echo "make clean   remove what the others made, but not runs/"
+	@echo "make train           train a network on scikit-learn's digits"
+	@echo "make test            run every test (ARGS=… go to pytest)"
+	@echo "make test-versions   run a part on every other Python, and on the oldest dependencies"
+	@echo "make lint            ruff and mypy"
+	@echo "make bench           the benchmarks (ARGS=--quick: under two minutes)"
+	@echo "make gpu             tests and benchmarks on a GPU, by the machine's own python3"
+	@echo "make clean           remove what the others made, but not runs/"
+	@echo "PYTHON=python3.12    with any of these: that Python, in an environment of its own"
 
 train: $(VENV)/.plot
 	@$(IN_VENV) -m gpumlp train digits
 
 test: $(VENV)/.test
 	$(IN_VENV) -m pytest --numprocesses auto --dist loadfile $(HANGS) $(ARGS)
+
+test-versions: $(VENV)/.test
+	$(IN_VENV) -m tests.versions $(ARGS)
 
 lint: $(VENV)/.test
 	$(IN_VENV) -m ruff check .
@@ -38,7 +48,7 @@ gpu:
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(or $(PYTHON),python3) -m benchmarks.gpu $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
+	rm -rf .venv .venv-* build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each stamp stands for an installed set of extras, plus CuPy for the NVIDIA driver that is found.

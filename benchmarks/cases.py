@@ -182,13 +182,10 @@ def gather(inputs, rows, columns):
     return lambda: inputs.ops.gather(data, order, cursor, rows, batch), [out, w, w_sum]
 
 
-def shuffle_keys(inputs, rows, columns):
-    seeds, given = inputs.put(np.arange(1, dtype=np.uint64)), []
-
-    def run():
-        given[:] = [inputs.ops.shuffle_keys(seeds, 1, rows * columns)]
-
-    return run, given
+def shuffle(inputs, rows, columns):
+    seeds = inputs.put(np.arange(1, dtype=np.uint64))
+    order = inputs.zeros(1, rows * columns, dtype=np.int32)
+    return lambda: inputs.ops.shuffle(seeds, 1, order), [order]
 
 
 def tally(inputs, rows, columns):
@@ -246,7 +243,7 @@ CASES = (
     Case("gather", "gather.cu", 8, 1024, gather),
     Case("gather, bf16", "gather.cu", 6, 1024, gather, narrow=True),
     Case("gather, short rows", "gather.cu", 8, 20, gather, False),
-    Case("shuffle_keys", "shuffle.cu", 8, 1, shuffle_keys, False),
+    Case("shuffle", "shuffle.cu", 20, 1, shuffle, False),
 )
 
 # Kernels that are no operation on arrays but whole steps of training: the part of the suite that

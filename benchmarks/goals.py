@@ -12,7 +12,6 @@ from benchmarks.contenders import (
     EAGER,
     GEMMS,
     GRAPHED,
-    GRAPHED_LOOP,
     GRAPHED_VMAP,
     JAX_JIT,
     JAX_SCAN,
@@ -176,7 +175,7 @@ GOALS = (
     ),
     *(
         stacked(GPU, peer, stacks.THOUSAND, "epoch", limit)
-        for peer, limit in ((GRAPHED_LOOP, 50), (VMAP, 10), (GRAPHED_VMAP, 2))
+        for peer, limit in ((VMAP, 10), (GRAPHED_VMAP, 2))
     ),
     Goal(GPU, "slowest streaming operation / a copy", LEAST, GOAL, slowest_operation),
 )

@@ -1,11 +1,9 @@
-"""What the figures were measured on: machine, versions, commit.  `python -m benchmarks.machine`
-prints it as a line of JSON."""
+"""What the figures were measured on: machine, versions, commit."""
 
 from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -27,7 +25,7 @@ def describe() -> dict:
         "changed_files": (_git("status", "--porcelain") or "").splitlines(),
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": _cores(),
+        "cores": cores(),
         "python": platform.python_version(),
         "environment": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "not_compiled_for_cpu": _not_compiled(),
@@ -55,7 +53,7 @@ def thread_gain(size: int = 256) -> float:
     return fastest(1) / fastest(None)
 
 
-def _cores() -> int | None:
+def cores() -> int | None:
     """Those that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
@@ -153,7 +151,3 @@ def one_line(found: dict) -> str:
     if found["not_compiled_for_cpu"]:
         parts.append(f"gpumlp by NumPy alone ({found['not_compiled_for_cpu']})")
     return ", ".join(parts)
-
-
-if __name__ == "__main__":
-    print(json.dumps(describe()))

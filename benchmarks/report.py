@@ -14,11 +14,6 @@ from benchmarks.suite import PARTS
 README = Path(__file__).resolve().parent / "README.md"
 
 
-def figures_of(results: dict) -> dict:
-    """What `python -m benchmarks --json` wrote, or what `benchmarks.gpu` merged of it."""
-    return results.get("figures", results)
-
-
 def markdown(figures: dict) -> str:
     """Machine and date, the goals, then each part with the command that measures it."""
     device = figures["device"]
@@ -73,7 +68,7 @@ def main(given=None) -> int:
     parser.add_argument("--into", type=Path, metavar="FILE", help=f"such as {README.name}")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the growth of times")
     options = parser.parse_args(given)
-    figures = figures_of(json.loads(options.figures.read_text(encoding="utf-8")))
+    figures = json.loads(options.figures.read_text(encoding="utf-8"))
     if options.into:
         text = insert(options.into.read_text(encoding="utf-8"), figures)
         options.into.write_text(text, encoding="utf-8")

@@ -6,7 +6,6 @@ from __future__ import annotations
 from benchmarks.compared import Effort, as_table
 from benchmarks.contenders import (
     EAGER_LOOP,
-    GRAPHED_LOOP,
     GRAPHED_VMAP,
     LIBRARY,
     LIBRARY_LOOP,
@@ -21,7 +20,7 @@ from benchmarks.tables import Table
 
 CONTENDERS = (
     *(LIBRARY, OPERATIONS, RESIDENT, LIBRARY_LOOP, SCIKIT_LEARN_LOOP, EAGER_LOOP),
-    *(GRAPHED_LOOP, VMAP, GRAPHED_VMAP),
+    *(VMAP, GRAPHED_VMAP),
 )
 
 FITS = Network((64, 64, 10), 200, 1_797, models=32, digits=True)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from benchmarks import (
     activations,
-    goals,
     inference,
     operations,
     optimizers,
@@ -43,14 +42,6 @@ PARTS = {
     "imports": Part(starts.run_imports, starts.import_tables),
     "memory": Part(starts.run_memory, starts.memory_tables),
 }
-
-
-def merge(results: dict, figures: dict | None) -> None:
-    """Adds to results["figures"] those of another run on the same device, and judges the goals."""
-    if figures is not None:
-        held = results.setdefault("figures", {})
-        held |= {name: value for name, value in figures.items() if name not in held}
-        held["goals"] = goals.judge(held)
 
 
 SEARCH_LIMIT = 900.0  # seconds: scikit-learn's takes minutes

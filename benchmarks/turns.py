@@ -33,16 +33,16 @@ class Session:
 
     def __init__(self, entry: Entry, device: str):
         self._cls, self._device = entry.load(), device
-        self._contender = None
+        self.contender = None
         self._counts: dict[str, int] = {}
 
     def prepare(self, task, question: str):
         """Another task, and its answers, by the contender's method `question`; None if it has
         none."""
-        self._contender = None  # its memory is released first
+        self.contender = None  # its memory is released first
         self._counts = {}
-        self._contender = self._cls(task.problem(), self._device)
-        return getattr(self._contender, question)()
+        self.contender = self._cls(task.problem(), self._device)
+        return getattr(self.contender, question)()
 
     def warm(self, what: str, least: float):
         """All that happens only once, and how often the work is done in so many seconds."""
@@ -53,7 +53,7 @@ class Session:
         self._counts[what] = count
 
     def _round(self, what: str, count: int) -> float:
-        contender = self._contender
+        contender = self.contender
         work = contender.work(what)
         contender.wait()
         begin = time.perf_counter()
@@ -67,7 +67,7 @@ class Session:
         one that wakes the threads and fills the caches."""
         count = self._counts.get(what, 1)
         if twice:
-            self._contender.work(what)()
+            self.contender.work(what)()
         return self._round(what, count) / count
 
 

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import fcntl
 import os
-import tempfile
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +30,6 @@ def write(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(handle)
-            os.fchmod(handle, 0o666 & ~_umask())
             os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -40,20 +39,19 @@ def write(path: Path, data: bytes) -> None:
 
 
 def _temporary(path: Path) -> tuple[int, str]:
-    """A new file beside path, open and locked: its handle and its name."""
+    """A new file beside path, open and locked: its handle and its name.
+
+    It has the mode of any new file there, by the process's umask and the folder's own rules: to ask
+    for the umask means to change it, for all threads.
+    """
     while True:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        name = str(path.parent / f".{path.name}.{secrets.token_hex(8)}.tmp")
+        handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(handle, fcntl.LOCK_EX)
         if os.fstat(handle).st_nlink:
             return handle, name
         os.close(handle)  # another process swept it away before it was locked
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _sync_folder(folder: Path) -> None:

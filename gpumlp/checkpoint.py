@@ -101,6 +101,12 @@ class Checkpoint(Callback):
         warnings.warn(f"{message}; the training goes on", RuntimeWarning, stacklevel=6)
 
 
+def moved(arguments: dict[str, Any], folder_or_path: Path) -> Checkpoint:
+    """A Checkpoint with these arguments, but for where it writes."""
+    keep = 1 if isinstance(_place(folder_or_path), _OneFile) else arguments["keep"]
+    return Checkpoint(**arguments | {"folder_or_path": folder_or_path, "keep": keep})
+
+
 def resume(folder_or_path, device: str = "auto", custom: dict[str, Any] | None = None):
     """The trainer or estimator of the newest complete checkpoint; its next `fit` goes on with the
     fit that was cut short, and ends as that would have:
@@ -111,7 +117,7 @@ def resume(folder_or_path, device: str = "auto", custom: dict[str, Any] | None =
         classifier = gpumlp.resume("runs/digits").fit(X, y)
 
     with the same data, and callbacks of the same classes; an estimator has them among its
-    parameters.  device, custom: see `load`.
+    parameters, and its `Checkpoint` goes on writing to this folder.  device, custom: see `load`.
 
     A file that cannot be loaded is passed over with a warning that says why.  Raises
     FileNotFoundError if there is no checkpoint, FileError if none of them can be loaded.
@@ -121,7 +127,7 @@ def resume(folder_or_path, device: str = "auto", custom: dict[str, Any] | None =
         refused: dict[Path, Exception] = {}
         try:
             for path in found:
-                trainer = _load(path, device, custom, refused)
+                trainer = _load(path, Path(folder_or_path), device, custom, refused)
                 if trainer is not None:
                     return trainer
         except FileNotFoundError:
@@ -143,10 +149,10 @@ def _look(place) -> list[Path]:
     return []
 
 
-def _load(path: Path, device, custom, refused: dict[Path, Exception]):
+def _load(path: Path, place: Path, device, custom, refused: dict[Path, Exception]):
     """The trainer or estimator of a file, or None and an entry in refused."""
     try:
-        found = files.load(path, device, custom)
+        found = files.read(path, device, custom or {}, checkpoints=place)
         if not isinstance(found, Trainer) and not hasattr(found, "_unfinished"):
             raise FileError(f"{path} holds no training to go on with")
     except FileNotFoundError:

@@ -13,6 +13,8 @@ import re
 import sys
 import warnings
 
+import numpy
+
 from gpumlp import driver
 from gpumlp.activation import activations
 from gpumlp.backend import compiler, cublaslt, host_sources, pool
@@ -21,8 +23,7 @@ VARIABLE = "GPUMLP_DEVICE"
 VALID = '"auto", "cpu", "cuda" or "cuda:<number>", such as "cuda:1"'
 
 # The CUDA runtime's numbers for "no device" and "no driver, or one too old".
-NO_DEVICE = 100
-INSUFFICIENT_DRIVER = 35
+NO_DEVICE, INSUFFICIENT_DRIVER = 100, 35
 # And for "not initialized", of the driver too: what a process gets that was forked after CUDA was.
 NOT_INITIALIZED = 3
 # And for "out of memory", of the driver too: of a stream, a graph, page-locked memory, a program.
@@ -54,12 +55,13 @@ _warned = False  # "auto" complains once a process
 _used_in: int | None = None  # the process that first reached for a GPU
 
 
-def resolve(device: str = "auto") -> str:
+def resolve(device: str = "auto", check: bool = True) -> str:
     """The device that a string means here: "cpu", or "cuda:<i>" for a GPU that answers.
 
     "auto" is what the environment variable GPUMLP_DEVICE says; without it the first GPU, or the
     CPU where none can be used. A broken CuPy or a driver too old is then told once, as a
     RuntimeWarning; a machine without an NVIDIA GPU, driver or CuPy is not worth a word.
+    check: see `gpu_problem`.
 
     Raises ValueError for an invalid string, RuntimeError for a GPU that cannot be used.
     """
@@ -74,7 +76,7 @@ def resolve(device: str = "auto") -> str:
             raise ValueError(f"{VARIABLE}: {error}") from None
     if kind == "cpu":
         return "cpu"
-    problem = gpu_problem(index)
+    problem = gpu_problem(index, check)
     if problem is None:
         return f"cuda:{index}"
     if kind == "cuda":
@@ -92,8 +94,11 @@ def parse(device: str) -> tuple[str, int]:
     return match[1] or "cuda", int(match[2] or 0)
 
 
-def gpu_problem(index: int = 0) -> Problem | None:
-    """Why GPU number `index` cannot be used, or None if it works."""
+def gpu_problem(index: int = 0, check: bool = True) -> Problem | None:
+    """Why GPU number `index` cannot be used, or None if it works.
+
+    check: and if it computes what NumPy does, when it is first used (gpumlp/selfcheck).
+    """
     global _used_in
     if _is_forked():
         return _forked()
@@ -108,8 +113,12 @@ def gpu_problem(index: int = 0) -> Problem | None:
         _used_in = _used_in or os.getpid()  # that call alone has initialized CUDA
         if index < count:
             _try_out(cupy, index)
-            _answered[index] = cupy
-            return None
+            from gpumlp import selfcheck  # which needs this module
+
+            problem = selfcheck.first_use(index) if check else None
+            if check and problem is None:
+                _answered[index] = cupy
+            return problem
     except Exception as error:
         return _runtime_problem(cupy, error)
     if count == 0:
@@ -143,9 +152,9 @@ def _forked() -> Problem:
 def _try_out(cupy, index: int) -> None:
     """Raises unless the GPU runs what training needs: a compiled kernel, and cuBLASLt."""
     with cupy.cuda.Device(index):
-        one = cupy.zeros(1, dtype="float32") + 1
-        if one.item() != 1:
-            raise RuntimeError(f"GPU {index} computed 0 + 1 = {one.item()}")
+        one = cupy.arange(2, dtype="int32")[1].item()  # by a program that every fit needs
+        if one != 1:
+            raise RuntimeError(f"GPU {index} counted 0, {one}")
         cublaslt.handle(index)
 
 
@@ -256,8 +265,6 @@ class Found:
 
 def found() -> Found:
     """Looks at Python, NumPy, CuPy, the driver and the GPUs. Never raises, and never warns."""
-    import numpy
-
     version = driver.cuda_version()
     problem = gpu_problem()
     auto, reason = _auto(problem)
@@ -355,8 +362,6 @@ def _host() -> str:
 
 def _blas() -> str:
     """NumPy's BLAS as it was built, and as it runs where threadpoolctl can tell."""
-    import numpy
-
     built = numpy.show_config(mode="dicts")["Build Dependencies"]["blas"]
     text = f"{built.get('name', 'unknown')} {built.get('version', '')}".strip()
     running = _running_blas()
@@ -380,8 +385,6 @@ def _running_blas() -> dict:
 def _misses_avx512() -> bool:
     """Whether OpenBLAS runs its kernels for AVX2 on a CPU with AVX-512: on an AMD EPYC of family 26
     they take 1.7 times as long as those for AVX-512."""
-    import numpy
-
     vectors = numpy.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
     older = _running_blas().get("architecture") in ("Haswell", "Zen")
     return older and any("AVX512" in each or "X86_V4" in each for each in vectors)

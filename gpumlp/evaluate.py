@@ -20,12 +20,16 @@ class Evaluation:
     takes targets as -1/+1.
 
     order (M, L) int32: the rows that each network is evaluated on, -1 for none.
+    values: check those of x, y and sample_weight.
     """
 
-    def __init__(self, net, objective, x, y, sample_weight=None, order=None):
+    def __init__(self, net, objective, x, y, sample_weight=None, order=None, values=True):
         self._net, self._objective = net, objective
         rows = make_rows(
-            net, objective, x, y, sample_weight, net.chunk_rows, orders=0, kind="validation "
+            *(net, objective, x, y, sample_weight, net.chunk_rows),
+            orders=0,
+            kind="validation ",
+            values=values,
         )
         if order is not None:
             rows.arrange(order)
@@ -85,6 +89,7 @@ class Evaluation:
             ws = self._net.workspaces.get(rows.batch_rows(i), "fit")
             work = functools.partial(self._batch, ws, data)
             rows.repeated.run(id(data), work, ws, data)
+            self._net.ops.pace()
 
     def _batch(self, ws, data):
         """The sums of the next batch."""

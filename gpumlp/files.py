@@ -13,6 +13,7 @@ An estimator's file is described in gpumlp/estimator/saved.py.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -20,13 +21,25 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp import activation, atomic, callback, history, loss, optimizer, schedule
+from gpumlp import activation, atomic, callback, history, loss, memory, optimizer, schedule
+from gpumlp import device as devices
 from gpumlp.backend.sources import SCALARS
+from gpumlp.descriptions import FILE
 from gpumlp.network import MLP
 from gpumlp.parameters import Parameters
+from gpumlp.schema import SchemaError, check
 from gpumlp.trainer import Trainer
 
 VERSION = 1
+
+# What safetensors names the dtypes of NumPy; it has others, which NumPy lacks.
+DTYPES = set("BOOL I8 I16 I32 I64 U8 U16 U32 U64 F16 F32 F64".split())
+
+# What Python and NumPy raise for a value that is not what the code takes it for.
+WRONG = (
+    *(ValueError, TypeError, KeyError, IndexError, AttributeError),
+    *(OverflowError, RecursionError),
+)
 
 
 class FileError(ValueError):
@@ -39,6 +52,9 @@ def save(what, path, metadata: dict | None = None, fit: bool = False) -> None:
 
     metadata: anything that JSON can hold; `load` gives it back as net.metadata.
     fit: also what it takes to go on with the running fit, as `Checkpoint` does it.
+
+    Raises ValueError where weights or the optimiser's state are not finite, which `load` would
+    refuse; OSError where the file cannot be written.
     """
     from safetensors.numpy import save as to_bytes
 
@@ -49,6 +65,8 @@ def save(what, path, metadata: dict | None = None, fit: bool = False) -> None:
     else:
         about, arrays = _network_or_trainer(what, metadata, fit)
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    if wrong := not_finite(arrays):
+        raise ValueError(f"save: {wrong}")
     about |= {"format": "gpumlp", "version": VERSION}
     about = json.loads(json.dumps(about))  # as it will be read: every key a string
     about["digest"] = _digest(arrays, about)
@@ -88,20 +106,40 @@ def load(path, device: str = "auto", custom: dict[str, Any] | None = None):
     Raises FileNotFoundError, or FileError with what is wrong: cut short, altered, not ours, or of a
     newer version.
     """
-    arrays, about = _read(Path(path))
-    if "estimator" in about:
-        from gpumlp.estimator import saved
+    return read(Path(path), device, custom or {})
 
-        return saved.restore(path, about["estimator"], arrays, device, custom or {})
-    try:
-        net = _make_network(about["network"], arrays, device, custom or {})
+
+def read(path: Path, device: str, custom: dict[str, Any], checkpoints: Path | None = None):
+    """See `load`.
+
+    checkpoints: where a `Checkpoint` among an estimator's callbacks goes on writing, as the user
+    named it; without it such a callback is left out, with a warning: a file does not decide where
+    something is written.
+    """
+    devices.resolve(device)  # what is wrong with it is not the file's fault
+    with refusing(path):
+        arrays, about = _read(path)
+        if "estimator" in about:
+            from gpumlp.estimator import saved
+
+            return saved.restore(about["estimator"], arrays, device, custom, checkpoints)
+        net = _make_network(about["network"], arrays, device, custom)
         if "trainer" not in about:
             return net
-        trainer = _make_trainer(about["trainer"], arrays, net, custom or {})
+        trainer = _make_trainer(about["trainer"], arrays, net, custom)
         if "fit" in about:
             _take_up_fit(trainer, about["fit"], arrays)
         return trainer
-    except (KeyError, TypeError, IndexError) as error:
+
+
+@contextlib.contextmanager
+def refusing(path: Path):
+    """Whatever is wrong within becomes a FileError that names the file."""
+    try:
+        yield
+    except (FileError, SchemaError) as error:
+        raise FileError(f"{path}: {error}") from error.__cause__
+    except WRONG as error:
         raise FileError(f"{path} does not hold what it should: {error!r}") from error
 
 
@@ -120,15 +158,32 @@ def _fill(net, buffer, arrays, prefix: str = "") -> None:
     """The named arrays into a buffer (M, P) on the network's device."""
     on_host = np.zeros(buffer.shape, net.dtype)
     for name, view in _named(net.layout, on_host, prefix).items():
-        if name not in arrays:
-            raise FileError(f"the file lacks {name}")
-        if arrays[name].shape != view.shape or arrays[name].dtype != view.dtype:
-            raise FileError(
-                f"{name} is {arrays[name].dtype} {arrays[name].shape}, "
-                f"not {view.dtype} {view.shape}"
-            )
-        view[...] = arrays[name]
+        view[...] = _array(arrays, name, view.dtype, view.shape)
     buffer[...] = net.ops.to_device(on_host)
+
+
+def _array(arrays, name: str, dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """The array of that name, which has to be of that dtype and shape."""
+    if name not in arrays:
+        raise FileError(f"there is no array {name}")
+    array = arrays[name]
+    if (array.dtype, array.shape) != (np.dtype(dtype), shape):
+        raise FileError(f"{name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}")
+    return array
+
+
+# The arrays of which every number is finite, by the first part of their names or the first two.
+FINITE = ("W.", "b.", "slope.", "optimizer.", "lr", "engine.")
+
+
+def not_finite(arrays: dict[str, np.ndarray]) -> str | None:
+    """What is wrong with weights or an optimiser's state of which not every number is finite."""
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and name.startswith(FINITE):
+            wrong = array.size - np.count_nonzero(np.isfinite(array))
+            if wrong:
+                return f"{name} has {wrong} of {array.size} numbers that are NaN or infinite"
+    return None
 
 
 # ---------------------------------------------------------------- the network
@@ -151,6 +206,7 @@ def _make_network(state, arrays, device, custom) -> MLP:
     functions = [
         find(activation.activations, custom, each, "activation") for each in state["activations"]
     ]
+    _check_shapes(state, functions, arrays)
     net = MLP(
         state["sizes"],
         functions[:-1],
@@ -172,12 +228,26 @@ def _make_network(state, arrays, device, custom) -> MLP:
     return net
 
 
+def _check_shapes(state, functions, arrays) -> None:
+    """Before a network of that description takes memory: its weights are all in the file."""
+    sizes, models, dtype = state["sizes"], state["models"] or 1, np.dtype(state["dtype"])
+    if len(functions) != len(sizes) - 1 or not functions:
+        raise FileError(f"{len(functions)} activations for sizes {sizes}")
+    for k, f in enumerate(functions, 1):
+        _array(arrays, f"W.{k}", dtype, (models, sizes[k], sizes[k - 1]))
+        _array(arrays, f"b.{k}", dtype, (models, sizes[k]))
+        if f.learned:
+            _array(arrays, f"slope.{k}", dtype, (models,))
+
+
 def find(table, custom, state, kind):
     """The built-in of that name with the stored constants, or the user's own."""
     name = state["name"]
     if state["own"] and name not in custom:
         hint = f"load(..., custom={{{name!r}: ...}})"
         raise FileError(f"the file uses your own {kind} {name!r}: {hint}")
+    if not state["own"] and name not in table:
+        raise FileError(f"there is no {kind} {name!r}; there are: {', '.join(table)}")
     found = custom[name] if state["own"] else table[name]
     return found(**state["parameters"]) if state["parameters"] else found
 
@@ -242,14 +312,22 @@ def _make_trainer(state, arrays, net, custom) -> Trainer:
     )
     trainer.epoch = state["epoch"]
     trainer.history = history.from_state(state["history"])
-    rates = state["rates"]
+    rates, models, real = state["rates"], net.models_count, net.dtype
     trainer.rates.issued, trainer.rates.total = rates["issued"], rates["total"]
     trainer.rates.steps_per_epoch = rates["steps_per_epoch"]
-    trainer.rates.memory = {key: np.asarray(value) for key, value in rates["memory"].items()}
+    # What a plateau remembers of each network; nothing, of another schedule.
+    known = trainer.rates.memory
+    if rates["memory"].keys() != known.keys():
+        raise FileError(f"rates.memory has {list(rates['memory'])}, not {list(known)}")
+    for key, value in rates["memory"].items():
+        known[key] = np.broadcast_to(np.asarray(value, known[key].dtype), (models,)).copy()
     with net.ops.on_device():
-        trainer.state.t[...] = net.ops.to_device(arrays["steps"])
-        trainer.state.halted[...] = net.ops.to_device(arrays["halted"])
-        trainer.state.scalars[:, SCALARS.index("RATE")] = net.ops.to_device(arrays["lr"])
+        for name, dtype, target in (
+            ("steps", np.int64, trainer.state.t),
+            ("halted", np.int64, trainer.state.halted),
+            ("lr", real, trainer.state.scalars[:, SCALARS.index("RATE")]),
+        ):
+            target[...] = net.ops.to_device(_array(arrays, name, dtype, (models,)))
         for slot, buffer in trainer.slots.items():
             if buffer is not None:
                 _fill(net, buffer, arrays, f"optimizer.{slot}.")
@@ -279,18 +357,21 @@ def _fit_state(trainer) -> tuple[dict, dict]:
 
 
 def _take_up_fit(trainer, numbers, arrays) -> None:
+    net, steps = trainer.net, trainer.rates.steps_per_epoch
     trainer.epochs_left = numbers["epochs_left"]
     trainer.batches_done = done = numbers["batches_done"]
+    if steps is None or done >= steps:
+        raise FileError(f"fit.batches_done is {done} of {steps} batches an epoch")
     trainer.unfinished = [
         callback.Kept(kind, state, {name: arrays[f"callback.{i}.{name}"] for name in names})
         for i, (kind, state, names) in enumerate(numbers["callbacks"])
     ]
     if done:
-        to_device = trainer.net.ops.to_device
-        with trainer.net.ops.on_device():
-            trainer.make_room(trainer.rates.steps_per_epoch)
-            trainer.state.losses[:done] = to_device(arrays["losses"])
-            trainer.state.weights[:done] = to_device(arrays["weights"])
+        state, shape = trainer.state, (done, net.models_count)
+        with net.ops.on_device(), memory.explained(net):
+            trainer.make_room(steps)
+            for name, table in (("losses", state.losses), ("weights", state.weights)):
+                table[:done] = net.ops.to_device(_array(arrays, name, net.dtype, shape))
 
 
 # ---------------------------------------------------------------- schedules and plain values
@@ -340,20 +421,28 @@ def _read(path: Path):
     try:
         with safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
+            for name in file.keys():
+                if (dtype := file.get_slice(name).get_dtype()) not in DTYPES:
+                    raise FileError(f"{name} has dtype {dtype}, which gpumlp does not write")
             arrays = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
-        raise FileError(f"{path} is cut short, or not a safetensors file: {error}") from None
+        raise FileError(f"cut short, or not a safetensors file: {error}") from None
     if "gpumlp" not in header:
-        raise FileError(f"{path} was not written by gpumlp")
+        raise FileError("was not written by gpumlp")
     try:
         about = json.loads(header["gpumlp"])
-        version, digest = int(about["version"]), about["digest"]
-    except (ValueError, KeyError, TypeError):
-        raise FileError(f"{path} was altered: its description cannot be read") from None
-    if version > VERSION:
+        version, digest = about["version"], about["digest"]
+        newer = isinstance(version, int) and version > VERSION
+        altered = not newer and digest != _digest(arrays, about)
+    except (*WRONG, MemoryError):
+        raise FileError("was altered: its description cannot be read") from None
+    if newer:
         raise FileError(
-            f"{path} was written by a newer gpumlp: version {version}, this one reads {VERSION}"
+            f"was written by a newer gpumlp: version {version}, this one reads {VERSION}"
         )
-    if digest != _digest(arrays, about):
-        raise FileError(f"{path} was altered: its contents are not those that were written")
+    if altered:
+        raise FileError("was altered: its contents are not those that were written")
+    check(about, FILE, "the description")
+    if wrong := not_finite(arrays):
+        raise FileError(wrong)
     return arrays, about

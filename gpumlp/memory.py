@@ -12,7 +12,6 @@ from gpumlp.backend.sources import SCALARS
 from gpumlp.noted import STEPS_NOTED
 from gpumlp.optimizer import HYPERS
 
-KEY_BYTES = 8  # of a row, where an order is made by sorting
 SHARE = 0.8  # of the free memory that data may take; the rest is for what cannot be foreseen
 
 
@@ -69,17 +68,13 @@ def _counters(net, steps: int) -> int:
 
 def _orders(net, fit: Fit) -> int:
     """The order of an epoch, and what is there while a new one is made or arrives."""
-    from gpumlp.rows import MOST_ALONE, ORDER_BYTES
+    from gpumlp.rows import ORDER_BYTES, SORTING_BYTES
 
     positions = fit.positions * fit.orders
     if not fit.sorts:
         return ORDER_BYTES * positions * (1 if fit.orders == 1 else 2)
-    keys = KEY_BYTES * positions
-    if (
-        net.device != "cpu"
-    ):  # beside those that are sorted at once: as many, and pairs of key and row
-        keys += 3 * keys if fit.orders > MOST_ALONE else KEY_BYTES * fit.positions
-    return ORDER_BYTES * positions + keys
+    sorting = SORTING_BYTES // (2 if net.device == "cpu" else 1)  # NumPy sorts keys in their place
+    return (ORDER_BYTES + sorting) * positions
 
 
 def _passes(net, rows: int, fit: Fit) -> int:

@@ -40,8 +40,9 @@ class MLP:
     seed:    of the initial weights; network m of a stack has seed + m, or give M of them.
     dropout: the probability with which a hidden unit is dropped in training: a number, or one for
              each hidden layer; each may be one per network, (M,).
-    precision: of the matrix products on a GPU, for dtype float32: "float32"; "tf32", factors
-             rounded to 10 bits of mantissa; "bf16", x, W, z, n and δ stored with 7 bits, which
+    precision: of the matrix products on a GPU, for dtype float32: "float32"; "tf32", factors may be
+             rounded to 10 bits of mantissa, which cuBLAS does where tensor cores serve and leaves
+             in small or unaligned products; "bf16", x, W, z, n and δ stored with 7 bits, which
              halves their bytes too.  Sums, the weights themselves, the last layer's z and ŷ, the
              gradients and the update are float32 in all three.  The CPU computes in float32.
     tune:    time cuBLASLt's algorithms for every new shape of product on a GPU, and keep the

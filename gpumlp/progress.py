@@ -2,14 +2,54 @@
 
 from __future__ import annotations
 
+import functools
+import os
+import threading
+from typing import Any
+
 import numpy as np
 
 
+class Hidden:
+    """The bar of a fit that shows none."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def set_postfix_str(self, text: str, refresh: bool = True) -> None:
+        pass
+
+    def update(self, epochs: int = 1) -> None:
+        pass
+
+
 def bar(epochs: int | None, shown: bool):
-    """A bar over epochs; it shows nothing if not asked to."""
+    """A bar over epochs."""
+    if not shown:
+        return Hidden()
     from tqdm.auto import tqdm
 
-    return tqdm(total=epochs, unit="epoch", disable=not shown)
+    return _of_this_process(tqdm)(total=epochs, unit="epoch")
+
+
+@functools.cache
+def _of_this_process(tqdm):
+    """The class with a lock of its own.
+
+    tqdm's is shared with every process that is forked: one that is killed while it holds the lock
+    leaves all others waiting for it, for ever.
+    """
+
+    kind: Any = type("Bar", (tqdm,), {"_lock": threading.RLock()})
+
+    def renew():
+        kind._lock = threading.RLock()  # another thread may have held it in the parent
+
+    os.register_at_fork(after_in_child=renew)
+    return kind
 
 
 def line(history) -> str:

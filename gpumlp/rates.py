@@ -66,7 +66,7 @@ class Rates:
         """Into the same table, as long as it is large enough: captured steps know its address."""
         xp = self._net.ops.xp
         if self.table is None or len(self.table) < len(factors):
-            self.table = xp.ones(max(AHEAD, len(factors)), self._net.dtype)
+            self.table = xp.zeros(max(AHEAD, len(factors)), self._net.dtype)
         self.table[: len(factors)] = xp.asarray(factors)
 
     def _fewest(self) -> int:

@@ -14,19 +14,19 @@ from gpumlp.parameters import ALIGNMENT
 from gpumlp.repeated import Repeated
 
 ORDER_BYTES = 4  # of each position of an order, in int32
-SORTING_BYTES = 32  # its key, and what sorting takes: 8 alone, 24 for many networks at once
-MOST_ALONE = 64  # networks whose keys are sorted one after another
+SORTING_BYTES = 16  # of each, where the device shuffles: its key, and as much to sort it
 
 
-def read(net, objective, x, y, sample_weight, kind: str = "") -> Data:
+def read(net, objective, x, y, sample_weight, kind: str = "", values: bool = True) -> Data:
     """What a user gave, checked, and still where it was.
 
-    kind: "validation ", before the names in error messages.
+    kind: "validation ", before the names in error messages; values: check these too, which on a
+    device takes programs of CuPy's and has to wait for it.
     """
-    x = arrays.features(x, f"{kind}x", net).array
+    x = arrays.features(x, f"{kind}x", net, finite=values).array
     count = x.shape[1]
-    y = arrays.targets(y, f"{kind}y", net, objective.loss, count)
-    weight = arrays.weights(sample_weight, f"{kind}sample_weight", net, count)
+    y = arrays.targets(y, f"{kind}y", net, objective.loss, count, values)
+    weight = arrays.weights(sample_weight, f"{kind}sample_weight", net, count, values)
     return Data(x, y.labels, y.dense, weight)
 
 
@@ -61,13 +61,22 @@ def aligned(length: int) -> int:
 
 
 def make_rows(
-    net, objective, x, y, sample_weight, batch_size: int, orders: int = 1, kind: str = ""
+    net,
+    objective,
+    x,
+    y,
+    sample_weight,
+    batch_size: int,
+    orders: int = 1,
+    kind: str = "",
+    values: bool = True,
 ) -> Rows:
     """The rows on the device or, where it has no room for them, in host memory.
 
     orders: 1, or M where each network shuffles for itself; 0 if nothing is ever shuffled.
+    kind, values: see `read`.
     """
-    given = read(net, objective, x, y, sample_weight, kind)
+    given = read(net, objective, x, y, sample_weight, kind, values)
     count = given.x.shape[1]
     batch_size = min(batch_size, count)
     positions = count * max(orders, 1)
@@ -80,14 +89,6 @@ def make_rows(
     if whole <= max(room, streamed.least(net, given, batch_size, orders)):
         return Rows(net, given, batch_size)
     return streamed.Streamed(net, given, batch_size, orders, room)
-
-
-def by_keys(xp, keys, order):
-    """order (M, R) int32 <- the rows' numbers by their keys, which are sorted in place."""
-    # CuPy sorts one row by its digits; several together it merges, as pairs of row and key.
-    for each in keys if len(keys) <= MOST_ALONE else [keys]:
-        each.sort(axis=-1)
-    xp.bitwise_and(keys, np.uint64(0xFFFFFFFF), out=order, casting="unsafe")
 
 
 class Rows:
@@ -134,8 +135,7 @@ class Rows:
     def shuffle(self, seeds, epoch: int):
         """The order of that epoch, by each network's seed."""
         self._make_order((len(seeds), self.count))
-        ops = self._net.ops
-        by_keys(ops.xp, ops.shuffle_keys(seeds, epoch, self.count), self.order)
+        self._net.ops.shuffle(seeds, epoch, self.order)
 
     def _make_order(self, shape):
         if self.order.shape != shape:

@@ -1,8 +1,9 @@
 """Training rows that the device has no room for: pieces of the epoch, sent while it computes.
 
 An epoch is cut into pieces of whole batches.  The host gathers the rows of a piece in the epoch's
-order into page-locked memory, from where they go to one of two buffers on the device; while that
-happens the device computes on the other.  Nobody waits but for a buffer that is still in use.
+order, on all its cores, into page-locked memory, from where they go to one of two buffers on the
+device; while that happens the device computes on the other.  Nobody waits but for a buffer that is
+still in use.
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ import math
 import numpy as np
 
 from gpumlp import memory
-from gpumlp.backend import Data
+from gpumlp.backend import Data, pool
 from gpumlp.backend.numpy_ops import NumpyOps
-from gpumlp.rows import ORDER_BYTES, SORTING_BYTES, Rows, aligned, by_keys, shapes, size
+from gpumlp.rows import ORDER_BYTES, SORTING_BYTES, Rows, aligned, shapes, size
 
 # A piece takes so much, or this part of what is free: enough to hide the latency of a copy.
 PIECE_BYTES = 64 << 20
 PART_OF_FREE = 16
+# That one thread gathers at a time: many times what it takes to hand the work to it.
+SHARE_BYTES = 2 << 20
 
 
 def least(net, given: Data, batch_size: int, orders: int) -> int:
@@ -51,7 +54,7 @@ class Streamed(Rows):
         parts = shapes(net, given, rows, orders)
         piece_bytes = size(net, given, rows, orders)
         left = room - order_bytes - 2 * piece_bytes
-        self._sorted_there = SORTING_BYTES * self.count <= left
+        self._sorted_there = (SORTING_BYTES + ORDER_BYTES) * self.count <= left
         self._transfers = ops.transfers(piece_bytes)
         self._host = [_views(each.host, parts) for each in self._transfers]
         self._device = [_views(each.array, parts) for each in self._transfers]
@@ -84,15 +87,22 @@ class Streamed(Rows):
             self._piece = None
 
     def _fill(self, parts: Data, piece: int):
-        """The rows of the piece, in the epoch's order."""
+        """The rows of the piece, in the epoch's order; threads share them."""
         start = piece * self._batches * self.batch_size
-        stop = min(start + self._batches * self.batch_size, self.count)
+        rows = min(self._batches * self.batch_size, self.count - start)
+        size = sum(part.nbytes for part in parts if part is not None)
+        shares = min(rows, math.ceil(size / SHARE_BYTES))
+        ends = [rows * i // shares for i in range(shares + 1)]
+        pool.run(lambda i: self._gather(parts, start, ends[i], ends[i + 1]), shares)
+
+    def _gather(self, parts: Data, start: int, first: int, last: int):
+        """Rows first .. last - 1 of the piece that begins at that position of the epoch."""
         for source, part in zip(self._given, parts, strict=True):
             for m in range(0 if part is None else len(part)):
-                index: slice | np.ndarray = slice(start, stop)
+                index: slice | np.ndarray = slice(start + first, start + last)
                 if self._order is not None:
-                    index = self._order[m if len(self._order) > 1 else 0, start:stop]
-                _take(source[m if len(source) > 1 else 0], index, part[m, : stop - start])
+                    index = self._order[m if len(self._order) > 1 else 0, index]
+                _take(source[m if len(source) > 1 else 0], index, part[m, first:last])
 
     def shuffle(self, seeds, epoch: int):
         ops = self._net.ops
@@ -102,7 +112,7 @@ class Streamed(Rows):
         order = np.empty((len(seeds), self.count), np.int32)
         row = ops.xp.empty((1, self.count), np.int32)
         for m in range(len(seeds)):  # one by one: keys take more room than their order
-            by_keys(ops.xp, ops.shuffle_keys(seeds[m : m + 1], epoch, self.count), row)
+            ops.shuffle(seeds[m : m + 1], epoch, row)
             order[m] = to_host(row)[0]
         self.arrange(order)
 

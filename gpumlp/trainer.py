@@ -243,26 +243,26 @@ class Trainer(Updates):
 
     def release(self):
         """Undo `stop`; a network that diverged stands still nevertheless, see `revive`."""
-        with self.net.ops.on_device():
-            self.state.halted[self.state.halted < 0] = 0
-        self._stopping = self._all_halted()
+        self._halt(np.maximum(self._halted(), 0))
 
     def revive(self):
         """Let networks that diverged move again, with the weights and the state that they kept;
         change something first, for example by `retune(lr=...)`."""
-        with self.net.ops.on_device():
-            self.state.halted.fill(0)
-        self._stopping = False
+        self._halt(np.zeros_like(self._halted()))
         self.history.diverged.clear()
 
     def stop(self, members=None):
         """End the fit after this epoch; or only for the networks where members (M,) is true."""
-        halted = self.net.ops.to_host(self.state.halted).copy()
+        halted = self._halted()
         chosen = np.ones(len(halted), bool) if members is None else np.asarray(members, bool)
-        halted[chosen & (halted == 0)] = -1
-        with self.net.ops.on_device():
-            self.state.halted[...] = self.net.ops.to_device(halted)
-        self._stopping = bool(np.all(halted != 0))
+        self._halt(np.where(chosen & (halted == 0), -1, halted))
+
+    def _halt(self, halted):
+        """Which networks stand still from now on, (M,), see State."""
+        if (halted != self._halted()).any():
+            with self.net.ops.on_device():
+                self.state.halted[...] = self.net.ops.to_device(halted)
+        self._stopping = bool((halted != 0).all())
 
 
 def _listed(callbacks) -> list:

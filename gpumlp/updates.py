@@ -22,7 +22,7 @@ class Updates:
 
     epoch, batches_done: where the next update stands.
     resident: whether epochs of a GPU's resident rows are to be one kernel's work, where that is
-        possible; None: if there are enough networks (gpumlp/residence.py).
+        possible; None: if it is estimated to be faster by far (gpumlp/residence.py).
     """
 
     resident: bool | None = None
@@ -126,9 +126,11 @@ class Updates:
             self._update(ws, batch, slices.number(net, rows.batch_size, self.objective))
 
         replay = rows.repeated.run(id(data), work, ws, data, rows.order, *self._replaced())
+        net.ops.pace()
         done, most = 1, min(most, rows.alike(i)) if replay else 1
         while done < most and not (interrupt and interrupt.asked):
             replay()
+            net.ops.pace()
             done += 1
         return done
 
@@ -220,5 +222,9 @@ class Updates:
         with self.net.ops.on_device():
             self.apply_plateau()
 
+    def _halted(self):
+        """The networks that stand still, (M,), see State; reads the device."""
+        return self.net.ops.to_host(self.state.halted).copy()
+
     def _all_halted(self) -> bool:
-        return bool((self.net.ops.to_host(self.state.halted) != 0).all())
+        return bool((self._halted() != 0).all())

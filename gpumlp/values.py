@@ -7,17 +7,21 @@ knows, such as a function, is stored by name, and `Reader` finds it among the us
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpumlp import activation, files, loss, optimizer, schedule
+from gpumlp import activation, checkpoint, files, loss, optimizer, schedule
 from gpumlp.callback import EarlyStopping
 from gpumlp.checkpoint import Checkpoint
 from gpumlp.files import FileError
 
 # Dtypes that safetensors has; arrays of others are written as bytes.
 NATIVE = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
+
+LEFT_OUT = object()  # a value that is not taken over from a file
 
 # NumPy's bit generators: what says where in their buffer they are, and its end.
 BITS = {
@@ -133,20 +137,32 @@ def _name(value) -> str:
 class Reader:
     """`read` gives back what a `Writer` has written.
 
-    custom: what the user made, by name.  Raises FileError for what is not in it, and KeyError,
-    TypeError, ValueError or IndexError for what no Writer wrote.
+    custom: what the user made, by name.  checkpoints: where a `Checkpoint` writes, or None: it is
+    left out.  Raises FileError for what is not in custom, and KeyError, TypeError, ValueError or
+    IndexError for what no Writer wrote.
     """
 
-    def __init__(self, arrays: dict[str, np.ndarray], custom: dict[str, Any]):
-        self._arrays, self._custom = arrays, custom
+    def __init__(
+        self,
+        arrays: dict[str, np.ndarray],
+        custom: dict[str, Any],
+        checkpoints: Path | None = None,
+    ):
+        self._arrays, self._custom, self._checkpoints = arrays, custom, checkpoints
 
     def read(self, value) -> Any:
         if isinstance(value, list):
-            return [self.read(each) for each in value]
+            items = [self.read(item) for item in value]
+            return [item for item in items if item is not LEFT_OUT]
         if not isinstance(value, dict):
             return value
-        [(kind, content)] = value.items()
-        return getattr(self, f"_read_{kind}")(content)
+        if len(value) != 1 or (kind := next(iter(value))) not in self._kinds():
+            raise ValueError(f"{list(value)} is no kind of value")
+        return getattr(self, f"_read_{kind}")(value[kind])
+
+    @classmethod
+    def _kinds(cls) -> set[str]:
+        return {name.removeprefix("_read_") for name in vars(cls) if name.startswith("_read_")}
 
     def _read_tuple(self, content):
         return tuple(self.read(content))
@@ -176,18 +192,15 @@ class Reader:
         return np.dtype(name)
 
     def _read_random(self, content):
-        random = np.random.RandomState()
-        random.set_state(self.read(content))
+        state = self.read(content)
+        random = np.random.RandomState(_bits(state))
+        random.set_state(state)
         return random
 
     def _read_generator(self, content):
         return np.random.Generator(_bits(self.read(content)))
 
-    def _read_random_of_bits(self, content):
-        state = self.read(content)
-        random = np.random.RandomState(_bits(state))
-        random.set_state(state)
-        return random
+    _read_random_of_bits = _read_random
 
     def _read_activation(self, state):
         return files.find(activation.activations, self._custom, state, "activation")
@@ -205,7 +218,20 @@ class Reader:
     def _read_callback(self, content):
         name, arguments = content
         kind = {kind.__name__: kind for kind in CALLBACKS}[name]
-        return kind(**{key: self.read(value) for key, value in arguments.items()})
+        arguments = {key: self.read(value) for key, value in arguments.items()}
+        return kind(**arguments) if kind is not Checkpoint else self._checkpoint(arguments)
+
+    def _checkpoint(self, arguments):
+        """It writes where the user has said; a file does not decide that."""
+        if self._checkpoints is not None:
+            return checkpoint.moved(arguments, self._checkpoints)
+        warnings.warn(
+            f"the file's Checkpoint({arguments['folder_or_path']!r}) is left out: give the "
+            "estimator's parameter `callbacks` anew, or go on by gpumlp.resume",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return LEFT_OUT
 
     def _read_own(self, content):
         own, where = content

@@ -220,33 +220,42 @@ class Judge:
         return "" if 1 <= len(left) <= most else f"left behind: {left}"
 
 
+def wait_for(out, count) -> bytes:
+    """So many bytes of what a process reports, or fewer if it ends."""
+    reported = b""
+    while len(reported) < count and (more := os.read(out, count - len(reported))):
+        reported += more
+    return reported
+
+
 def kill_at_random(folder: Path, kills: int, seed: int, sample: int) -> dict:
-    """Kill so many trainings, each at a random moment; every sample-th is resumed to its end."""
+    """Kill so many trainings, each at a random moment after a random epoch; every sample-th is
+    resumed to its end."""
     chance, judge = random.Random(seed), Judge(folder / "uninterrupted")
     begin = time.perf_counter()
-    for i in range(3):
-        status, _ = collect(*fork(reporting(folder / f"whole-{i}", 1)))
-        assert status == 0, f"the training failed by itself: {status}"
-    duration = (time.perf_counter() - begin) / 3
+    status, _ = collect(*fork(reporting(folder / "whole", 1)))
+    assert status == 0, f"the training failed by itself: {status}"
+    epoch = (time.perf_counter() - begin) / EPOCHS
     wrong, killed, attempts, amid, epochs = [], 0, 0, 0, []
-    while killed < kills:
+    while killed < kills or (not amid and attempts < 2 * kills):
         place = folder / f"{attempts}"
         keep = 1 + attempts % 3
         pid, out = fork(reporting(place, keep))
-        moment = chance.uniform(0, duration)
+        reported = wait_for(out, chance.randrange(EPOCHS))
+        moment = chance.uniform(0, 1.5 * epoch)
         time.sleep(moment)
         os.kill(pid, signal.SIGKILL)
-        status, reported = collect(pid, out)
+        status, later = collect(pid, out)
+        reported += later
         attempts += 1
-        # Other work on the machine may change how long a training takes.
-        duration *= 0.8 if status == 0 else 1.02
         if status == 0:
             continue  # it had ended before
         amid += bool(temporaries(place))
         epochs.append(max(reported, default=0))
         verdict = judge.judge(place, reported, killed % sample == 0, keep)
         if status != -signal.SIGKILL or verdict:
-            wrong.append(f"{place.name}, killed after {moment:.4f} s ({status}): {verdict}")
+            where = f"{moment:.4f} s after epoch {epochs[-1]} at the earliest"
+            wrong.append(f"{place.name}, killed {where} ({status}): {verdict}")
         killed += 1
     return {"wrong": wrong, "killed": killed, "amid a write": amid, "epochs": epochs}
 
@@ -316,38 +325,52 @@ def die_at_call(folder, point):
     return work
 
 
+class Telling(gpumlp.Callback):
+    """Says through a pipe that an epoch has ended."""
+
+    def __init__(self, pipe):
+        self.pipe = pipe
+
+    def on_epoch_end(self, trainer, history):
+        os.write(self.pipe, b"!")
+
+
 def interrupt_at_random(folder: Path, times: int, seed: int) -> dict:
-    """Ctrl-C at random moments of trainings that write no checkpoint by themselves."""
-    chance, judge, wrong, within = random.Random(seed), Judge(folder / "uninterrupted"), [], 0
+    """Ctrl-C so many times, at random moments after random epochs of trainings that write no
+    checkpoint by themselves."""
+    chance, judge, wrong = random.Random(seed), Judge(folder / "uninterrupted"), []
     begin = time.perf_counter()
     fit(make(CASE), EPOCHS, callbacks(CASE))
-    duration = time.perf_counter() - begin
-    for i in range(times):
-        place = folder / f"{i}"
+    epoch = (time.perf_counter() - begin) / EPOCHS
+    interrupted, attempts, within = 0, 0, 0
+    while interrupted < times or (not within and attempts < 5 * times):
+        place = folder / f"{attempts}"
 
         def work(pipe, place=place):
             trainer, checkpoint = make(CASE), gpumlp.Checkpoint(place, every_epochs=1000)
-            os.write(pipe, b"!")
             try:
-                fit(trainer, EPOCHS, [checkpoint, *callbacks(CASE)])
+                os.write(pipe, b"!")
+                fit(trainer, EPOCHS, [checkpoint, Telling(pipe), *callbacks(CASE)])
             except KeyboardInterrupt:
                 return  # it came before or after the training proper
             os._exit(7 if trainer.history.interrupted else 0)
 
         pid, out = fork(work)
-        os.read(out, 1)
-        time.sleep(chance.uniform(0.1, 0.9) * duration)
+        wait_for(out, 1 + chance.randrange(EPOCHS))
+        time.sleep(chance.uniform(0, 1.5 * epoch))
         os.kill(pid, signal.SIGINT)
         status, _ = collect(pid, out)
+        attempts += 1
         if status == 7:
+            interrupted += 1
             trainer = resume(place)
             within += trainer.batches_done > 0
             fit(trainer, trainer.epochs_left, callbacks(CASE))
             if differing := differences(trainer, judge.end):
-                wrong.append(f"{i}: {differing} differ at the end")
+                wrong.append(f"{place.name}: {differing} differ at the end")
         elif status != 0:
-            wrong.append(f"{i}: it ended with {status}")
-    return {"wrong": wrong, "within an epoch": within}
+            wrong.append(f"{place.name}: it ended with {status}")
+    return {"wrong": wrong, "interrupted": interrupted, "within an epoch": within}
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from tests import simt, standin
 
 # What "auto" means in the tests; those of gpumlp/device.py set it themselves.
 os.environ["GPUMLP_DEVICE"] = "cpu"
+# A GPU is not checked at first use; test_selfcheck.py does that itself.
+os.environ["GPUMLP_CHECK"] = "0"
 
 
 def pytest_addoption(parser):

@@ -105,6 +105,21 @@ def find_disassembler(name: str) -> str:
 # ----------------------------------------------------------------------------------- the compilers
 
 
+def nvrtc_builtins(library: Path) -> list[Path]:
+    """The libraries of built-in headers that lie beside an NVRTC, which opens one by name alone.
+
+    Those of CUDA 13.0 carry no RUNPATH, so that their own folder is not looked in.
+    """
+    return sorted(library.parent.glob("libnvrtc-builtins.so.*"))
+
+
+def load_nvrtc(library: Path) -> ctypes.CDLL:
+    """An NVRTC whose built-ins have been opened before it, as CuPy does it."""
+    for builtins in nvrtc_builtins(library):
+        ctypes.CDLL(str(builtins), mode=ctypes.RTLD_GLOBAL)
+    return ctypes.CDLL(str(library))
+
+
 class Nvrtc:
     """The compiler that CuPy uses, as a library."""
 
@@ -112,7 +127,7 @@ class Nvrtc:
         libraries = nvrtc_libraries(nvidia_roots(), toolkit_roots())
         if not libraries:
             raise ToolMissing("no NVRTC: pip install nvidia-cuda-nvrtc (or nvidia-cuda-nvrtc-cu12)")
-        self.library = ctypes.CDLL(str(libraries[0]))
+        self.library = load_nvrtc(libraries[0])
         self.library.nvrtcGetErrorString.restype = ctypes.c_char_p
         major, minor, count = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
         self.call("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))

@@ -3,11 +3,13 @@
 import re
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import sparse
 
 from gpumlp import MLPClassifier
+from tests.optional import Package, where_installed
+
+pd = Package("pandas")
 
 ROWS, FEATURES = 9, 3
 
@@ -66,15 +68,18 @@ NUMBERS = {
     "with gaps": with_gaps,
     "backwards": backwards,
 }
+FRAMES = {
+    "frame": lambda X: pd.DataFrame(X, columns=[f"column {j}" for j in range(X.shape[1])]),
+    "frame of nullable": lambda X: pd.DataFrame(X.astype(int)).astype("Int64"),
+}
 MATRICES = NUMBERS | {
     "numbers as text": lambda X: X.astype(str),
     "fortran": np.asfortranarray,
-    "frame": lambda X: pd.DataFrame(X, columns=[f"column {j}" for j in range(X.shape[1])]),
-    "frame of nullable": lambda X: pd.DataFrame(X.astype(int)).astype("Int64"),
     "csr": sparse.csr_matrix,
     "csc array": sparse.csc_array,
     "coo": sparse.coo_matrix,
     "lil of float32": lambda X: sparse.lil_matrix(X.astype(np.float32)),
+    **where_installed("pandas", FRAMES),
 }
 CONTENTS = {
     "random": lambda X: X,
@@ -86,8 +91,17 @@ CONTENTS = {
     "tiny": lambda X: X * 1e-300,
     "subnormal": lambda X: X * 1e-323,
 }
-PAIRS = NUMBERS | {"fortran": np.asfortranarray, "frame": MATRICES["frame"]}
-VECTORS = NUMBERS | {"column": lambda y: y[:, None], "series": pd.Series}
+PAIRS = NUMBERS | {
+    "fortran": np.asfortranarray,
+    **where_installed("pandas", {"frame": FRAMES["frame"]}),
+}
+VECTORS = NUMBERS | {
+    "column": lambda y: y[:, None],
+    **where_installed("pandas", {"series": lambda y: pd.Series(y)}),
+}
+CATEGORIES = {
+    "categories": lambda c: pd.Series(np.array(["ant", "bee", "cow"])[c], dtype="category"),
+}
 CLASSES = {
     "numbers": lambda c: c,
     "list": lambda c: c.tolist(),
@@ -103,10 +117,10 @@ CLASSES = {
     "negative": lambda c: c - 2**62,
     "big-endian": lambda c: c.astype(">i2"),
     "days": lambda c: np.datetime64("2000-01-01") + c,
-    "categories": lambda c: pd.Series(np.array(["ant", "bee", "cow"])[c], dtype="category"),
     "column": lambda c: c[:, None],
     "with gaps": with_gaps,
     "read-only": read_only,
+    **where_installed("pandas", CATEGORIES),
 }
 LABELS = {
     "labels": lambda c: np.eye(3, dtype=int)[c],
@@ -152,9 +166,14 @@ NOT_FINITE = {
     "minus infinity": with_one(-np.inf),
     "objects with None": lambda a: with_one(None)(a.astype(object)),
 }
+BAD_FRAMES = {
+    "a frame with text": lambda X: pd.DataFrame(X).assign(name="a"),
+    "a frame with NA": lambda X: pd.DataFrame(X.astype(int)).astype("Int64").shift(),
+}
 BAD_X = (
     NO_NUMBERS
     | NOT_FINITE
+    | where_installed("pandas", BAD_FRAMES)
     | {
         "None": lambda X: None,
         "a number": lambda X: 3.0,
@@ -165,8 +184,6 @@ BAD_X = (
         "no columns": lambda X: X[:, :0],
         "text": lambda X: np.full(X.shape, "a"),
         "objects with text": lambda X: with_one("a")(X.astype(object)),
-        "a frame with text": lambda X: pd.DataFrame(X).assign(name="a"),
-        "a frame with NA": lambda X: pd.DataFrame(X.astype(int)).astype("Int64").shift(),
         "sparse with NaN": lambda X: sparse.csr_matrix(with_one(np.nan)(X)),
         "sparse complex": lambda X: sparse.csr_matrix(X + 1j),
     }

@@ -47,12 +47,12 @@ extern "C" void compare(const Counts& a, int, int)
     seen[2] += 1;
 }
 
-// counts[0] counts those who have come; each waits for all, ten seconds at most, and counts itself.
+// counts[0] counts those who have come; each waits for all, 100 seconds at most, and counts itself.
 extern "C" void meet(const Counts& a, int piece, int pieces)
 {
     __atomic_add_fetch(a.counts, 1, __ATOMIC_SEQ_CST);
     const auto come = [&] { return __atomic_load_n(a.counts, __ATOMIC_SEQ_CST); };
-    for (int i = 0; i < 10000 && come() < pieces; ++i) pause(1000000);
+    for (int i = 0; i < 100000 && come() < pieces; ++i) pause(1000000);
     a.counts[1 + piece] += come() == pieces;
 }
 """

@@ -20,12 +20,12 @@ from benchmarks import (
     machine,
     operations,
     optimizers,
-    parts,
     report,
     scaling,
     starts,
 )
 from benchmarks.contenders import GEMMS, LIBRARY, SCIKIT_LEARN
+from tests.waiting import HANGS
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def test_quick_run_prints_ratios_and_writes_every_figure(tmp_path, capsys, one_t
     printed = capsys.readouterr().out
     assert "JAX" in printed or importlib.util.find_spec("jax")
     assert all(re.search(r"\d\.\d\d(x|$)", line) for line in lines_with(printed, r"\d [mµ]?s"))
-    assert all(re.search(r" \d\.\d\d$", line) for line in lines_with(printed, r"GB/s .* GB/s"))
+    assert all(re.search(r" \d+\.\d\d$", line) for line in lines_with(printed, r"GB/s .* GB/s"))
 
     written = json.loads(file.read_text())
     assert written["quick"] and written["device"] == "cpu" and written["machine"]["numpy"]
@@ -102,11 +102,12 @@ def test_quick_run_prints_ratios_and_writes_every_figure(tmp_path, capsys, one_t
     assert {(r["sweep"], r["value"]) for r in written["growth"]} == {
         (sweep.name, n * sweep.values[0]) for sweep in scaling.SWEEPS for n in (1, 2)
     }
-    assert file.with_suffix(".png").stat().st_size > 10_000
+    if importlib.util.find_spec("matplotlib"):
+        assert file.with_suffix(".png").stat().st_size > 10_000
     on_cpu = {goal.text for goal in goals.GOALS if goal.device == "cpu"}
     assert {goal["goal"] for goal in written["goals"]} == on_cpu
 
-    readme = (parts.ROOT / "benchmarks" / "README.md").read_text()
+    readme = (machine.ROOT / "benchmarks" / "README.md").read_text()
     tables = report.insert(readme, written)
     for name in (*chosen, "growth"):
         assert f"`python -m benchmarks --device cpu --only {name}`" in tables
@@ -180,11 +181,11 @@ def test_pytest_benchmark_runs_the_same_functions(tmp_path):
     alone = {key: value for key, value in os.environ.items() if "XDIST" not in key}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "benchmarks", *options, "-k", chosen],
-        cwd=parts.ROOT,
+        cwd=machine.ROOT,
         env=alone,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANGS,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(json.loads(file.read_text())["benchmarks"]) == 5
@@ -209,6 +210,6 @@ def test_openblas_chooses_its_kernels_itself():
     """The run begins again without the variables, with the same arguments; it ends as it does."""
     environment = os.environ | {"OPENBLAS_CORETYPE": "Haswell"}
     asked = [sys.executable, "-m", "benchmarks", "--only", "nothing of that name"]
-    done = subprocess.run(asked, env=environment, cwd=parts.ROOT, capture_output=True, text=True)
+    done = subprocess.run(asked, env=environment, cwd=machine.ROOT, capture_output=True, text=True)
     assert re.match(r"without OPENBLAS_CORETYPE.*: every library chooses", done.stdout)
     assert done.returncode == 2 and "nothing of that name" in done.stderr

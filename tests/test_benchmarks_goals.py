@@ -9,7 +9,6 @@ from benchmarks import (
     compared,
     goals,
     scaling,
-    suite,
     traffic,
     training,
 )
@@ -143,15 +142,3 @@ def test_other_bytes_are_those_of_the_kernels_headers():
 def test_slopes_of_power_laws():
     assert scaling.slope([(1, 3.0), (2, 12.0), (4, 48.0)]) == pytest.approx(2)
     assert scaling.slope([(1, 3.0)]) is None
-
-
-def test_parts_of_two_runs_are_judged_together():
-    times = {LIBRARY: 1.0, SCIKIT_LEARN: 9.0}
-    trained = {"device": "cpu", "copy_bandwidth": 1.0, "training": [
-        record_of(SMALLEST, times, times)]}  # fmt: skip
-    results: dict = {}
-    suite.merge(results, {"device": "cpu", "copy_bandwidth": 2.0, "operations": []})
-    suite.merge(results, trained)
-    suite.merge(results, None)
-    assert results["figures"]["copy_bandwidth"] == 2.0 and results["figures"]["operations"] == []
-    assert results["figures"]["goals"][0]["met"] is True

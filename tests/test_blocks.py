@@ -12,6 +12,7 @@ from gpumlp.backend import compiler, pool
 from gpumlp.evaluate import Evaluation
 from gpumlp.rows import make_rows
 from tests.training import blobs
+from tests.waiting import HANGS
 
 ROWS, VALIDATION = 53, 19
 
@@ -202,7 +203,7 @@ def test_threads_work_at_the_same_time(monkeypatch):
     monkeypatch.setattr(pool, "_cores", lambda: 2)
     net = gpumlp.MLP((64, 64, 10), models=2, device="cpu")
     assert len(net.blocks.get(net, 200)) == 2
-    meeting, gemm = threading.Barrier(2, timeout=60), type(net.ops).gemm
+    meeting, gemm = threading.Barrier(2, timeout=HANGS), type(net.ops).gemm
 
     def wait(self, a, b, out, **options):
         if out.shape[-1] == 64:
@@ -224,7 +225,7 @@ def test_threads_capture_each_its_own(ops):
 
     def first():
         begun.set()
-        assert ended.wait(60)
+        assert ended.wait(HANGS)
         shared.gemm(a, a, products["first"])
 
     def capture(name, work):
@@ -232,7 +233,7 @@ def test_threads_capture_each_its_own(ops):
 
     thread = threading.Thread(target=capture, args=("first", first))
     thread.start()
-    assert begun.wait(60)
+    assert begun.wait(HANGS)
     capture("second", lambda: shared.gemm(a, a, products["second"]))
     ended.set()
     thread.join()

@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.waiting import HANGS
+
 ROOT = Path(__file__).parent.parent
 KILLS = 100
 RESUMED = 5  # every fifth is trained to its end
@@ -27,7 +29,7 @@ def run(job, *arguments) -> dict:
         text=True,
         cwd=ROOT,
         env={**os.environ, **one_thread},
-        timeout=300,
+        timeout=HANGS,
     )
     assert done.returncode == 0, done.stderr
     assert not done.stderr
@@ -37,7 +39,7 @@ def run(job, *arguments) -> dict:
 def test_killed_at_random_moments(tmp_path):
     found = run("kill_at_random", tmp_path, KILLS, SEED, RESUMED)
     assert not found["wrong"]
-    assert found["killed"] == KILLS
+    assert found["killed"] >= KILLS
     # The moments were spread over the training: early ones, late ones, and within writes.
     assert len(set(found["epochs"])) >= 6
     assert found["amid a write"] >= 1
@@ -53,4 +55,5 @@ def test_killed_at_each_call_of_a_write(tmp_path):
 def test_interrupted_at_random_moments(tmp_path):
     found = run("interrupt_at_random", tmp_path, 20, SEED)
     assert not found["wrong"]
+    assert found["interrupted"] >= 20
     assert found["within an epoch"] >= 1

@@ -17,6 +17,7 @@ import gpumlp
 from gpumlp.cli import data, table
 from gpumlp.cli.preparation import Preparation
 from gpumlp.cli.train import HELD_OUT
+from tests.waiting import HANGS
 
 pandas = pytest.importorskip("pandas", reason="tables need pandas: pip install gpumlp[table]")
 pytest.importorskip("pyarrow", reason="tables need pyarrow: pip install gpumlp[table]")
@@ -178,7 +179,7 @@ def test_ctrl_c_saves_what_was_learned(folder, tmp_path):
         # The progress bar's first output says that training is under way.
         assert process.stderr.read(1)
         process.send_signal(signal.SIGINT)
-        printed, complaint = process.communicate(timeout=60)
+        printed, complaint = process.communicate(timeout=HANGS)
     assert process.returncode == 0, complaint.decode()
     assert b"the network trained so far is saved" in printed
     predicted(tmp_path, folder / "trees.csv", tmp_path / "out.npy")

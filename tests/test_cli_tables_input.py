@@ -13,7 +13,7 @@ from commandline import run, train
 import gpumlp
 
 pandas = pytest.importorskip("pandas", reason="tables need pandas: pip install gpumlp[table]")
-pytest.importorskip("pyarrow", reason="tables need pyarrow: pip install gpumlp[table]")
+pyarrow = pytest.importorskip("pyarrow", reason="tables need pyarrow: pip install gpumlp[table]")
 
 
 def lines(rows=30, **cells):
@@ -261,9 +261,7 @@ def test_csv_needs_no_pyarrow(folder, tmp_path):
 
 
 def test_a_duplicate_name_in_parquet_is_one_sentence(tmp_path, capsys):
-    import pyarrow
-    from pyarrow import parquet
-
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
     arrays = [pyarrow.array(np.arange(12.0))] * 3
     parquet.write_table(pyarrow.table(arrays, names=["a", "a", "y"]), tmp_path / "bad.parquet")
     said = refused(capsys, "train", tmp_path / "bad.parquet", "--target", "y")

@@ -10,9 +10,11 @@ the same optimiser behind another front end, gets each program for one. Which on
 program to program; with GPUMLP_ALL_ARCHS=1 in the environment it is all.
 """
 
+import ctypes
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -47,7 +49,7 @@ RESIDENTS = {
     (f"resident-{label}", dtype): at.blocks
     for dtype in DTYPES
     for label, shape in resident.samples(dtype)
-    if (at := resident.fit(shape, **resident.H100)) is not None
+    if (at := resident.fit(shape, resident.H100)) is not None
 }
 
 # Kernels whose time is memory traffic move 128 bits at a time: how many such loads and stores the
@@ -360,6 +362,25 @@ def test_nvrtc_is_found_in_the_wheels_of_either_cuda(tmp_path):
         library.touch()
     found = cubin.nvrtc_libraries([tmp_path / "nvidia"], [tmp_path / "cuda"])
     assert found == [thirteen, twelve, toolkit]
+
+
+def test_nvrtc_finds_its_builtins_without_a_runpath(tmp_path):
+    """A library that opens another by name, as CUDA 13.0's NVRTC does, in a folder that the loader
+    does not look in."""
+    if not shutil.which("gcc"):
+        pytest.skip("no gcc, which makes the two libraries of this test")
+    text = """
+        #include <dlfcn.h>
+        int found(void) { return dlopen("libnvrtc-builtins.so.99.0", RTLD_LAZY) != 0; }
+    """
+    built = tmp_path / "libnvrtc.so.99", tmp_path / "libnvrtc-builtins.so.99.0"
+    for library, content in zip(built, (text, "int nothing;"), strict=True):
+        options = ["-shared", "-fPIC", f"-Wl,-soname,{library.name}", "-o", str(library)]
+        subprocess.run(
+            ["gcc", "-x", "c", *options, "-", "-ldl"], input=content, text=True, check=True
+        )
+    assert not ctypes.CDLL(str(built[0])).found()
+    assert cubin.load_nvrtc(built[0]).found()
 
 
 @pytest.mark.parametrize("compiler", cubin.COMPILERS)

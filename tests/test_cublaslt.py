@@ -91,7 +91,8 @@ def errors(kind, models, ta, tb, alpha=1.0, beta=0.0, shape=(37, 29, 13), shared
     wide_out.assert_untouched_outside()
     error = abs(read(ops, wide_out.view) - expected)
     accumulated = (inner + 3) * 2.0 ** (-52 if kind == "float64" else -23)
-    operands = 2.1 * 2.0 ** -(operand_bits + 1) if kind == "tf32" else 0
+    # Each of two operands may be rounded, or cut: the library does not say which.
+    operands = 2.1 * 2.0**-operand_bits if kind == "tf32" else 0
     allowed = (accumulated + operands) * size + 2.0 ** -(result_bits + 1) * abs(expected)
     return (error / size).max(), (error / allowed).max()
 
@@ -133,11 +134,15 @@ def test_more_networks_than_one_call_takes(ops, shared):
 
 
 def test_precision_is_what_was_asked_for(cuda):
-    """Fewer bits give larger errors: TF32's are not float32's, nor bf16's."""
-    found = {kind: errors(kind, 1, False, True)[0] for kind in KINDS}
+    """Fewer bits give larger errors: TF32's are not float32's, nor bf16's.
+
+    Of a size that tensor cores are for: smaller products may come back in full float32, since the
+    library is allowed to round, not told to.
+    """
+    found = {kind: errors(kind, 1, False, True, shape=(128, 256, 64))[0] for kind in KINDS}
     assert found["float64"] < 1e-14
     assert 1e-9 < found["float32"] < 1e-6
-    assert 1e-5 < found["tf32"] < 1e-3
+    assert 2e-6 < found["tf32"] < 1e-3
     assert 1e-4 < found["bf16"] < 1e-2
     assert found["bf16 to float32"] < 1e-6  # of operands that were rounded before
 

@@ -9,6 +9,7 @@ import pytest
 from gpumlp import backend
 from gpumlp.backend import cublaslt, gemm_choice
 from tests.operations import random, send
+from tests.standin import streams
 from tests.standin.cublaslt import library as fake
 from tests.standin.descriptions import ROUNDS_PARTS
 
@@ -20,10 +21,14 @@ def no_plans():
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """The folder of the user's files; algorithm 3 is the fastest, and 1 the next."""
+    """The folder of the user's files; algorithm 3 is the fastest, and 1 the next.
+
+    Events show the time that the algorithms say they take: nothing else takes any.
+    """
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     seconds = {number: 0.001 for number in range(8)} | {1: 0.0005, 3: 0.0, 9: 0.0}
     monkeypatch.setattr(fake, "seconds", seconds)
+    monkeypatch.setattr(streams, "clock", lambda: fake.elapsed)
     return tmp_path / "gpumlp" / "gemm"
 
 
@@ -197,3 +202,34 @@ def test_a_candidate_that_fails_is_left_out(counters, cache, operands, monkeypat
 
     monkeypatch.setattr(fake, "cublasLtMatmul", fails)
     assert ran(backend.get("cuda:0", tune=True), *operands) == 1
+
+
+def test_a_candidate_that_cannot_be_captured_is_left_out(
+    counters, cache, operands, monkeypatch
+):
+    """Whether its call says so, or only the end of the capture, which fails then in either case."""
+    called = fake.cublasLtMatmul
+    ops = backend.get("cuda:0", tune=True)
+
+    def fails(*arguments):
+        algorithm = ctypes.string_at(arguments[12].value, 64)[8]
+        stream = ops.xp.cuda.get_current_stream()
+        if algorithm not in (3, 4) or not stream.is_capturing():
+            return called(*arguments)
+        stream._invalidated = True
+        return 15 if algorithm == 3 else 0
+
+    monkeypatch.setattr(fake, "cublasLtMatmul", fails)
+    assert ran(ops, *operands) == 1
+
+
+def test_what_is_wrong_with_a_capture_is_told(counters):
+    """The error of the work, not that of the capture's end."""
+    ops = backend.get("cuda:0")
+
+    def fails():
+        ops.xp.cuda.get_current_stream()._invalidated = True
+        raise cublaslt.CublasError("cublasLtMatmul", "CUBLAS_STATUS_NOT_SUPPORTED")
+
+    with pytest.raises(cublaslt.CublasError):
+        ops.capture(fails)

@@ -18,6 +18,7 @@ import pytest
 
 from tests import standin
 from tests.standin import describe, errors, hardware, kernels, memory
+from tests.waiting import HANGS
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -71,6 +72,9 @@ def members(path: str, cls: type) -> dict[str, object]:
     public = {name for name in names if not name.startswith("_") or name.startswith("__")}
     return {f"{path}.{name}": getattr(cls, name) for name in public}
 
+
+# CuPy's `Device.attributes` has these names of the CUDA runtime, without their beginning.
+ATTRIBUTES = [f"cudaDevAttr{name}" for name in hardware.ATTRIBUTES]
 
 OFFERED = offered()
 PATHS = sorted(OFFERED)
@@ -163,7 +167,7 @@ def real() -> dict[str, dict]:
         "paths": [*PATHS, *OF_OBJECTS],
         "expressions": EXPRESSIONS,
         "statuses": list(errors.RUNTIME_ERRORS),
-        "in_runtime": [name for name in properties if name.isidentifier()],
+        "in_runtime": [name for name in properties if name.isidentifier()] + ATTRIBUTES,
     }
     child = subprocess.run(
         [sys.executable, "-m", "tests.standin.describe"],
@@ -172,7 +176,7 @@ def real() -> dict[str, dict]:
         text=True,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        timeout=120,
+        timeout=HANGS,
         check=False,
     )
     assert child.returncode == 0, child.stderr

@@ -6,8 +6,8 @@ import pytest
 import gpumlp
 from gpumlp import backend, rows
 from gpumlp.activation import activations
-from gpumlp.backend import cupy_ops
-from tests.operations import random, send
+from gpumlp.backend import Data, cupy_ops
+from tests.operations import minibatches, random, send
 from tests.operations.selection import IN_MANY_BLOCKS
 from tests.training import fit
 
@@ -23,7 +23,30 @@ def ops(cuda):
 LARGE = cupy_ops.MOST_STAGED // 4 + 2  # float32
 
 
-@pytest.mark.parametrize("view", [np.copy, np.ravel, np.flip, np.asfortranarray])
+def big_endian(array):
+    return array.astype(">f4")
+
+
+VIEWS = pytest.mark.parametrize("view", [np.copy, np.ravel, np.flip, np.asfortranarray, big_endian])
+
+
+@VIEWS
+@pytest.mark.parametrize("size", [10, LARGE])
+@pytest.mark.parametrize("stream", ["the default", "another"])
+def test_copies_from_any_memory_that_are_made_later(counters, monkeypatch, view, size, stream):
+    """As on a GH200, where what the copy was made of must not be gone by then."""
+    monkeypatch.setattr(counters.machine, "pageable_access", True)
+    ops = backend.get("cuda:0")
+    given = view(random(2, size // 2).astype("float32"))
+    expected = given.copy()
+    with ops.xp.cuda.Stream(null=stream == "the default", non_blocking=True):
+        sent = ops.to_device(given)
+        given[:] = 0
+        del given
+        np.testing.assert_array_equal(ops.to_host(sent), expected)
+
+
+@VIEWS
 def test_large_arrays_take_no_page_locked_memory(counters, view):
     ops = backend.get("cuda:0")
     given = view(random(2, LARGE // 2).astype("float32"))
@@ -43,10 +66,11 @@ def test_small_arrays_are_sent_without_waiting(counters):
     np.testing.assert_array_equal(ops.to_host(sent), given)
 
 
-def test_what_is_sent_may_be_overwritten(counters):
+@pytest.mark.parametrize("size", [10, LARGE])
+def test_what_is_sent_may_be_overwritten(counters, size):
     """Also where it lies in page-locked memory, from where copies are made later."""
     ops = backend.get("cuda:0")
-    pinned = np.frombuffer(ops.xp.cuda.alloc_pinned_memory(4 * LARGE), np.float32)
+    pinned = np.frombuffer(ops.xp.cuda.alloc_pinned_memory(4 * size), np.float32)
     pinned[:] = 1
     with ops.xp.cuda.Stream(non_blocking=True):
         sent = ops.to_device(pinned)
@@ -81,6 +105,41 @@ def test_blocks():
     assert cupy_ops._chunks(4000, 8, 4, 100) == 125
     assert cupy_ops._chunks(80_000, 8, 4, 1) == 2500
     assert cupy_ops._chunks(4000, 8, 4, 1000) == 125
+
+
+def test_blocks_that_add_weights():
+    """One for a small batch, many for a large one, and no more than one block can add up."""
+    assert cupy_ops._weight_blocks(1, 1) == cupy_ops._weight_blocks(256, 1) == 1
+    assert cupy_ops._weight_blocks(8192, 1) == 32
+    assert cupy_ops._weight_blocks(8192, 1000) == 4
+    assert cupy_ops._weight_blocks(1_000_000, 1) == 489
+    assert cupy_ops._weight_blocks(10_000_000, 1) == 512
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_many_weights_are_added_in_one_order(monkeypatch, ops, weighted):
+    """Whichever block is the last; weights of 1 to their exact number."""
+    rows = 20_000
+    data = Data(
+        ops.xp.zeros((2, rows, 1), np.float32),
+        *(None, None),
+        send(ops, np.random.default_rng(0).random((2, rows)), np.float32) if weighted else None,
+    )
+    order = np.arange(rows)[None] - 3  # the first three are padding
+    order = send(ops, np.maximum(order, -1), np.int32)
+    sums = []
+    for number in range(4):
+        monkeypatch.setenv("GPUMLP_SIMT_ORDER", str(number))
+        out = minibatches.Minibatch(ops, np.float32, 2, rows, 1, False, 0).out
+        ops.gather(data, order, ops.xp.zeros(2, np.int64), rows, out)
+        sums.append(ops.to_host(out.w_sum))
+    for each in sums[1:]:
+        np.testing.assert_array_equal(each, sums[0])
+    if weighted:
+        exact = ops.to_host(data.weight)[:, : rows - 3].sum(axis=1, dtype=np.float64)
+        np.testing.assert_allclose(sums[0], exact, rtol=1e-6)
+    else:
+        np.testing.assert_array_equal(sums[0], [rows - 3, rows - 3])
 
 
 # ------------------------------------------------------------------ captures
@@ -176,22 +235,9 @@ def test_only_the_losses_of_the_epoch_are_read(device, monkeypatch):
     assert max(array.nbytes for array in read) == 2 * (8 + 4 * 4 + 2 * 3 * 4)
 
 
-@pytest.mark.parametrize("alone", [0, 2, 3])
-def test_orders_of_an_epoch(device, monkeypatch, alone):
-    """By the keys, whether they are sorted one network after another or together."""
-    monkeypatch.setattr(rows, "MOST_ALONE", alone)
-    net = gpumlp.MLP((3, 2), device=device, models=3)
-    trainer = gpumlp.Trainer(net, seed=4)
-    made = rows.make_rows(net, trainer.objective, random(1000, 3), np.zeros(1000, int), None, 100)
-    made.shuffle(trainer.seeds, 7)
-    keys = net.ops.to_host(net.ops.shuffle_keys(trainer.seeds, 7, 1000))
-    assert made.order.dtype == np.int32
-    np.testing.assert_array_equal(net.ops.to_host(made.order), np.argsort(keys, axis=1))
-
-
-@pytest.mark.parametrize("models", [1, 3])
+@pytest.mark.parametrize("models", [1, 3, 70])
 def test_work_and_memory_of_an_order(counters, models):
-    """Keys, sorted one network after another with as much room again, and no copy of them."""
+    """One sort for all networks, in as much room again, and no copy of the keys."""
     net = gpumlp.MLP((3, 2), device="cuda", models=models)
     trainer = gpumlp.Trainer(net)
     made = rows.make_rows(net, trainer.objective, random(1000, 3), np.zeros(1000, int), None, 100)
@@ -199,5 +245,20 @@ def test_work_and_memory_of_an_order(counters, models):
     with counters.count() as c:
         before = c.current_bytes
         made.shuffle(trainer.seeds, 1)
-    assert (c.launches, c.elementwise, c.d2d) == (1, models + 1, 0)
-    assert c.peak_bytes - before == 8 * (models + 1) * 1000
+    assert c.kernels == ["shuffle_keys", "shuffle_order"]
+    assert (c.sorts, c.elementwise, c.d2d) == (1, 0, 0)
+    assert c.peak_bytes - before == rows.SORTING_BYTES * models * 1000
+
+
+def test_keys_that_64_bits_are_too_few_for(counters, monkeypatch):
+    """Of so many networks and rows that a number of 64 bits does not hold both beside the random
+    bits: sorted one network after another, in the same order."""
+    ops, orders = backend.get("cuda:0"), []
+    for bits, sorts in ((64, 1), (32 + 6 + 3, 1), (32 + 6 + 2, 5)):  # 5 networks of 37 rows
+        monkeypatch.setattr(cupy_ops, "KEY_BITS", bits)
+        order = ops.xp.empty((5, 37), np.int32)
+        with counters.count() as c:
+            ops.shuffle(ops.to_device(np.arange(5, dtype=np.uint64)), 3, order)
+        assert c.sorts == sorts
+        orders.append(ops.to_host(order).tolist())
+    assert orders[0] == orders[1] == orders[2]

@@ -225,8 +225,7 @@ def test_layers_and_sparse_rows(cls):
 
 @pytest.mark.parametrize("cls", BOTH)
 def test_frames(cls):
-    import pandas as pd
-
+    pd = pytest.importorskip("pandas", reason="pandas is not installed")
     X, y = data(cls)
     frame = pd.DataFrame(X, columns=[f"x{i}" for i in range(X.shape[1])])
     model = small(cls, max_features=0.5, early_stopping=True)

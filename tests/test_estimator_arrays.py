@@ -5,8 +5,6 @@ import subprocess
 import sys
 
 import numpy as np
-import pandas as pd
-import polars as pl
 import pytest
 from scipy import sparse
 from sklearn.base import clone
@@ -16,21 +14,25 @@ from sklearn.preprocessing import StandardScaler
 from gpumlp import MLPClassifier, MLPRegressor
 from gpumlp.estimator import sides
 from tests.estimators import BOTH, DIABETES, IRIS, data, fitted, same_weights, small
+from tests.optional import Package
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 NAMES = list("abcd")
-FRAMES = {"pandas": pd.DataFrame, "polars": pl.DataFrame}
+FRAMES = {"pandas": Package("pandas"), "polars": Package("polars")}
+pd, pl = FRAMES.values()
 WORDS = np.array(["setosa", "versicolor", "virginica"])[IRIS[1]]
 
 
 def frame(kind, X=IRIS[0]):
     columns = [f"{name}" for name in NAMES[: X.shape[1]]]
-    return FRAMES[kind](dict(zip(columns, X.T, strict=True)))
+    return FRAMES[kind].DataFrame(dict(zip(columns, X.T, strict=True)))
 
 
 def series(kind, y, dtype=None):
-    return pd.Series(y, dtype=dtype) if kind == "pandas" else pl.Series(y, dtype=dtype)
+    if kind == "pandas":
+        return pd.Series(y, dtype=dtype)
+    return pl.Series(y, dtype=dtype and dtype(pl))
 
 
 # ---------------------------------------------------------------- frames
@@ -55,7 +57,8 @@ def test_frames_are_trained_on_as_arrays_are(kind):
 
 @pytest.mark.parametrize("kind, dtype", [
     ("pandas", "str"), ("pandas", object), ("pandas", "category"),
-    ("polars", pl.String), ("polars", pl.Categorical), ("polars", pl.Enum(sorted(set(WORDS)))),
+    ("polars", lambda pl: pl.String), ("polars", lambda pl: pl.Categorical),
+    ("polars", lambda pl: pl.Enum(sorted(set(WORDS)))),
 ])  # fmt: skip
 def test_series_of_words(kind, dtype):
     X = frame(kind)
@@ -102,15 +105,15 @@ def test_hidden_layers_as_frames(cls, kind):
     values = model.transform(X)
     assert list(model.get_feature_names_out()) == [f"{prefix}{i}" for i in range(5)]
     shown = model.set_output(transform=kind).transform(X)
-    assert isinstance(shown, FRAMES[kind])
+    assert isinstance(shown, FRAMES[kind].DataFrame)
     assert list(shown.columns) == list(model.get_feature_names_out())
     np.testing.assert_array_equal(shown.to_numpy(), values)
     for layer, width in ((1, 3), (2, 5), (-1, 3 if cls is MLPClassifier else 1)):
         shown = model.transform(X, layer=layer)
-        assert isinstance(shown, FRAMES[kind])
+        assert isinstance(shown, FRAMES[kind].DataFrame)
         assert list(shown.columns) == [f"{prefix}{i}" for i in range(width)]
     again = clone(model).fit_transform(X, y)
-    assert isinstance(again, FRAMES[kind])
+    assert isinstance(again, FRAMES[kind].DataFrame)
     np.testing.assert_array_equal(again.to_numpy(), values)
     np.testing.assert_array_equal(model.set_output(transform="default").transform(X), values)
 

@@ -1,7 +1,6 @@
 """What the estimators take and give: kinds of data, weights in a user's hands, going on."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import sparse
 from sklearn import datasets
@@ -9,6 +8,9 @@ from sklearn.exceptions import DataConversionWarning
 
 from gpumlp import MLPClassifier, MLPRegressor
 from tests.estimators import BOTH, DIABETES, IRIS, data, fitted, same_weights, small
+from tests.optional import Package
+
+pd = Package("pandas")
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

@@ -3,15 +3,15 @@
 import json
 
 import numpy as np
-import onnx
-import onnxruntime
-import pandas as pd
 import pytest
 from sklearn import neural_network
 
 import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
 from tests.estimators import BOTH, DIABETES, IRIS, data, fitted, same_weights, small
+from tests.optional import Package
+
+onnx, onnxruntime, pd = Package("onnx"), Package("onnxruntime"), Package("pandas")
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

@@ -5,12 +5,14 @@ import sys
 
 import joblib
 import numpy as np
-import pandas as pd
 import pytest
 
 from gpumlp import MLPClassifier, MLPRegressor
 from tests import standin
 from tests.estimators import BOTH, DIABETES, IRIS, data, fitted, same_weights, small
+from tests.optional import Package
+
+pd = Package("pandas")
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -125,6 +127,132 @@ def test_weights_can_be_changed_on_a_gpu(cuda):
     model.coefs_[0][...] = 0
     model.intercepts_[0][...] = 0
     np.testing.assert_allclose(model.predict(X), np.full(len(X), model.intercepts_[1]), rtol=1e-6)
+
+
+def set_value(model):
+    model.coefs_[0][2, 1] = 3
+
+
+def set_biases(model):
+    model.intercepts_[2] += 1
+
+
+def set_two_layers(model):
+    model.coefs_[1][:], model.intercepts_[0][:] = 0.5, -1
+
+
+def replace_an_item(model):
+    model.coefs_[1] = np.asfortranarray(2 * model.coefs_[1])
+
+
+def assign_a_list(model):
+    model.coefs_ = [(3 * coef).astype(float).tolist() for coef in model.coefs_]
+
+
+def assign_the_same_list(model):
+    model.coefs_ = [coef.astype(float) for coef in model.coefs_]
+
+
+def set_nan(model):
+    model.coefs_[0][0, 0] = np.nan
+
+
+def set_minus_zero(model):
+    model.intercepts_[2][:] = 0
+    model.predict(np.zeros((1, 10), np.float32))
+    model.intercepts_[2][:] = -0.0
+
+
+# Elements from the first layer that changes to the last; sizes 10-5-4-1, segments of 32.
+CHANGES = {
+    set_value: 10 * 5,
+    set_biases: 1,
+    set_two_layers: 32 + 32 + 5,
+    replace_an_item: 5 * 4,
+    assign_a_list: 64 + 32 + 4,
+    assign_the_same_list: 0,
+    set_nan: 10 * 5,
+    set_minus_zero: 1,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_weights_that_were_read_are_sent_when_they_change(counters, change):
+    """Once, and no others, and nothing is read back."""
+    X, y = (part[::20] for part in DIABETES)
+    options = {"hidden_layer_sizes": (5, 4), "activation": ["prelu", "tanh"], "max_iter": 1}
+    model = small(MLPRegressor, device="cuda", **options).fit(X, y)
+
+    def transfers():
+        with counters.count() as c:
+            model._engine.outputs(X)
+        return np.array([c.h2d, c.d2h, c.staged_bytes])
+
+    usual = transfers()
+    for _ in range(2):
+        assert len(model.coefs_) == len(model.intercepts_) == 3
+        np.testing.assert_array_equal(transfers(), usual)
+        model.partial_fit(X, y)
+        np.testing.assert_array_equal(transfers(), usual)
+    change(model)
+    sent = 4 * CHANGES[change]
+    np.testing.assert_array_equal(transfers() - usual, [sent > 0, 0, sent])
+    np.testing.assert_array_equal(transfers(), usual)
+    theta = model._engine.net.parameters
+    for k, (coef, bias) in enumerate(zip(model.coefs_, model.intercepts_, strict=True), 1):
+        np.testing.assert_array_equal(theta.W[k].get()[0].T, np.asarray(coef, np.float32))
+        np.testing.assert_array_equal(np.signbit(theta.b[k].get()[0]), np.signbit(bias))
+    assert float(theta.slope[1].get()[0]) != 0
+
+
+def test_refused_weights_leave_the_network_alone(counters):
+    X, y = (part[::20] for part in DIABETES)
+    model = small(MLPRegressor, device="cuda", max_iter=1).fit(X, y)
+    before, good = model.predict(X), model.coefs_[1]
+    theta = model._engine.net.parameters.buffer.get()
+    model.coefs_[0][:] = 0
+    model.coefs_[1] = good[:, :0]
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"coefs_\[1\] has shape \(5, 0\); layer 2 takes"):
+            model.predict(X)
+    np.testing.assert_array_equal(model._engine.net.parameters.buffer.get(), theta)
+    model.coefs_[1] = good
+    assert len(np.unique(before)) > len(np.unique(model.predict(X))) == 1
+
+
+def test_members_that_were_read_are_sent_when_they_change(counters):
+    X, y = (part[::20] for part in DIABETES)
+    options = {"n_models": 4, "device": "cuda", "activation": ["prelu"], "max_iter": 2}
+    model = small(MLPRegressor, **options).fit(X, y)
+
+    def transfers():
+        with counters.count() as c:
+            model._engine.outputs(X)
+        return np.array([c.h2d, c.d2h])
+
+    def assert_members():
+        outputs = model._engine.outputs(X)
+        for member, n in zip(members, outputs, strict=True):
+            np.testing.assert_allclose(member.predict(X), n[:, 0], rtol=1e-5, atol=1e-6)
+
+    transfers()
+    usual, net = transfers(), model._engine.net
+    members = model.estimators_
+    np.testing.assert_array_equal(transfers(), usual)
+    for number in range(3):
+        for member in members[1:3]:
+            member.coefs_[1][number] += 1
+        found = transfers()
+        if number:  # before, what the stack has of these two is read back
+            np.testing.assert_array_equal(found - usual, [1, 0])
+        np.testing.assert_array_equal(transfers(), usual)
+        assert_members()
+    members[3].partial_fit(X, y)
+    assert_members()
+    members[0].fit(X, y + 1)
+    assert_members()
+    np.testing.assert_array_equal(transfers(), usual)
+    assert model._engine.net is net
 
 
 def test_a_model_of_a_gpu_loads_where_there_is_none(cuda, tmp_path):

@@ -58,8 +58,8 @@ def test_missing_values_are_counted(kind):
     (objects([True, False] * 30), r"bool, in .* pass y.*\.astype\(bool\)"),
     (objects([0, 1.5] * 30), r"float, int, in .* pass y.*\.astype\(float\)"),
     (objects([np.int8(0), np.float32(1)] * 30), r"float32, int8, in .*astype\(float\)"),
-    (objects(["a", 1] * 30), r"int, str, mixed; make all of them text, \[str\("),
-    (objects(["a", True, 1.5] * 20), "bool, float, str, mixed; make all of them text"),
+    (objects(["a", 1] * 30), r"int, str, mixed; make all text, \[str\("),
+    (objects(["a", True, 1.5] * 20), "bool, float, str, mixed; make all text"),
     (objects([(1, 2), (3,)] * 30), "tuple; labels are numbers, booleans or text"),
     (np.linspace(0, 1, 60), "continuous; .*use MLPRegressor"),
     (np.arange(180).reshape(60, 3) % 7, "multiclass-multioutput; .*MultiOutputClassifier"),
@@ -95,7 +95,7 @@ def test_class_weight_as_a_list(model):
 def test_a_rare_class_is_told_by_its_label(labels, arguments):
     y = np.array(labels)[(np.arange(60) == 3).astype(int)]
     X = np.linspace(-1, 1, 60)[:, None]
-    said = rf"early_stopping holds out samples of each class, and y has one of {labels[1]!r}"
+    said = rf"early_stopping holds out samples of each class.*, and y has one of {labels[1]!r}"
     with pytest.raises(ValueError, match=said):
         small(MLPClassifier, early_stopping=True, **arguments).fit(X, y)
     small(MLPClassifier, early_stopping=True, **arguments).fit(X, y, X_val=X, y_val=y)

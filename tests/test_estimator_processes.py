@@ -22,6 +22,7 @@ from gpumlp import MLPClassifier, MLPRegressor, threads
 from gpumlp import device as devices
 from tests import standin
 from tests.estimators import BOTH, IRIS, data, same_weights, small
+from tests.waiting import HANGS
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
@@ -38,7 +39,7 @@ def some(cls, every=6):
 
 # ---------------------------------------------------------------- fork
 def in_a_fork(work) -> str:
-    """What `work` returns in a forked child, or the exception that ends it; 20 s are too long."""
+    """What `work` returns in a forked child, or the exception that ends it."""
     context = multiprocessing.get_context("fork")
     queue = context.SimpleQueue()
 
@@ -50,7 +51,7 @@ def in_a_fork(work) -> str:
 
     child = context.Process(target=run)
     child.start()
-    child.join(20)
+    child.join(HANGS)
     if child.is_alive():
         child.kill()
         pytest.fail("the forked process hangs")
@@ -105,11 +106,11 @@ def test_a_fork_while_another_thread_predicts_and_trains():
     def hold():
         with model._engine._lock, threads._lock:
             held.set()
-            done.wait(60)
+            done.wait(HANGS)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    held.wait(60)
+    held.wait(HANGS)
     try:
         assert in_a_fork(lambda: model.fit(X, y).predict(X)) == expected
     finally:
@@ -318,7 +319,7 @@ def test_a_gpu_in_joblibs_processes_is_used_or_refused(cuda):
     """In processes that are started anew; there the stand-in is not in CuPy's place."""
     X, y = some(MLPClassifier)
     jobs = [joblib.delayed(fit_and_tell)(small(MLPClassifier, device=cuda), X, y)] * 2
-    parallel = joblib.Parallel(n_jobs=2, backend="loky", timeout=60)
+    parallel = joblib.Parallel(n_jobs=2, backend="loky", timeout=HANGS)
     if a_process_of_its_own_finds_a_gpu():
         for model, _ in parallel(jobs):
             np.testing.assert_allclose(
@@ -338,4 +339,4 @@ def test_joblibs_forks_are_refused_a_gpu(used):
     X, y = some(MLPClassifier)
     jobs = [joblib.delayed(fit_and_tell)(small(MLPClassifier, device="cuda"), X, y)] * 2
     with pytest.raises(RuntimeError, match="forked"):
-        joblib.Parallel(n_jobs=2, backend="multiprocessing", timeout=60)(jobs)
+        joblib.Parallel(n_jobs=2, backend="multiprocessing", timeout=HANGS)(jobs)

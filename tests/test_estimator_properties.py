@@ -10,8 +10,6 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from oddities import (
     CLASSES,
     CONTENTS,
@@ -35,6 +33,12 @@ from scipy import sparse
 from sklearn import neural_network
 
 from gpumlp import MLPClassifier, MLPRegressor
+
+hypothesis = pytest.importorskip(
+    "hypothesis", reason="hypothesis, which draws the input, is not installed"
+)
+HealthCheck, given, settings = hypothesis.HealthCheck, hypothesis.given, hypothesis.settings
+st = hypothesis.strategies
 
 BOTH = st.sampled_from([MLPClassifier, MLPRegressor])
 SOLVERS = st.sampled_from(["adam", "sgd", "lbfgs"])

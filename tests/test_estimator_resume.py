@@ -15,6 +15,7 @@ from gpumlp import MLPClassifier, MLPRegressor
 from tests import checkpointing
 from tests.estimators import BOTH, data, small
 from tests.test_estimator_files import assert_same
+from tests.waiting import has_ended, until
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -47,7 +48,7 @@ def make(cls, case, folder, **more):
 
 
 def resumed(file, folder, **options):
-    """The estimator of one checkpoint; those that it writes go to where it wrote before."""
+    """The estimator of one checkpoint, which goes on writing where it was read."""
     folder.mkdir()
     shutil.copy(file, folder)
     return gpumlp.resume(folder, **options)
@@ -132,8 +133,12 @@ def test_a_warm_start_resumes_too(tmp_path):
 def test_loading_a_checkpoint_is_not_to_resume_it(tmp_path):
     X, y = data(MLPClassifier)
     whole = make(MLPClassifier, "adam", tmp_path / "whole").fit(X, y)
-    model = gpumlp.load(sorted((tmp_path / "whole").iterdir())[1])
-    assert model.n_iter_ == 2
+    path = sorted((tmp_path / "whole").iterdir())[1]
+    with pytest.warns(RuntimeWarning, match=r"file's Checkpoint\(.*whole'\) is left out"):
+        model = gpumlp.load(path)
+    assert model.n_iter_ == 2 and not any(
+        isinstance(callback, gpumlp.Checkpoint) for callback in model.callbacks
+    )
     assert_same(model.fit(X, y), whole)
 
 
@@ -186,7 +191,8 @@ def test_sparse_rows_in_pieces(tmp_path, monkeypatch):
     some = make(MLPClassifier, "adam", tmp_path / "x")
     some.callbacks[0] = gpumlp.Checkpoint(tmp_path / "some", every_epochs=4, keep=9)
     some.fit(X, y)
-    assert [gpumlp.load(file).n_iter_ for file in sorted((tmp_path / "some").iterdir())] == [4, 6]
+    files = sorted((tmp_path / "some").iterdir())
+    assert [gpumlp.resume(file).n_iter_ for file in files] == [4, 6]
 
 
 def test_killed_at_random_moments(tmp_path):
@@ -195,15 +201,18 @@ def test_killed_at_random_moments(tmp_path):
     whole = small(MLPClassifier, **arguments).fit(X, y)
     chance, before, folder = random.Random(0), 0, tmp_path / "runs"
 
+    def newest():
+        return max((int(file.stem[-6:]) for file in folder.glob("checkpoint-*")), default=0)
+
     def train(pipe):
-        os.write(pipe, b"!")
         checkpointed = small(MLPClassifier, callbacks=[gpumlp.Checkpoint(folder)], **arguments)
         (gpumlp.resume(folder) if before else checkpointed).fit(X, y)
 
     for i in range(8):
         pid, out = checkpointing.fork(train)
-        os.read(out, 1)
-        time.sleep(chance.uniform(0.01, 0.03) * (1 + i))  # later and later, for slow machines
+        # Amid the first epoch after the last checkpoint, or one or two later.
+        until(lambda: newest() >= before + i % 3 or has_ended(pid))  # noqa: B023
+        time.sleep(chance.uniform(0, 0.02))
         os.kill(pid, signal.SIGKILL)
         checkpointing.collect(pid, out)
         if list(folder.glob("checkpoint-*")):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import HANGS
+
 FOLDER = Path(__file__).parent.parent / "examples"
 SCRIPTS = sorted(path.stem for path in FOLDER.glob("*.py"))
 
@@ -17,7 +19,7 @@ def printed_by(name: str, folder: Path, *arguments: str) -> str:
     environment = os.environ | {"GPUMLP_DEVICE": "cpu", "PYTHONPATH": str(FOLDER.parent)}
     command = [sys.executable, "-W", "error", str(FOLDER / f"{name}.py"), *arguments]
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=folder, env=environment, timeout=120
+        command, capture_output=True, text=True, cwd=folder, env=environment, timeout=HANGS
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

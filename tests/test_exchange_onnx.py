@@ -4,14 +4,16 @@ import json
 import sys
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 
 import gpumlp
 from gpumlp.exchange import onnx_file, onnx_functions
 from tests.comparison import to_numpy
 from tests.networks import network, rows
+from tests.optional import Package
+
+onnx = pytest.importorskip("onnx", reason="onnx, which writes the files, is not installed")
+onnxruntime = Package("onnxruntime")
 
 EVERY = list(gpumlp.activations)
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}

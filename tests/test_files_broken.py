@@ -177,8 +177,15 @@ def test_the_old_file_survives_a_save_that_fails(fails, error, tmp_path, monkeyp
     assert_same_network(gpumlp.load(path), old)
 
 
-def test_the_file_can_be_read_by_others(tmp_path):
-    """A temporary file is its owner's alone; what it becomes has the usual permissions."""
-    gpumlp.save(make_network("cpu"), tmp_path / "net")
-    pathlib.Path(tmp_path / "plain").touch()
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_the_file_has_the_mode_of_any_other(tmp_path, monkeypatch, mask):
+    """Without a moment in which the process has another umask: other threads make files, too."""
+    before = os.umask(mask)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "umask", None)
+            gpumlp.save(make_network("cpu"), tmp_path / "net")
+        pathlib.Path(tmp_path / "plain").touch()
+    finally:
+        os.umask(before)
     assert (tmp_path / "net").stat().st_mode == (tmp_path / "plain").stat().st_mode

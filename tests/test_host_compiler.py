@@ -17,6 +17,7 @@ import pytest
 
 from gpumlp.backend import compiler
 from tests import host
+from tests.waiting import HANGS, has_ended, until
 
 CXX = next(filter(None, map(shutil.which, compiler.COMPILERS)), None)
 needs_compiler = pytest.mark.skipif(CXX is None, reason="no C++ compiler was found")
@@ -64,7 +65,7 @@ def in_a_process(code, **kwargs):
     """Runs code in a fresh interpreter; what it printed."""
     code = f"import ctypes, os, sys\nfrom gpumlp.backend import compiler\n{textwrap.dedent(code)}"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, **kwargs
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=HANGS, **kwargs
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -98,11 +99,11 @@ def test_what_is_cached_starts_no_compiler(fresh, wrapped):
 
 @needs_compiler
 def test_several_are_compiled_at_the_same_time(fresh, wrapped, tmp_path):
-    # Each waits until the other has been started too; for 30 s, as nobody ends it where the tests
+    # Each waits until the other has been started too; for 100 s, as nobody ends it where the tests
     # are killed: it has a process group of its own.
     both = tmp_path / "both"
     meet = f"""echo >> {both}
-        for i in $(seq 1500); do test $(wc -l < {both}) -lt 2 || break; sleep 0.02; done
+        for i in $(seq 5000); do test $(wc -l < {both}) -lt 2 || break; sleep 0.02; done
         test $(wc -l < {both}) -eq 2 || exit 1"""
     wrapped(f'case "$*" in *library.cpp*)\n{meet};; esac')
     with ThreadPoolExecutor(2) as threads:
@@ -136,7 +137,7 @@ def test_processes_that_compile_at_once_do_no_harm(fresh, cache):
     started = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(3)
     ]
-    assert [each.communicate(timeout=300)[0] for each in started] == [b"8.0\n"] * 3
+    assert [each.communicate(timeout=HANGS)[0] for each in started] == [b"8.0\n"] * 3
     assert len(list(cache.glob("*.so"))) == len(list(cache.glob("*.json"))) == 1
 
 
@@ -197,15 +198,14 @@ def test_a_compiler_that_hangs_is_ended_with_all_it_started(fresh, monkeypatch, 
     script.write_text(f"#!/bin/sh\nsleep 1000 &\necho $! > {pid}\nwait\n")
     script.chmod(0o755)
     monkeypatch.setenv("CXX", str(script))
-    monkeypatch.setattr(compiler, "TIMEOUT", 1)
-    without_library("did not end in 1 s")
-    child = Path(f"/proc/{int(pid.read_text())}/stat")
-    for _ in range(500):
-        # Gone, or a zombie that nobody has asked for.
-        if not child.exists() or child.read_text().split()[2] == "Z":
-            return
-        time.sleep(0.01)
-    raise AssertionError("what the compiler had started still runs")
+    for seconds in (1, 10, 60):
+        monkeypatch.setattr(compiler, "TIMEOUT", seconds)
+        without_library(f"did not end in {seconds} s")
+        if pid.exists() and pid.read_text():  # else it was ended before it had begun
+            break
+        fresh()
+    child = int(pid.read_text())
+    until(lambda: has_ended(child), "the end of what the compiler had started")
 
 
 def test_it_can_be_switched_off(fresh, monkeypatch, cache):
@@ -384,14 +384,19 @@ def test_a_forked_process_uses_what_was_loaded_and_compiles_the_rest(fresh):
 
 
 @needs_compiler
-def test_a_fork_while_another_thread_compiles(fresh, wrapped):
-    wrapped('case "$*" in *library.cpp*) sleep 1;; esac')
+def test_a_fork_while_another_thread_compiles(fresh, wrapped, tmp_path):
+    begun, forked = tmp_path / "begun", tmp_path / "forked"
+    # For 100 s at most, as above.
+    wait = f"for i in $(seq 5000); do test ! -e {forked} || break; sleep 0.02; done"
+    wrapped(f'case "$*" in *library.cpp*) touch {begun}; {wait};; esac')
     code = f"""
-        import threading, time
+        import pathlib, threading
+        from tests.waiting import until
         compiler.toolchain()
         threading.Thread(target=compiler.library, args=[{TWICE!r}]).start()
-        time.sleep(0.3)
+        until(pathlib.Path({str(begun)!r}).exists)
         if child := os.fork():
+            pathlib.Path({str(forked)!r}).touch()
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
             assert compiler.library({TWICE!r})
             sys.exit(code)

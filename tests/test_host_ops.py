@@ -378,7 +378,9 @@ def everything(ops, dtype, models, rows, columns):
     order = np.random.default_rng(0).integers(-1, rows, (1, rows)).astype(np.int32)
     ops.gather(Data(z, labels, None, w), order, np.zeros(models, np.int64), rows, out)
     results += [out.x, out.w, out.w_sum, out.labels]
-    results.append(ops.shuffle_keys(noise.seeds, 3, rows * columns))
+    order = np.empty((len(noise.seeds), rows * columns), np.int32)
+    ops.shuffle(noise.seeds, 3, order)
+    results.append(order)
     return results
 
 
@@ -434,7 +436,7 @@ def test_a_network_that_has_captured_is_copied(copy):
 
 def test_denormal_numbers_stay():
     """A library that is linked with -ffast-math would flush them to zero in the whole process."""
-    HostOps().shuffle_keys(np.zeros(1, np.uint64), 0, 8)
+    HostOps().shuffle(np.zeros(1, np.uint64), 0, np.zeros((1, 8), np.int32))
     assert np.float32(1e-40) * np.float32(0.5) != 0
     assert np.float64(1e-310) * 0.5 != 0
     z = np.full((1, 1, 40), 1e-40, np.float32)

@@ -11,8 +11,7 @@ import weakref
 import pytest
 
 from gpumlp.backend import pool
-
-WAIT = 60  # seconds after which something hangs
+from tests.waiting import HANGS as WAIT
 
 
 @pytest.fixture
@@ -65,15 +64,17 @@ def test_pieces_run_at_the_same_time(cores, pieces):
 
 def test_no_more_threads_than_cores(cores):
     cores(3)
-    here = set()
+    here, barrier = set(), threading.Barrier(3)
 
     def work(i):
         here.add(threading.get_ident())
+        if i < 3:
+            barrier.wait(WAIT)  # until all have come
         time.sleep(0.01)
 
     pool.run(work, 40)
-    pool.run(work, 2)
-    assert 1 < len(here) <= 3
+    pool.run(lambda i: here.add(threading.get_ident()), 2)
+    assert len(here) == 3
     assert pool._pool.helpers == 2
 
 
@@ -223,7 +224,7 @@ def test_a_forked_process_makes_threads_of_its_own():
     in_a_process("""
         def meet():
             barrier = threading.Barrier(4)
-            pool.run(lambda i: barrier.wait(30), 4)
+            pool.run(lambda i: barrier.wait(200), 4)
         meet()
         if child := os.fork():
             meet()
@@ -238,16 +239,16 @@ def test_a_fork_while_others_work():
         started, release = threading.Event(), threading.Event()
         def long(i):
             started.set()
-            release.wait(30)
+            release.wait(200)
         other = threading.Thread(target=pool.run, args=[long, 4])
         other.start()
-        started.wait(30)
+        started.wait(200)
         if child := os.fork():
             release.set()
             other.join()
             sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
         barrier = threading.Barrier(4)
-        pool.run(lambda i: barrier.wait(30), 4)
+        pool.run(lambda i: barrier.wait(200), 4)
         os._exit(0)
     """)
 

@@ -16,8 +16,8 @@ from gpumlp.backend.sequence import Compiled
 from tests import shared_calls
 from tests.shared_calls import program
 from tests.simt import sanitize
+from tests.waiting import HANGS as WAIT
 
-WAIT = 60  # seconds after which something hangs
 ASLEEP = 0.005  # seconds after which every thread without work sleeps
 
 

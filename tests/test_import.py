@@ -1,33 +1,42 @@
-"""`import gpumlp` is quick and loads no heavy library."""
+"""`import gpumlp` costs nothing, and what is used of it loads no heavy library."""
 
+import json
 import subprocess
 import sys
 
+# Of a statement in a fresh process: the modules that it loads, and how many functions it calls.
+# Unlike the time, neither depends on what else the machine does.
 MEASURE = """
-import sys, time
-start = time.perf_counter()
-import gpumlp
-print(time.perf_counter() - start)
-print(*sorted(name for name in sys.modules if "." not in name))
+import json, sys
+before, calls = set(sys.modules), 0
+def count(frame, event, argument):
+    global calls
+    calls += event in ("call", "c_call")
+sys.setprofile(count)
+{statement}
+sys.setprofile(None)
+print(json.dumps([sorted(set(sys.modules) - before), calls]))
 """
-HEAVY = {"cupy", "cupy_backends", "sklearn", "matplotlib", "scipy"}
-LIMIT_SECONDS = 0.3
+HEAVY = {"cupy", "cupy_backends", "sklearn", "pandas", "matplotlib", "scipy", "joblib"}
+MOST_CALLS = 2000  # `import subprocess` makes three times as many, `import numpy` seventy times
 
 
-def import_once() -> tuple[float, set[str]]:
-    """Seconds of `import gpumlp` in a fresh process, and the modules that it loaded."""
-    done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True)
+def measure(statement: str) -> tuple[set[str], int]:
+    command = [sys.executable, "-c", MEASURE.format(statement=statement)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    seconds, modules = done.stdout.splitlines()
-    return float(seconds), set(modules.split())
+    modules, calls = json.loads(done.stdout)
+    return set(modules), calls
 
 
-def test_import_is_quick():
-    # The best of several: the first may have to write bytecode, and the machine may be busy.
-    assert min(import_once()[0] for _ in range(5)) < LIMIT_SECONDS
+def test_import_loads_only_itself():
+    modules, calls = measure("import gpumlp")
+    others = {name for name in modules if name.partition(".")[0] not in sys.stdlib_module_names}
+    assert others == {"gpumlp"}
+    assert calls < MOST_CALLS
 
 
-def test_import_loads_no_heavy_library():
-    modules = import_once()[1]
-    assert "gpumlp" in modules
+def test_networks_and_trainers_load_no_heavy_library():
+    modules, _ = measure("import gpumlp; gpumlp.MLP((4, 3), device='cpu'); gpumlp.Trainer")
+    assert {"gpumlp.network", "gpumlp.trainer"} <= modules
     assert not modules & HEAVY

@@ -70,7 +70,7 @@ def foreseen(trainer, training, validation):
             orders=net.models_count if shuffle else 1,
             sorts=shuffle,
             held=len(validation[0]) if validation else 0,
-            resident=residence.kernel(trainer, training[0].dtype) is not None,
+            resident=residence.plan(trainer, training[0].dtype, trainer.batch_size) is not None,
         ),
     )
 
@@ -98,10 +98,10 @@ def test_on_a_gpu(counters, case, resident):
     on_gpu(counters, {"models": 8} | CASES[case] | {"resident": resident})
 
 
-@pytest.mark.parametrize("models", [1, 32, rows.MOST_ALONE + 1])
+@pytest.mark.parametrize("models", [1, 32, 70])
 @pytest.mark.parametrize("held", [0, HELD])
 def test_few_and_many_networks_on_a_gpu(counters, models, held):
-    """As many as take one of the two ways, and of which orders are sorted one by one or at once."""
+    """As many as take one of the two ways."""
     on_gpu(counters, {"models": models, "held": held, "sizes": (16, 24, 4)})
 
 
@@ -121,13 +121,12 @@ def test_members_of_a_stack(counters, monkeypatch, case):
     members = [
         Member(gpumlp.MLPClassifier(**base | MEMBERS[case], random_state=m)) for m in range(20)
     ]
-    calls, bytes_needed, kernels, kernel = [], stack.bytes_needed, [], residence.kernel
+    monkeypatch.setattr(residence, "SAVED", -1.0)  # wherever they fit
+    calls, bytes_needed, plans, plan = [], stack.bytes_needed, [], residence.plan
     monkeypatch.setattr(
         stack, "bytes_needed", lambda *given: calls.append(bytes_needed(*given)) or calls[-1]
     )
-    monkeypatch.setattr(
-        residence, "kernel", lambda *given: kernels.append(kernel(*given)) or kernels[-1]
-    )
+    monkeypatch.setattr(residence, "plan", lambda *given: plans.append(plan(*given)) or plans[-1])
 
     def fit():
         with warnings.catch_warnings():
@@ -141,7 +140,8 @@ def test_members_of_a_stack(counters, monkeypatch, case):
         fit()
         measured = c.peak_bytes - start
     assert sum(calls[-1]) == pytest.approx(measured, rel=0.1)
-    assert {each is None for each in kernels} == {case == "wide"}
+    assert {plan is None for plan in plans} == {case == "wide"}
+    assert len({plan and plan.steps for plan in plans}) == 1  # the same batches are foreseen
 
 
 def on_cpu(given):

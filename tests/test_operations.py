@@ -312,6 +312,7 @@ def test_gather_targets(ops, dtype, models, shared, targets):
 def test_gather_sizes(ops, dtype, columns):
     minibatches.check_gather(ops, dtype, 3, "float32", columns, weighted=False)
     minibatches.check_gather(ops, dtype, 3, "uint8", columns, rows=1)
+    minibatches.check_gather(ops, dtype, 3, "uint8", 1, rows=4400, weighted=columns > 1)
 
 
 @dtypes
@@ -325,8 +326,15 @@ def test_gather_beyond_32_bits(ops):
 
 @models
 @pytest.mark.parametrize("rows", [1, 3, 37, 5000])
-def test_shuffle_keys(ops, models, rows):
-    minibatches.check_shuffle_keys(ops, models, rows, epoch=9)
+def test_shuffle(ops, models, rows):
+    minibatches.check_shuffle(ops, models, rows, epoch=9)
+
+
+@pytest.mark.parametrize("models", [2, 16, 64, 65, 70])
+def test_shuffle_of_many_networks(ops, models):
+    """At powers of two, and one beyond, of networks and rows."""
+    for rows in (2, 64, 65):
+        minibatches.check_shuffle(ops, models, rows, epoch=2)
 
 
 def test_data_of_the_users_is_aligned_for_the_kernels(cuda):

@@ -9,8 +9,13 @@ import pytest
 from gpumlp import plot
 
 
+@pytest.fixture
+def matplotlib():
+    return pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+
+
 @pytest.mark.parametrize("accuracy", [[], [0.5, 0.75, 1.0]])
-def test_curves_are_drawn(accuracy, tmp_path):
+def test_curves_are_drawn(accuracy, matplotlib, tmp_path):
     history = types.SimpleNamespace(
         loss=[3.0, 2.0, 1.0], val_loss=[3.0, 2.5, 2.4], val_accuracy=accuracy
     )
@@ -18,13 +23,13 @@ def test_curves_are_drawn(accuracy, tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_curves_of_a_stack_are_drawn(tmp_path):
+def test_curves_of_a_stack_are_drawn(matplotlib, tmp_path):
     losses = [np.array([3.0, 4.0]), np.array([2.0, 3.0])]
     history = types.SimpleNamespace(loss=losses, val_loss=[], val_accuracy=[])
     assert plot.curves(history, tmp_path / "curves.png").stat().st_size > 1000
 
 
-def test_curves_of_no_epoch_are_empty(tmp_path):
+def test_curves_of_no_epoch_are_empty(matplotlib, tmp_path):
     history = types.SimpleNamespace(loss=[], val_loss=[], val_accuracy=[])
     assert plot.curves(history, tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 

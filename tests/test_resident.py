@@ -1,4 +1,4 @@
-"""Stacks of small networks that train in shared memory: the same fits, and one launch an epoch.
+"""Networks that train in shared memory: the same fits as by operations, and the machine code.
 
 The kernel's numbers are compared with NumPy's operations in tests/operations/resident.py; here they
 are compared with those of the GPU's operations, for all cases, and with the fits of a trainer.
@@ -10,12 +10,20 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp import backend, residence
+from gpumlp import backend
 from gpumlp.backend import resident, sources
 from gpumlp.rows import make_rows
-from gpumlp.streamed import Streamed
 from tests import cubin
-from tests.operations.resident import CASES, assert_same_course, check, data, make, run, state
+from tests.operations.resident import (
+    CASES,
+    assert_same_course,
+    check,
+    data,
+    launches_of,
+    make,
+    run,
+    state,
+)
 from tests.training import blobs, fit, theta
 
 # ------------------------------------------------------------------ both ways agree
@@ -133,9 +141,10 @@ def test_padding_of_parameters_stays_zero(cuda):
         assert not state(trainer)[name][:, ~used].any()
 
 
-def test_an_epoch_that_is_resumed(cuda):
+def test_an_epoch_that_is_resumed(cuda, monkeypatch):
     """An interrupt comes between two launches; the rest of the epoch is another one."""
     case, given, thetas = "prelu and rrelu with dropout", data("prelu and rrelu with dropout"), []
+    launches_of(monkeypatch, 4)
     for first in ([0], [0, 4]):
         trainer = make(case, "float64", cuda, True, batch_size=8)
         rows = make_rows(trainer.net, trainer.objective, *given, 8)
@@ -143,11 +152,7 @@ def test_an_epoch_that_is_resumed(cuda):
         trainer.make_room(rows.steps)
         for begin in first:
             interrupt = Asked(after=1) if begin + 4 in first else None
-            residence_steps, residence.STEPS = residence.STEPS, 4
-            try:
-                trainer.run_epoch(rows, np.arange(100)[None], interrupt, begin)
-            finally:
-                residence.STEPS = residence_steps
+            trainer.run_epoch(rows, np.arange(100)[None], interrupt, begin)
         assert trainer.epoch == 1 and trainer.batches_done == 0
         thetas.append(theta(trainer))
     np.testing.assert_array_equal(*thetas)
@@ -177,153 +182,6 @@ def test_results_do_not_depend_on_the_order_of_threads(cuda, dtype, monkeypatch)
     assert len(found) == 1
 
 
-# ------------------------------------------------------------------ which way
-
-
-def kernels_of_an_epoch(counters, **network):
-    x, y = blobs(30)
-    options = network.pop("trainer", {})
-    net = gpumlp.MLP(**{"sizes": (4, 6, 3), "device": "cuda"} | network)
-    trainer = gpumlp.Trainer(net, batch_size=8, **options)
-    with counters.count() as counted:
-        fit(trainer, x, y)
-    return {*counted.kernels} - {"shuffle_keys"}
-
-
-RESIDENT = {"train_resident"}
-
-
-def test_stacks_of_small_networks_are_resident(counters):
-    few, many = residence.LEAST_NETWORKS - 1, residence.LEAST_NETWORKS
-    assert kernels_of_an_epoch(counters, models=many) == RESIDENT
-    assert kernels_of_an_epoch(counters, models=many, dtype="float64") == RESIDENT
-    assert not kernels_of_an_epoch(counters, models=few) & RESIDENT
-    assert not kernels_of_an_epoch(counters) & RESIDENT
-    assert not kernels_of_an_epoch(counters, models=many, sizes=(4, 4000, 3)) & RESIDENT
-    for precision in ("tf32", "bf16"):
-        assert not kernels_of_an_epoch(counters, models=many, precision=precision) & RESIDENT
-
-
-def test_either_way_can_be_asked_for(counters):
-    x, y = blobs(30)
-    for models, way in ((residence.LEAST_NETWORKS, False), (None, True)):
-        trainer = gpumlp.Trainer(gpumlp.MLP((4, 6, 3), models=models, device="cuda"), batch_size=8)
-        trainer.resident = way
-        with counters.count() as counted:
-            fit(trainer, x, y)
-        assert ("train_resident" in counted.kernels) == way
-
-
-def test_rows_in_host_memory_are_not_for_it(cuda):
-    trainer = make("relu, one network", "float32", cuda, True)
-    x, y, _ = data("relu, one network")
-    rows = make_rows(trainer.net, trainer.objective, x, y, None, 8)
-    assert residence.launcher(trainer, rows) is not None
-    rows.__class__ = Streamed
-    assert residence.launcher(trainer, rows) is None
-
-
-def test_the_cpu_has_operations_alone():
-    trainer = make("relu, one network", "float32", "cpu", True)
-    x, y, _ = data("relu, one network")
-    rows = make_rows(trainer.net, trainer.objective, x, y, None, 8)
-    assert residence.launcher(trainer, rows) is None
-    for _, shape in resident.samples("float32"):
-        assert trainer.net.ops.resident(shape) is None
-
-
-def test_an_epoch_is_one_launch(counters):
-    """However many batches it has: nothing is done for a single one."""
-    x, y = blobs(64)
-    counts = []
-    for batch_size in (32, 8, 2):
-        net = gpumlp.MLP((4, 6, 3), models=16, device="cuda", dropout=0.5)
-        trainer = gpumlp.Trainer(net, batch_size=batch_size, clip_norm=1.0, schedule="cosine")
-        fit(trainer, x, y)
-        with counters.count() as counted:
-            fit(trainer, x, y, 3)
-        assert counted.kernels == ["shuffle_keys", "train_resident"] * 3
-        counts.append((counted.h2d, counted.d2h, counted.elementwise, counted.synchronisations))
-    assert counts[0] == counts[1] == counts[2]
-
-
-def test_long_epochs_are_a_few_launches(counters, monkeypatch):
-    monkeypatch.setattr(residence, "STEPS", 3)
-    trainer = make("relu, one network", "float32", "cuda", True, batch_size=13)
-    given = data("relu, one network")
-    with counters.count() as counted:
-        run(trainer, given, 1)
-    assert counted.kernels.count("train_resident") == 3  # 3, 3 and 2 batches
-    assert trainer.steps == 8
-
-
-# ------------------------------------------------------------------ what fits
-
-LIMITS = {  # bytes of shared memory: of a block, a multiprocessor, kept from each block
-    "sm_75": (64 << 10, 64 << 10, 0),
-    "sm_80": (163 << 10, 164 << 10, 1 << 10),
-    "sm_90": (227 << 10, 228 << 10, 1 << 10),
-    "sm_120": (99 << 10, 100 << 10, 1 << 10),
-}
-
-
-def all_shapes():
-    return [
-        (f"{label}-{dtype}", shape)
-        for dtype in ("float32", "float64")
-        for label, shape in resident.samples(dtype)
-    ]
-
-
-@pytest.mark.parametrize("tile", resident.TILES)
-@pytest.mark.parametrize(("name", "shape"), all_shapes(), ids=lambda value: str(value)[:20])
-def test_places_do_not_overlap(name, shape, tile):
-    at, sizes = resident.places(shape, tile), shape.sizes
-    layers = range(1, len(sizes))
-    numbers = [(at.W[k], sizes[k] * at.leads[k - 1]) for k in layers]
-    numbers += [(at.b[k], sizes[k]) for k in layers]
-    numbers += [(place, 1) for place in at.slope.values()]
-    copies = 2 + sum(shape.slots)
-    parts = [(i * at.numbers + start, size) for i in range(copies) for start, size in numbers]
-    parts += [(start, tile * at.leads[k]) for k, start in at.n.items()]
-    parts += [(start, tile * at.leads[k]) for k, start in at.z.items()]
-    taken = np.zeros(at.bytes // shape.itemsize, int)
-    for start, size in parts:
-        assert start * shape.itemsize % resident.PACK == 0
-        assert start + size <= len(taken)
-        taken[start : start + size] += 1
-    assert taken.max() == 1
-    assert at.decayed == at.b[1]
-    assert {k for k in layers if shape.keeps_z(k)} == at.z.keys()
-    for size, lead in zip(sizes, at.leads, strict=True):
-        packs, rest = divmod(lead * shape.itemsize, resident.PACK)
-        assert packs % 2 == 1 and rest == 0, "rows in the same banks"
-        assert lead >= size
-
-
-@pytest.mark.parametrize("gpu", LIMITS)
-@pytest.mark.parametrize(("name", "shape"), all_shapes(), ids=lambda value: str(value)[:20])
-def test_what_fits_is_the_best_that_does(name, shape, gpu):
-    block, multiprocessor, reserved = LIMITS[gpu]
-    at = resident.fit(shape, block, multiprocessor, reserved)
-    if at is None:
-        smallest = resident.places(shape, resident.TILES[-1])
-        assert smallest.bytes + resident.STATIC > block
-        return
-    each = at.bytes + resident.STATIC
-    assert each <= block and at.blocks * (each + reserved) <= multiprocessor
-    for tile in resident.TILES[: resident.TILES.index(at.tile)]:
-        larger = resident.places(shape, tile).bytes + resident.STATIC
-        assert larger > block or (at.blocks == 2 and 2 * (larger + reserved) > multiprocessor)
-
-
-def test_the_bytes_of_a_network():
-    """64-64-10 with Adam in float32: rows of 68 and 12, four copies of the parameters."""
-    [shape] = [shape for label, shape in resident.samples("float32") if label == "digits"]
-    numbers = 64 * 68 + 10 * 68 + 64 + 12
-    assert resident.places(shape, 32).bytes == 4 * (4 * numbers + 32 * (68 + 68 + 12))
-
-
 # ------------------------------------------------------------------ machine code
 
 
@@ -347,7 +205,7 @@ def test_other_shared_memory_is_as_little_as_is_kept_for_it(label, tmp_path):
     (tmp_path / "cubin").write_bytes(code)
     usage = cubin.run(tool, "--dump-resource-usage", str(tmp_path / "cubin"))
     [used] = re.findall(r"SHARED:(\d+)", usage)
-    assert 0 < int(used) - resident.H100["reserved"] <= resident.STATIC
+    assert 0 < int(used) - resident.H100.reserved <= resident.STATIC
 
 
 GENERIC = re.compile(r"^(LD|ST)\b")

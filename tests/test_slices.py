@@ -16,6 +16,7 @@ from gpumlp.backend.host_ops import HostOps
 from gpumlp.loss import Form
 from gpumlp.propagate import loss_and_backward
 from tests.training import blobs, fit, theta
+from tests.waiting import HANGS
 
 ROWS, BATCH = 53, 12  # the last batch has 5 rows
 
@@ -257,15 +258,15 @@ def test_the_limit_ends_with_its_last_user(monkeypatch):
 
     def first():
         with threads.limited(net, 5):
-            entered.wait(60)
+            entered.wait(HANGS)
         left.set()
-        end.wait(60)
+        end.wait(HANGS)
 
     thread = threading.Thread(target=first)
     thread.start()
     with threads.limited(net, 5):
-        entered.wait(60)
-        left.wait(60)
+        entered.wait(HANGS)
+        left.wait(HANGS)
         assert blas.find().threads.get() == 1
     assert blas.find().threads.get() == before
     end.set()

@@ -1,4 +1,4 @@
-"""Copies from page-locked memory on the stand-in: they take time, and who does not wait fails."""
+"""Copies from host memory on the stand-in: some take time, and who does not wait fails."""
 
 import numpy as np
 import pytest
@@ -158,6 +158,59 @@ def test_pinned_memory_that_is_overwritten_too_early(cp, sending, noticed):
         else:
             sending.stream.wait_event(sending.now())
             sending.send()
+
+
+def test_pinned_memory_that_asarray_is_given_is_read_later(cp, sending):
+    x = cp.asarray(sending.host)
+    sending.host[0] = 7
+    with pytest.raises(RuntimeError, match="overwritten before"):
+        x.get()
+    other = np.ones(6, np.float32)
+    x = cp.asarray(other)  # by way of page-locked memory of its own
+    other[0] = 7
+    assert np.array_equal(x.get(), np.ones(6))
+
+
+@pytest.fixture
+def pageable(monkeypatch, cp):
+    monkeypatch.setattr(standin.machine, "pageable_access", True)
+
+
+ARRAYS = {
+    "an array": lambda: np.ones((2, 3), np.float32),
+    "a view": lambda: np.ones((4, 3), np.float32)[2:],
+    "columns first": lambda: np.ones((2, 3), np.float32, order="F"),
+    "every second": lambda: np.ones((2, 6), np.float32)[:, ::2],
+}
+MADE_CONTIGUOUS = "columns first", "every second"  # by `set`, which drops what it has made
+
+
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_pageable_memory_that_the_device_reads_later(cp, pageable, kind):
+    x, host = cp.zeros((2, 3), np.float32), ARRAYS[kind]()
+    x.set(host)
+    assert not x._host.any()
+    if kind in MADE_CONTIGUOUS:
+        with pytest.raises(RuntimeError, match="freed before"):
+            cp.cuda.get_current_stream().synchronize()
+        return
+    cp.cuda.get_current_stream().synchronize()
+    assert np.array_equal(x._host, np.ones((2, 3)))
+    other = cp.zeros((2, 3), np.float32)
+    x.set(host), other.set(host)
+    host[:] = 2
+    with pytest.raises(RuntimeError, match="overwritten before"):
+        x.get()
+    del host
+    with pytest.raises(RuntimeError, match="freed before"):
+        other.get()
+
+
+def test_pageable_memory_by_columns(cp, pageable):
+    x, host = cp.zeros((2, 3), np.float32, order="F"), np.arange(6, dtype=np.float32).reshape(2, 3)
+    host = np.asfortranarray(host)
+    x.set(host)
+    assert np.array_equal(x.get(), host)
 
 
 def test_pageable_memory_is_read_at_once(cp, sending):

@@ -1,13 +1,14 @@
 """Data larger than the device: streamed epochs are those of resident rows, to the last bit."""
 
 import gc
+import threading
 
 import numpy as np
 import pytest
 
 import gpumlp
 from gpumlp import rows, streamed
-from gpumlp.backend import transfer
+from gpumlp.backend import pool, transfer
 from gpumlp.evaluate import Evaluation
 from tests.training import PressCtrlC, fit, theta
 
@@ -117,6 +118,35 @@ def test_streamed_epochs_are_the_same(stream, case, batches, dtype):
     fit(expected, **given, epochs=4)
     made = stream(batches)
     fit(found, **given, epochs=4)
+    assert len(made) == 1
+    assert_same(found, expected)
+
+
+class Together:
+    """Calls of a function, the first so many of which wait for one another."""
+
+    def __init__(self, function, count):
+        self._function, self._left = function, iter(range(count))
+        self._barrier = threading.Barrier(count)
+
+    def __call__(self, *arguments):
+        if next(self._left, None) is not None:
+            self._barrier.wait(timeout=60)
+        return self._function(*arguments)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_threads_gather_a_piece_together(stream, monkeypatch, case):
+    """Each some of its rows, down to a single one: no result depends on that."""
+    options, given = CASES[case]
+    expected, found = (make_trainer(**options) for _ in range(2))
+    fit(expected, **given, epochs=2)
+    made = stream(3)
+    monkeypatch.setattr(streamed, "SHARE_BYTES", 1)
+    monkeypatch.setattr(pool, "_cores", lambda: 3)
+    monkeypatch.setattr(pool, "_pool", pool._Pool())
+    monkeypatch.setattr(streamed, "_take", Together(streamed._take, 3))
+    fit(found, **given, epochs=2)
     assert len(made) == 1
     assert_same(found, expected)
 
@@ -272,7 +302,7 @@ def test_work_of_an_epoch(stream, counters):
 
     def of_an_epoch():
         few, many = work(4), work(5)
-        every = (*names, "h2d", "d2h", "synchronisations")
+        every = (*names, "h2d", "d2h", "synchronisations", "waits")
         return {name: getattr(many, name) - getattr(few, name) for name in every}
 
     resident = of_an_epoch()
@@ -285,7 +315,8 @@ def test_work_of_an_epoch(stream, counters):
     assert found["graphs"] == resident["graphs"]
     assert found["h2d"] - resident["h2d"] == pieces
     assert found["d2h"] - resident["d2h"] == 1
-    assert found["synchronisations"] - resident["synchronisations"] == pieces + 1
+    assert found["synchronisations"] - resident["synchronisations"] == 1
+    assert found["waits"] - resident["waits"] == pieces
 
 
 @pytest.mark.parametrize("free, on_device", [(1_600_000, True), (600_000, False), (90_000, False)])

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 import gpumlp
+from gpumlp import device as gpus
+from gpumlp.backend import cupy_ops
 from tests.comparison import to_numpy
+from tests.operations.resident import launches_of
 from tests.training import fit, theta
 
 # --- the same trajectories on both devices --------------------------------------------------------
@@ -180,6 +183,7 @@ def test_work_of_a_step_of_fit(counters, K, noise, training, models):
         (*WIDTHS[:K], 3), "tanh", models=models, device="cuda", **NOISE[noise] if K > 1 else {}
     )
     trainer = gpumlp.Trainer(net, batch_size=B, **TRAINING[training])
+    trainer.resident = False  # networks so deep and narrow would train in shared memory
     step = work_of_a_step(counters, trainer, *small_data(8 * B))
     assert step.pop("graphs") == 1
     assert step.pop("gemms") == 3 * K - 1
@@ -228,6 +232,43 @@ def test_work_of_a_validation(counters):
     assert (of_validation("launches"), of_validation("gemms")) == (5, 2)
     assert (of_validation("d2h"), of_validation("h2d"), of_validation("d2d")) == (1, 0, 0)
     assert of_validation("allocations") == 0
+
+
+@pytest.mark.parametrize(
+    "models, resident, most", [(None, False, 16), (3, False, 16), (16, True, 2)]
+)
+def test_the_host_never_runs_far_ahead(counters, monkeypatch, models, resident, most):
+    """Work that is submitted cannot be called back: at most so many steps, or launches of many, are
+    submitted and not known to be done.  While the host waits, the device has half of them to do."""
+    import cupy
+
+    from tests.standin import ordering
+
+    ends, ahead, after_waits = [], [], []  # of steps, in operations of the stream
+    net = gpumlp.MLP((3, 4, 3), models=models, device="cuda")
+    trainer = gpumlp.Trainer(net, batch_size=1)
+    trainer.resident = resident
+    if resident:
+        launches_of(monkeypatch, 1)
+    pace = net.ops.pace
+
+    def observed(long=False):
+        stream = cupy.cuda.get_current_stream()
+        ends.append(stream._submitted)
+
+        def unknown():
+            return sum(end > ordering.awaited.get(stream.ptr, 0) for end in ends)
+
+        ahead.append(unknown())
+        pace(long)
+        if unknown() < ahead[-1]:
+            after_waits.append(unknown())
+
+    monkeypatch.setattr(net.ops, "pace", observed)
+    with counters.count() as c:
+        trainer.fit(*small_data(100), epochs=1, progress=False)
+    assert len(ends) == 100 and max(ahead) == most
+    assert len(after_waits) == c.waits == 200 // most - 1 and set(after_waits) == {most // 2}
 
 
 @pytest.mark.parametrize("on_host", [True, False])
@@ -292,3 +333,44 @@ def test_memory_does_not_grow_from_fit_to_fit(counters):
         trainer.net.forward(x)
         in_use.append(counters.machine.used[0])
     assert in_use[1:] == in_use[1:2] * 3
+
+
+# --- what a first fit compiles --------------------------------------------------------------------
+
+FIRST_FITS = {
+    # gather, relu, identity, loss, update, shuffle; arange, fill
+    "a network": ({}, {}, False, 8),
+    # softmax, tally
+    "with validation": ({}, {}, True, 10),
+    "a stack": ({"models": 3}, {}, True, 10),
+    "with a schedule": ({"models": 16}, {"schedule": "cosine"}, True, 10),
+}
+
+
+@pytest.mark.parametrize("case", FIRST_FITS)
+def test_programs_of_a_first_fit(counters, case):
+    """Each is a compilation where the cache is cold: ours, and CuPy's own two, of `arange` and
+    `fill`."""
+    network, options, validated, most = FIRST_FITS[case]
+    x, y = small_data(64)
+    cupy_ops._kernel.cache_clear()
+    gpus._answered.clear()
+    with counters.count() as c:
+        net = gpumlp.MLP((3, 8, 3), device="cuda", **network)
+        trainer = gpumlp.Trainer(net, batch_size=16, **options)
+        trainer.resident = False
+        trainer.fit(x, y, epochs=3, validation=(x, y) if validated else None, progress=False)
+    own = {program for program in c.programs if program[0] != "RawModule"}
+    assert {program[:2] for program in own} == {("arange", "int32"), ("fill", "int64 contiguous")}
+    assert len(c.programs) == most
+
+
+def test_programs_of_an_estimators_first_fit(counters):
+    """In a stack with validation: also CuPy's copy of the best weights, where they are better."""
+    x, y = small_data(64)
+    cupy_ops._kernel.cache_clear()
+    model = gpumlp.MLPClassifier((8,), device="cuda", max_iter=3, early_stopping=True, n_models=3)
+    with counters.count() as c, pytest.warns(Warning, match="not converged"):
+        model.fit(x, y)
+    own = {program[0] for program in c.programs if program[0] != "RawModule"}
+    assert own <= {"arange", "fill", "copy"} and len(c.programs) <= 11

@@ -20,7 +20,7 @@ JAX_JIT, JAX_SCAN = "JAX jit", "JAX scan"
 # Of stacks: gpumlp's two ways on a GPU, and networks one after another.
 OPERATIONS, RESIDENT = "gpumlp, operations", "gpumlp, one kernel"
 LIBRARY_LOOP, SCIKIT_LEARN_LOOP = "gpumlp in a loop", "scikit-learn in a loop"
-EAGER_LOOP, GRAPHED_LOOP = "PyTorch eager in a loop", "PyTorch CUDA graphs in a loop"
+EAGER_LOOP = "PyTorch eager in a loop"
 SCIKIT_LEARN_SEARCH = "scikit-learn, 2 processes"
 VMAP, GRAPHED_VMAP = "PyTorch vmap", "PyTorch vmap in a CUDA graph"
 
@@ -68,7 +68,6 @@ OF_STACKS = (
     Entry(LIBRARY_LOOP, "gpumlp", "stacks", "LibraryLoop", ("cpu",)),
     Entry(SCIKIT_LEARN_LOOP, "sklearn", "stacks", "ScikitLearnLoop", ("cpu",)),
     Entry(EAGER_LOOP, "torch", "stacks", "EagerLoop", ("cpu",)),
-    Entry(GRAPHED_LOOP, "torch", "stacks", "GraphedLoop", ("cuda",)),
     Entry(VMAP, "torch", "torch_stacks", "Vmap"),
     Entry(GRAPHED_VMAP, "torch", "torch_stacks", "GraphedVmap", ("cuda",)),
 )

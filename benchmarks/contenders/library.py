@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 import gpumlp
@@ -13,23 +15,26 @@ from gpumlp.rows import make_rows
 OUTPUT = {"cross_entropy": "softmax", "squared_error": "identity"}
 
 
-def make_network(network, device: str) -> gpumlp.MLP:
+def make_network(network, device: str, **options) -> gpumlp.MLP:
     # float32 is what is used where nothing is said.
-    precision = {} if network.precision == "float32" else {"precision": network.precision}
+    if network.precision != "float32":
+        options["precision"] = network.precision
     return gpumlp.MLP(
         network.sizes,
         network.hidden,
         OUTPUT[network.loss],
         models=network.models,
         device=device,
-        **precision,
+        **options,
     )
 
 
 class Library(Contender):
+    options: ClassVar[dict] = {}  # of the network
+
     def __init__(self, problem, device):
         super().__init__(problem, device)
-        self.net = make_network(self.network, device)
+        self.net = make_network(self.network, device, **self.options)
         self.ops = self.net.ops
         with self.ops.on_device():
             self.x, self.y = self.ops.to_device(problem.x), self.ops.to_device(problem.y)
@@ -91,3 +96,9 @@ class Library(Contender):
         if self.device != "cpu":
             with self.ops.on_device():
                 self.ops.xp.cuda.get_current_stream().synchronize()
+
+
+class Tuned(Library):
+    """With the fastest of the algorithms that cuBLASLt has for each product."""
+
+    options: ClassVar[dict] = {"tune": True}

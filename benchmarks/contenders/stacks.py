@@ -8,7 +8,6 @@ import numpy as np
 from benchmarks.contenders import (
     EAGER,
     ENTRIES,
-    GRAPHED,
     LIBRARY,
     SCIKIT_LEARN,
     Contender,
@@ -105,7 +104,3 @@ class ScikitLearnLoop(Loop):
 
 class EagerLoop(Loop):
     of = EAGER
-
-
-class GraphedLoop(Loop):
-    of = GRAPHED

@@ -41,15 +41,18 @@ tally(n, targets, w, w_sum, loss, mean, threshold, cursor, sums)
     w_sum, and the weight of the samples whose class is right: whose largest output is its own, or
     with a threshold, whose outputs are all on its side of it.  n (M, B, N) is ŷ, or None where
     there are no classes; the targets as they were gathered.  cursor (M) moves on.
-shuffle_keys(seeds, epoch, rows)
-    uint64 (M, rows): 32 random bits above the row's number; sorted, they are the epoch's order.
+shuffle(seeds, epoch, order)
+    order (M, R) int32 <- the rows 0 .. R - 1 in an epoch's order, for each network's seed: sorted
+    by 32 random bits, and where these are equal, by their number.
 
-resident(shape)
-    train(what, steps), for networks of a `resident.Shape` (gpumlp/backend/resident.py) that train
-    in the GPU's shared memory, many updates in one launch; None where they do not fit, and on the
-    CPU.  train does what gather, the passes, advance and update do in `steps` batches of each
-    network, from its cursor on, on a `resident.Training`.  A network that is halted notes the loss
-    0 with weight 0, and leaves its norm as it was.
+chip()
+    The GPU's `resident.Chip` (gpumlp/backend/resident.py); None on the CPU.
+resident(shape, at)
+    train(what, steps), for networks of a `resident.Shape` that train in the GPU's shared memory,
+    at these `resident.Places`, many updates in one launch; on a GPU only.  train does what gather,
+    the passes, advance and update do in `steps` batches of each network, from its cursor on, on a
+    `resident.Training`.  A network that is halted notes the loss 0 with weight 0, and leaves its
+    norm as it was.
 
 transfers(size)
     Two `Transfer`s (gpumlp/backend/transfer.py) of so many bytes, whose copies to the device run
@@ -58,6 +61,11 @@ capture(work)
     A function that does what work() does, again and again on the same buffers, with less of
     Python's time: a CUDA graph; None where nothing would be gained.  work() calls operations and
     nothing else, and has run before; all that changes from run to run lies in arrays.
+
+pace(long=False)
+    A sequence of operations, such as a training step, has been submitted; long: one that takes as
+    long as many steps.  Keeps the host from running far ahead of the device: what has been
+    submitted cannot be called back, and Ctrl-C would wait for it.
 
 threads(net, objective=None)
     How many works `parallel` does at the same time, of which each trains the net: more than 1 only

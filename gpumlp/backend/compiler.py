@@ -27,6 +27,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from gpumlp import cache
 from gpumlp.threads import Lock
 
 VARIABLE = "GPUMLP_HOST"  # 0: compile nothing, load nothing
@@ -317,11 +318,9 @@ def _run(command: list[str], temporary: Path) -> str:
 
 def _folder() -> Path:
     """The cache, made at need.  As code is loaded from it, only the user may write there."""
-    named = os.environ.get("XDG_CACHE_HOME", "")
     try:
-        cache = Path(named) if os.path.isabs(named) else Path.home() / ".cache"
-        folder = cache / "gpumlp" / "host"
-        cache.mkdir(parents=True, exist_ok=True)
+        folder = cache.folder() / "host"
+        folder.parent.parent.mkdir(parents=True, exist_ok=True)
         for each in (folder.parent, folder):
             each.mkdir(mode=0o700, exist_ok=True)
         about = folder.stat()

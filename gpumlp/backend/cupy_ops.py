@@ -7,7 +7,6 @@ Programs are compiled by NVRTC when first used and kept on disk by CuPy.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 from typing import Any
@@ -16,11 +15,15 @@ import cupy as cp
 import numpy as np
 
 from gpumlp import device as devices
-from gpumlp.backend import cublaslt, gemm_choice, resident, sources, transfer
+from gpumlp.backend import cublaslt, gemm_choice, graphs, resident, sources, transfer
 
 THREADS = 256  # of every block of every kernel; THREADS in kernels/common.cuh
 NULL = np.uintp(0)  # an absent array
 MOST_STAGED = 1 << 20  # bytes of an array that goes by way of page-locked memory
+# Sequences between two marks of `pace`: while the device does as many, a microsecond or more each,
+# the host submits the next.  At most twice as many are submitted and not done.
+AHEAD = 8
+KEY_BITS = 64  # of a number by which an order is sorted
 MOST_PLANS = 1024  # that are held for matrix products of different shapes
 
 # Rows, or packs of a flat buffer, that one thread takes: few where blocks are independent, more
@@ -74,6 +77,9 @@ class CupyOps:
         self._choices = gemm_choice.Choices(index)
         self._workspace: Any = None  # of cuBLASLt; replaced by a larger one, never resized
         self._arrived = None
+        self._submitted = 0  # sequences since the last mark of `pace`
+        self._mark: Any = None
+        self._chip: resident.Chip | None = None
 
     def __reduce__(self):
         # Kernels, plans and room are the process's own; what was chosen by timing is not found
@@ -88,12 +94,20 @@ class CupyOps:
         return cp.cuda.Device(self._index)
 
     def to_device(self, array):
-        if not isinstance(array, np.ndarray) or array.nbytes <= MOST_STAGED:
+        """The array there.  NumPy's may be overwritten or dropped once this returns."""
+        if not isinstance(array, np.ndarray):
             return cp.asarray(array)
+        if array.nbytes <= MOST_STAGED:
+            # asarray reads page-locked memory later, and copies other memory to such first.
+            pinned = cp.cuda.pinned_memory.is_memory_pinned(array.ctypes.data)
+            return cp.asarray(array.copy() if pinned else array)
         # For the copy, asarray would take page-locked memory as large as the array, and keep it.
+        # `set` would make an array contiguous in one of its own, which it drops before it is read
+        # where copies from any memory are asynchronous, as on a GH200.
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
         out = cp.empty(array.shape, array.dtype)
         out.set(array)
-        cp.cuda.get_current_stream().synchronize()  # the array may be in page-locked memory
+        cp.cuda.get_current_stream().synchronize()
         return out
 
     def to_host(self, array):
@@ -121,19 +135,22 @@ class CupyOps:
         # arrays.
         kept = *self._partial.values(), self._arrived, self._workspace
         with cp.cuda.Stream(non_blocking=True) as stream:
-            stream.begin_capture()
-            try:
-                work()
-            except BaseException:
-                with contextlib.suppress(Exception):  # it may say no more than that work() failed
-                    stream.end_capture()
-                raise
-            graph = stream.end_capture()
+            graph = graphs.record(work, stream)
 
         def replay(graph=graph, kept=kept):
             graph.launch()
 
         return replay
+
+    def pace(self, long=False):
+        self._submitted += AHEAD if long else 1
+        if self._submitted < AHEAD:
+            return
+        # The device still has those since the last mark to do while the host waits for it.
+        self._submitted, before, self._mark = 0, self._mark, cp.cuda.Event(disable_timing=True)
+        self._mark.record()
+        if before is not None:
+            before.synchronize()
 
     def _room(self, held, size: int, dtype, make=cp.empty):
         """An array of its own that operations write to: the one held, or a larger one."""
@@ -331,25 +348,28 @@ class CupyOps:
         )
 
     # ------------------------------------------------------------ many updates at once
-    def resident(self, shape):
-        if shape not in self._kernels:
-            self._kernels[shape] = self._make_resident(shape)
-        return self._kernels[shape]
-
-    def _make_resident(self, shape):
-        with self.on_device():
-            limits = cp.cuda.Device(self._index).attributes
-            at = resident.fit(
-                shape,
+    def chip(self):
+        if self._chip is None:
+            with self.on_device():
+                limits = cp.cuda.Device(self._index).attributes
+            self._chip = resident.Chip(
+                limits["MultiProcessorCount"],
+                limits["SingleToDoublePrecisionPerfRatio"],
                 limits["MaxSharedMemoryPerBlockOptin"],
                 limits["MaxSharedMemoryPerMultiprocessor"],
                 limits["ReservedSharedMemoryPerBlock"],
             )
-            if at is None:
-                return None
-            kernel = _kernel(self._index, sources.resident(shape, at), "train_resident")
-            kernel.max_dynamic_shared_size_bytes = at.bytes
-        return functools.partial(_train_resident, kernel, at.bytes, _lanes(shape.sizes[-1]))
+        return self._chip
+
+    def resident(self, shape, at):
+        if shape not in self._kernels:
+            with self.on_device():
+                kernel = _kernel(self._index, sources.resident(shape, at), "train_resident")
+                kernel.max_dynamic_shared_size_bytes = at.bytes
+                kernel.preferred_shared_memory_carveout = resident.carveout(at, self.chip())
+            train = functools.partial(_train_resident, kernel, at.bytes, _lanes(shape.sizes[-1]))
+            self._kernels[shape] = train
+        return self._kernels[shape]
 
     # ------------------------------------------------------------ minibatches
     def gather(self, data, order, cursor, batch, out):
@@ -363,16 +383,19 @@ class CupyOps:
         lanes = min(THREADS, _power_of_two(_packs(columns, out.x.itemsize)))
         height = THREADS // lanes
         chunks = _chunks(rows, height, ROWS_PER_THREAD, models)
+        sums = _weight_blocks(rows, models)
+        partial, arrived = self._scratch(out.w.dtype, models * sums, models)
         y = data.dense if data.labels is None else data.labels
         kernel(
-            (models * (chunks + 1),),
+            (models * (sums + chunks),),
             (lanes, height),
             (
                 *(order, _stride(order), cursor, np.int64(batch), data.x, _stride(data.x)),
                 *(_or_null(data.labels), _or_null(data.dense), _stride(y)),
                 *(_or_null(data.weight), _stride(data.weight)),
                 *(out.x, _or_null(out.labels), _or_null(out.dense), out.w, out.w_sum),
-                *(np.int64(rows), np.int32(columns), np.int32(outputs), np.int32(chunks)),
+                *(partial, arrived, np.int64(rows), np.int32(columns), np.int32(outputs)),
+                *(np.int32(sums), np.int32(chunks)),
             ),
         )
 
@@ -395,17 +418,29 @@ class CupyOps:
             ),
         )
 
-    def shuffle_keys(self, seeds, epoch, rows):
-        models = len(seeds)
+    def shuffle(self, seeds, epoch, order):
+        models, rows = order.shape
+        low = (rows - 1).bit_length()  # bits of a row's number
+        together = (models - 1).bit_length() + 32 + low <= KEY_BITS
         keys = cp.empty((models, rows), np.uint64)
         chunks = _chunks(rows, THREADS, ROWS_PER_THREAD, models)
-        kernel = self._get("shuffle_keys", "shuffle_keys", lambda: sources.shuffle("float32"))
-        kernel(
+        self._get("shuffle_keys", "shuffle_keys", lambda: sources.shuffle("float32"))(
             (models * chunks,),
             (THREADS,),
-            (seeds, np.uint32(epoch), keys, np.int64(rows), np.int32(chunks)),
+            (
+                *(seeds, np.uint32(epoch), keys, np.int64(rows), np.int32(low)),
+                *(np.int32(together), np.int32(chunks)),
+            ),
         )
-        return keys
+        # CuPy sorts one row by its digits, and several together by merging pairs of row and key.
+        for row in [keys.reshape(-1)] if together else keys:
+            row.sort()
+        chunks = _chunks(order.size, THREADS, ROWS_PER_THREAD, 1)
+        self._get("shuffle_order", "shuffle_order", lambda: sources.shuffle("float32"))(
+            (chunks,),
+            (THREADS,),
+            (keys, order, np.int64(order.size), np.int32(low), np.int32(chunks)),
+        )
 
 
 def _train_resident(kernel, shared_bytes: int, block, what: resident.Training, steps: int):
@@ -461,6 +496,11 @@ def _chunks(count: int, at_once: int, each: int, others: int) -> int:
     """
     fewest = max(_ceil_div(count, at_once * each), _ceil_div(ENOUGH, others))
     return min(_ceil_div(count, at_once), fewest)
+
+
+def _weight_blocks(rows: int, models: int) -> int:
+    """Blocks of each network in which `gather` adds the weights of a batch."""
+    return min(_chunks(rows, THREADS, SUMMED_ROWS_PER_THREAD, models), 2 * THREADS)
 
 
 def _update_chunks(theta) -> int:

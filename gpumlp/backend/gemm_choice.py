@@ -10,16 +10,16 @@ and library version, and in checkpoints.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-import os
 import re
 from pathlib import Path
 
 import cupy as cp
 
-from gpumlp import atomic
+from gpumlp import atomic, cache
 from gpumlp import device as devices
-from gpumlp.backend import cublaslt
+from gpumlp.backend import cublaslt, graphs
 from gpumlp.backend.cublaslt import Gemm, Plan
 
 CANDIDATES = 8
@@ -39,8 +39,8 @@ TYPES = {
 def row_major(a, b, out, ta, tb, alpha, beta, precision) -> Gemm:
     """out <- alpha op(a) op(b) + beta out by columns: out^T = op(b)^T op(a)^T, so A is b, B is a.
 
-    Read by columns, memory that holds a by rows holds a^T.  With precision "tf32", float32 is
-    rounded to 10 bits of mantissa before it is multiplied.
+    Read by columns, memory that holds a by rows holds a^T.  With precision "tf32", float32 may
+    be rounded to 10 bits of mantissa before it is multiplied.
     """
     dtypes = str(a.dtype), str(b.dtype), str(out.dtype)
     if dtypes not in TYPES:
@@ -150,11 +150,9 @@ class Choices:
     # ------------------------------------------------------------ the user's file
     def _path(self) -> Path:
         """RuntimeError where there is no home."""
-        named = os.environ.get("XDG_CACHE_HOME", "")
-        cache = Path(named) if os.path.isabs(named) else Path.home() / ".cache"
         gpu, version = self._machine().values()
         name = re.sub(r"\W+", "-", gpu)
-        return cache / "gpumlp" / "gemm" / f"{name}-{version}.json"
+        return cache.folder() / "gemm" / f"{name}-{version}.json"
 
     def _file(self) -> dict[str, str]:
         if self._kept is None:
@@ -190,15 +188,16 @@ def _times(plans: list[Plan], gemm: Gemm, a: int, b: int, d: int) -> dict[Plan, 
     cp.cuda.get_current_stream().synchronize()  # the operands may still be on their way
 
     with cp.cuda.Stream(non_blocking=True) as stream:
-        graphs = {}
+        captured = {}
         for plan in plans:
-            with contextlib.suppress(cublaslt.CublasError):
+            with _left_out_if_it_fails():
                 plan(*arguments, stream.ptr)  # loads the algorithm's kernels
-                graphs[plan] = _repeated(plan, arguments, stream)
-        times: dict[Plan, float] = dict.fromkeys(graphs, float("inf"))
+                calls = functools.partial(_calls, plan, arguments, stream.ptr)
+                captured[plan] = graphs.record(calls, stream)
+        times: dict[Plan, float] = dict.fromkeys(captured, float("inf"))
         start, end = cp.cuda.Event(), cp.cuda.Event()
         for _ in range(ROUNDS):
-            for plan, graph in graphs.items():
+            for plan, graph in captured.items():
                 start.record(stream)
                 graph.launch(stream)
                 end.record(stream)
@@ -207,15 +206,21 @@ def _times(plans: list[Plan], gemm: Gemm, a: int, b: int, d: int) -> dict[Plan, 
     return times
 
 
-def _repeated(plan: Plan, arguments: tuple[int, int, int, int], stream):
-    """A graph of the same call again and again: the time of its launch is not Python's."""
-    stream.begin_capture()
+def _calls(plan: Plan, arguments: tuple[int, int, int, int], stream: int) -> None:
+    """The same call again and again, as a graph: the time of its launch is not Python's."""
+    for _ in range(CALLS):
+        plan(*arguments, stream)
+
+
+@contextlib.contextmanager
+def _left_out_if_it_fails():
+    """An algorithm that the library has proposed, and that then fails, is not a candidate; but that
+    memory has run out says nothing about it."""
     try:
-        for _ in range(CALLS):
-            plan(*arguments, stream.ptr)
-    finally:
-        graph = stream.end_capture()
-    return graph
+        yield
+    except (cublaslt.CublasError, cp.cuda.runtime.CUDARuntimeError) as error:
+        if devices.is_out_of_memory(error):
+            raise
 
 
 def _text(gemm: Gemm) -> str:

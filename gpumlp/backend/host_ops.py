@@ -293,10 +293,10 @@ class HostOps(NumpyOps):
     def tally(self, *arguments):
         self._by_numpy(NumpyOps.tally, *arguments)
 
-    def shuffle_keys(self, seeds, epoch, rows):
+    def _shuffle_keys(self, seeds, epoch, rows):
         functions = self._get(("shuffle_keys",), host_sources.shuffle)
         if not functions:
-            return super().shuffle_keys(seeds, epoch, rows)
+            return super()._shuffle_keys(seeds, epoch, rows)
         models, chunks = len(seeds), _chunks(rows, 1)
         keys = np.empty((models, rows), np.uint64)
         values = _at(seeds), epoch, _at(keys), models, rows, chunks

@@ -49,7 +49,7 @@ class NumpyOps:
     def threads(self, net, objective=None):
         return 1
 
-    def resident(self, shape):
+    def chip(self):
         return None
 
     def choices(self):
@@ -224,7 +224,16 @@ class NumpyOps:
         sums[cursor, members, 2] = right
         cursor += 1
 
-    def shuffle_keys(self, seeds, epoch, rows):
+    def pace(self, long=False):
+        pass  # all that was asked for has been done
+
+    def shuffle(self, seeds, epoch, order):
+        keys = self._shuffle_keys(seeds, epoch, order.shape[1])
+        keys.sort(axis=1)
+        np.bitwise_and(keys, np.uint64(0xFFFFFFFF), out=order, casting="unsafe")
+
+    def _shuffle_keys(self, seeds, epoch, rows):
+        """uint64 (M, rows): 32 random bits above the row's number."""
         keys = philox.bits(seeds, rows, 0, epoch, philox.SHUFFLE).astype(np.uint64)
         keys <<= np.uint64(32)
         keys |= np.arange(rows, dtype=np.uint64)

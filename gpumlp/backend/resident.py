@@ -23,6 +23,16 @@ STATIC = 2048  # bytes at most of a block's other shared memory: sums, the rows 
 TILES_OF_TWO = (64, 32)
 
 
+class Chip(NamedTuple):
+    """What of a GPU decides whether networks train in shared memory, and whether it pays."""
+
+    multiprocessors: int
+    double: int  # how many times as fast float32 is as float64
+    block: int  # bytes of shared memory that one block may have
+    multiprocessor: int  # and an SM has
+    reserved: int  # and each block takes of them besides
+
+
 class Shape(NamedTuple):
     """All that a program is compiled for; lists of layers have None for layer 0."""
 
@@ -105,19 +115,26 @@ def places(shape: Shape, tile: int) -> Places:
     return Places(tile, leads, W, b, slope, numbers, decayed, n, z, bytes=taken * shape.itemsize)
 
 
-def fit(shape: Shape, block: int, multiprocessor: int, reserved: int) -> Places | None:
-    """The places that fit best into `block` bytes, which one block may have; or None.
-
-    multiprocessor: the bytes of an SM; reserved: what each block takes of them besides.
-    """
+def fit(shape: Shape, chip: Chip) -> Places | None:
+    """The places that fit best into the chip's shared memory; or None."""
     # In float64 two blocks would have too few registers.
-    two = min(block, multiprocessor // 2 - reserved) if shape.dtype == "float32" else 0
-    for limit, tiles, blocks in ((two, TILES_OF_TWO, 2), (block, TILES, 1)):
+    half = chip.multiprocessor // 2 - chip.reserved
+    two = min(chip.block, half) if shape.dtype == "float32" else 0
+    for limit, tiles, blocks in ((two, TILES_OF_TWO, 2), (chip.block, TILES, 1)):
         for tile in tiles:
             found = places(shape, tile)
             if found.bytes + STATIC <= limit:
                 return found._replace(blocks=blocks)
     return None
+
+
+def carveout(at: Places, chip: Chip) -> int:
+    """Per cent of an SM's shared memory that its blocks need; the rest serves as a cache.
+
+    A driver that is told nothing may leave room for one block where two are meant.
+    """
+    needed = at.blocks * (at.bytes + STATIC + chip.reserved)
+    return math.ceil(100 * needed / chip.multiprocessor)
 
 
 def samples(dtype: str):
@@ -137,7 +154,7 @@ def samples(dtype: str):
         yield label, Shape(dtype, sizes, (None, *f), drops, form, family, slots, dtype)
 
 
-H100 = {"block": 227 << 10, "multiprocessor": 228 << 10, "reserved": 1 << 10}
+H100 = Chip(132, 2, block=227 << 10, multiprocessor=228 << 10, reserved=1 << 10)
 
 
 class Training(NamedTuple):

@@ -32,11 +32,21 @@ SOURCE = {
 SCALARS = ("GO", "CLIP_SCALE", "RATE", "DECAY_SCALE")
 
 
+# kernels/ in the installed package or, for an editable install, beside it.
+PACKAGE = Path(__file__).resolve().parent.parent
+FOLDERS = PACKAGE / "kernels", PACKAGE.parent / "kernels"
+
+
+def names() -> list[str]:
+    """Of all files of kernels/ but those for the host."""
+    folder = next(folder for folder in FOLDERS if folder.is_dir())
+    return sorted(path.name for path in folder.glob("*.cu*"))
+
+
 @functools.cache
 def text(name: str) -> str:
-    """A file of kernels/, in the installed package or, for an editable install, beside it."""
-    package = Path(__file__).resolve().parent.parent
-    for folder in (package / "kernels", package.parent / "kernels"):
+    """A file of kernels/."""
+    for folder in FOLDERS:
         if (folder / name).is_file():
             return f'#line 1 "{name}"\n' + (folder / name).read_text()
     raise FileNotFoundError(f"kernels/{name} was not installed with gpumlp; install it again")
@@ -241,7 +251,7 @@ def tally(dtype: str) -> str:
 
 
 def shuffle(dtype: str) -> str:
-    """Kernel `shuffle_keys`."""
+    """Kernels `shuffle_keys` and `shuffle_order`."""
     return _program(dtype, [text("philox.cuh")], "shuffle.cu")
 
 
@@ -278,6 +288,6 @@ def programs(dtype: str):
     if mixed:
         yield "narrow", narrow()
     for label, shape in residents.samples(dtype):
-        at = residents.fit(shape, **residents.H100)
+        at = residents.fit(shape, residents.H100)
         if at is not None:
             yield f"resident-{label}", resident(shape, at)

@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_train(commands)
     _add_predict(commands)
-    commands.add_parser("info", help="say what was found: Python, NumPy, CuPy, driver, GPUs")
+    _add_info(commands)
     return parser
 
 
@@ -112,6 +112,18 @@ def _add_predict(commands) -> None:
     predict.add_argument("--out", metavar="FILE", help="write .csv, .npy or .npz instead of text")
     predict.add_argument("--proba", action="store_true", help="also the probability of each class")
     predict.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
+
+
+def _add_info(commands) -> None:
+    info = commands.add_parser("info", help="say what was found: Python, NumPy, CuPy, driver, GPUs")
+    info.add_argument(
+        "--check",
+        nargs="?",
+        const="auto",
+        metavar="DEVICE",
+        help="compare every operation with NumPy, on auto, cpu, cuda or cuda:<number>, and print "
+        "a table for a bug report; the exit code is 1 if one is wrong",
+    )
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -7,20 +7,21 @@ from gpumlp import device, driver
 from gpumlp.cli.error import InputError
 
 
-def choose(asked: str) -> tuple[str, str]:
+def choose(asked: str, check: bool = True) -> tuple[str, str]:
     """The device to use, and how to present it.
 
     A GPU that is there but cannot be used for want of CuPy is pointed out.
+    check: see `device.gpu_problem`.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            chosen = device.resolve(asked)
+            chosen = device.resolve(asked, check)
         except (ValueError, RuntimeError) as error:
             raise InputError(str(error)) from error
     for warning in caught:
         print(f"gpumlp: warning: {warning.message}", file=sys.stderr)
     if chosen != "cpu" or asked == "cpu" or caught or driver.cuda_version() is None:
         return chosen, chosen
-    problem = device.gpu_problem()
+    problem = device.gpu_problem(0, check)
     return chosen, f"cpu ({problem})" if problem else "cpu"

@@ -1,6 +1,12 @@
-"""`gpumlp info`: what was found on this machine."""
+"""`gpumlp info`: what was found on this machine; with --check, whether it computes rightly."""
 
-from gpumlp import __version__, device
+import time
+
+from gpumlp import __version__, device, selfcheck
+from gpumlp.cli.device import choose
+from gpumlp.cli.error import InputError
+
+ROW = "{:13} {:34} {:8} {:>8} {:>8}  {}"
 
 
 def run(arguments) -> int:
@@ -18,9 +24,47 @@ def run(arguments) -> int:
         ("driver", found.driver or missing),
         ("its CUDA", found.cuda or missing),
         ("GPUs", below.join(found.gpus) or missing),
+        ("check", selfcheck.state()),
         ("auto", f"{found.auto} ({found.auto_reason})"),
         ("advice", below.join(found.advice) or "nothing is missing"),
     ]
+    _print(lines)
+    return _check(arguments.check) if arguments.check else 0
+
+
+def _print(lines) -> None:
     for name, text in lines:
         print(f"{name:10}{text}")
-    return 0
+
+
+def _check(asked: str) -> int:
+    """The table of every operation on that device; 1 if one is wrong."""
+    chosen, shown = choose(asked, check=False)
+    lines = [("checked", shown)]
+    if chosen != "cpu":
+        lines.append(("cuBLASLt", selfcheck.cublaslt_version()))
+    _print(lines)
+    print("\n" + ROW.format("operation", "case", "type", "error", "allowed", "").rstrip())
+    start, count, failed = time.perf_counter(), 0, []
+    try:
+        for outcome in selfcheck.run(chosen, selfcheck.cases()):
+            _print_outcome(outcome)
+            count += 1
+            failed += [] if outcome.passed else [outcome.case]
+    except Exception as error:
+        if not device.is_out_of_memory(error):
+            raise
+        raise InputError(f"{chosen} has no memory left for the check ({error})") from error
+    print(f"\n{count} checks in {time.perf_counter() - start:.1f} s, {len(failed)} failed")
+    for case in failed:
+        print(f"    {case}")
+    return 1 if failed else 0
+
+
+def _print_outcome(outcome: selfcheck.Outcome) -> None:
+    """At once, so that the last line tells what a process did that ends or hangs."""
+    case, verdict = outcome.case, "ok" if outcome.passed else "FAILED"
+    numbers = f"{outcome.error:.1e}", f"{case.tolerance:.1e}"
+    print(ROW.format(case.operation, case.what, case.dtype, *numbers, verdict), flush=True)
+    if outcome.raised:
+        print(f"    {outcome.raised}", flush=True)

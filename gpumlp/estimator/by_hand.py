@@ -58,7 +58,7 @@ class ByHand:
     def _set(self, name: str, values):
         if "_engine" not in vars(self):
             self._engine = Engine()
-        self._engine.lists[name] = values
+        self._engine.take(name, values)
 
     @property
     def out_activation_(self) -> str:

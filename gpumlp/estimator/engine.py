@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,10 @@ from gpumlp.network import CHUNK_BYTES, MLP
 from gpumlp.parameters import Parameters
 from gpumlp.threads import Lock
 
-GROUPS = ("coefs", "intercepts")
+GROUPS = {"coefs": "W", "intercepts": "b"}  # as users and as parameters.py name them
+
+
+_versions = itertools.count()
 
 
 class Spec(NamedTuple):
@@ -33,7 +37,12 @@ class Engine:
     coefs (N_{k-1}, N_k) and intercepts (N_k,) are lists of NumPy arrays, as scikit-learn has them.
     Users may keep such a list, change its arrays in place, replace an item or assign a whole list:
     from the moment that a list has been handed out, it is read again before the network works, and
-    written again after a `partial_fit`.  A list that nobody asked for costs nothing.
+    written again after a `partial_fit`.  What was changed in it since then is sent, and no more.
+    A list that nobody asked for costs nothing.
+
+    version: a number that is another, of all engines, whenever training or initial weights have
+             made the weights others.
+    shared:  whether users may change them in a list.
 
     Pickles hold NumPy arrays only; the network is made again on whatever device there is then.
     """
@@ -50,6 +59,8 @@ class Engine:
         self.trainer: Any = None
         self.best: Any = None  # theta of the best validation score, on the device
         self.lists: dict[str, Any] = dict.fromkeys(GROUPS)
+        self._sent: dict[str, list] = {}  # of the lists that there are: what the network has of it
+        self.version, self.shared = next(_versions), False
         self._stored: dict[str, Any] = {}  # from a pickle or another device, until it is used
         self._training = False
         self.lock = Lock()  # several threads may predict; a network has one workspace
@@ -63,11 +74,25 @@ class Engine:
         """The list of host arrays, which is the user's from now on; in training, a copy."""
         if self._training:
             return self._download(name)
+        if self.lists[name] is None and self.net is None:
+            raise AttributeError(f"{name}_ does not exist before fit, or before it is set")
+        self.shared = True
+        return self.listed(name)
+
+    def take(self, name: str, values: list) -> None:
+        """A list of host arrays from a user."""
+        self.lists[name], self.shared = values, True
+
+    def listed(self, name: str) -> list:
+        """The list, which is read again from now on."""
         if self.lists[name] is None:
-            if self.net is None:
-                raise AttributeError(f"{name}_ does not exist before fit, or before it is set")
-            self.lists[name] = self._download(name)
+            self._sent[name] = self._download(name)
+            self.lists[name] = [each.copy() for each in self._sent[name]]
         return self.lists[name]
+
+    def _forget(self, name: str) -> None:
+        self.lists[name] = None
+        self._sent.pop(name, None)
 
     def _download(self, name: str) -> list[np.ndarray]:
         net = self.net
@@ -78,19 +103,35 @@ class Engine:
         return [b[0].copy() for b in parameters.b[1:]]
 
     def push(self) -> None:
-        """What users may have changed becomes the network's."""
-        if self._training or all(values is None for values in self.lists.values()):
+        """What users have changed becomes the network's, in one copy."""
+        if self._training:
             return
-        net = self.net
-        with net.ops.on_device():
-            buffer = np.array(net.ops.to_host(net.parameters.buffer))
-            parameters = Parameters(net.layout, buffer)
-            targets = {"coefs": [W[0].T for W in parameters.W[1:]]}
-            targets["intercepts"] = [b[0] for b in parameters.b[1:]]
-            for name, values in self.lists.items():
-                if values is not None:
-                    _fill(f"{name}_", targets[name], values)
-            net.parameters.buffer[...] = net.ops.to_device(buffer)
+        with self.lock:
+            newest, changed = self._newest()
+            if not changed:
+                return
+            layout, ops = self.net.layout, self.net.ops
+            theta = np.zeros((1, layout.size), self.net.dtype)
+            for name, values in newest.items():
+                views = getattr(Parameters(layout, theta), GROUPS[name])
+                for view, value in zip(views[1:], values, strict=True):
+                    view[0] = value.T
+            # All between two places is of lists: first come the weights, then the biases.
+            part = slice(min(p.start for p in changed), max(p.stop for p in changed))
+            with ops.on_device():
+                self.net.parameters.buffer[:, part] = ops.to_device(theta[:, part])
+            self._sent = newest
+
+    def _newest(self) -> tuple[dict[str, list], list[slice]]:
+        """The lists as the network takes them, and the places of what it does not have yet."""
+        layout, newest, changed = self.net.layout, dict(self._sent), []
+        for name, values in [pair for pair in self.lists.items() if pair[1] is not None]:
+            places = getattr(layout, GROUPS[name])
+            sent = self._sent.get(name) or [None] * len(places)
+            newest[name] = _taken(f"{name}_", values, sent, layout.sizes, self.net.dtype)
+            pairs = zip(places.values(), sent, newest[name], strict=True)
+            changed += [place for place, old, new in pairs if new is not old]
+        return newest, changed
 
     @contextlib.contextmanager
     def training(self, in_place: bool):
@@ -104,18 +145,20 @@ class Engine:
             self._pull(in_place)
 
     def _pull(self, in_place: bool) -> None:
+        self.version, self.shared = next(_versions), self.shared and in_place
         for name, values in self.lists.items():
             if values is None:
                 continue
             if not in_place:
-                self.lists[name] = None
+                self._forget(name)
                 continue
-            for k, new in enumerate(self._download(name)):
+            self._sent[name] = self._download(name)
+            for k, new in enumerate(self._sent[name]):
                 old = values[k]
                 if isinstance(old, np.ndarray) and old.flags.writeable and old.dtype == new.dtype:
                     old[...] = new
                 else:
-                    values[k] = new
+                    values[k] = new.copy()
 
     # ------------------------------------------------------------ the network
     def build(self, spec: Spec, device: str, weights=None) -> None:
@@ -132,6 +175,7 @@ class Engine:
             self.lists = dict(zip(GROUPS, weights, strict=True))
             self.trainer = self.best = None
             self._stored = {}
+            self.version, self.shared = next(_versions), False
         else:
             slopes = self._leave()
         self.spec, self.device = spec, device
@@ -147,10 +191,11 @@ class Engine:
         )
         if slopes:
             self._restore_slopes(slopes)
+        self._sent = {}
         self.push()
         for name in GROUPS:
             if weights is not None or name not in held:
-                self.lists[name] = None
+                self._forget(name)
 
     def move(self, device: str) -> None:
         """Let a network that is still to be made be made there."""
@@ -276,24 +321,28 @@ class Engine:
             with self.net.ops.on_device():
                 self.net.parameters.buffer[...] = self.best
 
-    # ------------------------------------------------------------ pickling
-    def __getstate__(self):
-        state: dict[str, Any] = {"spec": self.spec, "device": self.device, "slopes": {}}
+    def weights(self) -> dict[str, Any]:
+        """coefs, intercepts and slopes {k: value}, on the host."""
+        weights: dict[str, Any] = {"slopes": self._stored.get("slopes", {})}
         for name in GROUPS:
             values = self.lists[name]
             newer = values is None or self._training  # than what users hold
-            state[name] = self._download(name) if newer and self.net else values
-        state["optimizer"], state["best"] = self.optimizer_state(), self._stored.get("best")
+            weights[name] = self._download(name) if newer and self.net else values
         if self.net is not None:
-            ops = self.net.ops
-            with ops.on_device():
-                for k, slope in enumerate(self.net.parameters.slope):
-                    if slope is not None:
-                        state["slopes"][k] = float(ops.to_host(slope)[0])
-                if self.best is not None:
-                    state["best"] = np.array(ops.to_host(self.best))
-        else:
-            state["slopes"] = self._stored.get("slopes", {})
+            with self.net.ops.on_device():
+                slopes, to_host = self.net.parameters.slope, self.net.ops.to_host
+                weights["slopes"] = {
+                    k: float(to_host(s)[0]) for k, s in enumerate(slopes) if s is not None
+                }
+        return weights
+
+    # ------------------------------------------------------------ pickling
+    def __getstate__(self):
+        state = {"spec": self.spec, "device": self.device, **self.weights()}
+        state["optimizer"], state["best"] = self.optimizer_state(), self._stored.get("best")
+        if self.best is not None:
+            with self.net.ops.on_device():
+                state["best"] = np.array(self.net.ops.to_host(self.best))
         return state
 
     def __setstate__(self, state):
@@ -303,15 +352,22 @@ class Engine:
         self._stored = {key: state[key] for key in ("slopes", "optimizer", "best")}
 
 
-def _fill(name: str, targets: list, values) -> None:
-    if len(values) != len(targets):
-        raise ValueError(f"{name} has {len(values)} arrays; the network has {len(targets)} layers")
-    for k, (target, value) in enumerate(zip(targets, values, strict=True), 1):
-        if np.shape(value) != target.shape:
+def _taken(name: str, values, sent: list, sizes, dtype) -> list:
+    """Copies of the arrays, as the network takes them; those that were sent, where they are the
+    same to the bit."""
+    if len(values) != len(sent):
+        raise ValueError(f"{name} has {len(values)} arrays; the network has {len(sent)} layers")
+    taken, bits = [], f"u{dtype.itemsize}"
+    for k, (value, old) in enumerate(zip(values, sent, strict=True), 1):
+        shape = sizes[k - 1 : k + 1] if name == "coefs_" else sizes[k : k + 1]
+        if np.shape(value) != shape:
             raise ValueError(
-                f"{name}[{k - 1}] has shape {np.shape(value)}; layer {k} takes {target.shape}"
+                f"{name}[{k - 1}] has shape {np.shape(value)}; layer {k} takes {shape}"
             )
-        target[...] = value
+        new = np.asarray(value, dtype)
+        same = old is not None and np.array_equal(new.view(bits), old.view(bits))
+        taken.append(old if same else np.array(new))
+    return taken
 
 
 def device_or_cpu(device: str) -> str:

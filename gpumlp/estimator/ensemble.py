@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.estimator.engine import Spec, dense_parts, device_or_cpu
+from gpumlp.estimator.engine import GROUPS, Spec, dense_parts, device_or_cpu
 from gpumlp.network import MLP
 from gpumlp.parameters import Parameters
 from gpumlp.threads import Lock
@@ -16,6 +16,9 @@ class Ensemble:
     """The members of a fitted ensemble, and for predictions their networks in one stack, which is
     made when it is first needed.  Takes the place that the `Engine` has of a single network.
 
+    Whoever asks for the estimators may change them: from then on they are looked at before the
+    stack works, and what has changed in their weights is sent.
+
     diverged: (M,) of bool; these have no say in the predictions.
     """
 
@@ -24,11 +27,14 @@ class Ensemble:
     def __init__(self, estimators: list, diverged: np.ndarray):
         self._estimators, self.diverged = estimators, diverged
         self.net: Any = None
+        self._shown = False  # the estimators
+        self._made_of: tuple = (None, "", [])  # spec, device, the members' `Engine.version`
+        self._sent: dict[int, np.ndarray] = {}  # row of the stack -> its parameters, where known
         self._lock = Lock()
 
     @property
     def estimators(self) -> list:
-        self.net = None  # whoever asks for them may change them
+        self._shown = True
         return self._estimators
 
     @property
@@ -51,6 +57,9 @@ class Ensemble:
     def handed_out(self, name: str):
         return self.lists
 
+    def take(self, name: str, values):
+        return self.lists
+
     def move(self, device: str):
         """Let the networks be made there."""
         for each in self.estimators:
@@ -59,16 +68,45 @@ class Ensemble:
     def awake(self):
         """The stack of networks."""
         with self._lock:
-            if self.net is None:
+            if self.net is None or self._shown:
                 engines = [each._ready() for each in self._asked]
                 outputs = {each.out_activation_ for each in self._asked}
                 if len(outputs) > 1:
                     raise ValueError(
                         f"out_activation_ differs among the estimators_: {', '.join(outputs)}"
                     )
-                states = [engine.__getstate__() for engine in engines]
-                self.net = make_stack(self.spec, device_or_cpu(engines[0].device), states)
+                self._renew(engines)
             return self.net
+
+    def _renew(self, engines: list):
+        """Make the stack, or send the rows of theta that have changed since, in one copy."""
+        spec, device = self.spec, device_or_cpu(engines[0].device)
+        made_of = spec, device, [engine.version for engine in engines]
+        *kind, before = self._made_of
+        if [spec, device] != kind or len(before) != len(engines):
+            self.net = make_stack(spec, device, [engine.weights() for engine in engines])
+            self._made_of, self._sent = made_of, {}
+            return
+        ops, theta, changed = self.net.ops, self.net.parameters.buffer, {}
+        with ops.on_device():
+            for m, engine in enumerate(engines):
+                if engine.version != before[m]:
+                    weights = engine.weights()
+                elif engine.shared:
+                    weights = {name: engine.listed(name) for name in GROUPS}
+                else:
+                    continue
+                sent = self._sent.get(m)
+                row = np.array(ops.to_host(theta[m : m + 1]) if sent is None else sent)
+                write(Parameters(self.net.layout, row), 0, weights)
+                if sent is None or row.tobytes() != sent.tobytes():
+                    changed[m] = row
+            if changed:
+                rows = ops.to_device(np.concatenate(list(changed.values())))
+                for m, row in zip(changed, rows, strict=True):
+                    theta[m] = row
+        self._made_of = made_of
+        self._sent |= changed
 
     def outputs(self, X):
         """n^(K) (M, rows, N_K) of features, sparse ones too, on their side."""
@@ -128,10 +166,15 @@ def make_stack(spec: Spec, device: str, states: list[dict[str, Any]], dropout: A
         theta = np.array(net.ops.to_host(net.parameters.buffer))
         views = Parameters(net.layout, theta)
         for m, state in enumerate(states):
-            for k in range(1, net.K + 1):
-                views.W[k][m] = np.asarray(state["coefs"][k - 1]).T
-                views.b[k][m] = state["intercepts"][k - 1]
-            for k, slope in state.get("slopes", {}).items():
-                views.slope[k][m] = slope
+            write(views, m, state)
         net.parameters.buffer[...] = net.ops.to_device(theta)
     return net
+
+
+def write(views: Parameters, m: int, state: dict[str, Any]) -> None:
+    """coefs, intercepts and slopes, where there are such, become those of network m."""
+    for k, (coef, intercept) in enumerate(zip(state["coefs"], state["intercepts"], strict=True), 1):
+        views.W[k][m] = np.asarray(coef).T
+        views.b[k][m] = intercept
+    for k, slope in state.get("slopes", {}).items():
+        views.slope[k][m] = slope

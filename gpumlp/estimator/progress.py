@@ -11,6 +11,7 @@ import joblib
 import sklearn
 
 import gpumlp
+from gpumlp import progress as bars
 
 # Whoever is in there only passes on what its user has called.
 INSIDE = tuple(
@@ -37,9 +38,7 @@ class Progress:
         self._lines = bool(estimator.verbose) and (int(estimator.verbose) > 1 or not watched)
         self._bar = None
         if estimator.verbose and not self._lines:
-            from tqdm.auto import tqdm
-
-            self._bar = tqdm(total=epochs, unit="epoch")
+            self._bar = bars.bar(epochs, shown=True)
 
     def __enter__(self):
         return self

@@ -9,6 +9,7 @@ A subclass of the user's own is also named in "kind"; `load` is given it, as all
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,24 +60,15 @@ def _entry(est) -> dict[str, Any]:
     return entry | {"engine": _engine_state(est._engine)}
 
 
-def restore(path, entry, arrays, device: str, custom: dict[str, Any]):
-    """The estimator that was described; path: of its file, for messages."""
-    if device != "auto":
-        resolved = devices.resolve(device)
-    try:
-        est = _restored(entry, Reader(arrays, custom))
-    except FileError:
-        raise
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise FileError(f"{path} does not hold what an estimator needs: {error!r}") from error
+def restore(entry, arrays, device: str, custom: dict[str, Any], checkpoints: Path | None):
+    """The estimator that was described; checkpoints: see `files.read`.  Raises FileError, or one of
+    `files.WRONG` for what `describe` has not written."""
+    reader = Reader(arrays, custom, checkpoints)
+    est = _made({name: reader.read(value) for name, value in entry.items()})
     if device != "auto":
         est.device = device
-        est._engine.move(resolved)
+        est._engine.move(devices.resolve(device))
     return est
-
-
-def _restored(entry, reader: Reader):
-    return _made({name: reader.read(value) for name, value in entry.items()})
 
 
 def _made(read: dict[str, Any]):

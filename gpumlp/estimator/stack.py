@@ -271,15 +271,18 @@ def bytes_needed(
     held = 0
     if run.validated:
         held = given.rows if given is not None else max(len(run.held) for run in runs)
+    positions = max(len(run.train) for run in runs)
+    batch = max(run.batch_size for run in runs)
+    plan = residence.plan(updates, samples.X.dtype, min(batch, positions))
     fit = memory.Fit(
-        positions=max(len(run.train) for run in runs),
+        positions=positions,
         orders=count,
         held=held,
         held_orders=1 if given is not None else count,
-        resident=residence.kernel(updates, samples.X.dtype) is not None,
+        resident=plan is not None,
     )
     slots = sum(run.optimizer.slots().values())
-    own = memory.predict(net, max(run.batch_size for run in runs), slots, fit=fit)
+    own = memory.predict(net, batch, slots, fit=fit)
     target = math.prod(run.targets.shape[1:]) * run.targets.itemsize
     shared = target * samples.rows + memory.size_of(samples.weight)
     features = memory.size_of(samples.X, *([] if given is None else [given.X]))

@@ -138,7 +138,10 @@ class Stacked:
         x, labels, dense, _ = self._rows.data
         y: Any = dense if labels is None else labels
         x, y = (each[0] if len(each) == 1 else each for each in (x, y))
-        self._evaluation = Evaluation(net, objective, x, y, self._samples.weight, order)
+        # Some of the rows that are trained on: their values have been looked at.
+        self._evaluation = Evaluation(
+            net, objective, x, y, self._samples.weight, order, values=False
+        )
 
     # ------------------------------------------------------------ the epochs
     def run(self, epochs: int | None = None):

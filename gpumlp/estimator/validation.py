@@ -67,8 +67,8 @@ def _refuse_rare(y):
     if counts.min() < 2:
         rare = ", ".join(map(repr, labels(classes[counts < 2])))
         raise ValueError(
-            f"early_stopping holds out samples of each class, and y has one of {rare}: give X_val "
-            "and y_val, or more samples"
+            "early_stopping holds out samples of each class for validation, and y has one of "
+            f"{rare}: give X_val and y_val, or more samples"
         )
 
 

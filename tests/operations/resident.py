@@ -7,6 +7,7 @@ state, losses, counters.
 import numpy as np
 
 import gpumlp
+from gpumlp import residence
 from gpumlp.activation import Activation
 from gpumlp.backend.numpy_ops import NumpyOps
 from gpumlp.backend.sources import SCALARS
@@ -154,6 +155,12 @@ def run(trainer, given, epochs=3, orders=None):
             trainer.run_epoch(rows, None if orders is None else orders[i]) for i in range(epochs)
         ]
     return [np.concatenate([getattr(e, name) for e in done]) for name in ("losses", "weights")]
+
+
+def launches_of(monkeypatch, steps):
+    """Whatever the batches cost, a launch takes so many."""
+    plan = residence.plan
+    monkeypatch.setattr(residence, "plan", lambda *given: plan(*given)._replace(steps=steps))
 
 
 def state(trainer):

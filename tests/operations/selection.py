@@ -63,11 +63,14 @@ SELECTION = {
     "gather targets": lambda ops: minibatches.check_gather(
         ops, "float32", 3, "float32", 3, targets="dense"
     ),
+    "gather many rows": lambda ops: minibatches.check_gather(
+        ops, "float32", 3, "uint8", 1, targets=None, rows=4400
+    ),
     "gather into float64": lambda ops: minibatches.check_gather(ops, "float64", 1, "float32", 8),
     "gather beyond 32 bits": minibatches.check_gather_far,
     "tally": lambda ops: tallies.check_tally(ops, "float32", 3, "largest", (130, 3)),
     "tally of bits": lambda ops: tallies.check_tally(ops, "float32", 3, "at 0.5", (37, 37)),
-    "shuffle": lambda ops: minibatches.check_shuffle_keys(ops, 3, 1100, epoch=9),
+    "shuffle": lambda ops: minibatches.check_shuffle(ops, 3, 1100, epoch=9),
     "resident": lambda ops: _resident(ops, "prelu and rrelu with dropout", padded=True),
     "resident by 128 bits": lambda ops: _resident(
         ops, "packs, drawn slopes and dropout", padded=True

@@ -316,12 +316,30 @@ MINIBATCHES = {
         "sum += source >= 0 && weight ?",
         "gather",
     ),
+    "weights of the first block that adds them": Bug(
+        "gather.cu", "ordered_sum(parts, sums)", "ordered_sum(parts, 1)", "gather many rows"
+    ),
+    "weights of networks in the same place": Bug(
+        "gather.cu", "partial + m * sums", "partial", "gather many rows"
+    ),
+    "weights that several blocks add": Bug(
+        "gather.cu", "row += sums * THREADS", "row += THREADS", "gather many rows"
+    ),
+    "weights before all blocks have added theirs": Bug(
+        "gather.cu", "if (!last_block(arrived + m, sums)) return;", "", "gather many rows"
+    ),
     "the same batch at every step": Bug("gather.cu", " + cursor[m] * batch", "", "gather"),
     "the targets of the first network for all": Bug(
         "gather.cu", "dense[m * y_stride +", "dense[", "gather targets"
     ),
     "shuffle keys that are not unique": Bug(
         "shuffle.cu", "(unsigned long long)row", "(unsigned long long)(row & 1023)", "shuffle"
+    ),
+    "keys that do not tell networks apart": Bug(
+        "shuffle.cu", "(network << 32 | bits)", "bits", "shuffle"
+    ),
+    "a row's number without its highest bit": Bug(
+        "shuffle.cu", "(1ull << low) - 1", "(1ull << (low - 1)) - 1", "shuffle"
     ),
     "the same order in every epoch": Bug(
         "shuffle.cu", "row, 0u, epoch, SHUFFLE", "row, 0u, 0u, SHUFFLE", "shuffle"

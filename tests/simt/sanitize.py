@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import HANGS
+
 from .compiler import SANITIZERS, find_compiler, why_no_compiler
 
 LIBRARIES = {"address": "libasan.so", "thread": "libtsan.so"}
@@ -36,7 +38,7 @@ OPTIONS = {
 
 
 def run(
-    sanitizer: str, argv: list[str], *, timeout: float = 300, env: dict[str, str] | None = None
+    sanitizer: str, argv: list[str], *, timeout: float = HANGS, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess:
     """Run `python *argv` under "address" or "thread"; skip the test where that is impossible.
 

@@ -44,8 +44,8 @@ class ndarray(operations.DeviceArray):
         lengths = shape if isinstance(shape, (tuple, list)) else (shape,)
         lengths = tuple(operator.index(length) for length in lengths)
         dtype = np.dtype(dtype)
-        if dtype.kind not in KINDS:
-            raise ValueError(f"Unsupported dtype {dtype}")
+        if dtype.kind not in KINDS or not dtype.isnative:  # CuPy takes the latter, and computes
+            raise ValueError(f"Unsupported dtype {dtype}")  # with its bytes in the wrong order
         self = cls.__new__(cls)
         self._memory = memory.allocate(math.prod(lengths) * dtype.itemsize)
         self._host = self._memory.host(lengths, dtype, order)
@@ -152,10 +152,14 @@ class ndarray(operations.DeviceArray):
             raise RuntimeError("Cannot set to non-contiguous array")
         refuse_while_capturing("a copy from the host")
         record(h2d=1)
-        target = self._host
-        pinned = memory.is_pinned(arr.ctypes.data, arr.nbytes)
-        stream = stream or get_current_stream()
-        ordering.send(stream, self._memory, arr, pinned, lambda: np.copyto(target, arr))
+        target, order = self._host, "C" if self._host.flags.c_contiguous else "F"
+        source = np.asarray(arr, order=order)  # perhaps a copy, which is gone when this returns
+
+        def write(sent: bytes) -> None:
+            np.copyto(target, np.ndarray(target.shape, target.dtype, sent, order=order))
+
+        pinned = memory.is_pinned(source.ctypes.data, source.nbytes)
+        ordering.send(stream or get_current_stream(), self._memory, source, pinned, write)
 
     def item(self):
         if self.size != 1:

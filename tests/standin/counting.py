@@ -20,11 +20,16 @@ class Counters:
     gemms: int = 0
     graphs: int = 0  # launches of captured graphs
     elementwise: int = 0  # CuPy's own kernels: arithmetic, reductions, fill, take, astype, ...
+    sorts: int = 0
+    # Programs that were used, each a compilation where the cache is cold: those of RawModules, and
+    # CuPy's own, one for each function, dtypes and layout of its arrays.
+    programs: set[tuple] = dataclasses.field(default_factory=set)
     h2d: int = 0
     staged_bytes: int = 0  # of page-locked memory that asarray takes, which CuPy's pool keeps
     d2h: int = 0
     d2d: int = 0
     synchronisations: int = 0
+    waits: int = 0  # of the host for an event, behind which the device may have more to do
     allocations: int = 0
     allocated_bytes: int = 0  # the sum over all allocations
     current_bytes: int = 0  # device memory in use now, on all devices
@@ -38,7 +43,7 @@ class Counters:
 
     def snapshot(self) -> Counters:
         """A copy that no longer counts."""
-        return dataclasses.replace(self, kernels=list(self.kernels))
+        return dataclasses.replace(self, kernels=list(self.kernels), programs=set(self.programs))
 
 
 counters = Counters()
@@ -61,6 +66,12 @@ def record_launch(kernel: str) -> None:
     record(launches=1)
     for each in _counting:
         each.kernels.append(kernel)
+
+
+def record_program(*key: object) -> None:
+    with lock:
+        for each in _counting:
+            each.programs.add(key)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import allowed, dlpack, memory, operations
 from .array import ndarray
-from .counting import record
+from .counting import record, record_program
 from .streams import Stream, refuse_while_capturing
 
 # ---------------------------------------------------------------------- creation
@@ -22,7 +22,9 @@ def empty(shape, dtype=float, order="C"):
 
 
 def zeros(shape, dtype=float, order="C"):
-    return full(shape, 0, dtype, order)
+    result = ndarray._empty(shape, dtype, order)
+    operations.clear(result)
+    return result
 
 
 def ones(shape, dtype=float, order="C"):
@@ -55,6 +57,7 @@ def full_like(a, fill_value, dtype=None):
 def arange(start, stop=None, step=1, dtype=None):
     numbers = np.arange(start, dtype=dtype) if stop is None else np.arange(start, stop, step, dtype)
     record(elementwise=1)
+    record_program("arange", str(numbers.dtype))
     return ndarray._from_result(numbers)
 
 
@@ -71,9 +74,15 @@ def array(obj, dtype=None, copy=True):
         obj = _from_cuda_array_interface(obj)
     if isinstance(obj, ndarray):
         return obj.astype(obj.dtype if dtype is None else dtype, copy=copy)
-    host = np.asarray(obj, dtype)
     refuse_while_capturing("a copy from the host")
-    result = ndarray._from_result(host)  # columns first stays columns first, as in CuPy
+    columns_first = isinstance(obj, np.ndarray) and obj.flags.fnc  # stays so
+    host = np.asarray(obj, dtype, order="F" if columns_first else "C")
+    host = host.astype(host.dtype.newbyteorder("="), copy=False)
+    if memory.is_pinned(host.ctypes.data, host.nbytes):
+        result = ndarray._empty(host.shape, host.dtype, "F" if columns_first else "C")
+        result.set(host)  # which may be overwritten before it is read
+        return result
+    result = ndarray._from_result(host)
     record(h2d=1, staged_bytes=host.nbytes)
     return result
 

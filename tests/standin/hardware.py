@@ -10,6 +10,8 @@ CUDA_13_2 = 13020
 
 # Of a device, by the names that CuPy gives them; those of an H100.
 ATTRIBUTES = {
+    "MultiProcessorCount": 132,
+    "SingleToDoublePrecisionPerfRatio": 2,
     "MaxSharedMemoryPerBlockOptin": 227 << 10,
     "MaxSharedMemoryPerMultiprocessor": 228 << 10,
     "ReservedSharedMemoryPerBlock": 1 << 10,
@@ -26,6 +28,8 @@ class Machine:
     driver_version: int = CUDA_13_2
     runtime_version: int = CUDA_13_2
     current_device: int = 0
+    # Whether it reads any host memory by itself, as a GH200 does: copies are then asynchronous.
+    pageable_access: bool = False
     used: dict[int, int] = dataclasses.field(default_factory=dict)  # bytes in use, per device
     blocks: dict[int, list] = dataclasses.field(default_factory=dict)  # of each device's pool.py
 
@@ -60,6 +64,7 @@ def getDeviceProperties(device: int) -> dict[str, object]:
     machine.require(device)
     return {
         "name": b"Stand-in for a GPU",
+        "uuid": b"a device of its ",
         "major": 9,
         "minor": 0,
         "totalGlobalMem": machine.memory,

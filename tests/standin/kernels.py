@@ -9,7 +9,7 @@ from tests.simt import arguments
 
 from . import memory
 from .array import ndarray
-from .counting import record_launch
+from .counting import record_launch, record_program
 from .errors import CUDADriverError
 from .hardware import ATTRIBUTES, check_current, machine
 from .streams import get_current_stream, submit
@@ -32,12 +32,14 @@ class RawModule:
         machine.require_device()
         if self._built is None:
             self._built = simt.build(self.code, name="module.cu", options=self.options)
+            record_program("RawModule", hash(self.code))
         return RawKernel(self._built.get_function(name))
 
 
 class RawKernel:
     def __init__(self, shim: simt.Kernel):
         self._shim = shim
+        self._carveout = -1
 
     @property
     def name(self) -> str:
@@ -52,6 +54,17 @@ class RawKernel:
         if size > ATTRIBUTES["MaxSharedMemoryPerBlockOptin"]:
             raise CUDADriverError(f"{self.name}: {size} bytes of shared memory")
         self._shim.max_dynamic_shared_size_bytes = size
+
+    @property
+    def preferred_shared_memory_carveout(self) -> int:
+        """Per cent of an SM's shared memory; -1 leaves it to the driver."""
+        return self._carveout
+
+    @preferred_shared_memory_carveout.setter
+    def preferred_shared_memory_carveout(self, percent: int) -> None:
+        if not isinstance(percent, int) or not -1 <= percent <= 100:
+            raise CUDADriverError(f"{self.name}: {percent!r} per cent of shared memory")
+        self._carveout = percent
 
     def __call__(self, grid, block, args, *, shared_mem: int = 0) -> None:
         """Arrays go as addresses, a Python int as int64, a float as float64, the rest as it is."""

@@ -176,6 +176,11 @@ def alloc_pinned_memory(size: int):
 _pinned: list[weakref.ref] = []
 
 
+def is_memory_pinned(data: int) -> bool:
+    machine.require_device()
+    return is_pinned(data, 1)
+
+
 def is_pinned(address: int, size: int) -> bool:
     with lock:
         blocks = [reference() for reference in _pinned]

@@ -54,6 +54,7 @@ def _contents() -> dict[str, dict[str, object]]:
             "Device": hardware.Device,
             "get_cublas_handle": blas.get_cublas_handle,
         },
+        "cupy.cuda.pinned_memory": {"is_memory_pinned": memory.is_memory_pinned},
         "cupy.cuda.memory": {
             "MemoryPool": pool.MemoryPool,
             "OutOfMemoryError": errors.OutOfMemoryError,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from . import allowed
-from .counting import record
+from .counting import record, record_program
 from .hardware import check_current
 from .memory import Memory, allocate
 from .streams import refuse_while_capturing, submit
@@ -43,6 +43,7 @@ def compute(
     arrays = [each for each in (*operands, out) if isinstance(each, DeviceArray)]
     if not arrays:
         raise TypeError(f"{function.__name__}: no operand is a device array")
+    record_program(function.__name__, *map(_kind, (*operands, out)), str(options.get("dtype")))
     if out is None:
         refuse_while_capturing("an allocation for the result")
         submit(lambda: record(elementwise=1), [each._memory for each in arrays])
@@ -69,6 +70,20 @@ def host_operand(operand: object):
     raise TypeError(f"Unsupported type {type(operand)}")
 
 
+def _kind(operand: object) -> str:
+    """What CuPy compiles a kernel for: an operand's dtype, and how its memory is gone through."""
+    if not isinstance(operand, DeviceArray):
+        return "" if operand is None else type(operand).__name__
+    host = operand._host
+    layout = "contiguous" if host.flags.c_contiguous else f"{host.ndim} axes"
+    return f"{host.dtype} {layout}"
+
+
+def clear(target: DeviceArray) -> None:
+    """Zeros, which the driver writes by itself."""
+    _assign(target, 0, [target], None, elementwise=1)
+
+
 def fill(target: DeviceArray, value: object, where: DeviceArray | None = None) -> None:
     """Write one number everywhere (where `where` is true)."""
     check_current(target._memory.device)
@@ -76,6 +91,7 @@ def fill(target: DeviceArray, value: object, where: DeviceArray | None = None) -
         value = value[()]
     if not isinstance(value, SCALARS):
         raise ValueError(f"non-scalar {type(value).__name__} cannot be used for fill")
+    record_program("fill", _kind(target), _kind(where))
     _assign(target, value, [target], where, elementwise=1)
 
 
@@ -83,6 +99,10 @@ def copy(target: DeviceArray, source: DeviceArray, where: DeviceArray | None = N
     """Write `source`, broadcast and cast, into `target`; the devices may differ."""
     if target._memory.device == source._memory.device:
         check_current(target._memory.device)
+    kinds = _kind(target), _kind(source)
+    plain = where is None and kinds[0] == kinds[1] and kinds[0].endswith("contiguous")
+    if not plain or target._host.shape != source._host.shape:  # else the driver copies by itself
+        record_program("copy", *kinds, _kind(where))
     _assign(target, source._host, [target, source], where, d2d=1)
 
 
@@ -96,7 +116,7 @@ def sort(array: DeviceArray, axis: int) -> None:
     pairs = 3 * 8 * array._host.size
     room = allocate(array._host.nbytes if array._host.ndim == 1 else pairs)
     array._host.sort(axis)
-    record(elementwise=1)
+    record(sorts=1)
     del room
 
 

@@ -2,16 +2,20 @@
 
 What comes after what is known as in CUDA: by the order in a stream, by events, and by what the host
 has waited for.  Work on memory that another stream's copy is still coming to is refused, and so is
-a copy into memory that another stream may still be using, or out of page-locked memory that was
-overwritten while the copy might still have been reading it.  Nothing else that lacks a wait between
-two streams is noticed.
+a copy into memory that another stream may still be using, or out of host memory that was
+overwritten or freed while the copy might still have been reading it.  Nothing else that lacks a
+wait between two streams is noticed.
 """
 
 from __future__ import annotations
 
+import ctypes
+import weakref
 from collections.abc import Callable, Iterable
 
 import numpy as np
+
+from .hardware import machine
 
 # Stream -> the number of its operations, by its handle.
 Past = dict[int, int]
@@ -21,25 +25,45 @@ copies: list[Copy] = []  # which the host has not waited for
 
 
 class Copy:
-    """A copy from page-locked memory that was submitted, and perhaps has not landed."""
+    """A copy from host memory that was submitted, and perhaps has not landed.
 
-    def __init__(self, stream, source: np.ndarray, run: Callable[[], None]):
-        self.stream, self.number, self.source = stream.ptr, stream._submitted, source
-        self._sent = source.tobytes()
-        self._run: Callable[[], None] | None = run
+    It does not keep the source, unless that is page-locked: CuPy's pool keeps such memory.
+    """
+
+    def __init__(self, stream, source: np.ndarray, pinned: bool, write: Callable[[bytes], None]):
+        self.stream, self.number = stream.ptr, stream._submitted
+        self._place = source.ctypes.data, source.nbytes
+        self._sent = ctypes.string_at(*self._place)
+        self._owner = weakref.ref(_owner(source))
+        self._kept = source if pinned else None
+        self._write: Callable[[bytes], None] | None = write
+
+    def reads(self, source: np.ndarray) -> bool:
+        (start, size), (other, its_size) = self._place, (source.ctypes.data, source.nbytes)
+        return start < other + its_size and other < start + size
 
     def check(self) -> None:
-        if self.source.tobytes() != self._sent:
-            copies[:] = [each for each in copies if each is not self]  # it is told once
-            raise RuntimeError(
-                "page-locked memory was overwritten before the host waited for its copy"
-            )
+        if self._owner() is None:
+            self._tell("freed")
+        if ctypes.string_at(*self._place) != self._sent:
+            self._tell("overwritten")
+
+    def _tell(self, what: str) -> None:
+        copies[:] = [each for each in copies if each is not self]  # it is told once
+        raise RuntimeError(f"host memory was {what} before the host waited for the copy from it")
 
     def land(self) -> None:
-        if self._run is not None:
+        if self._write is not None:
             self.check()
-            self._run()
-            self._run = None
+            self._write(self._sent)
+            self._write = None
+
+
+def _owner(array: np.ndarray) -> np.ndarray:
+    """The array whose memory it is."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array
 
 
 def join(into: Past, other: Past) -> None:
@@ -62,8 +86,11 @@ def use(stream, memory: Iterable) -> None:
         block.used[stream.ptr] = stream._submitted
 
 
-def send(stream, block, source: np.ndarray, pinned: bool, run: Callable[[], None]) -> None:
-    """A copy from the host; from page-locked memory it takes its time."""
+def send(stream, block, source: np.ndarray, pinned: bool, write: Callable[[bytes], None]) -> None:
+    """A copy from the host, of bytes in a row that `write` puts into the block.
+
+    From page-locked memory it takes its time, and from other memory if the device can read that.
+    """
     stream._submit()
     for other, number in block.used.items():
         if other != stream.ptr and stream._after.get(other, 0) < number:
@@ -75,13 +102,13 @@ def send(stream, block, source: np.ndarray, pinned: bool, run: Callable[[], None
         copy.land()
     block.coming.clear()
     block.used[stream.ptr] = stream._submitted
-    if not pinned:
-        run()
+    if not (pinned or machine.pageable_access):
+        write(source.tobytes("A"))
         return
-    for copy in copies:
-        if np.may_share_memory(copy.source, source):
+    for copy in list(copies):
+        if copy.reads(source):
             copy.check()
-    copy = Copy(stream, source, run)
+    copy = Copy(stream, source, pinned, write)
     block.coming.append(copy)
     copies.append(copy)
 

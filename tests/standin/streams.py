@@ -1,8 +1,9 @@
 """Streams, events and captured graphs.
 
 Work runs at once, in the order of the calls, or is recorded while its stream is capturing.  Only
-copies from page-locked memory take their time: they land as late as they may, which is before the
-first work on their target that comes after them: ordering.py.
+copies from page-locked memory take their time, and with `machine.pageable_access` those from any
+host memory: they land as late as they may, which is before the first work on their target that
+comes after them: ordering.py.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from .counting import record
 from .hardware import check_current, machine
 
 _handles = itertools.count(0x1000, 0x10)
+clock = time.perf_counter  # of events, in seconds
 
 
 class Node(NamedTuple):
@@ -176,12 +178,12 @@ class Event:
         self._past: ordering.Past = {}  # of the stream, when it was recorded
 
     def record(self, stream: Stream | None = None) -> None:
-        self._time = time.perf_counter()
+        self._time = clock()
         self._past = (stream or get_current_stream())._past()
 
     def synchronize(self) -> None:
         refuse_while_capturing("Event.synchronize")
-        record(synchronisations=1)
+        record(waits=1)
         ordering.host_waits(self._past)
 
     @property
