@@ -23,6 +23,15 @@ NATIVE = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32
 
 LEFT_OUT = object()  # a value that is not taken over from a file
 
+# NumPy's bit generators: what says where in their buffer they are, and its end.
+BITS = {
+    "MT19937": ("pos", 624),
+    "PCG64": ("", 0),
+    "PCG64DXSM": ("", 0),
+    "Philox": ("buffer_pos", 4),
+    "SFC64": ("", 0),
+}
+
 # Classes of which the constructor's arguments are all, and the attributes that hold these.
 CALLBACKS: dict[type, list[str]] = {
     EarlyStopping: ["patience", "delta", "monitor", "restore_best"],
@@ -55,8 +64,8 @@ class Writer:
             return {"scalar": self._array(np.asarray(value), name)}
         if isinstance(value, np.dtype) or value in (float, np.float32, np.float64):
             return {"dtype": np.dtype(value).name}
-        if isinstance(value, np.random.RandomState):
-            return {"random": self.write(value.get_state(legacy=False), name)}
+        if isinstance(value, np.random.RandomState | np.random.Generator):
+            return self._random(value, name)
         return self._object(value, name)
 
     def _each(self, values, name: str) -> list:
@@ -66,12 +75,19 @@ class Writer:
         if value.dtype == object:
             return {"objects": [list(value.shape), self._each(value.ravel(), name)]}
         if value.dtype.name in NATIVE:
-            self.arrays[name] = value
+            self.arrays[name] = value.astype(value.dtype.newbyteorder("="), copy=False)
             return {"array": name}
         if value.dtype.hasobject or value.dtype.kind not in "USMmcf":
             raise TypeError(f"{name} has dtype {value.dtype}, which a file cannot hold")
         self.arrays[name] = np.frombuffer(value.tobytes(), np.uint8)
         return {"bytes": [name, value.dtype.str, list(value.shape)]}
+
+    def _random(self, value, name: str) -> dict:
+        if isinstance(value, np.random.Generator):
+            return {"generator": self.write(value.bit_generator.state, name)}
+        state = value.get_state(legacy=False)
+        kind = "random" if state["bit_generator"] == "MT19937" else "random_of_bits"
+        return {kind: self.write(state, name)}
 
     def _object(self, value, name: str) -> dict:
         if isinstance(value, activation.Activation) and value.built_in:
@@ -93,6 +109,23 @@ class Writer:
                 "tell apart; give them names of their own"
             )
         return {"own": [own, name]}
+
+
+def _bits(state: dict[str, Any]) -> np.random.BitGenerator:
+    """A bit generator in that state."""
+    if state["bit_generator"] not in BITS:
+        raise ValueError(f"{state['bit_generator']!r} is no bit generator of NumPy")
+    # NumPy reads wherever these point to.
+    place, end = BITS[state["bit_generator"]]
+    at = (state["state"] if place == "pos" else state).get(place, 0)
+    if type(at) is not int or not 0 <= at <= end:
+        raise ValueError(f"the generator's {place} is {at!r}, not in 0 .. {end}")
+    bits = getattr(np.random, state["bit_generator"])()
+    try:
+        bits.state = state
+    except OverflowError as error:
+        raise ValueError(f"the generator's state is none: {error}") from error
+    return bits
 
 
 def _name(value) -> str:
@@ -159,13 +192,15 @@ class Reader:
         return np.dtype(name)
 
     def _read_random(self, content):
-        state, random = self.read(content), np.random.RandomState()
-        key, position = state["state"]["key"], state["state"]["pos"]
-        # NumPy checks the key, but reads wherever the position points to.
-        if type(position) is not int or not 0 <= position <= len(key):
-            raise ValueError(f"the generator's position is {position!r}, not in 0 .. {len(key)}")
+        state = self.read(content)
+        random = np.random.RandomState(_bits(state))
         random.set_state(state)
         return random
+
+    def _read_generator(self, content):
+        return np.random.Generator(_bits(self.read(content)))
+
+    _read_random_of_bits = _read_random
 
     def _read_activation(self, state):
         return files.find(activation.activations, self._custom, state, "activation")

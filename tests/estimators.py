@@ -23,6 +23,13 @@ def fitted(cls, **arguments):
     return small(cls, **arguments).fit(*data(cls))
 
 
+def objects(values):
+    """An array of dtype object, of one axis whatever the values are."""
+    array = np.empty(len(values), object)
+    array[:] = list(values)
+    return array
+
+
 def same_weights(a, b):
     for name in ("coefs_", "intercepts_"):
         for mine, its in zip(getattr(a, name), getattr(b, name), strict=True):

@@ -7,12 +7,11 @@ from numbers import Integral
 import numpy as np
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 
 from gpumlp import device as devices
 from gpumlp.estimator.ensemble import Ensemble
 from gpumlp.estimator.member import Member
-from gpumlp.estimator.parameters import PER_MEMBER, of_each
+from gpumlp.estimator.parameters import PER_MEMBER, of_each, random_of
 from gpumlp.estimator.progress import warn
 from gpumlp.estimator.stack import fit_members
 from gpumlp.estimator.validation import Samples, split_rows
@@ -75,13 +74,14 @@ def members_of(est, samples: Samples, validated: bool) -> list[Member]:
     given = est.random_state
     seeded = isinstance(given, Integral)
     # Not the numbers that member 0 begins with: its seed is the ensemble's.
-    rng = np.random.RandomState([given, 1]) if seeded else check_random_state(given)
+    rng = np.random.RandomState([given, 1]) if seeded else random_of(given)
     own = {name: of_each(est, name) for name in PER_MEMBER}
     take = _count(est.max_features, features)
     members = []
     for m in range(est.n_models):
         seed = (int(given) + m) % 2**32 if seeded else int(rng.randint(2**31 - 1))
-        member = clone(est).set_params(
+        member = clone(est)
+        vars(member).update(
             n_models=None,
             bootstrap=False,
             max_features=None,

@@ -9,11 +9,13 @@ import numpy as np
 import sklearn
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import check_array, check_random_state, metadata_routing
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils import check_array, metadata_routing
+from sklearn.utils.validation import validate_data
 
 from gpumlp import device as devices
-from gpumlp.estimator import adopted, bagging, lbfgs, parameters, saved, sides, stochastic
+from gpumlp.estimator import adopted, bagging, contents, lbfgs, parameters, saved, sides, stochastic
+from gpumlp.estimator.by_hand import ByHand, activation_name
+from gpumlp.estimator.constructed import Constructed
 from gpumlp.estimator.display import Display
 from gpumlp.estimator.engine import Engine, Spec, draw
 from gpumlp.estimator.ensemble import Ensemble, pooled
@@ -23,14 +25,7 @@ from gpumlp.estimator.validation import Samples
 
 SPARSE = ["csr", "csc"]
 # What a fit leaves, beside the attributes that end with an underscore.
-OF_FITS = ("_engine", "_binarizer", "_stalled", "_unfinished", "_resuming")
-
-
-def keep(estimator, arguments: dict[str, Any]) -> None:
-    """A constructor's arguments (its `locals()`) become attributes, untouched."""
-    for name, value in arguments.items():
-        if name not in ("self", "__class__"):
-            setattr(estimator, name, value)
+OF_FITS = ("_engine", "_binarizer", "_output", "_stalled", "_unfinished", "_resuming")
 
 
 def is_ensemble(estimator) -> bool:
@@ -58,7 +53,7 @@ class Plan(NamedTuple):
     follows: list
 
 
-class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
+class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstimator):
     """See MLPClassifier and MLPRegressor, which add how targets are coded and what is predicted."""
 
     # The constructor's parameters, and what a fit leaves.
@@ -79,68 +74,27 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
     best_validation_score_: Any
     validation_scores_: Any
     validation_loss_curve_: Any
-    out_activation_: str
     _y_numeric: bool
+    _no_targets: dict[str, str]  # what y may not hold, and what to do
+    _for_missing = "leave these rows out"
     _engine: Engine
     _trusted: Any
     _stalled: int
     _unfinished: dict[str, Any]  # the fit that a checkpoint was written in
-    _param_names: list[str]
     _coding: Any = None  # of classes that are known before a fit
     _resuming = False  # whether the next fit is to go on with that one
 
     # Layer numbers are no metadata to be routed.
     __metadata_request__transform = {"layer": metadata_routing.UNUSED}  # noqa: RUF012
 
-    @classmethod
-    def _get_param_names(cls):
-        """As scikit-learn finds them by looking at the constructor, though only once for a class:
-        searches ask for them many times for every fit."""
-        if "_param_names" not in vars(cls):
-            cls._param_names = super()._get_param_names()
-        return cls._param_names
-
-    # ------------------------------------------------------------ weights
-    @property
-    def coefs_(self) -> list[np.ndarray]:
-        """The weights of each layer, (fan_in, fan_out); may be changed and set."""
-        return self._made("coefs_").handed_out("coefs")
-
-    @coefs_.setter
-    def coefs_(self, values):
-        self._set("coefs", values)
-
-    @property
-    def intercepts_(self) -> list[np.ndarray]:
-        """The biases of each layer, (fan_out,); may be changed and set."""
-        return self._made("intercepts_").handed_out("intercepts")
-
-    @intercepts_.setter
-    def intercepts_(self, values):
-        self._set("intercepts", values)
-
-    def _made(self, name: str) -> Engine:
-        if "_engine" not in vars(self):
-            raise AttributeError(f"{type(self).__name__} has no {name} before fit")
-        return self._engine
-
-    def _set(self, name: str, values):
-        if "_engine" not in vars(self):
-            self._engine = Engine()
-        self._engine.take(name, values)
-
-    @property
-    def _has_weights(self) -> bool:
-        return "_engine" in vars(self) and self._engine.has_weights
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return self._has_weights and self._engine.spec is not None
-
     # ------------------------------------------------------------ fitting
     def _fit(self, X, y, sample_weight, validation, incremental: bool):
         """fit, and partial_fit if incremental; validation: X_val, y_val, their weights."""
         if not sklearn.get_config()["skip_parameter_validation"]:
             parameters.check(self)
+        goes_on = incremental or (self.warm_start and self.n_models is None) or self._resuming
+        if not (goes_on and self._has_weights):
+            self._leave_output()
         if self.n_models is not None:
             bagging.fit(self, X, y, sample_weight, validation)
             return self
@@ -153,7 +107,7 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
         samples = self._samples(X, y, sample_weight, device, first, goes_on)
         given = self._given(validation, device, samples.encoded)
         spec, loss, follows = self._plan(samples.X.shape[1], samples.X.dtype, samples.encoded)
-        rng = check_random_state(self.random_state)
+        rng = parameters.random_of(self.random_state)
         if first:
             self._begin(spec)
             if "_engine" not in vars(self):
@@ -183,7 +137,8 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
         loss, output = self._loss_and_output(dtype)
         sizes = (features, *parameters.layer_sizes(self), self.n_outputs_)
         hidden, follows = self._activations(len(sizes) - 1)
-        self.out_activation_ = output if isinstance(output, str) else output.name
+        output = self._output_for(output)
+        self.__dict__["out_activation_"] = activation_name(output)
         dropout = self._dropout()
         if isinstance(dropout, tuple) and len(dropout) != len(hidden):
             raise parameters.ParameterError(
@@ -217,13 +172,7 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
             )
         engine.build(spec, device)
         self.n_layers_ = len(spec.sizes)
-        self.t_ = getattr(self, "t_", 0)
-        if self.solver != "lbfgs" and not hasattr(self, "_stalled"):
-            held = {name: vars(self).get(name) for name in ("loss_curve_", "best_loss_")}
-            self._begin_curves()
-            for name, value in held.items():
-                if value is not None:
-                    setattr(self, name, value)
+        self._fill_in()
 
     def _fit_lbfgs(self, engine, spec, samples, loss):
         """In float64 on the CPU whatever the dtype: line searches need the digits."""
@@ -276,9 +225,9 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
         suffix: of the arguments' names.
         """
         with naming(f"X{suffix}"):
-            X = self._features(X, device, dtype, reset)
+            X = self._features(X, device, dtype, reset, f"X{suffix}")
         with naming(f"y{suffix}"):
-            y = self._targets(sides.host(y))
+            y = self._targets(sides.host(y), f"y{suffix}")
         if y.shape[0] != X.shape[0]:
             raise ValueError(
                 f"X{suffix} has {X.shape[0]} samples and y{suffix} {y.shape[0]}: inconsistent "
@@ -286,22 +235,26 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
             )
         return X, y
 
-    def _targets(self, y):
+    def _targets(self, y, name: str):
         """As validate_data does it, which would also compare feature names that y has not."""
         if y is None:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None"
             )
+        contents.refuse(y, name, self._no_targets)
+        contents.refuse_missing(y, name, self._for_missing)
         y = check_array(
-            y, accept_sparse="csr", ensure_2d=False, dtype=None, input_name="y", estimator=self
+            y, accept_sparse="csr", ensure_2d=False, dtype=None, input_name=name, estimator=self
         )
-        return y.astype(np.float64) if self._y_numeric and y.dtype.kind == "O" else y
+        y = y.astype(np.float64) if self._y_numeric and y.dtype.kind == "O" else y
+        return contents.native(y)
 
-    def _features(self, X, device, dtype, reset):
+    def _features(self, X, device, dtype, reset, name="X"):
         if sides.on_gpu(X) and not sides.is_gpu_sparse(X):
             return sides.features(self, X, device, dtype, reset)
         with QUIET():
-            X = sides.host(X)
+            X = contents.native(sides.host(X))
+            contents.refuse(X, name, contents.NO_FEATURES)
             return validate_data(self, X, accept_sparse=SPARSE, dtype=dtype, reset=reset)
 
     def _activations(self, K: int) -> tuple[tuple, list]:
@@ -325,7 +278,7 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
     def _as_network(self):
         """For gpumlp/exchange: the network, what to say of it, and what is left to do with its
         outputs (see MLPClassifier)."""
-        check_is_fitted(self)
+        self._ready()
         self._refuse_ensemble()
         about = {}
         if "feature_names_in_" in vars(self):
@@ -334,7 +287,7 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
 
     def _overwriting(self):
         """For gpumlp/exchange: a context in which the network's parameters may be written."""
-        check_is_fitted(self)
+        self._ready()
         self._refuse_ensemble()
         return self._engine.training(in_place=True)
 
@@ -370,7 +323,7 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
 
     def _computed(self, X):
         """n^(K), as the engine gives it: of all members, (M, n_samples, n_outputs)."""
-        check_is_fitted(self)
+        self._ready()
         return self._engine.outputs(self._checked(X))
 
     def _checked(self, X):
@@ -383,7 +336,7 @@ class BaseMLP(Display, Layers, TransformerMixin, BaseEstimator):
 
     def _over_members(self, X, function):
         """function(outputs of all members (M, n_samples, n_outputs), on the host), on X's side."""
-        check_is_fitted(self)
+        self._ready()
         if not isinstance(self._engine, Ensemble):
             raise NotFittedError(
                 f"this {type(self).__name__} was fitted without n_models: fit it again"

@@ -6,20 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 from sklearn.base import ClassifierMixin
-from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils import column_or_1d
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import (
-    check_classification_targets,
-    type_of_target,
-    unique_labels,
-)
 
 from gpumlp import activation
 from gpumlp import loss as losses
-from gpumlp.estimator import reported, sides
-from gpumlp.estimator.base import BaseMLP, is_ensemble, is_stochastic, keep
+from gpumlp.estimator import contents, reported, sides
+from gpumlp.estimator.base import BaseMLP, is_ensemble, is_stochastic
+from gpumlp.estimator.classes import Classes
+from gpumlp.estimator.constructed import keep, with_defaults
 from gpumlp.estimator.parameters import ParameterError
 from gpumlp.estimator.refusal import naming
 from gpumlp.exchange.scikit_learn import labels
@@ -29,7 +24,7 @@ PROBABILITIES = ("softmax", "log_softmax", "sigmoid", "hard_sigmoid")
 
 def _gives_probabilities(estimator) -> bool:
     """Whether the outputs are probabilities; else there is no predict_proba."""
-    output = estimator.output_activation
+    output = estimator._output_for(estimator.output_activation)
     if output is not None:
         return activation.find(output).name in PROBABILITIES
     return not estimator._is_margin
@@ -39,7 +34,8 @@ def _gives_margins(estimator) -> bool:
     return not _gives_probabilities(estimator)
 
 
-class MLPClassifier(ClassifierMixin, BaseMLP):
+@with_defaults
+class MLPClassifier(Classes, ClassifierMixin, BaseMLP):
     """A multilayer perceptron that classifies; scikit-learn's class of that name, on a GPU where
     there is one.
 
@@ -112,6 +108,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     """
 
     _y_numeric = False
+    _no_targets = contents.NO_LABELS
+    _for_missing = "leave these rows out, or give them a class of their own"
 
     def __init__(
         self,
@@ -195,72 +193,6 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         self._first_classes(sides.host(y), sides.host(classes))
         return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), incremental=True)
 
-    def _first_classes(self, y, classes):
-        """Take note of the classes at the first partial_fit; later ones must agree."""
-        known = vars(self).get("classes_")
-        if known is not None:
-            if classes is not None and not np.array_equal(known, unique_labels(classes)):
-                raise ValueError(f"classes = {classes!r}; in the first call they were {known!r}")
-            return
-        if type_of_target(y).startswith("multilabel"):
-            self._binarizer = LabelBinarizer().fit(y)
-            if classes is not None and len(unique_labels(classes)) != len(self._binarizer.classes_):
-                raise ValueError(
-                    f"classes = {classes!r}, and y has {len(self._binarizer.classes_)} labels"
-                )
-        elif classes is None:
-            raise ValueError("classes must be passed on the first call to partial_fit")
-        else:
-            self._binarizer = LabelBinarizer().fit(unique_labels(classes))
-        self.classes_ = self._binarizer.classes_
-
-    def _encoded(self, y, dtype, first, incremental):
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
-        check_classification_targets(y)
-        goes_on = self.warm_start or incremental
-        if self._coding is not None:
-            self._binarizer, self.classes_ = self._coding, self._coding.classes_
-        elif "classes_" in vars(self) and goes_on:
-            self._check_classes(y)
-        else:
-            self._binarizer = LabelBinarizer().fit(y)
-            self.classes_ = self._binarizer.classes_
-        return y, self._code(y, dtype)
-
-    def _encoded_again(self, y, dtype):
-        """The same for a validation set."""
-        if y.ndim == 2 and y.shape[1] == 1:
-            y = column_or_1d(y, warn=True)
-        unknown = np.setdiff1d(unique_labels(y), self.classes_)
-        if len(unknown):
-            raise ValueError(f"y_val has classes {unknown} that y has not")
-        return y, self._code(y, dtype)
-
-    def _check_classes(self, y):
-        """The classes of another fit, if it warm-starts the same, else among those known."""
-        found = unique_labels(y)
-        if self.warm_start:
-            if set(found) != set(self.classes_):
-                raise ValueError(
-                    f"warm_start needs the same classes: they were {self.classes_}, y has {found}"
-                )
-        elif len(unknown := np.setdiff1d(found, self.classes_)):
-            raise ValueError(f"y has classes {unknown}; those of this fit are {self.classes_}")
-
-    @property
-    def _several(self) -> bool:
-        """More than two classes, of which one is right: an output for each."""
-        return self._binarizer.y_type_ == "multiclass"
-
-    def _code(self, y, dtype) -> np.ndarray:
-        """y as the engine takes it: the classes' numbers, or 0 and 1 for each output."""
-        if not self._several:
-            return self._binarizer.transform(y).astype(dtype)
-        if self.loss == "log_loss" or losses.find(self.loss).classes:
-            return np.searchsorted(self.classes_, y).astype(np.int32)
-        return self._binarizer.transform(y).astype(dtype)
-
     def _outputs_of(self, encoded) -> int:
         return len(self.classes_) if self._several else encoded.shape[1]
 
@@ -268,6 +200,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if self.class_weight is None:
             return samples.weight
         y = samples.y.toarray() if hasattr(samples.y, "toarray") else samples.y
+        if isinstance(self.class_weight, list) and y.ndim == 1:
+            example = ", ".join(f"{label!r}: 1.0" for label in labels(self.classes_[:2]))
+            raise ValueError(
+                f"class_weight = {self.class_weight!r} is a list, which is for several labels: "
+                f"give a dictionary of classes, {{{example}}}"
+            )
         with naming("class_weight"):
             try:
                 if isinstance(self.class_weight, dict) and y.ndim == 1:
@@ -336,7 +274,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     def _from_outputs(self, outputs):
         outputs = outputs.ravel() if self.n_outputs_ == 1 else outputs
-        return self._binarizer.inverse_transform(outputs, 0.0 if self._is_margin else 0.5)
+        middle = 0.5 if _gives_probabilities(self) else 0.0
+        return self._binarizer.inverse_transform(outputs, middle)
 
     @available_if(_gives_probabilities)
     def predict_proba(self, X):
@@ -345,13 +284,13 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
 
     @property
     def _from_outputs_to_probabilities(self) -> str:
-        """What is left to do: "nothing", "exp", "both" (1 - n, then n), "other" (1 - n), or
-        "shares" (n / Σ n)."""
+        """What is left to do: "nothing", "exp", "both" (1 - n, then n), "one" (1, of the
+        only class), or "shares" (n / Σ n)."""
         output = activation.find(self.out_activation_).name
         if output == "log_softmax":
             return "exp"
         if self.n_outputs_ == 1:
-            return "both" if len(self.classes_) > 1 else "other"
+            return "both" if len(self.classes_) > 1 else "one"
         return "shares" if self._several and output != "softmax" else "nothing"
 
     def _probabilities(self, outputs):
@@ -360,8 +299,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
                 return np.exp(outputs)
             case "both":
                 return np.hstack([1 - outputs, outputs])
-            case "other":
-                return 1 - outputs
+            case "one":
+                return np.ones_like(outputs)
             case "shares":
                 return outputs / outputs.sum(axis=1, keepdims=True)
         return outputs

@@ -5,8 +5,6 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from sklearn.utils.validation import check_is_fitted
-
 from gpumlp.history import History
 
 
@@ -18,10 +16,11 @@ class Display:
     validation_scores_: Any
     validation_loss_curve_: Any
     _engine: Any
+    _ready: Any
 
     def summary(self) -> str:
         """The network as a table: layers, shapes, activations, parameters, dtype, device."""
-        check_is_fitted(self)
+        self._ready()
         return self._engine.awake().summary()
 
     def plot(self, path=None):
@@ -29,7 +28,7 @@ class Display:
         set; written to a PNG file if a path is given.  Needs `pip install "gpumlp[plot]"`."""
         from gpumlp import plot
 
-        check_is_fitted(self)
+        self._ready()
         if self.solver == "lbfgs":
             raise ValueError("solver='lbfgs' has no epochs, and so no curves")
         if hasattr(self, "estimators_"):

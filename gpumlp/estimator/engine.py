@@ -63,7 +63,7 @@ class Engine:
         self.version, self.shared = next(_versions), False
         self._stored: dict[str, Any] = {}  # from a pickle or another device, until it is used
         self._training = False
-        self._lock = Lock()  # several threads may predict; a network has one workspace
+        self.lock = Lock()  # several threads may predict; a network has one workspace
 
     # ------------------------------------------------------------ the host's copies
     @property
@@ -106,7 +106,7 @@ class Engine:
         """What users have changed becomes the network's, in one copy."""
         if self._training:
             return
-        with self._lock:
+        with self.lock:
             newest, changed = self._newest()
             if not changed:
                 return
@@ -229,7 +229,7 @@ class Engine:
     def outputs(self, X):
         """n^(K) (rows, N_K) of features, sparse ones too; on their side, in chunks that fit the
         device."""
-        with self._lock:
+        with self.lock:
             net = self.awake()
             if not hasattr(X, "toarray"):
                 return net.forward(X)
@@ -238,7 +238,7 @@ class Engine:
 
     def hidden(self, X, k: int):
         """n^(k) (rows, N_k), on the side that X is on."""
-        with self._lock:
+        with self.lock:
             net, rows, on_gpu = self.awake(), X.shape[0], arrays.is_on_gpu(X)
             ops, noise = net.ops, [None] * (net.K + 1)
             chunk = max(1, CHUNK_BYTES // (3 * sum(net.sizes) * net.dtype.itemsize))

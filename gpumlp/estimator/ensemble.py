@@ -69,7 +69,13 @@ class Ensemble:
         """The stack of networks."""
         with self._lock:
             if self.net is None or self._shown:
-                self._renew([each._engine for each in self._asked])
+                engines = [each._ready() for each in self._asked]
+                outputs = {each.out_activation_ for each in self._asked}
+                if len(outputs) > 1:
+                    raise ValueError(
+                        f"out_activation_ differs among the estimators_: {', '.join(outputs)}"
+                    )
+                self._renew(engines)
             return self.net
 
     def _renew(self, engines: list):

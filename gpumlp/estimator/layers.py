@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import sklearn
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted
 
 from gpumlp.estimator import sides
 from gpumlp.estimator.refusal import no_nan
@@ -25,6 +24,7 @@ class Layers(ClassNamePrefixFeaturesOutMixin):
     n_layers_: int
     _engine: Any
     _checked: Any
+    _ready: Any
 
     def transform(self, X, layer: int | None = None):
         """The outputs n^(k) of a layer, (n_samples, N_k); a frame after set_output.
@@ -33,7 +33,7 @@ class Layers(ClassNamePrefixFeaturesOutMixin):
         from the end.  None is the last hidden layer.  Of an ensemble, those of all members side by
         side.
         """
-        check_is_fitted(self)
+        self._ready()
         K = self.n_layers_ - 1
         k = self._last_hidden if layer is None else layer
         if not isinstance(k, Integral) or not 1 <= abs(k) <= K:

@@ -9,12 +9,12 @@ from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.utils import check_random_state
 
 from gpumlp import activation
 from gpumlp.estimator import data, stochastic
 from gpumlp.estimator.course import Course
 from gpumlp.estimator.engine import GROUPS, draw
+from gpumlp.estimator.parameters import random_of
 from gpumlp.estimator.validation import Samples, Score, split_rows
 from gpumlp.function import Function
 from gpumlp.schedule import Plateau
@@ -71,7 +71,7 @@ class Prepared:
         self.spec, self.loss, self._follows = est._plan(features, dtype, self.targets)
         est._begin(self.spec)
 
-        rng = check_random_state(est.random_state)
+        rng = random_of(est.random_state)
         seeded = isinstance(est.random_state, Integral)
         self._before = est.random_state if seeded else copy.deepcopy(rng)
         draw(self.spec.sizes, self._follows, rng)
@@ -106,13 +106,13 @@ class Prepared:
         key = id(member.rows), id(coding), type(est), _named(est.loss), dtype
         if key not in known:
             if coding is not None:
-                est._binarizer, est.classes_ = coding, coding.classes_
+                est._take_coding(coding)
             y, encoded = est._encoded(samples.y[self.rows], dtype, True, coding is not None)
             none = np.empty((0, *encoded.shape[1:]), encoded.dtype)
             known[key] = y, none, vars(est).get("_binarizer")
         y, self.targets, coding = known[key]
         if coding is not None:
-            est._binarizer, est.classes_ = coding, coding.classes_
+            est._take_coding(coding)
         return y
 
     def _take_held(self, samples: Samples, held, y_held):
@@ -128,7 +128,7 @@ class Prepared:
 
     def weights(self) -> dict[str, list]:
         """The initial ones, drawn again: those of members that wait take no room."""
-        rng = check_random_state(copy.deepcopy(self._before))
+        rng = random_of(copy.deepcopy(self._before))
         return dict(zip(GROUPS, draw(self.spec.sizes, self._follows, rng), strict=True))
 
     @property
@@ -176,7 +176,9 @@ def share_orders(runs: list[Prepared]):
         random, rows = run.course.random, len(run.train)
         state = random.get_state(legacy=False)
         run.draws = run.place
-        if state["bit_generator"] == "MT19937" and shared[id(random)] == 1:
+        # Those of one numpy.random.Generator have its bits in common.
+        common = isinstance(run.est.random_state, np.random.Generator) or shared[id(random)] > 1
+        if state["bit_generator"] == "MT19937" and not common:
             key = state["state"]["key"].tobytes(), state["state"]["pos"], rows, run.est.shuffle
             leader = first.setdefault(key, run)
             run.draws, run.course.random = leader.place, leader.course.random

@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.utils import check_random_state
 
 from gpumlp import activation, loss, schedule
 from gpumlp import device as devices
@@ -134,9 +135,11 @@ RULES = {
     "shuffle": FLAG,
     "random_state": Rule(
         lambda value: (
-            value is None or isinstance(value, np.random.RandomState) or SEED.holds(value)
+            value is None
+            or isinstance(value, np.random.RandomState | np.random.Generator)
+            or SEED.holds(value)
         ),
-        "None, an integer in [0, 2**32), or a numpy.random.RandomState",
+        "None, an integer in [0, 2**32), or a numpy.random.Generator or RandomState",
     ),
     "tol": AT_LEAST_0,
     "verbose": _either(FLAG, _number(Integral, 0, np.inf, "[)")),
@@ -228,11 +231,9 @@ STOCHASTIC_ONLY = {
 def check(estimator) -> None:
     """Raises ParameterError for the first parameter that breaks its rule."""
     name = type(estimator).__name__
-    given = estimator.get_params(deep=False)
-    given = {"n_models": given.pop("n_models")} | given  # on which others depend
+    known = sorted(estimator._defaults)
+    given = {key: getattr(estimator, key) for key in ["n_models", *known]}  # others depend on it
     for key, value in given.items():
-        if key not in RULES:
-            continue
         rule, values, wanted = RULES[key], [value], RULES[key].wanted
         if key in PER_MEMBER and given["n_models"] is not None:
             wanted += f", or one for each of n_models = {given['n_models']}"
@@ -289,3 +290,11 @@ def of_each(estimator, name: str) -> list:
 def layer_sizes(estimator) -> list[int]:
     """The units of the hidden layers."""
     return [int(size) for size in np.atleast_1d(np.asarray(estimator.hidden_layer_sizes))]
+
+
+def random_of(random_state) -> np.random.RandomState:
+    """The generator that a fit draws from.  Of a numpy.random.Generator it has the bits, so that
+    both go on together."""
+    if isinstance(random_state, np.random.Generator):
+        return np.random.RandomState(random_state.bit_generator)
+    return check_random_state(random_state)

@@ -7,8 +7,9 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 
 from gpumlp import loss as losses
-from gpumlp.estimator import reported, sides
-from gpumlp.estimator.base import BaseMLP, is_ensemble, is_stochastic, keep
+from gpumlp.estimator import contents, reported, sides
+from gpumlp.estimator.base import BaseMLP, is_ensemble, is_stochastic
+from gpumlp.estimator.constructed import keep, with_defaults
 from gpumlp.estimator.refusal import QUIET
 
 # The output that fits a loss; others take any number.
@@ -22,6 +23,7 @@ OUTPUTS = {
 }
 
 
+@with_defaults
 class MLPRegressor(RegressorMixin, BaseMLP):
     """A multilayer perceptron that predicts numbers; scikit-learn's class of that name, on a GPU
     where there is one.
@@ -48,6 +50,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     """
 
     _y_numeric = True
+    _no_targets = contents.NO_VALUES
 
     def __init__(
         self,

@@ -13,13 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp import callback, history
-
-
-def copy_of(random: np.random.RandomState) -> np.random.RandomState:
-    """A generator that will give the same numbers."""
-    copied = np.random.RandomState()
-    copied.set_state(random.get_state(legacy=False))
-    return copied
+from gpumlp.estimator.parameters import random_of
 
 
 def state(running) -> dict[str, Any]:
@@ -66,9 +60,10 @@ def take_up(running, unfinished: dict[str, Any]) -> None:
     course, trainer, rates = running.course, running.trainer, running.trainer.rates
     given = course.est.random_state
     course.random = unfinished["random"]
-    if isinstance(given, np.random.RandomState):  # the user's own goes on too
-        given.set_state(course.random.get_state(legacy=False))
-        course.random = given
+    if isinstance(given, np.random.RandomState | np.random.Generator):  # the user's goes on too
+        own = random_of(given)
+        own.set_state(course.random.get_state(legacy=False))
+        course.random = own
     course.order, course.diverged = unfinished["order"], unfinished["diverged"]
     trainer.epoch, course.epochs_left = unfinished["epoch"], unfinished["epochs_left"]
     trainer.history = history.from_state(unfinished["history"])

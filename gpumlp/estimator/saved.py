@@ -4,6 +4,7 @@ The entry "estimator" of a file is {class, parameters, attributes, binarizer, re
 values as gpumlp/values.py writes them, in a checkpoint also "fit" (gpumlp/estimator/resuming.py);
 arrays are named after their place, such as attributes.classes_, engine.coefs.0 and
 engine.optimizer.slots.first.  Of an ensemble there is, instead of engine, members: a list of such.
+A subclass of the user's own is also named in "kind"; `load` is given it, as all that is a user's.
 """
 
 from __future__ import annotations
@@ -13,26 +14,21 @@ from typing import Any
 
 import numpy as np
 from sklearn.preprocessing import LabelBinarizer
-from sklearn.utils.validation import check_is_fitted
 
 from gpumlp import device as devices
 from gpumlp.estimator.engine import Engine, Spec
 from gpumlp.estimator.ensemble import Ensemble
+from gpumlp.files import FileError
 from gpumlp.values import Reader, Writer
 
 # Of the attributes that are nobody's, those that go into a file.
-PRIVATE = ["_stalled", "_sklearn_output_config"]
+PRIVATE = ["_output", "_stalled", "_sklearn_output_config"]
 
 
 def describe(estimator, fit: dict | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The description and the arrays of a fitted estimator; fit: the state of its running fit."""
     est, writer = estimator, Writer()
-    if type(est) not in _classes().values():
-        raise TypeError(
-            f"save takes an {' or '.join(_classes())} itself, not a {type(est).__name__}, which "
-            "`load` could not make"
-        )
-    check_is_fitted(est)
+    est._ready()
     entry = _entry(est)
     if fit is not None:
         entry["fit"] = fit
@@ -52,11 +48,13 @@ def _entry(est) -> dict[str, Any]:
     binarizer = vars(est).get("_binarizer")
     entry = {
         "class": type(est).__name__,
-        "parameters": est.get_params(deep=False),
+        "parameters": est._all_params(),
         "attributes": attributes,
         "binarizer": None if binarizer is None else dict(vars(binarizer)),
         "requests": _requests(est),
     }
+    if type(est) not in _classes().values():
+        entry["kind"] = type(est)
     if isinstance(est._engine, Ensemble):
         return entry | {"members": [_entry(each) for each in est.estimators_]}
     return entry | {"engine": _engine_state(est._engine)}
@@ -74,8 +72,10 @@ def restore(entry, arrays, device: str, custom: dict[str, Any], checkpoints: Pat
 
 
 def _made(read: dict[str, Any]):
-    est = _classes()[read["class"]]()
-    if read["parameters"].keys() != est.get_params(deep=False).keys():
+    kind = _kind(read)
+    listed = {name: read["parameters"][name] for name in kind._get_param_names()}
+    est = kind(**listed)
+    if read["parameters"].keys() != est._all_params().keys():
         raise KeyError(f"the parameters of {read['class']}")
     for name, value in (read["parameters"] | read["attributes"]).items():
         vars(est)[name] = value
@@ -90,6 +90,16 @@ def _made(read: dict[str, Any]):
     if "fit" in read:
         est._unfinished = read["fit"]
     return est
+
+
+def _kind(read: dict[str, Any]) -> Any:
+    """The class: the user's own, or the one of that name."""
+    kind, known = read.get("kind"), _classes()
+    if kind is None:
+        return known[read["class"]]
+    if not (isinstance(kind, type) and issubclass(kind, tuple(known.values()))):
+        raise FileError(f"the file's estimator is a {read['class']}, which {kind!r} is not")
+    return kind
 
 
 def _classes() -> dict[str, type]:

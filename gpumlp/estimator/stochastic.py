@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from typing import Any
 
@@ -97,8 +98,8 @@ def fit(
     """
     est, net = estimator, engine.net
     if unfinished is not None:
-        rng = resuming.copy_of(unfinished["random_at_begin"])
-    random_at_begin = resuming.copy_of(rng)
+        rng = copy.deepcopy(unfinished["random_at_begin"])
+    random_at_begin = copy.deepcopy(rng)
     if incremental and any(isinstance(each, EarlyStopping) for each in est.callbacks or ()):
         raise ValueError(
             "EarlyStopping cannot stop a loop of partial_fit, of which each call is a fit; use "

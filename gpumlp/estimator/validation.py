@@ -12,6 +12,7 @@ from sklearn.model_selection import train_test_split
 
 from gpumlp.estimator import data, sides
 from gpumlp.estimator.refusal import naming
+from gpumlp.exchange.scikit_learn import labels
 
 
 class Samples(NamedTuple):
@@ -44,6 +45,7 @@ def split_rows(estimator, y, rng) -> tuple[np.ndarray, np.ndarray]:
     stratify = None
     if is_classifier(estimator) and estimator.n_outputs_ == 1:
         stratify = y
+        _refuse_rare(y)
     with naming("validation_fraction"):
         train, held = train_test_split(
             np.arange(y.shape[0]),
@@ -59,6 +61,17 @@ def split_rows(estimator, y, rng) -> tuple[np.ndarray, np.ndarray]:
     return train, held
 
 
+def _refuse_rare(y):
+    """A ValueError for a class that is too rare to be on both sides, by its label."""
+    classes, counts = np.unique(y, return_counts=True)
+    if counts.min() < 2:
+        rare = ", ".join(map(repr, labels(classes[counts < 2])))
+        raise ValueError(
+            "early_stopping holds out samples of each class for validation, and y has one of "
+            f"{rare}: give X_val and y_val, or more samples"
+        )
+
+
 class Score:
     """The score of held-out samples by what `scoring` says; None is the accuracy, or R²."""
 
@@ -67,6 +80,7 @@ class Score:
         scoring = estimator.scoring
         self.by_scikit_learn = scoring not in (None, "loss")  # it asks for predictions of X
         self._scorer = check_scoring(estimator, scoring=scoring) if self.by_scikit_learn else None
+        self._one_class = len(getattr(estimator, "classes_", ())) == 1  # predicted for all samples
 
     def __call__(self, loss, accuracy, outputs, X, y, weight) -> float:
         """loss, accuracy (None where there are no classes): the engine's; outputs: a function that
@@ -75,6 +89,8 @@ class Score:
         estimator = self._estimator
         if estimator.scoring == "loss":
             return -loss
+        if accuracy is not None and self._one_class:
+            accuracy = 1.0
         if accuracy is not None and self._scorer is None and np.isfinite(loss):
             return accuracy
         outputs = outputs()

@@ -115,8 +115,8 @@ def _finish(graph: Graph, net: MLP, left_to_do: str) -> None:
     graph.enter("probability_")
     if left_to_do == "exp":
         graph.op("Exp", n, output="y")
-    elif left_to_do == "other":
-        graph.op("Sub", 1.0, n, output="y")
+    elif left_to_do == "one":  # n^0, which is 1 whatever n may be
+        graph.op("Pow", n, 0.0, output="y")
     elif left_to_do == "both":
         graph.op("Concat", graph.op("Sub", 1.0, n), n, axis=1, output="y")
     elif left_to_do == "shares":

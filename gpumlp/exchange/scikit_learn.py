@@ -34,14 +34,13 @@ def from_sklearn(estimator, device: str = "auto", dtype=None) -> MLP:
             f"{type(estimator).__name__}; of a pipeline or a search, the MLP in it"
         )
     check_is_fitted(estimator)
-    coefs = [np.asarray(coef) for coef in estimator.coefs_]
-    intercepts = [np.asarray(intercept) for intercept in estimator.intercepts_]
+    coefs, intercepts = (_weights(estimator, name) for name in ("coefs_", "intercepts_"))
     sizes = check_sizes(coefs, intercepts)
     net = MLP(
         sizes,
         HIDDEN[estimator.activation],
-        OUTPUT[estimator.out_activation_],
-        dtype=coefs[0].dtype if dtype is None else dtype,
+        (OUTPUT | HIDDEN)[_out_activation(estimator, sizes[-1])],
+        dtype=coefs[0].dtype.newbyteorder("=") if dtype is None else dtype,
         device=device,
         init="zeros",
     )
@@ -51,9 +50,29 @@ def from_sklearn(estimator, device: str = "auto", dtype=None) -> MLP:
         own.W[k][...] = coefs[k - 1].T
         own.b[k][...] = intercepts[k - 1]
     parameters.write(net, own)
-    if hasattr(estimator, "classes_"):
-        net.metadata["classes"] = labels(estimator.classes_)
+    classes = getattr(getattr(estimator, "_label_binarizer", estimator), "classes_", None)
+    if classes is not None:
+        net.metadata["classes"] = labels(np.asarray(classes))
     return net
+
+
+def _weights(estimator, name: str) -> list[np.ndarray]:
+    if not hasattr(estimator, name):
+        raise ValueError(f"this {type(estimator).__name__} has no {name}: set {name}, or fit it")
+    return [np.asarray(array) for array in getattr(estimator, name)]
+
+
+def _out_activation(estimator, outputs: int) -> str:
+    """out_activation_, or what scikit-learn makes of targets with so many outputs."""
+    from sklearn.base import is_classifier
+
+    if hasattr(estimator, "out_activation_"):
+        return estimator.out_activation_
+    if not is_classifier(estimator):
+        return "exp" if getattr(estimator, "loss", "") == "poisson" else "identity"
+    binarizer = getattr(estimator, "_label_binarizer", None)
+    several = getattr(binarizer, "y_type_", "").startswith("multilabel")
+    return "logistic" if outputs == 1 or several else "softmax"
 
 
 def labels(classes: np.ndarray) -> list:
@@ -64,6 +83,14 @@ def labels(classes: np.ndarray) -> list:
 
 def check_sizes(coefs, intercepts) -> list[int]:
     """N_0 .. N_K; coefs_ and intercepts_ can be set by users, so they are checked."""
+    if len(coefs) != len(intercepts) or not coefs:
+        raise ValueError(
+            f"coefs_ has {len(coefs)} arrays and intercepts_ {len(intercepts)}; there is one of "
+            "each for every layer"
+        )
+    for k, coef in enumerate(coefs):
+        if coef.ndim != 2 or 0 in coef.shape:
+            raise ValueError(f"coefs_[{k}] has shape {coef.shape}; it is (fan_in, fan_out)")
     sizes = [coefs[0].shape[0], *(coef.shape[1] for coef in coefs)]
     for k, (coef, intercept) in enumerate(zip(coefs, intercepts, strict=True)):
         if coef.shape[0] != sizes[k] or intercept.shape != (sizes[k + 1],):
@@ -126,22 +153,24 @@ def to_sklearn(net, classes=None, *, model: int | None = None):
 
 def _from_estimator(estimator, classes, model):
     """Of one of gpumlp's."""
+    from sklearn.base import is_classifier
+
     if classes is not None or model is not None:
         raise ValueError("classes and model go with a network; the estimator has its own classes")
     net, _, left_to_do = estimator._as_network()
-    if left_to_do in ("exp", "other", "shares"):
+    if left_to_do in ("exp", "one", "shares"):
         raise ValueError(
             f"scikit-learn's MLPClassifier of {len(estimator.classes_)} classes has no output "
             f"activation {estimator.out_activation_!r}"
         )
     made = to_sklearn(net, getattr(estimator, "classes_", None))
-    if type(made).__name__ != type(estimator).__name__:
+    if is_classifier(made) != is_classifier(estimator):
         raise ValueError(
             f"scikit-learn's {type(estimator).__name__} has no output activation "
             f"{estimator.out_activation_!r}"
         )
     fixed = ("hidden_layer_sizes", "activation", "loss")
-    given = estimator.get_params(deep=False)
+    given = estimator._all_params()
     made.set_params(**{k: given[k] for k in made.get_params() if k in given and k not in fixed})
     for name in FITTED:
         if name in vars(estimator):

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import joblib
+import numpy as np
 import sklearn
 from sklearn import model_selection
 from sklearn.base import is_classifier
 from sklearn.utils.metadata_routing import process_routing
 
+from gpumlp.estimator import contents
+from gpumlp.estimator.parameters import random_of
 from gpumlp.search.fit import is_stackable
 from gpumlp.search.fits import Fits
 from gpumlp.search.stand_in import stand_in
@@ -25,11 +28,23 @@ class StackedSearch:
 
     estimator: Any
     cv: Any
+    random_state: Any
     return_train_score: bool
     _fits: Fits | None = None  # during a fit
 
     def fit(self, X, y=None, **params):
         """As scikit-learn's; params: see there."""
+        X, y = contents.native(X), contents.native(y)  # pandas takes no rows of another byte order
+        if not isinstance(vars(self).get("random_state"), np.random.Generator):
+            return self._fit(X, y, params)
+        random_state = self.random_state
+        self.random_state = random_of(random_state)  # scikit-learn's searches take no Generator
+        try:
+            return self._fit(X, y, params)
+        finally:
+            self.random_state = random_state
+
+    def _fit(self, X, y, params: dict[str, Any]):
         given, cv = self.estimator, self.cv
         if not is_stackable(given):
             return super().fit(X, y, **params)  # type: ignore[misc]
