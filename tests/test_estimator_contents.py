@@ -4,9 +4,6 @@ text where numbers are wanted."""
 import datetime
 
 import numpy as np
-import pandas as pd
-import polars as pl
-import pyarrow as pa
 import pytest
 from scipy import sparse
 
@@ -14,6 +11,11 @@ import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
 from gpumlp.estimator import contents
 from tests.estimators import BOTH, IRIS, data, objects, same_weights, small
+
+# The kinds of columns that the tables below are made of.
+pd = pytest.importorskip("pandas", reason="pandas is not installed")
+pl = pytest.importorskip("polars", reason="polars is not installed")
+pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

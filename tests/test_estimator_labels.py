@@ -1,14 +1,16 @@
 """Labels and missing values that are refused, and what is said of them; a single class."""
 
 import numpy as np
-import pandas as pd
-import polars as pl
-import pyarrow as pa
 import pytest
 
 import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
 from tests.estimators import IRIS, objects, small
+
+# The kinds of columns that the tables below are made of.
+pd = pytest.importorskip("pandas", reason="pandas is not installed")
+pl = pytest.importorskip("polars", reason="polars is not installed")
+pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -58,8 +60,8 @@ def test_missing_values_are_counted(kind):
     (objects([True, False] * 30), r"bool, in .* pass y.*\.astype\(bool\)"),
     (objects([0, 1.5] * 30), r"float, int, in .* pass y.*\.astype\(float\)"),
     (objects([np.int8(0), np.float32(1)] * 30), r"float32, int8, in .*astype\(float\)"),
-    (objects(["a", 1] * 30), r"int, str, mixed; make all text, \[str\("),
-    (objects(["a", True, 1.5] * 20), "bool, float, str, mixed; make all text"),
+    (objects(["a", 1] * 30), r"int, str, mixed; make all of them text, \[str\("),
+    (objects(["a", True, 1.5] * 20), "bool, float, str, mixed; make all of them text"),
     (objects([(1, 2), (3,)] * 30), "tuple; labels are numbers, booleans or text"),
     (np.linspace(0, 1, 60), "continuous; .*use MLPRegressor"),
     (np.arange(180).reshape(60, 3) % 7, "multiclass-multioutput; .*MultiOutputClassifier"),
