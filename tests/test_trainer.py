@@ -297,7 +297,10 @@ def test_epochs_is_at_least_1(epochs):
         fit(make_trainer(), X, Y, epochs)
 
 
-def test_the_bar(capsys):
+def test_the_bar(capsys, monkeypatch):
+    # Older versions of tqdm cut the line at the terminal's width.
+    for name, size in (("COLUMNS", 200), ("LINES", 50)):
+        monkeypatch.setenv(name, str(size))
     make_trainer().fit(X, Y, epochs=2, validation=(XV, YV), progress=True)
     shown = capsys.readouterr().err
     assert "2/2" in shown and "loss" in shown and "val_accuracy" in shown
