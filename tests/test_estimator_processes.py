@@ -104,7 +104,7 @@ def test_a_fork_while_another_thread_predicts_and_trains():
     held, done = threading.Event(), threading.Event()
 
     def hold():
-        with model._engine._lock, threads._lock:
+        with model._engine.lock, threads._lock:
             held.set()
             done.wait(HANGS)
 
