@@ -101,7 +101,7 @@ def load(path, device: str = "auto", custom: dict[str, Any] | None = None):
     was fitted, or on the CPU where there is no such GPU; any other device becomes its parameter.
 
     custom: what is your own in it, by name: activations, losses, schedules, and of an estimator
-    also callbacks and metrics.
+    also callbacks, metrics, and its class, if it is a subclass of yours.
 
     Raises FileNotFoundError, or FileError with what is wrong: cut short, altered, not ours, or of a
     newer version.

@@ -67,6 +67,7 @@ def test_a_regressor_of_weights_that_were_set(loss, device):
         for also in ((), ("n_layers_", "n_outputs_", "out_activation_")):
             other = copied(model, [*WEIGHTS, *also], loss=loss, device=device)
             np.testing.assert_allclose(other.predict(x), model.predict(x), rtol=1e-5, atol=1e-6)
+            assert len(other.get_feature_names_out()) == 5
             assert other.transform(x).shape == (len(x), 5)
 
 

@@ -122,6 +122,9 @@ def test_weights_of_another_byte_order(cls, tmp_path):
     gpumlp.save(model, tmp_path / "model")
     loaded = gpumlp.load(tmp_path / "model")
     np.testing.assert_allclose(loaded.predict(X), expected, atol=1e-12)
+    for name in ("coefs_", "intercepts_"):
+        setattr(its, name, [swapped(array.astype("f4")) for array in getattr(its, name)])
+    assert cls.from_sklearn(its).coefs_[0].dtype == np.float32
 
 
 @pytest.mark.parametrize("kind", ["float64", "float32", "int32"])

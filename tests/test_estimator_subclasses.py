@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
 from tests.estimators import BOTH, data, same_weights
-from tests.searching import both
+from tests.searching import both, stacks
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -139,8 +139,10 @@ def test_searches_over_its_own_parameters(cls, kind, piped):
 
 
 @pytest.mark.parametrize("cls", BOTH)
-def test_a_search_over_what_it_lists_of_the_base(cls):
+def test_a_search_over_what_it_lists_of_the_base(cls, monkeypatch):
+    sizes = stacks(monkeypatch)
     both("GridSearchCV", BARE[cls](), {"alpha": [0.1, 30.0]}, data=data(cls), cv=2)
+    assert sizes == [4]
     both(
         "HalvingGridSearchCV",
         BARE[cls](),

@@ -298,7 +298,8 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
     @classmethod
     def from_sklearn(cls, fitted, **parameters):
         """What scikit-learn has fitted, its class of the same name, as if this one had: weights,
-        curves, classes.  The optimiser's state begins anew.
+        curves, classes.  The optimiser's state begins anew.  Weights that were set without a fit
+        do too; a classifier has to have classes_ then.
 
         parameters: of the constructor, such as device="cuda"; the others are those of `fitted`.
         """

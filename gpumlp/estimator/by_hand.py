@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from gpumlp import activation
 from gpumlp import device as devices
-from gpumlp.estimator import parameters
+from gpumlp.estimator import contents, parameters
 from gpumlp.estimator.engine import GROUPS, Engine, Spec, device_or_cpu
 from gpumlp.estimator.ensemble import Ensemble
 from gpumlp.estimator.progress import warn
@@ -144,8 +144,8 @@ class ByHand:
         sizes = tuple(check_sizes(coefs, intercepts))
         device = devices.resolve(self.device)
         dtype = np.dtype(self.dtype or self._dtype_of(coefs[0], device))
-        vars(self).setdefault("n_outputs_", sizes[-1])
         self._know_classes(sizes[-1])
+        vars(self).setdefault("n_outputs_", sizes[-1])
         _, output = self._loss_and_output(dtype)
         if activation.find(output).name == activation.find(self._output_for(output)).name:
             vars(self).pop("_output", None)
@@ -187,7 +187,7 @@ def activation_name(output) -> str:
 
 def _arrays(name: str, values) -> list[np.ndarray]:
     """The weights of every layer as arrays of numbers."""
-    arrays = [np.asarray(value) for value in values]
+    arrays = [contents.native(np.asarray(value)) for value in values]
     for k, array in enumerate(arrays):
         if array.dtype.kind not in "iuf":
             raise TypeError(f"{name}[{k}] has dtype {array.dtype}; it must hold real numbers")

@@ -54,7 +54,8 @@ class MLPClassifier(Classes, ClassifierMixin, BaseMLP):
     batch_size : "auto" is min(200, n_samples).
     learning_rate, power_t : of "sgd": "constant"; "invscaling", learning_rate_init divided by
         t^power_t after t samples; "adaptive", divided by 5 where else the fit would end.
-    learning_rate_init, max_iter, shuffle, random_state, warm_start : as the names say.
+    learning_rate_init, max_iter, shuffle, warm_start : as the names say.
+    random_state : None, a number, or a numpy.random.Generator or RandomState, which moves on.
     tol, n_iter_no_change : the fit ends when the loss has not fallen, or with early_stopping the
         score has not risen, by tol for more than n_iter_no_change epochs.
     verbose : True is a bar in a terminal or notebook, else a line for each epoch; 2, always lines.
@@ -94,9 +95,10 @@ class MLPClassifier(Classes, ClassifierMixin, BaseMLP):
 
     Attributes
     ----------
-    Those of scikit-learn's: classes_, coefs_, intercepts_ (both may be set), n_features_in_,
-    feature_names_in_, n_iter_, n_layers_, n_outputs_, out_activation_, t_, loss_, and after "sgd"
-    and "adam" best_loss_, loss_curve_, validation_scores_, best_validation_score_.  And
+    Those of scikit-learn's: classes_, coefs_, intercepts_, n_features_in_, feature_names_in_,
+    n_iter_, n_layers_, n_outputs_, out_activation_, t_, loss_, and after "sgd" and "adam"
+    best_loss_, loss_curve_, validation_scores_, best_validation_score_.  classes_, coefs_,
+    intercepts_ and out_activation_ may be set, after a fit or instead of one.  And
 
     validation_loss_curve_ : the loss of the validation set after each epoch, without penalties.
     converged_ : whether the fit, or a row of partial_fits, has met its tolerance.

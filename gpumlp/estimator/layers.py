@@ -53,7 +53,8 @@ class Layers(ClassNamePrefixFeaturesOutMixin):
     @property
     def _n_features_out(self) -> int:
         """Columns of `transform`, for get_feature_names_out."""
-        return self._engine.count * self._engine.spec.sizes[self._last_hidden]
+        engine = self._ready()
+        return engine.count * engine.spec.sizes[self._last_hidden]
 
     def _framed(self, values, X):
         """The values on X's side, or in the frame that was asked for."""
