@@ -23,6 +23,8 @@ class Package:
         self._name = name
 
     def __getattr__(self, attribute):
+        if attribute.startswith("_"):  # pytest looks for its own marks at whatever a file holds
+            raise AttributeError(attribute)
         module = pytest.importorskip(self._name, reason=f"{self._name} is not installed")
         return getattr(module, attribute)
 
