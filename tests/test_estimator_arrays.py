@@ -99,6 +99,7 @@ def test_targets_of_several_columns(kind):
 @pytest.mark.parametrize("cls", BOTH)
 @pytest.mark.parametrize("kind", FRAMES)
 def test_hidden_layers_as_frames(cls, kind):
+    pytest.importorskip(kind, reason=f"{kind} is not installed")
     X, y = data(cls)
     prefix = cls.__name__.lower()
     model = small(cls, hidden_layer_sizes=(3, 5)).fit(X, y)
@@ -136,6 +137,7 @@ def test_hidden_layers_in_a_pipeline():
 
 
 def test_hidden_layers_of_arrays_on_the_gpu_as_frames(cuda):
+    pytest.importorskip("pandas", reason="pandas is not installed")
     import cupy
 
     X, y = (part[::10] for part in IRIS)
