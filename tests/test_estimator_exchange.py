@@ -36,6 +36,13 @@ def classifier(kind):
     return small(MLPClassifier, **arguments).fit(X, y)
 
 
+@pytest.fixture
+def onnx_file(tmp_path):
+    """Where the library, which imports onnx itself, writes one."""
+    pytest.importorskip("onnx", reason="onnx is not installed")
+    return tmp_path / "model.onnx"
+
+
 def run_onnx(path, x):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return session.run(["y"], {"x": x})[0]
@@ -47,8 +54,8 @@ def shape_of(path):
 
 
 @pytest.mark.parametrize("kind", CLASSIFIERS)
-def test_onnx_gives_probabilities(kind, tmp_path):
-    model, path = classifier(kind), tmp_path / "model.onnx"
+def test_onnx_gives_probabilities(kind, onnx_file):
+    model, path = classifier(kind), onnx_file
     gpumlp.export_onnx(model, path)
     dtype = model.coefs_[0].dtype
     given, expected = run_onnx(path, X.astype(dtype)), model.predict_proba(X)
@@ -56,8 +63,8 @@ def test_onnx_gives_probabilities(kind, tmp_path):
     np.testing.assert_allclose(given, expected, atol=1e-6 if dtype == "float32" else 1e-12)
 
 
-def test_onnx_of_margins_and_regressors(tmp_path):
-    path = tmp_path / "model.onnx"
+def test_onnx_of_margins_and_regressors(onnx_file):
+    path = onnx_file
     model = small(MLPClassifier, loss="hinge").fit(X, Y)
     gpumlp.export_onnx(model, path)
     np.testing.assert_allclose(run_onnx(path, X), model.decision_function(X), atol=1e-12)
@@ -67,7 +74,7 @@ def test_onnx_of_margins_and_regressors(tmp_path):
     np.testing.assert_allclose(run_onnx(path, x)[:, 0], model.predict(x), atol=1e-12)
 
 
-def test_onnx_says_which_classes_and_features(tmp_path):
+def test_onnx_says_which_classes_and_features(onnx_file, tmp_path):
     def about(**options):
         gpumlp.export_onnx(model, tmp_path / "model.onnx", **options)
         return {each.key: each.value for each in onnx.load(tmp_path / "model.onnx").metadata_props}
