@@ -147,6 +147,17 @@ def test_the_only_class_has_probability_1(arguments, device):
         assert model.validation_scores_ == [1.0] * len(model.validation_scores_)
 
 
+@pytest.mark.parametrize("random_state", range(4))
+def test_the_only_class_scores_1_while_outputs_are_above_the_middle(random_state):
+    """An untrained network's sigmoid is on either side of 0.5; predict knows of one class only."""
+    X, y = IRIS[0][:20], np.full(20, "only")
+    model = small(
+        MLPClassifier, random_state=random_state, early_stopping=True, learning_rate_init=1e-12
+    ).fit(X, y, X_val=X, y_val=y)
+    assert model.score(X, y) == 1
+    assert model.validation_scores_ == [1.0] * len(model.validation_scores_)
+
+
 def test_the_only_class_elsewhere(cuda):
     """After partial_fit, on arrays of the GPU, from scikit-learn's, in searches."""
     import cupy
