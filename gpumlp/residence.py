@@ -64,7 +64,7 @@ def launcher(updates, rows):
     if chosen is None:
         return None
     train = updates.net.ops.resident(chosen.shape, chosen.at)
-    what = _training(updates, rows)
+    what = training_of(updates, rows)
 
     def launch(steps):
         steps = min(steps, chosen.steps)
@@ -86,7 +86,7 @@ def plan(updates, source, batch: int) -> Plan | None:
     chip = net.ops.chip()
     if wanted is False or chip is None or net.precision != "float32":
         return None
-    shape = _shape(updates, source)
+    shape = shape_of(updates, source)
     at = fit(shape, chip)
     if at is None:
         return None
@@ -139,7 +139,8 @@ def thresholds(net):
     return table
 
 
-def _shape(updates, source) -> Shape:
+def shape_of(updates, source) -> Shape:
+    """What the program of these updates is compiled for, on features of this dtype."""
     net = updates.net
     return Shape(
         dtype=str(net.dtype),
@@ -153,7 +154,8 @@ def _shape(updates, source) -> Shape:
     )
 
 
-def _training(updates, rows) -> Training:
+def training_of(updates, rows) -> Training:
+    """What the launches on these rows work on."""
     objective = updates.objective
     return Training(
         theta=updates.net.parameters.buffer,

@@ -45,7 +45,7 @@ class Asking:
 @pytest.fixture
 def planned(monkeypatch):
     """The plan, or None, for networks of one shape."""
-    monkeypatch.setattr(residence, "_shape", lambda updates, source: updates.shape)
+    monkeypatch.setattr(residence, "shape_of", lambda updates, source: updates.shape)
 
     def plan(chip, shape, batch, models, **options):
         return residence.plan(Asking(chip, shape, models, **options), shape.dtype, batch)

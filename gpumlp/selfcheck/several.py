@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from gpumlp.activation import activations
-from gpumlp.backend import State, Targets, resident
+from gpumlp.backend import State, resident
 from gpumlp.backend.numpy_ops import NumpyOps
 from gpumlp.optimizer import SGD, Adam, Optimizer, RMSprop
 from gpumlp.selfcheck.case import DTYPES, LOOSE, MODELS, Case, Side, case, constants
@@ -58,7 +58,8 @@ def capture(side: Side):
 def train(side: Side, network: dict, of: str, law: Optimizer):
     """An epoch of a stack, by the kernel that keeps networks in shared memory; by NumPy's
     operations on the other side, in the same dtype."""
-    from gpumlp.network import MLP  # which use the operations
+    from gpumlp import residence  # which use the operations, as these do
+    from gpumlp.network import MLP
     from gpumlp.rows import make_rows
     from gpumlp.trainer import Trainer
 
@@ -77,12 +78,12 @@ def train(side: Side, network: dict, of: str, law: Optimizer):
         return _trained(net.parameters.buffer, list(trainer.slots.values()), trainer.state)
     data.shuffle(trainer.seeds, 0)
     trainer.make_room(data.steps)
-    shape = _shape(trainer, dtype, str(x.dtype))
+    shape = residence.shape_of(trainer, x.dtype)
     places = resident.fit(shape, side.ops.chip())
     if places is None:
         return None
     run = side.ops.resident(shape, places)
-    what = _sent(side.ops, _training(trainer, data))
+    what = _sent(side.ops, residence.training_of(trainer, data))
     run(what, data.steps)
     return _trained(what.theta, what.slots, what.state)
 
@@ -90,37 +91,6 @@ def train(side: Side, network: dict, of: str, law: Optimizer):
 def _trained(theta, slots, state: State):
     noted = state.losses, state.weights, state.t, state.halted, state.cursor
     return [theta, *(slot for slot in slots if slot is not None), *noted]
-
-
-def _shape(trainer, dtype: str, source: str) -> resident.Shape:
-    net, law = trainer.net, trainer.optimizer
-    drops = tuple(threshold is not None for threshold in net.thresholds)
-    slots = tuple(law.slots().values())
-    form = trainer.objective.pair
-    return resident.Shape(dtype, net.sizes, tuple(net.f), drops, form, law.family, slots, source)
-
-
-def _training(trainer, rows) -> resident.Training:
-    """On the host."""
-    objective = trainer.objective
-    return resident.Training(
-        theta=trainer.net.parameters.buffer,
-        slots=list(trainer.slots.values()),
-        data=rows.data,
-        order=rows.order,
-        positions=rows.length,
-        batch=rows.batch_size,
-        targets=Targets(None, None, objective.scale, objective.shift),
-        mean=objective.mean,
-        p=objective.p,
-        penalised=False,
-        seeds=trainer.seeds,
-        dropout=trainer.thresholds,
-        hyper=trainer.hyper,
-        rates=None,
-        first_rate=trainer.rates.first,
-        state=trainer.state,
-    )
 
 
 def _sent(ops, value):
