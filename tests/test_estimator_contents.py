@@ -11,11 +11,9 @@ import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
 from gpumlp.estimator import contents
 from tests.estimators import BOTH, IRIS, data, objects, same_weights, small
+from tests.optional import Package
 
-# The kinds of columns that the tables below are made of.
-pd = pytest.importorskip("pandas", reason="pandas is not installed")
-pl = pytest.importorskip("polars", reason="polars is not installed")
-pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+pd, pl, pa = Package("pandas"), Package("polars"), Package("pyarrow")
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -30,6 +28,12 @@ def frame(X):
     made = pd.DataFrame({f"column {j}": X[:, j] for j in range(X.shape[1])})
     assert all(dtype == X.dtype for dtype in made.dtypes)
     return made
+
+
+def arrow(values, kind):
+    """A column of pandas whose values pyarrow holds."""
+    pa.array([])  # skips the test where it is missing
+    return pd.Series(values).astype(f"{kind}[pyarrow]")
 
 
 def csr(X):
@@ -161,61 +165,62 @@ SPANS = (DAYS - DAYS[0]).astype("m8[ms]")
 BYTES = np.array([b"1", b"2"] * (N // 2))
 
 
-# A column of values, and what it is said to hold.
+# What makes a column of values, and what it is said to hold.
 COLUMNS = {
-    "numpy dates": (DAYS, "dates"),
-    "numpy time spans": (SPANS, "time spans"),
-    "numpy bytes": (BYTES, "bytes"),
-    "dates as objects": (objects(DAYS.tolist()), "dates"),
-    "NumPy's dates as objects": (objects(DAYS), "dates"),
-    "times": (objects([datetime.time(1, i) for i in range(N)]), "dates"),
-    "time spans as objects": (objects(SPANS.tolist()), "time spans"),
-    "NumPy's time spans as objects": (objects(SPANS), "time spans"),
-    "bytes as objects": (objects(BYTES.tolist()), "bytes"),
-    "a date among numbers": (objects([*NUMBERS[1:], DAYS[0]]), "dates"),
-    "pandas' dates": (pd.Series(DAYS), "dates"),
-    "dates with a zone": (pd.Series(DAYS).dt.tz_localize("UTC"), "dates"),
-    "Timestamps": (pd.Series(DAYS).astype(object), "dates"),
-    "periods": (pd.Series(pd.period_range("2000", periods=N, freq="D")), "dates"),
-    "pandas' time spans": (pd.Series(SPANS), "time spans"),
-    "categories of dates": (pd.Series(DAYS).astype("category"), "dates"),
-    "pandas' bytes": (pd.Series(BYTES.tolist()), "bytes"),
-    "pyarrow's timestamps": (pd.Series(DAYS).astype("timestamp[ns][pyarrow]"), "dates"),
-    "pyarrow's dates": (pd.Series(DAYS).astype("date32[day][pyarrow]"), "dates"),
-    "pyarrow's durations": (pd.Series(SPANS).astype("duration[ms][pyarrow]"), "time spans"),
-    "pyarrow's bytes": (pd.Series(BYTES.tolist()).astype("binary[pyarrow]"), "bytes"),
-    "polars' dates": (pl.Series(DAYS), "dates"),
-    "polars' datetimes": (pl.Series(DAYS.astype("M8[us]")), "dates"),
-    "polars' times": (pl.Series([datetime.time(1, i) for i in range(N)]), "dates"),
-    "polars' durations": (pl.Series(SPANS), "time spans"),
-    "polars' bytes": (pl.Series(BYTES.tolist()), "bytes"),
-    "an array of pyarrow": (pa.array(DAYS), "dates"),
+    "numpy dates": (lambda: DAYS, "dates"),
+    "numpy time spans": (lambda: SPANS, "time spans"),
+    "numpy bytes": (lambda: BYTES, "bytes"),
+    "dates as objects": (lambda: objects(DAYS.tolist()), "dates"),
+    "NumPy's dates as objects": (lambda: objects(DAYS), "dates"),
+    "times": (lambda: objects([datetime.time(1, i) for i in range(N)]), "dates"),
+    "time spans as objects": (lambda: objects(SPANS.tolist()), "time spans"),
+    "NumPy's time spans as objects": (lambda: objects(SPANS), "time spans"),
+    "bytes as objects": (lambda: objects(BYTES.tolist()), "bytes"),
+    "a date among numbers": (lambda: objects([*NUMBERS[1:], DAYS[0]]), "dates"),
+    "pandas' dates": (lambda: pd.Series(DAYS), "dates"),
+    "dates with a zone": (lambda: pd.Series(DAYS).dt.tz_localize("UTC"), "dates"),
+    "Timestamps": (lambda: pd.Series(DAYS).astype(object), "dates"),
+    "periods": (lambda: pd.Series(pd.period_range("2000", periods=N, freq="D")), "dates"),
+    "pandas' time spans": (lambda: pd.Series(SPANS), "time spans"),
+    "categories of dates": (lambda: pd.Series(DAYS).astype("category"), "dates"),
+    "pandas' bytes": (lambda: pd.Series(BYTES.tolist()), "bytes"),
+    "pyarrow's timestamps": (lambda: arrow(DAYS, "timestamp[ns]"), "dates"),
+    "pyarrow's dates": (lambda: arrow(DAYS, "date32[day]"), "dates"),
+    "pyarrow's durations": (lambda: arrow(SPANS, "duration[ms]"), "time spans"),
+    "pyarrow's bytes": (lambda: arrow(BYTES.tolist(), "binary"), "bytes"),
+    "polars' dates": (lambda: pl.Series(DAYS), "dates"),
+    "polars' datetimes": (lambda: pl.Series(DAYS.astype("M8[us]")), "dates"),
+    "polars' times": (lambda: pl.Series([datetime.time(1, i) for i in range(N)]), "dates"),
+    "polars' durations": (lambda: pl.Series(SPANS), "time spans"),
+    "polars' bytes": (lambda: pl.Series(BYTES.tolist()), "bytes"),
+    "an array of pyarrow": (lambda: pa.array(DAYS), "dates"),
 }
 TEXT = {
-    "text": np.array(["1.5", "2"] * (N // 2)),
-    "text as objects": objects(["1.5", "2"] * (N // 2)),
-    "a number as text": objects([*NUMBERS[1:], "2"]),
-    "pandas' text": pd.Series(["1.5", "2"] * (N // 2)),
-    "pandas' old text": pd.Series(["1.5", "2"] * (N // 2), dtype=object),
-    "pandas' strings": pd.Series(["1.5", "2"] * (N // 2), dtype="string"),
-    "pyarrow's text": pd.Series(["1.5", "2"] * (N // 2)).astype("string[pyarrow]"),
-    "categories of text": pd.Series(["1.5", "2"] * (N // 2)).astype("category"),
-    "categories of objects": pd.Series(
+    "text": lambda: np.array(["1.5", "2"] * (N // 2)),
+    "text as objects": lambda: objects(["1.5", "2"] * (N // 2)),
+    "a number as text": lambda: objects([*NUMBERS[1:], "2"]),
+    "pandas' text": lambda: pd.Series(["1.5", "2"] * (N // 2)),
+    "pandas' old text": lambda: pd.Series(["1.5", "2"] * (N // 2), dtype=object),
+    "pandas' strings": lambda: pd.Series(["1.5", "2"] * (N // 2), dtype="string"),
+    "pyarrow's text": lambda: arrow(["1.5", "2"] * (N // 2), "string"),
+    "categories of text": lambda: pd.Series(["1.5", "2"] * (N // 2)).astype("category"),
+    "categories of objects": lambda: pd.Series(
         pd.Categorical(objects(["1.5", "2"] * (N // 2)), pd.Index(["1.5", "2"], dtype=object))
     ),
-    "polars' text": pl.Series(["1.5", "2"] * (N // 2)),
-    "polars' categories": pl.Series(["1.5", "2"] * (N // 2), dtype=pl.Categorical),
-    "an array of pyarrow": pa.array(["1.5", "2"] * (N // 2)),
-    "a list": ["1.5", "2"] * (N // 2),
+    "polars' text": lambda: pl.Series(["1.5", "2"] * (N // 2)),
+    "polars' categories": lambda: pl.Series(["1.5", "2"] * (N // 2), dtype=pl.Categorical),
+    "an array of pyarrow": lambda: pa.array(["1.5", "2"] * (N // 2)),
+    "a list": lambda: ["1.5", "2"] * (N // 2),
 }
 
 
 def frames(values):
     """That column alone in a frame, and beside numbers, as each library has it, and lists."""
-    if isinstance(values, pl.Series):
+    library = type(values).__module__.partition(".")[0]
+    if library == "polars":
         yield pl.DataFrame({"when": values})
         yield pl.DataFrame({"x": NUMBERS, "when": values})
-    elif isinstance(values, pa.Array):
+    elif library == "pyarrow":
         yield pa.table({"when": values})
         yield pa.table({"x": NUMBERS, "when": values})
     else:
@@ -226,7 +231,8 @@ def frames(values):
 @pytest.mark.parametrize("kind", COLUMNS)
 @pytest.mark.parametrize("cls", BOTH)
 def test_features_that_are_no_numbers_are_refused_by_column(cls, kind):
-    values, held = COLUMNS[kind]
+    make, held = COLUMNS[kind]
+    values = make()
     y = np.arange(N) % 2
     fitted = small(cls).fit(NUMBERS[:, None], y)
     for X in frames(values):
@@ -247,7 +253,8 @@ def test_features_that_are_no_numbers_are_refused_by_column(cls, kind):
 
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_values_that_are_no_numbers_are_refused(kind):
-    values, held = COLUMNS[kind]
+    make, held = COLUMNS[kind]
+    values = make()
     X = NUMBERS[:, None]
     model = small(MLPRegressor)
     with pytest.raises(TypeError, match=rf"^y holds {held} \(dtype .*\): make|decode"):
@@ -268,7 +275,7 @@ def test_classes_may_be_dates_but_no_bytes():
     days = DAYS[np.arange(N) % 3]
     model = small(MLPClassifier).fit(X, days)
     assert set(model.predict(X)) <= set(days)
-    for values in (BYTES, BYTES.tolist(), COLUMNS["polars' bytes"][0]):
+    for values in (BYTES, BYTES.tolist(), COLUMNS["polars' bytes"][0]()):
         for fit in (small(MLPClassifier).fit, small(MLPClassifier, n_models=2).fit):
             with pytest.raises(TypeError, match=r"^y holds bytes .*: make text of them"):
                 fit(X, values)
@@ -279,8 +286,8 @@ def test_classes_may_be_dates_but_no_bytes():
 def test_numbers_in_columns_of_every_library_are_taken():
     X = pd.DataFrame(
         {
-            "double": pd.Series(NUMBERS).astype("double[pyarrow]"),
-            "decided": pd.Series(NUMBERS > 0).astype("bool[pyarrow]"),
+            "double": arrow(NUMBERS, "double"),
+            "decided": arrow(NUMBERS > 0, "bool"),
             "time": pd.Series(np.arange(N)).astype("Int16"),
             "category": pd.Series(np.arange(N) % 3).astype("category"),
             "objects": objects(NUMBERS.tolist()),
@@ -296,7 +303,7 @@ def test_numbers_in_columns_of_every_library_are_taken():
 # ---------------------------------------------------------------- text for numbers
 @pytest.mark.parametrize("kind", TEXT)
 def test_a_regressor_refuses_text_digits_too(kind):
-    values, X = TEXT[kind], NUMBERS[:, None]
+    values, X = TEXT[kind](), NUMBERS[:, None]
     message = r"y holds text \(dtype .*\): convert it to numbers, by .astype\(float\), or use MLPCl"
     for fit in (small(MLPRegressor).fit, small(MLPRegressor, n_models=2).fit):
         with pytest.raises(TypeError, match=f"^{message}"):

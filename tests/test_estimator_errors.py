@@ -1,7 +1,10 @@
 """What the estimators refuse, and what they warn of."""
 
+import re
+
 import numpy as np
 import pytest
+from oddities import FEATURES, ROWS, features, is_classifier, refuses, targets, with_one
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from gpumlp import MLPClassifier, MLPRegressor
@@ -118,3 +121,31 @@ def test_warnings():
         assert {warning.filename for warning in seen} == {__file__}
     with pytest.warns(UserWarning, match="batch_size = 1000"):
         small(MLPClassifier, batch_size=1000).fit(X, y)
+
+
+# ---------------------------------------------------------------- huge numbers
+@pytest.mark.parametrize("cls", BOTH)
+def test_numbers_too_large_for_float32_are_refused(cls):
+    rng = np.random.default_rng(0)
+    X, y, w = features(rng), targets(cls, rng), np.ones(ROWS)
+    fit = small(cls, dtype="float32").fit
+    refuses({"X"}, lambda: fit(with_one(1e39)(X), y))
+    refuses({"sample_weight"}, lambda: fit(X, y, sample_weight=with_one(1e39)(w)))
+    if not is_classifier(cls):
+        refuses({"y"}, lambda: fit(X, with_one(1e39)(y)))
+    model = fit(X, y)
+    refuses({"X"}, lambda: model.predict(with_one(1e39)(X)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("cls", BOTH)
+def test_outputs_that_overflow_are_no_silent_nan(cls, dtype):
+    rng = np.random.default_rng(0)
+    model = small(cls, dtype=dtype, hidden_layer_sizes=(20,)).fit(features(rng), targets(cls, rng))
+    largest = np.finfo(dtype).max * np.sign(rng.normal(size=(20, FEATURES)))
+    for method in ("predict", "predict_proba", "transform"):
+        if hasattr(model, method):
+            try:
+                assert not np.isnan(getattr(model, method)(largest)).any()
+            except ValueError as error:
+                assert re.search("X", str(error))

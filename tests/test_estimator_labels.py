@@ -6,34 +6,32 @@ import pytest
 import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
 from tests.estimators import IRIS, objects, small
+from tests.optional import Package
 
-# The kinds of columns that the tables below are made of.
-pd = pytest.importorskip("pandas", reason="pandas is not installed")
-pl = pytest.importorskip("polars", reason="polars is not installed")
-pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+pd, pl, pa = Package("pandas"), Package("polars"), Package("pyarrow")
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
 # ---------------------------------------------------------------- labels and missing values
 MISSING = {
-    "text": objects(["a", None, "b", "a"] * 15),
-    "NaN in text": objects(["a", np.nan, "b", np.float32("nan")] * 15),
-    "pandas' text": pd.Series(["a", None, "b", "a"] * 15),
-    "strings": pd.Series(["a", None, "b", "a"] * 15, dtype="string"),
-    "integers": pd.Series([1, None, 2, 1] * 15, dtype="Int64"),
-    "booleans": pd.Series([True, None, False, True] * 15, dtype="boolean"),
-    "categories": pd.Series(["a", None, "b", "a"] * 15, dtype="category"),
-    "polars": pl.Series(["a", None, "b", "a"] * 15),
-    "polars' integers": pl.Series([1, None, 2, 1] * 15),
-    "pyarrow": pa.array([1, None, 2, 1] * 15),
-    "floats": np.array([1.0, np.nan, 2.0, 1.0] * 15),
+    "text": lambda: objects(["a", None, "b", "a"] * 15),
+    "NaN in text": lambda: objects(["a", np.nan, "b", np.float32("nan")] * 15),
+    "pandas' text": lambda: pd.Series(["a", None, "b", "a"] * 15),
+    "strings": lambda: pd.Series(["a", None, "b", "a"] * 15, dtype="string"),
+    "integers": lambda: pd.Series([1, None, 2, 1] * 15, dtype="Int64"),
+    "booleans": lambda: pd.Series([True, None, False, True] * 15, dtype="boolean"),
+    "categories": lambda: pd.Series(["a", None, "b", "a"] * 15, dtype="category"),
+    "polars": lambda: pl.Series(["a", None, "b", "a"] * 15),
+    "polars' integers": lambda: pl.Series([1, None, 2, 1] * 15),
+    "pyarrow": lambda: pa.array([1, None, 2, 1] * 15),
+    "floats": lambda: np.array([1.0, np.nan, 2.0, 1.0] * 15),
 }
 
 
 @pytest.mark.parametrize("kind", MISSING)
 def test_missing_labels_are_counted(kind):
-    y = MISSING[kind]
+    y = MISSING[kind]()
     X = np.linspace(-1, 1, 60)[:, None]
     count = 30 if kind == "NaN in text" else 15
     said = rf"^y has missing values in {count} of 60 places: leave these rows out, or give them a c"
@@ -51,7 +49,7 @@ def test_missing_labels_are_counted(kind):
 def test_missing_values_are_counted(kind):
     X = np.linspace(-1, 1, 60)[:, None]
     with pytest.raises(ValueError, match=r"^y has missing values in 15 of 60 places: leave these"):
-        small(MLPRegressor).fit(X, MISSING[kind])
+        small(MLPRegressor).fit(X, MISSING[kind]())
 
 
 @pytest.mark.parametrize("y, message", [
