@@ -89,7 +89,7 @@ class Evaluation:
             ws = self._net.workspaces.get(rows.batch_rows(i), "fit")
             work = functools.partial(self._batch, ws, data)
             rows.repeated.run(id(data), work, ws, data)
-            self._net.ops.pace()
+            rows.pace()
 
     def _batch(self, ws, data):
         """The sums of the next batch."""

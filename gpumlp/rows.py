@@ -132,6 +132,10 @@ class Rows:
         """The data that batch i is gathered from, by the work that is submitted next."""
         return self.data
 
+    def pace(self):
+        """A batch has been submitted: see the operation."""
+        self._net.ops.pace()
+
     def shuffle(self, seeds, epoch: int):
         """The order of that epoch, by each network's seed."""
         self._make_order((len(seeds), self.count))

@@ -19,6 +19,7 @@ from gpumlp.rows import ORDER_BYTES, SORTING_BYTES, Rows, aligned, shapes, size
 
 # A piece takes so much, or this part of what is free: enough to hide the latency of a copy.
 PIECE_BYTES = 64 << 20
+MOST_BATCHES = 64  # of a piece: an interrupt waits for what has been submitted, of two pieces
 PART_OF_FREE = 16
 # That one thread gathers at a time: many times what it takes to hand the work to it.
 SHARE_BYTES = 2 << 20
@@ -48,7 +49,8 @@ class Streamed(Rows):
         batch_bytes = size(net, given, self.batch_size, orders)
         order_bytes = ORDER_BYTES * self.count
         wanted = min(PIECE_BYTES, room // PART_OF_FREE, (room - order_bytes) // 2)
-        pieces = math.ceil(self.steps / max(1, wanted // batch_bytes))
+        most = min(MOST_BATCHES, max(1, wanted // batch_bytes))
+        pieces = math.ceil(self.steps / most)
         self._batches = math.ceil(self.steps / pieces)  # of a piece
         rows = self._batches * self.batch_size
         parts = shapes(net, given, rows, orders)
@@ -79,6 +81,10 @@ class Streamed(Rows):
             transfer.send()
             self._piece = piece
         return self._device[self._turn]
+
+    def pace(self):
+        """The two buffers hold the host back; were it to wait for the device within a piece, the
+        next would be gathered only when nothing is left to compute."""
 
     def _leave(self):
         """The work on the current piece has been submitted."""

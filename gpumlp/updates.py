@@ -126,11 +126,11 @@ class Updates:
             self._update(ws, batch, slices.number(net, rows.batch_size, self.objective))
 
         replay = rows.repeated.run(id(data), work, ws, data, rows.order, *self._replaced())
-        net.ops.pace()
+        rows.pace()
         done, most = 1, min(most, rows.alike(i)) if replay else 1
         while done < most and not (interrupt and interrupt.asked):
             replay()
-            net.ops.pace()
+            rows.pace()
             done += 1
         return done
 

@@ -231,6 +231,13 @@ def test_a_run_that_is_cut_off_keeps_what_it_had(tmp_path, number):
     assert found["broken"]["items"]["measures"]["figures"] == {"ms": 1.5}
 
 
+@pytest.mark.parametrize("left, patience", [(100, 10), (9, 8), (5, None), (-3, None)])
+def test_an_item_hangs_or_lacked_time(tmp_path, monkeypatch, left, patience):
+    """It has failed if it had half of the time that it may take, whatever ended it."""
+    monkeypatch.setattr(records.time, "time", lambda: 1000.0)
+    assert Task(str(tmp_path), "broken", 10.0, 1000.0 + left).patience() == patience
+
+
 def test_a_process_whose_time_is_over_ends_with_all_that_it_started(tmp_path):
     alive = tmp_path / "alive"
     loop = f"while :; do echo x >>{alive}; sleep 0.05; done & wait"

@@ -206,6 +206,7 @@ CHANGES = {
     "CuPy": lambda patch: patch.setattr("cupy.__version__", "99.0"),
     "gpumlp": lambda patch: patch.setattr(gpumlp, "__version__", "99.0"),
     "cuBLASLt": lambda patch: patch.setattr(selfcheck, "cublaslt_version", lambda: "99.0"),
+    "NVRTC": lambda patch: patch.setattr(selfcheck, "nvrtc_version", lambda: "99.0"),
     "kernels": other_text,
     "GPU": other_gpu,
 }

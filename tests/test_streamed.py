@@ -316,7 +316,7 @@ def test_work_of_an_epoch(stream, counters):
     assert found["h2d"] - resident["h2d"] == pieces
     assert found["d2h"] - resident["d2h"] == 1
     assert found["synchronisations"] - resident["synchronisations"] == 1
-    assert found["waits"] - resident["waits"] == pieces
+    assert found["waits"] == pieces  # for a buffer, and for no batch within a piece
 
 
 @pytest.mark.parametrize("free, on_device", [(1_600_000, True), (600_000, False), (90_000, False)])

@@ -44,13 +44,15 @@ def test_an_interpreter_is_looked_for_on_path_and_in_pyenv(machine):
 
 
 def test_every_python_has_the_newest_packages_and_the_first_also_the_oldest():
-    found = versions.environments({"3.10": "/a", "3.12": "/b"}, ["numpy>=2.0", "tqdm >= 4.66, < 5"])
+    dependencies = ["numpy>=2.0", "tqdm >= 4.66, < 5"]
+    found = versions.environments({"3.10": "/a", "3.12": "/b"}, dependencies, "3.10")
     newest = ["numpy>=2.0", "tqdm >= 4.66, < 5"]
     assert found == {
         "3.10": ("/a", newest),
         "3.12": ("/b", newest),
         "oldest": ("/a", ["numpy==2.0", "tqdm==4.66"]),
     }
+    assert versions.environments({"3.13": "/c"}, newest, "3.10") == {"3.13": ("/c", newest)}
     with pytest.raises(ValueError, match=r"'scipy<2' in pyproject\.toml has no lower bound"):
         versions.oldest("scipy<2")
 
@@ -96,6 +98,7 @@ def test_a_test_that_fails_is_a_failure(monkeypatch, tmp_path):
 def test_all_others_are_tried_and_one_failure_is_enough(monkeypatch, capsys):
     pythons = {"3.8": "/old", versions.THIS: "/this", "3.99": "/new"}
     monkeypatch.setattr(versions, "find", lambda names: pythons)
+    monkeypatch.setattr(versions, "supported", lambda project: ["3.8", versions.THIS, "3.99"])
     tried = []
 
     def attempt(environment):
@@ -110,6 +113,9 @@ def test_all_others_are_tried_and_one_failure_is_enough(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         versions.main(["3.7"])
     assert "no 3.7 here; there are 3.8" in capsys.readouterr().err
+    del pythons["3.8"]
+    versions.main([])
+    assert "oldest: left out, as there is no Python 3.8" in capsys.readouterr().out
 
 
 # -------------------------------------------------------------------------------- the Makefile

@@ -3,8 +3,8 @@
 `python -m tests.versions [NAME...]`, a NAME being a version of Python ("3.12") or "oldest": each in
 a virtual environment of its own, which is removed again.  It has the dependencies that
 pyproject.toml declares and what runs tests, and none of the optional packages, so that it also
-shows that nothing else is needed: the newest releases that the Python takes, and once, on the first
-Python, the oldest ones that are allowed.
+shows that nothing else is needed: the newest releases that the Python takes, and once, on the
+oldest Python that is supported, the oldest ones that are allowed.
 """
 
 from __future__ import annotations
@@ -105,11 +105,15 @@ def find(versions: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def environments(found: dict[str, str], dependencies: list[str]) -> dict[str, Environment]:
-    """By name: one for each interpreter, and the oldest dependencies on the first."""
-    first = next(iter(found.values()), sys.executable)
+def environments(
+    found: dict[str, str], dependencies: list[str], first: str
+) -> dict[str, Environment]:
+    """By name: one for each interpreter, and on the oldest Python the oldest dependencies, of which
+    newer Pythons have no wheels."""
     table = {version: Environment(python, dependencies) for version, python in found.items()}
-    return table | {OLDEST: Environment(first, [oldest(line) for line in dependencies])}
+    if first in found:
+        table[OLDEST] = Environment(found[first], [oldest(line) for line in dependencies])
+    return table
 
 
 def fill(folder: str, environment: Environment) -> str:
@@ -158,7 +162,8 @@ def attempt(environment: Environment) -> tuple[bool, str]:
 def main(arguments: list[str] | None = None) -> int:
     """The exit code: 0 if no test failed and nothing that is needed is missing."""
     project = declared()
-    found = environments(find(supported(project)), project["dependencies"])
+    versions = supported(project)
+    found = environments(find(versions), project["dependencies"], versions[0])
     parser = argparse.ArgumentParser(prog="python -m tests.versions", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(found)}")
     names = parser.parse_args(arguments).names or [name for name in found if name != THIS]
@@ -168,6 +173,8 @@ def main(arguments: list[str] | None = None) -> int:
     print()
     for name, (_, outcome) in results.items():
         print(f"{name}: {outcome}")
+    if OLDEST not in found:
+        print(f"{OLDEST}: left out, as there is no Python {versions[0]}, which it is for")
     return 0 if all(good for good, _ in results.values()) else 1
 
 

@@ -58,8 +58,10 @@ def run_all(folder: Path, options):
         share = stage.seconds / sum(other.seconds for other in chosen[i:])
         if left < START or processes.stopped.is_set():
             return
-        until = time.time() + max(START, left * share)
-        run(stage, Task(str(folder), stage.name, stage.most, until, options.dry_run))
+        seconds = max(START, left * share)
+        most = stage.most * min(1.0, seconds / stage.seconds)
+        until = time.time() + seconds
+        run(stage, Task(str(folder), stage.name, most, until, options.dry_run))
         device = records.read(folder)[stage.name].items.get("device", {})
         if device.get("outcome") == records.FAILED:
             print(f"no device, so that nothing else is tried: {device['error']}", flush=True)

@@ -38,7 +38,8 @@ def pytest_collection_modifyitems(config, items):
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
     TASK.begin(item.nodeid)
-    faulthandler.dump_traceback_later(TASK.most, exit=True, file=STDERR)
+    if patience := TASK.patience():
+        faulthandler.dump_traceback_later(patience, exit=True, file=STDERR)
     try:
         return (yield)
     finally:

@@ -57,6 +57,12 @@ class Task(NamedTuple):
         self.write(plan=list(names))
         return [name for name, outcome in self.outcomes().items() if outcome == NOT_BEGUN]
 
+    def patience(self) -> float | None:
+        """Seconds after which an item that has not ended hangs: `most`, or what the stage's end
+        leaves of it; None where that is less than half, so that it only lacked time."""
+        left = min(self.most, self.until - time.time() - 1)
+        return left if left >= self.most / 2 else None
+
     def begin(self, name: str):
         self.write(name=name, outcome=BEGUN)
 

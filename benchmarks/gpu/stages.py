@@ -233,7 +233,8 @@ def work(task: Task) -> int:
             break
         task.begin(name)
         print(f"{MARK}{name}", flush=True)
-        faulthandler.dump_traceback_later(task.most, exit=True)
+        if patience := task.patience():
+            faulthandler.dump_traceback_later(patience, exit=True)
         good = tried(task, name, items[name])
         faulthandler.cancel_dump_traceback_later()
         if not good and unusable():

@@ -1,7 +1,8 @@
 """The operations on CuPy arrays: the kernels of kernels/ and cuBLASLt.
 
 The contract, with every argument's meaning, is in gpumlp/backend/__init__.py.  Each operation is
-one launch, but for `gemm`, which is one call of cuBLASLt, or one for each 65,535 networks.
+one launch, but for `gemm`, which is one call of cuBLASLt, or one for each 65,535 networks, and
+`shuffle`, which is two and CuPy's sort between them.
 Programs are compiled by NVRTC when first used and kept on disk by CuPy.
 """
 

@@ -143,6 +143,8 @@ class Choices:
             if not devices.is_out_of_memory(error):
                 raise
             return plans[0]
+        if not times and len(plans) > 1:  # all have failed: nothing has been found out
+            return plans[0]
         fastest = min(times, key=times.__getitem__, default=plans[0])
         self._keep(shape, fastest.algorithm)
         return fastest
@@ -188,21 +190,28 @@ def _times(plans: list[Plan], gemm: Gemm, a: int, b: int, d: int) -> dict[Plan, 
     cp.cuda.get_current_stream().synchronize()  # the operands may still be on their way
 
     with cp.cuda.Stream(non_blocking=True) as stream:
-        captured = {}
-        for plan in plans:
-            with _left_out_if_it_fails():
-                plan(*arguments, stream.ptr)  # loads the algorithm's kernels
-                calls = functools.partial(_calls, plan, arguments, stream.ptr)
-                captured[plan] = graphs.record(calls, stream)
-        times: dict[Plan, float] = dict.fromkeys(captured, float("inf"))
-        start, end = cp.cuda.Event(), cp.cuda.Event()
-        for _ in range(ROUNDS):
-            for plan, graph in captured.items():
-                start.record(stream)
-                graph.launch(stream)
-                end.record(stream)
-                end.synchronize()
-                times[plan] = min(times[plan], cp.cuda.get_elapsed_time(start, end))
+        try:
+            return _times_on(stream, plans, arguments)
+        finally:
+            stream.synchronize()  # a candidate that failed may still write to memory that goes now
+
+
+def _times_on(stream, plans: list[Plan], arguments: tuple[int, int, int, int]) -> dict[Plan, float]:
+    captured = {}
+    for plan in plans:
+        with _left_out_if_it_fails():
+            plan(*arguments, stream.ptr)  # loads the algorithm's kernels
+            calls = functools.partial(_calls, plan, arguments, stream.ptr)
+            captured[plan] = graphs.record(calls, stream)
+    times: dict[Plan, float] = dict.fromkeys(captured, float("inf"))
+    start, end = cp.cuda.Event(), cp.cuda.Event()
+    for _ in range(ROUNDS):
+        for plan, graph in captured.items():
+            start.record(stream)
+            graph.launch(stream)
+            end.record(stream)
+            end.synchronize()
+            times[plan] = min(times[plan], cp.cuda.get_elapsed_time(start, end))
     return times
 
 

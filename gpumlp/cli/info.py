@@ -43,6 +43,7 @@ def _check(asked: str) -> int:
     lines = [("checked", shown)]
     if chosen != "cpu":
         lines.append(("cuBLASLt", selfcheck.cublaslt_version()))
+        lines.append(("NVRTC", selfcheck.nvrtc_version()))
     _print(lines)
     print("\n" + ROW.format("operation", "case", "type", "error", "allowed", "").rstrip())
     start, count, failed = time.perf_counter(), 0, []

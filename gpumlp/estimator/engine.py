@@ -37,8 +37,8 @@ class Engine:
     coefs (N_{k-1}, N_k) and intercepts (N_k,) are lists of NumPy arrays, as scikit-learn has them.
     Users may keep such a list, change its arrays in place, replace an item or assign a whole list:
     from the moment that a list has been handed out, it is read again before the network works, and
-    written again after a `partial_fit`.  What was changed in it since then is sent, and no more.
-    A list that nobody asked for costs nothing.
+    written again after a `partial_fit`.  When it was changed since, one piece of
+    theta is sent, from the first change to the last.  A list that nobody asked for costs nothing.
 
     version: a number that is another, of all engines, whenever training or initial weights have
              made the weights others.

@@ -157,6 +157,13 @@ def cublaslt_version() -> str:
     return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
 
 
+def nvrtc_version() -> str:
+    """Of what compiles the kernels, which is installed apart from CuPy."""
+    import cupy
+
+    return "{}.{}".format(*cupy.cuda.nvrtc.getVersion())
+
+
 def _facts(index: int) -> dict[str, object]:
     """All that a result depends on."""
     import cupy
@@ -172,6 +179,7 @@ def _facts(index: int) -> dict[str, object]:
         "driver": driver.driver_version(),
         "its CUDA": runtime.driverGetVersion(),
         "CUDA runtime": runtime.runtimeGetVersion(),
+        "NVRTC": nvrtc_version(),
         "cuBLASLt": cublaslt_version(),
         "CuPy": cupy.__version__,
         "gpumlp": gpumlp.__version__,

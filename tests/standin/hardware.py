@@ -89,6 +89,10 @@ def driverGetVersion() -> int:
     return machine.driver_version
 
 
+def nvrtcGetVersion() -> tuple[int, int]:
+    return 13, 0
+
+
 def runtimeGetVersion() -> int:
     """The version that CuPy brought with it; never raises."""
     return machine.runtime_version

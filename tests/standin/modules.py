@@ -50,6 +50,7 @@ def _contents() -> dict[str, dict[str, object]]:
             "get_elapsed_time": streams.get_elapsed_time,
         },
         "cupy.cuda.runtime": runtime,
+        "cupy.cuda.nvrtc": {"getVersion": hardware.nvrtcGetVersion},
         "cupy.cuda.device": {
             "Device": hardware.Device,
             "get_cublas_handle": blas.get_cublas_handle,
