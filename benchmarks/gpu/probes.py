@@ -181,13 +181,16 @@ def ctrl_c(sizes, batch: int, steps: int) -> dict:
 
 
 def streaming(task):
-    """Epochs of data that stay on the device, and of the same sent in pieces."""
+    """Epochs of data that stay on the device, and of the same sent in pieces, in batches of which a
+    piece has few and many."""
     rows, features, room = (64, 8, 1 << 16) if task.dry else (300_000, 1024, 1 << 30)
-    yield f"{rows:,} x {features:,}", lambda: stream(rows, features, room)
+    for batch in (4, 2) if task.dry else (4096, 256):
+        name = f"{rows:,} x {features:,} by {batch}"
+        yield name, lambda batch=batch: stream(rows, features, room, batch)
 
 
-def stream(count: int, features: int, room: int) -> dict:
-    rng, batch = np.random.default_rng(), min(4096, count // 16)
+def stream(count: int, features: int, room: int, batch: int) -> dict:
+    rng = np.random.default_rng()
     x, y = rng.random((count, features), np.float32), rng.integers(0, 10, count)
     found, losses = {}, []
     for way in ("resident", "streamed"):
