@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from gpumlp import checks
 from gpumlp.function import Function
 
 
@@ -47,25 +48,22 @@ class Activation(Function):
     minimum: float = -np.inf
 
     def __post_init__(self):
-        if self.df_from not in ("z", "n"):
-            raise ValueError(f'df_from is "z" or "n", not {self.df_from!r}')
+        checks.choice(self.df_from, f"{self.name}: df_from", ("z", "n"))
         if len(self.parameters) > 2:
             raise ValueError(f"{self.name}: an activation takes at most two constants")
         if self.learned and not (self.parameters and self.dp):
             raise ValueError(f"{self.name}: a learned parameter needs parameters and dp")
         for key, value in self.parameters.items():
-            if not (np.isfinite(value) and value >= self.minimum):
-                least = f" and at least {self.minimum:g}" if np.isfinite(self.minimum) else ""
-                raise ValueError(f"{self.name}: {key} = {value} must be finite{least}")
+            checks.number(value, f"{self.name}: {key}", checks.finite(self.minimum))
 
     @property
     def mathematics(self):
         return self.f, self.cuda
 
 
-def find(activation) -> Activation:
-    """The Activation of that name, or the one given."""
-    return Activation.find(activation, "activation")
+def find(activation, name: str = "activation") -> Activation:
+    """The Activation of that name, or the one given; name: the argument's, for the message."""
+    return Activation.find(activation, name)
 
 
 def sigmoid(z):

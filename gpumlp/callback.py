@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpumlp import checks
+
 
 class Callback:
     """Methods that `Trainer.fit` calls; override what you need.
@@ -82,14 +84,10 @@ class EarlyStopping(Callback):
     """
 
     def __init__(self, patience: int = 10, delta: float = 0.0, monitor=None, restore_best=True):
-        if patience < 1:
-            raise ValueError(f"patience = {patience}; it is at least 1")
-        if delta < 0:
-            raise ValueError(f"delta = {delta}; it is at least 0")
-        if monitor not in (None, "loss", "val_loss", "val_accuracy"):
-            raise ValueError(f'monitor = {monitor!r}; it is "loss", "val_loss" or "val_accuracy"')
-        self.patience, self.delta, self.monitor = patience, delta, monitor
-        self.restore_best = restore_best
+        self.patience = checks.number(patience, "patience", checks.COUNT)
+        self.delta = checks.number(delta, "delta", checks.NONNEGATIVE)
+        self.monitor = checks.choice(monitor, "monitor", (None, "loss", "val_loss", "val_accuracy"))
+        self.restore_best = checks.flag(restore_best, "restore_best")
         self._trainer: Any = None
         self._best: Any = None
         self._theta: Any = None

@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from gpumlp import atomic, files
+from gpumlp import atomic, checks, files
 from gpumlp.callback import Callback
 from gpumlp.files import FileError
 from gpumlp.trainer import Trainer
@@ -39,16 +39,13 @@ class Checkpoint(Callback):
     goes_last = True  # the state that is written has the other callbacks' view of the epoch
 
     def __init__(self, folder_or_path, every_epochs: int = 1, every_minutes=None, keep: int = 1):
-        for name, value in (("every_epochs", every_epochs), ("keep", keep)):
-            if int(value) != value or value < 1:
-                raise ValueError(f"{name} = {value!r}; it is a whole number, at least 1")
-        if every_minutes is not None and not every_minutes > 0:
-            raise ValueError(f"every_minutes = {every_minutes!r}; it is above 0, or None")
+        self.every_epochs = checks.number(every_epochs, "every_epochs", checks.COUNT)
+        self.every_minutes = checks.number(every_minutes, "every_minutes", checks.POSITIVE, True)
+        self.keep = checks.number(keep, "keep", checks.COUNT)
         self.folder_or_path = os.fspath(folder_or_path)
         self._place = _place(folder_or_path)
-        if keep > 1 and isinstance(self._place, _OneFile):
+        if self.keep > 1 and isinstance(self._place, _OneFile):
             raise ValueError(f"keep = {keep}: {folder_or_path} is one file; give a folder")
-        self.every_epochs, self.every_minutes, self.keep = every_epochs, every_minutes, keep
         self._written: tuple[int, int] | None = None  # epoch, and batches of the one begun
 
     def on_fit_begin(self, trainer, history):

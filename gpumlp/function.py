@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
+from gpumlp import checks
+
 
 class Function:
     """A function by its name, with constants in `parameters`.
@@ -38,8 +40,10 @@ class Function:
         if unknown:
             takes = ", ".join(self.parameters) or "no constants"
             raise TypeError(f"{self.name} takes {takes}, not {', '.join(sorted(unknown))}")
-        given = {key: float(value) for key, value in parameters.items()}
-        return replace(self, parameters={**self.parameters, **given})  # type: ignore[type-var]
+        for key, value in parameters.items():
+            checks.number(value, f"{self.name}: {key}", checks.finite())
+        changed = {key: float(value) for key, value in parameters.items()}
+        return replace(self, parameters={**self.parameters, **changed})  # type: ignore[type-var]
 
     def __repr__(self):
         constants = ", ".join(f"{key}={value:g}" for key, value in self.parameters.items())
@@ -56,9 +60,12 @@ class Function:
         """The one of that name, or the one given."""
         if isinstance(wanted, cls):
             return wanted
-        if not isinstance(wanted, str) or wanted not in cls.table:
-            raise ValueError(f"unknown {kind} {wanted!r}; there are: {', '.join(cls.table)}")
-        return cls.table[wanted]
+        if isinstance(wanted, str) and wanted in cls.table:
+            return cls.table[wanted]
+        names = ", ".join(map(repr, cls.table))
+        raise checks.ParameterError(
+            f"{kind} = {checks.shown(wanted)} must be one of {names}, or a gpumlp.{cls.__name__}"
+        )
 
 
 def _restored(cls, name: str, parameters: dict[str, float]):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from gpumlp import checks
+
 
 def check_gradients(net, x, y, loss="cross_entropy", sample_weight=None, *, step=1e-6, seed=0):
     """The largest relative error of the gradient against central differences, over all parameters.
@@ -19,6 +21,8 @@ def check_gradients(net, x, y, loss="cross_entropy", sample_weight=None, *, step
     >>> bool(gpumlp.check_gradients(net, x, y) < 1e-7)
     True
     """
+    step = checks.number(step, "step", checks.POSITIVE)
+    seed = checks.number(seed, "seed", checks.SEED)
     net = net.like(dtype="float64")
     rng = np.random.default_rng(seed)
     models, to_host = net.models_count, net.ops.to_host

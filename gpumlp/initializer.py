@@ -13,6 +13,8 @@ from types import MappingProxyType
 
 import numpy as np
 
+from gpumlp import checks
+
 
 def _scaled(variance, normal: bool):
     def draw(rng, fan_out, fan_in):
@@ -55,24 +57,23 @@ def find(init):
     """The function of that name, or the one given."""
     if callable(init):
         return init
-    if init not in initializers:
-        raise ValueError(f"unknown init {init!r}; there are: {', '.join(initializers)}")
-    return initializers[init]
+    return initializers[checks.choice(init, "init", initializers)]
 
 
 def seeds(seed, models: int) -> np.ndarray:
     """The seed of each network, (M,) uint64: an int s gives network m the seed s + m."""
-    if seed is None:
-        raise ValueError("seed = None; it is an int, or one for each network")
-    if np.ndim(seed) == 0:
-        numbers = [int(seed) + m for m in range(models)]
-    else:
-        numbers = [int(s) for s in seed]
-    if len(numbers) != models:
-        raise ValueError(f"{len(numbers)} seeds for {models} networks")
-    if any(not 0 <= s < 2**64 for s in numbers):
-        raise ValueError(f"seed {seed!r}: a seed is in 0 .. 2**64 - 1")
-    return np.array(numbers, dtype=np.uint64)
+    numbers = checks.reals(seed)
+    if numbers is None or numbers.shape not in ((), (models,)) or not checks.SEED.holds(numbers):
+        wanted = f"{checks.SEED}, or one for each of {models} networks"
+        raise checks.ParameterError(f"seed = {checks.shown(seed)} must be {wanted}")
+    if numbers.ndim:
+        return numbers.astype(np.uint64)
+    first = int(numbers)
+    if first + models > 2**64:
+        raise checks.ParameterError(
+            f"seed = {seed} must be at most 2**64 - {models}: network m of {models} has seed + m"
+        )
+    return np.uint64(first) + np.arange(models, dtype=np.uint64)
 
 
 def generator(seed) -> np.random.Generator:

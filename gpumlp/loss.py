@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gpumlp import checks
 from gpumlp.activation import sigmoid, softplus
 from gpumlp.function import Function
 
@@ -71,8 +72,7 @@ class Loss(Function):
     def __post_init__(self):
         for key, value in self.parameters.items():
             low, high = self.limits.get(key, (-np.inf, np.inf))
-            if not (np.isfinite(value) and low <= value <= high):
-                raise ValueError(f"{self.name}: {key} = {value} is outside [{low:g}, {high:g}]")
+            checks.number(value, f"{self.name}: {key}", checks.finite(low, high))
 
     @property
     def mathematics(self):

@@ -6,7 +6,7 @@ import contextlib
 import math
 from typing import NamedTuple
 
-from gpumlp import blocks, slices, workspace
+from gpumlp import backend, blocks, slices, workspace
 from gpumlp import device as devices
 from gpumlp.backend.sources import SCALARS
 from gpumlp.noted import STEPS_NOTED
@@ -102,8 +102,8 @@ def size_of(*arrays) -> int:
 
 def text(size: float) -> str:
     """1536 -> '1.5 KiB'."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
+    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1024 or unit == "TiB":
             break
         size /= 1024
     return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
@@ -141,6 +141,14 @@ def in_chunks(rows: int, chunk: int, work) -> None:
             chunk = chunk // 2
         else:
             start += chunk
+
+
+def check(net) -> None:
+    """Raises MemoryError, before any is taken, where there is none for the parameters alone."""
+    # They are drawn on the host, also for a GPU.
+    largest = min(ops.total_memory() for ops in (net.ops, backend.get("cpu")))
+    if predict(net, 0, purpose="predict") > largest:
+        raise MemoryError
 
 
 @contextlib.contextmanager

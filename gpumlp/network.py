@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from gpumlp import activation, arrays, backend, initializer, memory, propagate, threads
+from gpumlp import activation, arrays, backend, checks, initializer, memory, propagate, threads
 from gpumlp import device as devices
 from gpumlp.backend import Batch, Data, Noise, pool
 from gpumlp.blocks import Blocks, shared
@@ -77,13 +77,11 @@ class MLP:
     ):
         self.sizes = _checked_sizes(sizes)
         self.K = len(self.sizes) - 1
-        if models is not None and (isinstance(models, bool) or int(models) != models or models < 1):
-            raise ValueError(f"models = {models!r}; it is None, or how many networks there are")
-        self.models = None if models is None else int(models)
+        self.models = checks.number(models, "models", checks.COUNT, none=True)
         self.dtype = _checked_dtype(dtype)
         self.f = [None, *_checked_activations(hidden, output, self.K)]
         self.precision = _checked_precision(precision, self.dtype)
-        self.tune = bool(tune)
+        self.tune = checks.flag(tune, "tune")
         self.seed = seed
         self.init = init
         self.dropout = dropout
@@ -101,10 +99,11 @@ class MLP:
         self.stored = np.dtype(np.uint16) if narrow else self.dtype
         learned = tuple(k for k in range(1, self.K + 1) if self.f[k].learned)
         self.layout = Layout(self.sizes, learned, self.dtype.itemsize)
-        thresholds = _dropout_thresholds(dropout, self.K, self.models_count)
-        theta = self._initial_theta(initializer.find(init))
+        draw = initializer.find(init)
         with self.ops.on_device(), memory.explained(self):
-            self._place(theta, thresholds)
+            memory.check(self)
+            thresholds = _dropout_thresholds(dropout, self.K, self.models_count)
+            self._place(self._initial_theta(draw), thresholds)
 
     def _place(self, theta, thresholds):
         """The parameters and constants on the device."""
@@ -379,37 +378,39 @@ def _checked_dtype(dtype) -> np.dtype:
     except TypeError:
         real = None
     if real not in (np.float32, np.float64):
-        raise ValueError(f"dtype is float32 or float64, not {dtype!r}")
+        raise checks.ParameterError(f"dtype = {checks.shown(dtype)} must be 'float32' or 'float64'")
     return real
 
 
 def _checked_precision(precision, dtype) -> str:
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision = {precision!r}; it is one of {', '.join(PRECISIONS)}")
+    checks.choice(precision, "precision", PRECISIONS)
     if precision != "float32" and dtype != np.float32:
         raise ValueError(f'precision = {precision!r} is for dtype="float32", not {dtype}')
     return precision
 
 
 def _checked_sizes(sizes) -> tuple[int, ...]:
-    if not isinstance(sizes, Iterable):
-        raise TypeError(f"sizes = {sizes!r}: they are N_0, ..., N_K, such as (784, 256, 10)")
-    sizes = tuple(sizes)
-    if len(sizes) < 2 or any(int(s) != s or s < 1 for s in sizes):
-        raise ValueError(f"sizes = {sizes}: they are N_0, ..., N_K, at least two, each at least 1")
-    return tuple(int(s) for s in sizes)
+    found = tuple(sizes) if isinstance(sizes, Iterable) and not isinstance(sizes, str) else ()
+    if len(found) < 2:
+        wanted = "N_0, ..., N_K, two numbers or more, such as (784, 256, 10)"
+        shown = found if isinstance(sizes, Iterator) else sizes
+        raise checks.ParameterError(f"sizes = {checks.shown(shown)} must be {wanted}")
+    return tuple(checks.number(N, f"sizes[{k}]", checks.COUNT) for k, N in enumerate(found))
 
 
 def _checked_activations(hidden, output, K) -> list:
-    if isinstance(hidden, str | activation.Activation):
-        hidden = [hidden] * (K - 1)
-    hidden = [activation.find(f) for f in hidden]
-    if len(hidden) != K - 1:
-        raise ValueError(f"{len(hidden)} activations for {K - 1} hidden layers")
-    for f in hidden:
+    several = isinstance(hidden, Iterable) and not isinstance(hidden, str)
+    found = [activation.find(f, "hidden") for f in (hidden if several else [hidden] * (K - 1))]
+    if len(found) != K - 1:
+        raise ValueError(
+            f"hidden = {checks.shown(found)} has {len(found)} activations for {K - 1} hidden layers"
+        )
+    if not (several or found):
+        activation.find(hidden, "hidden")
+    for f in found:
         if f.rows:
-            raise ValueError(f"{f.name} acts on whole rows; it can only be the output")
-    return [*hidden, activation.find(output)]
+            raise ValueError(f"hidden = {f.name!r} acts on whole rows; it can only be the output")
+    return [*found, activation.find(output, "output")]
 
 
 def _per_layer(dropout, K) -> list:
@@ -417,7 +418,9 @@ def _per_layer(dropout, K) -> list:
     if not isinstance(dropout, list | tuple) and np.ndim(dropout) == 0:
         dropout = [dropout] * (K - 1)
     if len(dropout) != K - 1:
-        raise ValueError(f"dropout for {len(dropout)} of {K - 1} hidden layers")
+        raise ValueError(
+            f"dropout = {checks.shown(dropout)} has {len(dropout)} rates for {K - 1} hidden layers"
+        )
     return [0.0, *dropout, 0.0]
 
 
@@ -425,9 +428,7 @@ def _dropout_thresholds(dropout, K, models) -> list:
     """For each layer the 32-bit numbers (M,) below which a unit is dropped, or None."""
     thresholds: list = []
     for rate in _per_layer(dropout, K):
-        rates = np.asarray(rate, dtype=np.float64)
-        if rates.shape not in ((), (models,)) or not np.all((rates >= 0) & (rates < 1)):
-            raise ValueError(f"dropout = {rate!r}: a probability in [0, 1), or one per network")
+        rates = checks.per_network(rate, "dropout", checks.FRACTION, models)
         bits = np.broadcast_to(np.minimum(np.rint(rates * 2**32), 2**32 - 1), (models,))
         thresholds.append(bits.astype(np.uint32) if rates.any() else None)
     return thresholds

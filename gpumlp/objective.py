@@ -6,6 +6,7 @@ import copy
 
 import numpy as np
 
+from gpumlp import checks
 from gpumlp import loss as losses
 from gpumlp.backend import Targets
 
@@ -14,16 +15,15 @@ class Objective:
     """Loss and reduction of a network, ready for `propagate` (see gpumlp/loss.py for the forms)."""
 
     def __init__(self, net, loss, reduction: str = "mean"):
-        if reduction not in ("mean", "sum"):
-            raise ValueError(f'reduction is "mean" or "sum", not {reduction!r}')
+        checks.choice(reduction, "reduction", ("mean", "sum"))
         self.loss = losses.find(loss)
         self.mean = reduction == "mean"
         outputs = net.sizes[-1]
         if self.loss.name in ("cross_entropy", "kl_divergence", "focal") and outputs == 1:
             if not (self.loss.name == "focal" and net.f[net.K].name == "sigmoid"):
                 raise ValueError(
-                    f"{self.loss.name} compares classes and needs an output for each; for a single "
-                    'output use loss="binary_cross_entropy" with output="sigmoid"'
+                    f"loss = {self.loss.name!r} compares classes and needs an output for each; "
+                    'for a single output use loss="binary_cross_entropy" with output="sigmoid"'
                 )
         self.pair = losses.pair(self.loss, net.f[net.K])
         if net.device != "cpu" and self.pair.form.cuda is None:
@@ -33,7 +33,7 @@ class Objective:
             )
         for f in net.f[1:]:
             if f.df is None and not f.rows:
-                raise ValueError(f"activation {f.name!r} has no df, which training needs")
+                raise ValueError(f"activation = {f.name!r} has no df, which training needs")
         self.scale, self.shift = self.loss.target_scale(outputs)
         self._net = net
         with net.ops.on_device():

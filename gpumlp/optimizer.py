@@ -16,18 +16,17 @@ The operation `update` of each backend carries them out, over the flat buffer of
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+
+from gpumlp import checks
 
 # The columns of the array (M, len(HYPERS)) that the kernels read; kernels/laws.cuh uses the names.
 HYPERS = (
     "LR L1 L2 WEIGHT_DECAY MOMENTUM NESTEROV BETA1 REST1 LOG_BETA1 BETA2 REST2 LOG_BETA2 "
     "EPSILON EPSILON_CORRECTED CLIP_NORM DECAY_PER_WEIGHT"
 ).split()
-
-_NONNEGATIVE = (0.0, np.inf)
-_FRACTION = (0.0, 1.0 - 1e-12)
 
 
 class Optimizer:
@@ -39,29 +38,26 @@ class Optimizer:
 
     family: ClassVar[str]
     decay_per_weight: bool = False
-    limits: ClassVar[dict[str, tuple[float, float]]] = {
-        "lr": _NONNEGATIVE,
-        "l1": _NONNEGATIVE,
-        "l2": _NONNEGATIVE,
-        "momentum": _FRACTION,
-        "rho": _FRACTION,
-        "beta1": _FRACTION,
-        "beta2": _FRACTION,
-        "eps": (1e-30, np.inf),  # e = ε √(1 − β₂ᵗ) stays a normal float32, which GPUs do not flush
-        "weight_decay": _NONNEGATIVE,
+    intervals: ClassVar[dict[str, checks.Interval]] = {
+        "lr": checks.NONNEGATIVE,
+        "l1": checks.NONNEGATIVE,
+        "l2": checks.NONNEGATIVE,
+        "momentum": checks.FRACTION,
+        "rho": checks.FRACTION,
+        "beta1": checks.FRACTION,
+        "beta2": checks.FRACTION,
+        # e = ε √(1 − β₂ᵗ) stays a normal float32, which GPUs do not flush
+        "eps": checks.Interval(1e-30, np.inf, "[)"),
+        "weight_decay": checks.NONNEGATIVE,
     }
 
     def __post_init__(self):
-        for name, (low, high) in self.limits.items():
-            value = getattr(self, name, None)
-            if value is None:
-                continue
-            numbers = np.asarray(value, dtype=np.float64)
-            if numbers.ndim > 1 or not np.all((numbers >= low) & (numbers <= high)):
-                raise ValueError(
-                    f"{type(self).__name__}: {name} = {value!r} must be a number, or one per "
-                    f"network, in [{low:g}, {high:.12g}]"
-                )
+        for f in fields(self):  # type: ignore[arg-type]
+            value, name = getattr(self, f.name), f"{type(self).__name__}: {f.name}"
+            if f.name in self.intervals:
+                checks.per_network(value, name, self.intervals[f.name])
+            else:
+                checks.flag(value, name)
 
     def columns(self) -> dict[str, object]:
         """The hyperparameters under the names of HYPERS."""
@@ -73,19 +69,18 @@ class Optimizer:
 
     def hyper(self, models: int, clip_norm=None) -> np.ndarray:
         """The numbers as the kernels read them: (M, len(HYPERS)) float64."""
-        table = np.zeros((models, len(HYPERS)))
-        given = self.columns() | {
+        for name in self.intervals.keys() & {f.name for f in fields(self)}:  # type: ignore[arg-type]
+            place = f"{type(self).__name__}: {name}"
+            checks.per_network(getattr(self, name), place, self.intervals[name], models)
+        if clip_norm is not None:
+            checks.per_network(clip_norm, "clip_norm", checks.POSITIVE, models)
+        columns: dict[str, Any] = self.columns() | {
             "CLIP_NORM": 0.0 if clip_norm is None else clip_norm,
             "DECAY_PER_WEIGHT": float(self.decay_per_weight),
         }
-        for name, value in given.items():
-            numbers = np.asarray(value, dtype=np.float64)
-            if numbers.ndim and numbers.shape != (models,):
-                raise ValueError(
-                    f"{name.lower()} has shape {numbers.shape}; it must be a number, or one for "
-                    f"each of {models} networks"
-                )
-            table[:, HYPERS.index(name)] = numbers
+        table = np.zeros((models, len(HYPERS)))
+        for name, values in columns.items():
+            table[:, HYPERS.index(name)] = values
         return table
 
     def state(self) -> dict:
@@ -118,10 +113,10 @@ class SGD(Optimizer):
 
     def __post_init__(self):
         super().__post_init__()
-        if not isinstance(self.nesterov, bool | np.bool_):
-            raise ValueError("nesterov is True or False, for all networks")
         if self.nesterov and not np.all(np.asarray(self.momentum) > 0):
-            raise ValueError("Nesterov's momentum needs momentum > 0")
+            raise checks.ParameterError(
+                f"SGD: nesterov = True needs momentum above 0, not {checks.shown(self.momentum)}"
+            )
 
     def columns(self):
         return {

@@ -10,8 +10,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from types import MappingProxyType
+from typing import ClassVar
 
 import numpy as np
+
+from gpumlp import checks
+
+
+def _check_numbers(schedule, intervals: dict[str, checks.Interval], others: tuple) -> None:
+    """Looks at every field but those of the names in `others`; a field without an interval of its
+    own is not negative."""
+    for f in fields(schedule):
+        if f.name not in others:
+            name = f"{type(schedule).__name__}: {f.name}"
+            interval = intervals.get(f.name, checks.NONNEGATIVE)
+            checks.number(getattr(schedule, f.name), name, interval, none=f.default is None)
 
 
 @dataclass(frozen=True)
@@ -20,13 +33,11 @@ class Schedule:
 
     unit: str = "epoch"
 
+    intervals: ClassVar[dict[str, checks.Interval]] = {}
+
     def __post_init__(self):
-        if self.unit not in ("epoch", "step"):
-            raise ValueError(f'unit is "epoch" or "step", not {self.unit!r}')
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if f.name != "unit" and value is not None and not (np.isfinite(value) and value >= 0):
-                raise ValueError(f"{type(self).__name__}: {f.name} = {value!r}")
+        checks.choice(self.unit, f"{type(self).__name__}: unit", ("epoch", "step"))
+        _check_numbers(self, self.intervals, ("unit",))
 
     def factor(self, time: np.ndarray, total: float | None) -> np.ndarray:
         """The factor at each time."""
@@ -65,10 +76,7 @@ class Step(Schedule):
     every: float = 10
     decay: float = 0.1
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.every <= 0:
-            raise ValueError(f"Step: every = {self.every!r}; it is above 0")
+    intervals: ClassVar[dict[str, checks.Interval]] = {"every": checks.POSITIVE}
 
     def factor(self, time, total):
         return self.decay ** np.floor(time / self.every)
@@ -103,6 +111,8 @@ class Cosine(Schedule):
     warmup: float = 0.0
     floor: float = 0.0
 
+    intervals: ClassVar[dict[str, checks.Interval]] = {"total": checks.POSITIVE}
+
     def factor(self, time, total):
         length = self._length(self.total, total)
         if self.warmup >= length:
@@ -122,10 +132,12 @@ class OneCycle(Schedule):
     start: float = 25.0
     end: float = 1e4
 
-    def __post_init__(self):
-        super().__post_init__()
-        if not (0 < self.rise < 1 and self.start > 0 and self.end > 0):
-            raise ValueError("OneCycle: rise is in (0, 1), start and end are above 0")
+    intervals: ClassVar[dict[str, checks.Interval]] = {
+        "total": checks.POSITIVE,
+        "rise": checks.SHARE,
+        "start": checks.POSITIVE,
+        "end": checks.POSITIVE,
+    }
 
     def factor(self, time, total):
         progress = np.clip(time / self._length(self.total, total), 0, 1)
@@ -154,12 +166,13 @@ class Plateau:
     monitor: str | None = None
 
     def __post_init__(self):
-        if not (0 < self.decay < 1 and self.patience >= 1 and self.delta >= 0):
-            raise ValueError(f"{self}: decay is in (0, 1), patience at least 1")
-        if not 0 <= self.floor <= 1:
-            raise ValueError(f"{self}: floor is in [0, 1]")
-        if self.monitor not in (None, "loss", "val_loss"):
-            raise ValueError(f'{self}: monitor is "loss" or "val_loss"')
+        intervals = {
+            "decay": checks.SHARE,
+            "patience": checks.COUNT,
+            "floor": checks.Interval(0, 1),
+        }
+        _check_numbers(self, intervals, ("monitor",))
+        checks.choice(self.monitor, "Plateau: monitor", (None, "loss", "val_loss"))
 
     def begin(self, models: int) -> dict[str, np.ndarray]:
         """What is remembered from epoch to epoch."""
@@ -198,9 +211,8 @@ def find(schedule):
     if schedule is None:
         return None
     if isinstance(schedule, str):
-        if schedule not in schedules:
-            raise ValueError(f"unknown schedule {schedule!r}; there are: {', '.join(schedules)}")
-        return schedules[schedule]()
+        return schedules[checks.choice(schedule, "schedule", schedules)]()
     if not (callable(schedule) or isinstance(schedule, Schedule | Plateau)):
-        raise TypeError(f"a schedule is a name, a Schedule or a function, not {schedule!r}")
+        wanted = f"None, one of {', '.join(schedules)}, one of their objects, or a function"
+        raise checks.ParameterError(f"schedule = {checks.shown(schedule)} must be {wanted}")
     return schedule

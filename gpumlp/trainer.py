@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from gpumlp import callback, memory, threads
+from gpumlp import callback, checks, memory, threads
 from gpumlp import progress as bars
 from gpumlp.evaluate import Evaluation
 from gpumlp.history import History
 from gpumlp.interrupt import Interrupt
+from gpumlp.network import MLP
 from gpumlp.noted import Epoch
 from gpumlp.objective import Objective
 from gpumlp.optimizer import HYPERS, Adam, Optimizer
@@ -69,14 +71,15 @@ class Trainer(Updates):
     ):
         optimizer = Adam() if optimizer is None else optimizer
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"optimizer = {optimizer!r}; it is an object such as gpumlp.Adam(1e-3)")
-        if int(batch_size) != batch_size or batch_size < 1:
-            raise ValueError(f"batch_size = {batch_size!r}; it is at least 1")
-        if clip_norm is not None and not np.all(np.asarray(clip_norm) > 0):
-            raise ValueError(f"clip_norm = {clip_norm!r}; it is above 0, or None")
-        self.net, self.optimizer, self.batch_size = net, optimizer, int(batch_size)
-        self.shuffle, self.reduction, self.seed = shuffle, reduction, seed
-        self.clip_norm, self.penalty_in_loss = clip_norm, penalty_in_loss
+            wanted = "None, or an object such as gpumlp.Adam(1e-3)"
+            raise checks.ParameterError(f"optimizer = {checks.shown(optimizer)} must be {wanted}")
+        if not isinstance(net, MLP):
+            raise checks.ParameterError(f"net = {checks.shown(net)} must be a gpumlp.MLP")
+        self.net, self.optimizer = net, optimizer
+        self.batch_size = checks.number(batch_size, "batch_size", checks.COUNT)
+        self.shuffle = checks.flag(shuffle, "shuffle")
+        self.reduction, self.seed, self.clip_norm = reduction, seed, clip_norm
+        self.penalty_in_loss = checks.flag(penalty_in_loss, "penalty_in_loss")
         self.objective = Objective(net, loss, reduction)
         self.epochs_left: int | None = None
         self.history = History()
@@ -117,17 +120,17 @@ class Trainer(Updates):
         the others go on.
         """
         resume = (self.resuming if resume is None else resume) and self.unfinished is not None
-        least = 0 if resume else 1
-        if int(epochs) != epochs or epochs < least:
-            raise ValueError(f"epochs = {epochs!r}; it is at least {least}")
+        epochs = checks.number(epochs, "epochs", checks.NATURAL if resume else checks.COUNT)
+        progress = checks.flag(progress, "progress")
         net = self.net
         if validation is not None and not (
             isinstance(validation, list | tuple) and len(validation) in (2, 3)
         ):
-            raise TypeError("validation is (x, y) or (x, y, sample_weight)")
-        wrong = [each for each in _listed(callbacks) if not isinstance(each, callback.Callback)]
-        if wrong:
-            raise TypeError(f"callbacks are objects of gpumlp.Callback, not {wrong[0]!r}")
+            raise checks.ParameterError(
+                f"validation = {checks.shown(validation)} must be None, (x, y), or "
+                "(x, y, sample_weight)"
+            )
+        callbacks = _listed(callbacks)
         data_bytes = memory.size_of(x, y, *(validation or ()))
         with (
             net.ops.on_device(),
@@ -137,9 +140,9 @@ class Trainer(Updates):
             orders = net.models_count if self.shuffle else 1
             rows = make_rows(net, self.objective, x, y, sample_weight, self.batch_size, orders)
             evaluation = validation and Evaluation(net, self.objective, *validation)
-            self.callbacks = sorted(_listed(callbacks), key=lambda each: each.goes_last)
+            self.callbacks = sorted(callbacks, key=lambda each: each.goes_last)
             try:
-                self._begin(rows, int(epochs), resume)
+                self._begin(rows, epochs, resume)
                 return self._fit(rows, evaluation, progress)
             finally:
                 self.callbacks = []
@@ -266,5 +269,15 @@ class Trainer(Updates):
 
 
 def _listed(callbacks) -> list:
-    """The callbacks; a single one may be given without a list."""
-    return [callbacks] if isinstance(callbacks, callback.Callback) else list(callbacks)
+    """The callbacks; a single one may be given without a list, and None is none."""
+    if callbacks is None:
+        return []
+    if isinstance(callbacks, callback.Callback):
+        return [callbacks]
+    found = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
+    for each in found:
+        if not isinstance(each, callback.Callback):
+            raise checks.ParameterError(
+                f"callbacks holds {checks.shown(each)}; they must be objects of gpumlp.Callback"
+            )
+    return found

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
-from gpumlp import arrays, blocks, initializer, memory, noted, residence, slices
+import numpy as np
+
+from gpumlp import arrays, blocks, checks, initializer, memory, noted, residence, slices
 from gpumlp import schedule as schedules
 from gpumlp.backend import Batch
 from gpumlp.backend.sources import SCALARS
@@ -39,7 +41,7 @@ class Updates:
         """What lies on the device; the attributes above are set."""
         net = self.net
         self.epoch = self.batches_done = 0
-        self._hyper = self.optimizer.hyper(net.models_count, self.clip_norm)
+        self._hyper = self._numbers(self.optimizer)
         seeds = initializer.seeds(seed, net.models_count)
         with net.ops.on_device(), memory.explained(net, self.batch_size, self._slot_count):
             self._allocate(seeds)
@@ -200,6 +202,16 @@ class Updates:
         return state.read(net.ops.to_host, done)
 
     # ------------------------------------------------------------ the optimiser's numbers
+    def _numbers(self, optimizer: Optimizer):
+        """The optimiser's numbers (M, len(HYPERS)) float64, which the network's dtype can hold."""
+        hyper, largest = optimizer.hyper(self.net.models_count, self.clip_norm), self.net.dtype
+        for name, column in zip(HYPERS, hyper.T, strict=True):
+            if column.max() > np.finfo(largest).max:
+                raise checks.ParameterError(
+                    f"{name.lower()} = {column.max():g} is more than {largest} can hold"
+                )
+        return hyper
+
     def apply_plateau(self):
         """The learning rates on the device: the optimiser's, times the plateau's factors."""
         hyper = self._hyper.copy()
@@ -211,14 +223,18 @@ class Updates:
 
         Only numbers of the same law: whether there is momentum, or which law it is, stays too.
         """
+        known = [f.name for f in fields(self.optimizer)]  # type: ignore[arg-type]
+        for name in numbers.keys() - set(known):
+            law = type(self.optimizer).__name__
+            raise TypeError(f"retune: {law} has no number {name!r}; it has {', '.join(known)}")
         changed = replace(self.optimizer, **numbers)  # type: ignore[type-var]
         if changed.slots() != self.optimizer.slots():
             raise ValueError(
                 f"{', '.join(numbers)}: the state of {self.optimizer} has no place for it; make a "
                 "Trainer with the other optimizer"
             )
+        self._hyper = self._numbers(changed)
         self.optimizer = changed
-        self._hyper = self.optimizer.hyper(self.net.models_count, self.clip_norm)
         with self.net.ops.on_device():
             self.apply_plateau()
 

@@ -153,7 +153,7 @@ def test_a_cuda_expression_that_does_not_compile(cuda):
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        ({"df_from": "y"}, 'df_from is "z" or "n"'),
+        ({"df_from": "y"}, "df_from = 'y' must be 'z' or 'n'"),
         ({"parameters": {"a": 1.0, "b": 2.0, "c": 3.0}}, "at most two constants"),
         ({"parameters": {"a": np.nan}}, "a = nan"),
     ],

@@ -82,6 +82,10 @@ free_memory(enough=inf)
     Bytes that a new array may take; None on the CPU.  Where they are fewer than enough, memory that
     is only kept for later is given up first.
 
+total_memory()
+    Bytes that there are at most: the GPU's; on the CPU the machine's, or its container's; infinity
+    where nothing tells.
+
 Also: xp (numpy or cupy), device ("cpu", "cuda:0"), on_device() (a context), to_device, to_host.
 """
 

@@ -124,6 +124,10 @@ class CupyOps:
                 free, _ = cp.cuda.runtime.memGetInfo()
             return free
 
+    def total_memory(self):
+        with self.on_device():
+            return cp.cuda.runtime.memGetInfo()[1]
+
     def transfers(self, size):
         return transfer.pair(size)
 

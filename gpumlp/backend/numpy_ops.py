@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
+from pathlib import Path
 
 import numpy as np
 
@@ -42,6 +44,15 @@ class NumpyOps:
 
     def free_memory(self, enough=math.inf):
         return None
+
+    def total_memory(self):
+        limits = [math.inf]
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # not on Windows
+            limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        for name in ("memory.max", "memory/memory.limit_in_bytes"):
+            with contextlib.suppress(ValueError, OSError):  # "max" is no limit
+                limits.append(int(Path("/sys/fs/cgroup", name).read_text()))
+        return min(limits)
 
     def capture(self, work):
         return None

@@ -13,6 +13,7 @@ from sklearn.utils import check_array, metadata_routing
 from sklearn.utils.validation import validate_data
 
 from gpumlp import device as devices
+from gpumlp.checks import ParameterError
 from gpumlp.estimator import adopted, bagging, contents, lbfgs, parameters, saved, sides, stochastic
 from gpumlp.estimator.by_hand import ByHand, activation_name
 from gpumlp.estimator.constructed import Constructed
@@ -141,7 +142,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         self.__dict__["out_activation_"] = activation_name(output)
         dropout = self._dropout()
         if isinstance(dropout, tuple) and len(dropout) != len(hidden):
-            raise parameters.ParameterError(
+            raise ParameterError(
                 f"{type(self).__name__}: dropout = {self.dropout!r} for {len(hidden)} hidden layers"
             )
         spec = Spec(sizes, hidden, output, str(dtype), dropout, self.precision)
@@ -263,7 +264,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         if not isinstance(f, list | tuple):
             return (f,) * (K - 1), [f] * K
         if len(f) != K - 1:
-            raise parameters.ParameterError(
+            raise ParameterError(
                 f"{type(self).__name__}: activation = {f!r} for {K - 1} hidden layers"
             )
         return tuple(f), [*f, f[-1] if f else "identity"]

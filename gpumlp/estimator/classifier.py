@@ -11,11 +11,11 @@ from sklearn.utils.metaestimators import available_if
 
 from gpumlp import activation
 from gpumlp import loss as losses
+from gpumlp.checks import ParameterError
 from gpumlp.estimator import contents, reported, sides
 from gpumlp.estimator.base import BaseMLP, is_ensemble, is_stochastic
 from gpumlp.estimator.classes import Classes
 from gpumlp.estimator.constructed import keep, with_defaults
-from gpumlp.estimator.parameters import ParameterError
 from gpumlp.estimator.refusal import naming
 from gpumlp.exchange.scikit_learn import labels
 

@@ -9,14 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import check_random_state
 
-from gpumlp import activation, loss, schedule
+from gpumlp import activation, checks, loss, schedule
 from gpumlp import device as devices
 from gpumlp.callback import Callback
+from gpumlp.checks import Interval, ParameterError
 from gpumlp.network import PRECISIONS
-
-
-class ParameterError(ValueError, TypeError):
-    """A constructor's parameter is out of range or of the wrong type."""
 
 
 class Rule(NamedTuple):
@@ -26,18 +23,15 @@ class Rule(NamedTuple):
     wanted: str
 
 
-def _number(kind: Any, low, high, ends: str) -> Rule:
-    """A number between low and high; ends as in mathematics, "[)" has low but not high."""
+def _number(interval: Interval) -> Rule:
+    """A Python or NumPy scalar, as scikit-learn wants it."""
+    kind: Any = Integral if interval.whole else Real
 
     def holds(value):
-        if not isinstance(value, kind):
-            return False
-        above = value >= low if ends[0] == "[" else value > low
-        below = value <= high if ends[1] == "]" else value < high
-        return bool(above and below)
+        numbers = checks.reals(value)
+        return isinstance(value, kind) and numbers is not None and interval.holds(numbers)
 
-    noun = "an integer" if kind is Integral else "a number"
-    return Rule(holds, f"{noun} in {ends[0]}{low:g}, {high:g}{ends[1]}")
+    return Rule(holds, str(interval))
 
 
 def _one_of(*values) -> Rule:
@@ -100,7 +94,7 @@ def _dropout(value) -> bool:
 
 def _max_features(value) -> bool:
     share = isinstance(value, Real) and not isinstance(value, Integral)
-    return bool(0 < value <= 1) if share else WHOLE.holds(value)
+    return bool(0 < value <= 1) if share else UNITS.holds(value)
 
 
 def _dtype(value) -> bool:
@@ -109,15 +103,12 @@ def _dtype(value) -> bool:
 
 NONE = Rule(lambda value: value is None, "None")
 FLAG = Rule(lambda value: isinstance(value, bool | np.bool_), "True or False")
-UNITS = _number(Integral, 1, 2**31, "[)")
-COUNT = _number(Integral, 1, np.inf, "[)")
-AT_LEAST_0 = _number(Real, 0, np.inf, "[)")
-WHOLE = Rule(  # True is a 1 in Python
-    lambda value: UNITS.holds(value) and not isinstance(value, bool), "an integer of at least 1"
-)
-ABOVE_0 = _number(Real, 0, np.inf, "()")
-FRACTION = _number(Real, 0, 1, "[)")
-SEED = _number(Integral, 0, 2**32, "[)")
+UNITS = _number(Interval(1, 2**31, "[)", whole=True))
+COUNT = _number(checks.COUNT)
+AT_LEAST_0 = _number(checks.NONNEGATIVE)
+ABOVE_0 = _number(checks.POSITIVE)
+FRACTION = _number(checks.FRACTION)
+SEED = _number(Interval(0, 2**32, "[)", whole=True))
 
 RULES = {
     "hidden_layer_sizes": Rule(_sizes, "the units of each hidden layer, integers of at least 1"),
@@ -142,15 +133,15 @@ RULES = {
         "None, an integer in [0, 2**32), or a numpy.random.Generator or RandomState",
     ),
     "tol": AT_LEAST_0,
-    "verbose": _either(FLAG, _number(Integral, 0, np.inf, "[)")),
+    "verbose": _either(FLAG, _number(checks.NATURAL)),
     "warm_start": FLAG,
-    "momentum": _number(Real, 0, 1, "[]"),
+    "momentum": _number(Interval(0, 1)),
     "nesterovs_momentum": FLAG,
     "early_stopping": FLAG,
     "validation_fraction": FRACTION,
     "beta_1": FRACTION,
     "beta_2": FRACTION,
-    "epsilon": _number(Real, 1e-30, np.inf, "[)"),
+    "epsilon": _number(Interval(1e-30, np.inf, "[)")),
     "n_iter_no_change": _either(COUNT, Rule(lambda value: value == np.inf, "infinity")),
     "max_fun": COUNT,
     # Beyond scikit-learn's
@@ -200,8 +191,8 @@ RULES = {
         _one_of("balanced"),
         Rule(lambda value: isinstance(value, dict | list), "a dictionary class -> weight"),
     ),
-    "quantile": _number(Real, 0, 1, "()"),
-    "n_models": _either(NONE, WHOLE),
+    "quantile": _number(checks.SHARE),
+    "n_models": _either(NONE, UNITS),
     "bootstrap": FLAG,
     "max_features": _either(
         NONE,
@@ -239,7 +230,7 @@ def check(estimator) -> None:
             wanted += f", or one for each of n_models = {given['n_models']}"
             values = _accepted(of_each, estimator, key) or [None]
         if not all(_accepts_by(rule, each) for each in values):
-            raise ParameterError(f"{name}: {key} = {value!r} must be {wanted}")
+            raise ParameterError(f"{name}: {key} = {checks.shown(value)} must be {wanted}")
     _check_ensemble(estimator, name)
     if estimator.solver == "lbfgs":
         for key, unused in STOCHASTIC_ONLY.items():

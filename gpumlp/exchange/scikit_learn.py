@@ -6,6 +6,7 @@ import copy
 
 import numpy as np
 
+from gpumlp import checks
 from gpumlp.exchange import parameters
 from gpumlp.network import MLP
 
@@ -185,11 +186,8 @@ def _one_network(net, model):
     if net.models is None:
         if model is not None:
             raise ValueError(f"model = {model}, but the network is not a stack")
-    elif model is None or not 0 <= model < net.models:
-        raise ValueError(
-            f"a stack of {net.models} networks; scikit-learn has one: model = 0 .. {net.models - 1}"
-        )
     else:
+        model = checks.number(model, "model", checks.Interval(0, net.models, "[)", whole=True))
         W, b = [each[model] for each in W], [each[model] for each in b]
     return [each.copy() for each in W], [each.copy() for each in b]
 

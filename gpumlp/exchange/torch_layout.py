@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gpumlp import checks
 from gpumlp.exchange import parameters
 
 
@@ -78,8 +79,7 @@ def load_torch_state(
 
 def _named(net, own, prefix, spacing, copies=True) -> dict[str, np.ndarray]:
     """The arrays of `own` by PyTorch's names: copies, or views."""
-    if spacing < 1:
-        raise ValueError(f"spacing = {spacing}; it is at least 1")
+    spacing = checks.number(spacing, "spacing", checks.COUNT)
     named = {}
     for k in range(1, net.K + 1):
         place = spacing * (k - 1)

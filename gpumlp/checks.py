@@ -1,0 +1,134 @@
+"""What public arguments may be: one way to check numbers, flags and choices.
+
+Every message names the argument, shows its value or its shape, and says what is wanted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+SHOWN = 60  # characters of a wrong value in a message
+
+
+class ParameterError(ValueError, TypeError):
+    """An argument is of the wrong type or out of range."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The numbers between low and high, all of them or the whole ones.
+
+    ends: as in mathematics, "[)" has low but not high.
+    """
+
+    low: float
+    high: float
+    ends: str = "[]"
+    whole: bool = False
+
+    def holds(self, numbers) -> bool:
+        """Whether all of an array's numbers lie in it; NaN does not."""
+        numbers = np.asarray(numbers)
+        above = numbers >= self.low if self.ends[0] == "[" else numbers > self.low
+        below = numbers <= self.high if self.ends[1] == "]" else numbers < self.high
+        fit = above & below
+        return bool(np.all(fit & (numbers == np.floor(numbers)) if self.whole else fit))
+
+    def __str__(self):
+        noun = "a whole number" if self.whole else "a number"
+        high = "2**64" if self.high == 2**64 else f"{self.high:.12g}"
+        return f"{noun} in {self.ends[0]}{self.low:.12g}, {high}{self.ends[1]}"
+
+
+def finite(low: float = -np.inf, high: float = np.inf) -> Interval:
+    """The numbers from low to high but infinity."""
+    return Interval(low, high, "(["[math.isfinite(low)] + ")]"[math.isfinite(high)])
+
+
+NONNEGATIVE = Interval(0, np.inf, "[)")
+POSITIVE = Interval(0, np.inf, "()")
+FRACTION = Interval(0, 1, "[)")
+SHARE = Interval(0, 1, "()")
+NATURAL = Interval(0, np.inf, "[)", whole=True)
+COUNT = Interval(1, np.inf, "[)", whole=True)
+SEED = Interval(0, 2**64, "[)", whole=True)
+
+
+def number(value, name: str, interval: Interval, none: bool = False) -> Any:
+    """The number as Python's int or float; a 0-d array is one.  none: None is taken, too.
+
+    Raises ParameterError for anything else: text, True, masked values, longer arrays.
+    """
+    if none and value is None:
+        return None
+    found = reals(value)
+    if found is None or found.ndim or not interval.holds(found):
+        raise ParameterError(f"{name} = {shown(value)} must be {'None or ' * none}{interval}")
+    return int(found.item()) if interval.whole else float(found.item())
+
+
+def per_network(value, name: str, interval: Interval, models: int | None = None):
+    """The number, or one for each network, as a float64 array () or (M,).
+
+    models: M, where it is known.
+    """
+    found = reals(value)
+    count = found.size if models is None and found is not None and found.size else models
+    if found is None or found.shape not in ((), (count,)) or not interval.holds(found):
+        networks = "network" if models is None else f"of {models} networks"
+        wanted = f"{interval}, or one for each {networks}"
+        raise ParameterError(f"{name} = {shown(value)} must be {wanted}")
+    return found.astype(np.float64)
+
+
+def flag(value, name: str) -> bool:
+    """True or False; nothing else is taken for them."""
+    if not isinstance(value, bool | np.bool_):
+        raise ParameterError(f"{name} = {shown(value)} must be True or False")
+    return bool(value)
+
+
+def choice(value, name: str, options: Collection[Any]):
+    """One of the options, names and perhaps None."""
+    if not (value is None or isinstance(value, str)) or value not in options:
+        *others, last = map(repr, options)
+        raise ParameterError(
+            f"{name} = {shown(value)} must be {', '.join(others)}{' or ' if others else ''}{last}"
+        )
+    return value
+
+
+def reals(value) -> np.ndarray | None:
+    """The real numbers of a scalar, a list or an array; None where anything else is among them."""
+    if np.ma.is_masked(value) or value is np.ma.masked:
+        return None
+    if isinstance(value, list | tuple) and any(isinstance(each, bool | np.bool_) for each in value):
+        return None
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind == "O" and all(isinstance(each, Real) for each in array.flat):
+            # Fractions, and integers beyond 64 bits
+            floats = array.astype(np.float64)
+            return array if all(isinstance(each, int) for each in array.flat) else floats
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return array if array.dtype.kind in "iuf" else None
+
+
+def shown(value) -> str:
+    """A wrong value as a message shows it: its text, or an array's shape where that is long."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # an integer of too many digits, or an object of the user's own
+        text = f"<{type(value).__name__}>"
+    if len(text) <= SHOWN:
+        return text
+    shape = getattr(value, "shape", None)
+    kind = type(value).__name__
+    return f"{text[:SHOWN]}..." if shape is None else f"{kind} of shape {tuple(shape)}"

@@ -1,0 +1,233 @@
+"""Public numbers, flags and choices: whatever they may not be is refused with name and range."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+import gpumlp
+from gpumlp import checks
+from gpumlp.schedule import Cosine, Exponential, InverseScaling, OneCycle, Plateau, Step
+
+X, Y = np.random.default_rng(0).normal(size=(12, 4)), np.arange(12) % 3
+
+
+def network(**options):
+    return gpumlp.MLP((4, 5, 3), device="cpu", **options)
+
+
+def fit(**options):
+    return gpumlp.Trainer(network()).fit(X, Y, progress=False, **options)
+
+
+def built(cls, name):
+    return lambda value: cls(**{name: value})
+
+
+def optimizer(cls, *names):
+    return {f"{cls.__name__}: {name}": built(cls, name) for name in names}
+
+
+# name -> what takes it; where a list stands for networks, and where None means something
+LAW = ("lr", "l1", "l2")
+PER_NETWORK = {
+    **optimizer(gpumlp.SGD, *LAW, "momentum"),
+    **optimizer(gpumlp.RMSprop, *LAW, "rho", "eps", "momentum"),
+    **optimizer(gpumlp.Adam, *LAW, "beta1", "beta2", "eps"),
+    **optimizer(gpumlp.AdamW, *LAW, "beta1", "beta2", "eps", "weight_decay"),
+    "dropout": lambda value: network(dropout=value),
+    "seed": lambda value: network(seed=value),
+    "clip_norm": lambda value: gpumlp.Trainer(network(), clip_norm=value),
+}
+SINGLE = {
+    "models": lambda value: network(models=value),
+    "sizes[1]": lambda value: gpumlp.MLP((4, value, 3), device="cpu"),
+    "batch_size": lambda value: gpumlp.Trainer(network(), batch_size=value),
+    "epochs": lambda value: fit(epochs=value),
+    "patience": built(gpumlp.EarlyStopping, "patience"),
+    "delta": built(gpumlp.EarlyStopping, "delta"),
+    "step": lambda value: gpumlp.check_gradients(network(), X, Y, step=value),
+    "spacing": lambda value: gpumlp.to_torch_state(network(), spacing=value),
+    "leaky_relu: slope": lambda value: gpumlp.activations["leaky_relu"](slope=value),
+    "huber: delta": lambda value: gpumlp.losses["huber"](delta=value),
+    "every_epochs": lambda value: gpumlp.Checkpoint("here", every_epochs=value),
+    "keep": lambda value: gpumlp.Checkpoint("here", keep=value),
+    "every_minutes": lambda value: gpumlp.Checkpoint("here", every_minutes=value),
+    **optimizer(Step, "every", "decay"),
+    **optimizer(Exponential, "decay"),
+    **optimizer(InverseScaling, "power"),
+    **optimizer(Cosine, "total", "warmup", "floor"),
+    **optimizer(OneCycle, "total", "rise", "start", "end"),
+    **optimizer(Plateau, "decay", "patience", "delta", "floor"),
+}
+NUMBERS = PER_NETWORK | SINGLE
+NONE_IS_TAKEN = ("clip_norm", "models", "every_minutes", "Cosine: total", "OneCycle: total")
+WHOLE = (
+    *("seed", "models", "sizes[1]", "batch_size", "epochs", "patience", "spacing"),
+    *("every_epochs", "keep", "Plateau: patience"),
+)
+FLAGS = {
+    "tune": lambda value: network(tune=value),
+    "shuffle": lambda value: gpumlp.Trainer(network(), shuffle=value),
+    "penalty_in_loss": lambda value: gpumlp.Trainer(network(), penalty_in_loss=value),
+    "progress": lambda value: gpumlp.Trainer(network()).fit(X, Y, progress=value),
+    "restore_best": built(gpumlp.EarlyStopping, "restore_best"),
+    "SGD: nesterov": built(gpumlp.SGD, "nesterov"),
+    "SGD: decay_per_weight": built(gpumlp.SGD, "decay_per_weight"),
+    "RMSprop: centered": built(gpumlp.RMSprop, "centered"),
+    "Adam: eps_corrected": built(gpumlp.Adam, "eps_corrected"),
+}
+CHOICES = {
+    "dtype": lambda value: network(dtype=value),
+    "precision": lambda value: network(precision=value),
+    "hidden": lambda value: network(hidden=value),
+    "output": lambda value: network(output=value),
+    "init": lambda value: network(init=value),
+    "loss": lambda value: gpumlp.Trainer(network(), value),
+    "schedule": lambda value: gpumlp.Trainer(network(), schedule=value),
+    "optimizer": lambda value: gpumlp.Trainer(network(), optimizer=value),
+    "reduction": lambda value: gpumlp.Trainer(network(), reduction=value),
+    "monitor": built(gpumlp.EarlyStopping, "monitor"),
+    "Plateau: monitor": built(Plateau, "monitor"),
+    "Step: unit": built(Step, "unit"),
+}
+
+HOSTILE = {
+    "infinity": np.inf,
+    "minus infinity": -np.inf,
+    "NaN": np.nan,
+    "NumPy's NaN": np.float32(np.nan),
+    "masked": np.ma.masked,
+    "masked array": np.ma.array(1.0, mask=True),
+    "True": True,
+    "NumPy's True": np.True_,
+    "text": "1",
+    "bytes": b"1",
+    "complex": 1j,
+    "an object": object(),
+    "a dictionary": {},
+    "negative": -1.0,
+    "too many digits": 10**5000,
+    "a matrix": np.ones((2, 2)),
+    "two numbers": np.ones(2),
+    "no number": [],
+    "list of True": [True],
+}
+
+
+def assert_refused(call, name, value):
+    with pytest.raises(checks.ParameterError) as raised:
+        call(value)
+    message = str(raised.value)
+    assert message.startswith(f"{name} = {checks.shown(value)} "), message
+    assert " must be " in message
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)
+def test_no_hostile_value_is_a_number(name, value):
+    if name in PER_NETWORK and value is HOSTILE["two numbers"] and ":" in name:
+        return  # how many networks there are is known later
+    if name == "dropout" and isinstance(value, list):
+        value = [value]  # one rate for each hidden layer, and this is that layer's
+        with pytest.raises(checks.ParameterError, match=r"dropout = \[.*must be"):
+            NUMBERS[name](value)
+        return
+    if name == "dropout" and np.ndim(value):
+        with pytest.raises(ValueError, match=r"dropout = .*2 rates for 1 hidden layers"):
+            NUMBERS[name](value)
+        return
+    assert_refused(NUMBERS[name], name, value)
+
+
+@pytest.mark.parametrize("name", [name for name in NUMBERS if name not in NONE_IS_TAKEN])
+def test_none_is_no_number(name):
+    assert_refused(NUMBERS[name], name, None)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_half_a_network_is_none(name):
+    assert_refused(NUMBERS[name], name, 1.5)
+    assert_refused(NUMBERS[name], name, Fraction(3, 2))
+
+
+@pytest.mark.parametrize("cls", [gpumlp.SGD, gpumlp.RMSprop, gpumlp.Adam, gpumlp.AdamW])
+def test_numbers_for_other_networks_than_there_are(cls):
+    for name in set(cls.intervals) & set(cls.__dataclass_fields__):
+        value = np.full(3, 0.1)
+        with pytest.raises(checks.ParameterError, match=rf"{cls.__name__}: {name} = .*of 2 networ"):
+            gpumlp.Trainer(network(models=2), optimizer=cls(**{name: value}))
+
+
+@pytest.mark.parametrize("name", FLAGS)
+@pytest.mark.parametrize("value", [None, 0, 1, "yes", np.nan, np.ones(2, bool), np.ma.masked, []])
+def test_what_is_neither_true_nor_false(name, value):
+    assert_refused(FLAGS[name], name, value)
+
+
+@pytest.mark.parametrize("name", CHOICES)
+@pytest.mark.parametrize("value", [7, "nothing", b"relu", np.nan, {}, np.ones(3), True])
+def test_what_is_no_choice(name, value):
+    if name == "hidden" and np.iterable(value) and not isinstance(value, str):
+        return  # one for each layer
+    assert_refused(CHOICES[name], name, value)
+
+
+def test_a_number_comes_in_many_types():
+    for value in (3, 3.0, np.int8(3), np.uint64(3), np.float32(3), np.array(3), Fraction(3)):
+        assert fit(epochs=value).epochs == 3
+        assert gpumlp.EarlyStopping(value, delta=value).patience == 3
+        assert network(models=value).models == 3
+        assert network(seed=value).theta.tobytes() == network(seed=3).theta.tobytes()
+        assert gpumlp.Trainer(network(), gpumlp.losses["huber"](delta=value)).loss.p == (3.0,)
+    assert gpumlp.Trainer(network(models=1), optimizer=gpumlp.Adam(np.array(0.1))).lr == 0
+    assert network(seed=[2**64 - 1]).seed == [2**64 - 1]
+
+
+def test_seeds_end_at_64_bits():
+    assert network(seed=2**64 - 1, models=1).models == 1
+    with pytest.raises(checks.ParameterError, match=r"seed = 18446744073709551614 must be at most"):
+        network(seed=2**64 - 2, models=3)
+
+
+@pytest.mark.parametrize("optimizer", [gpumlp.Adam(1e300), gpumlp.SGD(l2=np.array([0, 1e39]))])
+def test_a_number_that_the_networks_dtype_cannot_hold(optimizer):
+    with pytest.raises(checks.ParameterError, match=r"(lr = 1e\+300|l2 = 1e\+39) is more than flo"):
+        gpumlp.Trainer(network(models=2), optimizer=optimizer)
+    gpumlp.Trainer(network(models=2, dtype="float64"), optimizer=optimizer)
+
+
+def test_retuning_is_checked_and_changes_nothing_where_it_fails():
+    trainer = gpumlp.Trainer(network())
+    for numbers, said in (
+        ({"lr": None}, "Adam: lr = None must be"),
+        ({"lr": [0.1, 0.2]}, r"Adam: lr = \[0.1, 0.2\] must be"),
+        ({"lr": 1e39}, "lr = 1e.39 is more than float32"),
+        ({"rate": 1}, "retune: Adam has no number 'rate'; it has lr, beta1"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=said):
+            trainer.retune(**numbers)
+        assert trainer.optimizer == gpumlp.Adam()
+
+
+def test_no_callbacks_are_none():
+    for none in (None, (), [], iter(())):
+        assert fit(epochs=1, callbacks=none).epochs == 1
+    for value in (7, "stop", [None], gpumlp.EarlyStopping):
+        with pytest.raises(checks.ParameterError, match=r"callbacks holds .*must be objects of"):
+            fit(callbacks=value)
+
+
+def test_a_stack_that_no_machine_holds(monkeypatch):
+    """The prediction comes before anything is made or drawn."""
+
+    def draw(rng, fan_out, fan_in):
+        raise AssertionError("weights were drawn")
+
+    for sizes, models in (((4, 3), 2**31 * 2**20), ((2**40, 2**40), None), ((4, 3), 10**30)):
+        with pytest.raises(MemoryError, match=r"out of memory on cpu: about .* TiB are needed"):
+            gpumlp.MLP(sizes, models=models, init=draw, device="cpu")
+    monkeypatch.setattr("gpumlp.backend.numpy_ops.NumpyOps.total_memory", lambda ops: 1000)
+    with pytest.raises(MemoryError, match="lower sizes, models"):
+        network(models=100, init=draw)
+    assert network(init="zeros").models is None  # 172 bytes
