@@ -18,6 +18,13 @@ __device__ __forceinline__ Real bias_correction(Real log_beta, Real t)
     return -expm1(t * log_beta);
 }
 
+// Whether a parameter and its state can go where a law takes them: what overflows stays where it was,
+// so that the weights in place are finite ones.
+__device__ __forceinline__ bool finite(Real a, Real b, Real c = Real(0), Real d = Real(0))
+{
+    return isfinite(a) & isfinite(b) & isfinite(c) & isfinite(d);
+}
+
 // What a law of motion starts from: the network's hyperparameters, in registers, and its step.
 struct Law {
     Real h[HYPERS];
@@ -52,8 +59,11 @@ struct Sgd : Law {
         #pragma unroll
         for (int k = 0; k < VEC; ++k) {
             const Real down = step.lr * penalised(g.v[k], theta.v[k], decays);
-            v.v[k] = h[MOMENTUM] * v.v[k] - down;                               // (14)(15)
-            theta.v[k] += h[NESTEROV] > Real(0) ? h[MOMENTUM] * v.v[k] - down : v.v[k];
+            const Real vk = h[MOMENTUM] * v.v[k] - down;                        // (14)(15)
+            const Real moved = theta.v[k] + (h[NESTEROV] > Real(0) ? h[MOMENTUM] * vk - down : vk);
+            const bool moves = finite(moved, vk);
+            v.v[k] = moves ? vk : v.v[k];
+            theta.v[k] = moves ? moved : theta.v[k];
         }
         if (velocity) store<VEC>(velocity + offset, v);
     }
@@ -75,12 +85,17 @@ struct RmsProp : Law {
         #pragma unroll
         for (int k = 0; k < VEC; ++k) {
             const Real gk = penalised(g.v[k], theta.v[k], decays);
-            s.v[k] = h[BETA2] * s.v[k] + h[REST2] * gk * gk;
-            if (CENTRED) c.v[k] = h[BETA2] * c.v[k] + h[REST2] * gk;
-            const Real variance = s.v[k] - c.v[k] * c.v[k];
+            const Real sk = h[BETA2] * s.v[k] + h[REST2] * gk * gk;
+            const Real ck = CENTRED ? h[BETA2] * c.v[k] + h[REST2] * gk : Real(0);
+            const Real variance = sk - ck * ck;
             const Real root = sqrt(variance > Real(0) ? variance : Real(0)) + h[EPSILON];
-            u.v[k] = h[MOMENTUM] * u.v[k] - step.lr * gk / root;
-            theta.v[k] += u.v[k];
+            const Real uk = h[MOMENTUM] * u.v[k] - step.lr * gk / root;
+            const Real moved = theta.v[k] + uk;
+            const bool moves = finite(moved, uk, sk, ck);
+            s.v[k] = moves ? sk : s.v[k];
+            u.v[k] = moves ? uk : u.v[k];
+            c.v[k] = moves ? ck : c.v[k];
+            theta.v[k] = moves ? moved : theta.v[k];
         }
         store<VEC>(square + offset, s);
         if (MOVING) store<VEC>(velocity + offset, u);
@@ -120,16 +135,17 @@ struct Adam : Law {
         #pragma unroll
         for (int k = 0; k < VEC; ++k) {
             const Real gk = penalised(g.v[k], theta.v[k], decays);
-            m.v[k] = h[BETA1] * m.v[k] + h[REST1] * gk;
-            v.v[k] = h[BETA2] * v.v[k] + h[REST2] * gk * gk;
+            const Real mk = h[BETA1] * m.v[k] + h[REST1] * gk;
+            const Real vk = h[BETA2] * v.v[k] + h[REST2] * gk * gk;
+            const Real kept = decays ? theta.v[k] * keep : theta.v[k];
+            const Real moved = kept - a * mk / (sqrt(vk) + e);
+            const bool moves = finite(moved, mk, vk);
+            m.v[k] = moves ? mk : m.v[k];
+            v.v[k] = moves ? vk : v.v[k];
+            theta.v[k] = moves ? moved : theta.v[k];
         }
         store<VEC>(first + offset, m);
         store<VEC>(second + offset, v);
-        #pragma unroll
-        for (int k = 0; k < VEC; ++k) {
-            if (decays) theta.v[k] *= keep;
-            theta.v[k] -= a * m.v[k] / (sqrt(v.v[k]) + e);
-        }
     }
 };
 

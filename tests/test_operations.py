@@ -282,6 +282,13 @@ def test_plain_epsilon(ops, dtype, models):
 
 
 @dtypes
+@models
+@pytest.mark.parametrize("law", updates.LAWS, ids=named(*updates.LAWS))
+def test_overflow(ops, dtype, models, law):
+    updates.check_overflow(ops, dtype, models, *law)
+
+
+@dtypes
 @pytest.mark.parametrize("name", ["SGD", "RMSprop", "Adam"])
 def test_frozen_network(ops, dtype, name):
     updates.check_frozen(ops, dtype, name)

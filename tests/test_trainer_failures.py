@@ -54,6 +54,36 @@ def test_a_loss_that_overflows(device, dtype):
     np.testing.assert_array_equal(theta(by_hand), good)
 
 
+@pytest.mark.parametrize("resident", [False, True])
+@pytest.mark.parametrize("models", [None, 3])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        gpumlp.SGD(3e38),
+        gpumlp.SGD(3e38, momentum=0.9, nesterov=True),
+        gpumlp.SGD(1, l2=3e38),
+        gpumlp.RMSprop(3e38, momentum=0.9, centered=True),
+        gpumlp.Adam(3e38),
+        gpumlp.AdamW(1, weight_decay=3e38),
+    ],
+)
+def test_weights_are_finite_after_a_first_update_that_overflows(
+    device, resident, models, optimizer
+):
+    net = gpumlp.MLP((4, 7, 2), output="identity", models=models, device=device)
+    trainer = gpumlp.Trainer(net, "squared_error", optimizer, batch_size=8)
+    trainer.resident = resident and device != "cpu"
+    first = theta(trainer)
+    x = np.concatenate([1e3 * X] * 2)
+    try:
+        fit(trainer, x, 1e3 * np.concatenate([TARGETS] * 2), 2)
+    except gpumlp.DivergenceError:
+        assert models is None
+    assert (theta(trainer) != first).any()
+    for array in (theta(trainer), *filter(lambda a: a is not None, trainer.slots.values())):
+        assert np.isfinite(net.ops.to_host(array)).all()
+
+
 @pytest.mark.parametrize("by_fit", [False, True])
 def test_a_gradient_that_overflows_while_the_loss_is_finite(device, by_fit):
     """L = ½ (10^10)², but ∂L/∂W = 10^10 · 10^30, beyond float32."""

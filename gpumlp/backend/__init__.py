@@ -32,7 +32,8 @@ advance(g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0)
     weight, not halted); the step's scalars; state is a `State`.  With theta, the penalty of its
     first `decayed` parameters is added to the loss that is noted.
 update(family, theta, g, slots, scalars, hyper, t, decayed)
-    The law of gpumlp.optimizer moves theta (M, P) and its slots, for the networks that move.
+    The law of gpumlp.optimizer moves theta (M, P) and its slots, for the networks that move.  A
+    parameter stays, with its slots, where one of them would not be finite.
 gather(data, order, cursor, batch, out)
     A minibatch into the buffers `out` (a `Batch`): the rows order[m, cursor[m] * batch + i] of data
     (a `Data`); -1 is a row of zeros with weight 0.

@@ -200,10 +200,11 @@ class NumpyOps:
                     gradient[:penalised] += decay * h["L2"] * value[:penalised]  # (14)
                 if h["L1"]:
                     gradient[:penalised] += decay * h["L1"] * np.sign(value[:penalised])  # (14')
-                if h["WEIGHT_DECAY"]:
-                    value[:penalised] *= 1 - lr * h["WEIGHT_DECAY"]
                 state = [None if slot is None else slot[part] for slot in own]
-                law(value, gradient, state, h, lr, int(t[m]))
+                with _finite(value, *(each for each in state if each is not None)):
+                    if h["WEIGHT_DECAY"]:
+                        value[:penalised] *= 1 - lr * h["WEIGHT_DECAY"]
+                    law(value, gradient, state, h, lr, int(t[m]))
 
     # ------------------------------------------------------------ minibatches
     def gather(self, data, order, cursor, batch, out):
@@ -294,6 +295,17 @@ def _targets(targets, shape, dtype):
 
 # ---------------------------------------------------------------- the laws of motion
 # Each moves one block of one network's parameters: theta, its slots in place; g is spent.
+
+
+@contextlib.contextmanager
+def _finite(*arrays):
+    """A law moves these; an element of which one would not be finite stays as it was."""
+    before = [array.copy() for array in arrays]
+    yield
+    stays = ~np.logical_and.reduce([np.isfinite(array) for array in arrays])
+    if stays.any():
+        for array, old in zip(arrays, before, strict=True):
+            np.copyto(array, old, where=stays)
 
 
 def _sgd(theta, g, slots, h, lr, t):

@@ -247,3 +247,43 @@ def check_frozen(ops, dtype, name):
         np.testing.assert_array_equal(after[1], before[1])
         assert np.isfinite(after).all()
         assert (after[0] != before[0]).any() and (after[2] != before[2]).any()
+
+
+# Two neighbours that share a load, and the last parameter; with decay and without it.
+OVERFLOWING = [0, 1, 38, 63, 64, 90, 127]
+
+
+def check_overflow(ops, dtype, models, name, numbers, size=128, decayed=64):
+    """A parameter that a law would move out of range, or its state, stays with its state, to the
+    bit; its neighbours move as if it were an ordinary one."""
+    law, largest = make_law(name, numbers, models), np.finfo(dtype).max
+    theta, g = (random(models, size, seed=seed).astype(dtype) for seed in (42, 43))
+    states = np.abs(random(len(law.slots()), models, size, seed=44)).astype(dtype)
+    scalars = np.tile([1, 1, 0.1, 0.25], (models, 1))
+
+    def moved(theta, g):
+        sent = [send(ops, theta)]
+        sent += [
+            send(ops, state) if used else None
+            for state, used in zip(states, law.slots().values(), strict=True)
+        ]
+        ops.update(
+            law.family,
+            sent[0],
+            send(ops, g),
+            sent[1:],
+            send(ops, scalars, dtype),
+            send(ops, law.hyper(models), dtype),
+            send(ops, np.full(models, 3), np.int64),
+            decayed,
+        )
+        return [ops.to_host(each) for each in sent if each is not None]
+
+    ordinary = moved(theta, g)
+    before, upwards = theta.copy(), g.copy()
+    before[:, OVERFLOWING], upwards[:, OVERFLOWING] = largest, -largest
+    used = [state for state, used in zip(states, law.slots().values(), strict=True) if used]
+    for after, start, other in zip(moved(before, upwards), [before, *used], ordinary, strict=True):
+        np.testing.assert_array_equal(after[:, OVERFLOWING], start[:, OVERFLOWING])
+        others = np.delete(np.arange(size), OVERFLOWING)
+        np.testing.assert_array_equal(after[:, others], other[:, others])
