@@ -2,7 +2,8 @@
 
 A schema says what a value read from JSON has to be:
 
-    int, float, str, bool    that type; float takes integers, and no number takes a bool
+    int, float, str, bool    that type; float takes integers, and no number takes a bool; those of
+                             NumPy are numbers, too
     None                     null
     a tuple                  one of these schemas
     a frozenset              one of these values
@@ -14,6 +15,7 @@ A schema says what a value read from JSON has to be:
 
 from __future__ import annotations
 
+from numbers import Integral, Real
 from typing import Any
 
 SHOWN = 60  # characters of a wrong value in a message
@@ -43,15 +45,24 @@ def seed(value) -> bool:
     return _is_int(value) and 0 <= value < 1 << 64
 
 
+def fraction(value) -> bool:
+    """a number from 0 to 1"""
+    return _is_number(value) and 0 <= value <= 1
+
+
 def numbers(value) -> bool:
     """a number, or lists of numbers"""
     if isinstance(value, list):
         return all(map(numbers, value))
-    return _is_int(value) or isinstance(value, float)
+    return _is_number(value)
 
 
 def _is_int(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def check(value: Any, schema: Any, place: str) -> None:
@@ -99,7 +110,7 @@ def _is(value, schema) -> bool:
     if isinstance(schema, frozenset):
         return isinstance(value, str | int) and value in schema
     if schema is float:
-        return isinstance(value, float) or _is_int(value)
+        return _is_number(value)
     if schema is int:
         return _is_int(value)
     if isinstance(schema, type):

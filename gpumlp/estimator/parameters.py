@@ -228,7 +228,7 @@ STOCHASTIC_ONLY = {
 }
 
 
-def check(estimator) -> None:
+def check_each(estimator) -> None:
     """Raises ParameterError for the first parameter that breaks its rule."""
     name = type(estimator).__name__
     known = sorted(estimator._defaults)
@@ -240,6 +240,12 @@ def check(estimator) -> None:
             values = _accepted(of_each, estimator, key) or [None]
         if not all(_accepts_by(rule, each) for each in values):
             raise ParameterError(f"{name}: {key} = {value!r} must be {wanted}")
+
+
+def check(estimator) -> None:
+    """Raises ParameterError for the first parameter that breaks its rule, or excludes another."""
+    check_each(estimator)
+    name = type(estimator).__name__
     _check_ensemble(estimator, name)
     if estimator.solver == "lbfgs":
         for key, unused in STOCHASTIC_ONLY.items():

@@ -42,8 +42,9 @@ def prepare(folder: Path) -> Shared:
     seeds.write(folder / "seeds")
     paths = sorted((folder / "seeds").iterdir())
     found = [Seed(path, path.read_bytes(), damage.read(path)) for path in paths]
-    values = [container[key] for each in found for container, key in damage.places(each.content.about)]
-    pool = list({repr(value): value for value in values if len(repr(value)) < 300}.values())
+    places = [place for each in found for place in damage.places(each.content.about)]
+    values = {repr(container[key]): container[key] for container, key in places}
+    pool = [value for shown, value in values.items() if len(shown) < 300]
     return Shared(found, pool, folder / "case")
 
 
