@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from gpumlp import optimizer
-from gpumlp.schema import anything, count, fraction, numbers, seed, size
+from gpumlp.schema import anything, count, finite, fraction, numbers, seed, size
 
 FUNCTION = {"name": str, "parameters": {str: float}, "own": bool}
 SCHEDULE = FUNCTION | {"parameters": {str: (None, float, str)}}
@@ -35,7 +35,7 @@ HISTORY = {
 
 # Of each optimiser, by name: its numbers.
 OPTIMIZERS = {
-    name: {field.name: (bool, float, [float]) for field in fields(kind)}
+    name: {field.name: (bool, finite, [finite]) for field in fields(kind)}
     for name, kind in optimizer.optimizers.items()
 }
 

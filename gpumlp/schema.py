@@ -15,6 +15,7 @@ A schema says what a value read from JSON has to be:
 
 from __future__ import annotations
 
+import math
 from numbers import Integral, Real
 from typing import Any
 
@@ -43,6 +44,11 @@ def size(value) -> bool:
 def seed(value) -> bool:
     """a whole number from 0 to 2^64 - 1"""
     return _is_int(value) and 0 <= value < 1 << 64
+
+
+def finite(value) -> bool:
+    """a finite number"""
+    return _is_number(value) and math.isfinite(value)
 
 
 def fraction(value) -> bool:

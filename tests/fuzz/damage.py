@@ -94,9 +94,9 @@ def replacement(random, old, pool: list) -> Any:
     """pool: values of other files."""
     match random.integers(8):
         case 0 | 1 | 2:
-            return VALUES[random.integers(len(VALUES))]
+            return copy.deepcopy(_any(random, VALUES))
         case 3 | 4:
-            return copy.deepcopy(pool[random.integers(len(pool))])
+            return copy.deepcopy(_any(random, pool))
         case 5:
             return [old]
         case 6 if isinstance(old, list):

@@ -19,6 +19,8 @@ LIMIT = 10.0
 MEMORY = 1 << 29
 SECONDS = 1.0  # of the processor, that reading such a small file may take
 
+LARGE = 1e10  # weights that may make infinities of finite numbers
+
 # How training may end that begins with what was in a file.
 OWN = (ValueError, TypeError, MemoryError, gpumlp.DivergenceError)
 
@@ -108,14 +110,16 @@ def _compute(found: Any) -> None:
         named = hasattr(found, "feature_names_in_")
         frame = seeds.features(named and list(found.feature_names_in_) == list("abcd"))
         for method in ("predict", "predict_proba", "decision_function", "predict_std"):
-            if hasattr(found, method):
+            if hasattr(found, method) and (method != "predict_std" or hasattr(found, "estimators_")):
                 _whole(f"{method}()", getattr(found, method)(frame))
         for k, weights in enumerate(getattr(found, "coefs_", [])):
             _whole(f"coefs_[{k}]", weights)
     else:
         net = getattr(found, "net", found)
-        _whole("theta", net.theta)
-        _whole("forward()", net.forward(np.resize(seeds.X, (3, net.sizes[0]))))
+        theta = np.asarray(net.theta)
+        _whole("theta", theta)
+        if np.abs(theta).max() < LARGE:
+            _whole("forward()", net.forward(np.resize(seeds.X, (3, net.sizes[0]))))
 
 
 def _targets(estimator) -> np.ndarray:
@@ -135,12 +139,12 @@ def _whole(what: str, values) -> None:
 
 def _train(found: Any) -> None:
     """A little, whatever the file says of how much it was to be."""
-    with contextlib.suppress(*OWN):
-        if hasattr(found, "predict"):
-            found.max_iter = 2
+    if hasattr(found, "predict"):
+        found.max_iter = 2
+        with contextlib.suppress(*OWN):  # a fit that is refused may leave nothing
             found.fit(seeds.features(hasattr(found, "feature_names_in_")), _targets(found))
-        elif hasattr(found, "fit"):
+            _compute(found)
+    elif hasattr(found, "fit"):
+        with contextlib.suppress(*OWN):
             seeds.fit(found, 2, [gpumlp.EarlyStopping(3)])
-        else:
-            return
-    _compute(found)
+        _compute(found)
