@@ -1,6 +1,6 @@
 # What a contributor does. Needs make and Python 3.10 or newer; everything else goes into .venv.
 
-.PHONY: help train test test-versions lint bench gpu clean
+.PHONY: help train test test-versions fuzz lint bench gpu clean
 
 # The first of these that is new enough makes the environment; PYTHON=… names one instead, whose
 # environment bears its version: with PYTHON=python3.12, .venv-3.12.
@@ -21,6 +21,7 @@ help:
 	@echo "make train           train a network on scikit-learn's digits"
 	@echo "make test            run every test (ARGS=… go to pytest)"
 	@echo "make test-versions   run a part on every other Python, and on the oldest dependencies"
+	@echo "make fuzz            random files, calls and commands (ARGS=\"--minutes 10\")"
 	@echo "make lint            ruff and mypy"
 	@echo "make bench           the benchmarks (ARGS=--quick: under two minutes)"
 	@echo "make gpu             tests and benchmarks on a GPU, by the machine's own python3"
@@ -35,6 +36,9 @@ test: $(VENV)/.test
 
 test-versions: $(VENV)/.test
 	$(IN_VENV) -m tests.versions $(ARGS)
+
+fuzz: $(VENV)/.test
+	$(IN_VENV) -m tests.fuzz $(ARGS)
 
 lint: $(VENV)/.test
 	$(IN_VENV) -m ruff check .

@@ -10,6 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpumlp import checks
+from gpumlp.schema import check, count
+
+# What `EarlyStopping` remembers, of each network.
+STATE = {"best": [float], "best_epoch": [count], "waited": [count], "running": [bool]}
 
 
 class Callback:
@@ -153,11 +157,20 @@ class EarlyStopping(Callback):
         return numbers, {} if self._theta is None else {"theta": self._theta}
 
     def restore(self, numbers, arrays):
+        place, models = "the state of EarlyStopping", len(self._running)
+        check(numbers, STATE, place)
+        for name, values in numbers.items():
+            if len(values) != models:
+                raise ValueError(f"{place}: {name} has {len(values)} values of {models} networks")
+        theta, now = arrays.get("theta"), self._trainer().net.parameters.buffer
+        if theta is not None and (theta.shape, theta.dtype) != (now.shape, now.dtype):
+            raise ValueError(
+                f"{place}: theta is {theta.dtype} {theta.shape}, not {now.dtype} {now.shape}"
+            )
         self._best = np.array(numbers["best"], dtype=np.float64)
         self._best_epoch = np.array(numbers["best_epoch"], dtype=np.int64)
         self._waited = np.array(numbers["waited"], dtype=np.int64)
         self._running = np.array(numbers["running"], dtype=bool)
-        theta = arrays.get("theta")
         self._theta = None if theta is None else theta.copy()  # it will be written to
 
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 from dataclasses import fields
 
 from gpumlp import optimizer
-from gpumlp.schema import anything, count, numbers, seed, size
+from gpumlp.schema import anything, count, finite, fraction, numbers, seed, size
 
-FUNCTION = {"name": str, "parameters": {str: (None, bool, float, str)}, "own": bool}
+FUNCTION = {"name": str, "parameters": {str: float}, "own": bool}
+SCHEDULE = FUNCTION | {"parameters": {str: (None, float, str)}}
 
 NETWORK = {
     "sizes": [size],
@@ -34,17 +35,15 @@ HISTORY = {
 
 # Of each optimiser, by name: its numbers.
 OPTIMIZERS = {
-    name: {field.name: (bool, float, [float]) for field in fields(kind)}
+    name: {field.name: (bool, finite, [finite]) for field in fields(kind)}
     for name, kind in optimizer.optimizers.items()
 }
 
 TRAINER = {
     "loss": FUNCTION,
-    "optimizer": tuple(
-        {"name": frozenset([name]), **numbers} for name, numbers in OPTIMIZERS.items()
-    ),
+    "optimizer": tuple({"name": frozenset([name]), **OPTIMIZERS[name]} for name in OPTIMIZERS),
     "batch_size": size,
-    "schedule": (None, FUNCTION),
+    "schedule": (None, SCHEDULE),
     "shuffle": bool,
     "reduction": frozenset(["mean", "sum"]),
     "seed": (seed, [seed]),
@@ -56,7 +55,7 @@ TRAINER = {
         "issued": count,
         "steps_per_epoch": (None, count),
         "total": (None, count),
-        "memory": {str: [float]},
+        "memory": {"best?": [float], "waited?": [count], "factor?": [fraction]},
     },
 }
 

@@ -21,12 +21,21 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp import activation, atomic, callback, history, loss, memory, optimizer, schedule
+from gpumlp import (
+    activation,
+    atomic,
+    callback,
+    file_arrays,
+    history,
+    loss,
+    memory,
+    optimizer,
+    schedule,
+)
 from gpumlp import device as devices
 from gpumlp.backend.sources import SCALARS
 from gpumlp.descriptions import FILE
 from gpumlp.network import MLP
-from gpumlp.parameters import Parameters
 from gpumlp.schema import SchemaError, check
 from gpumlp.trainer import Trainer
 
@@ -65,7 +74,7 @@ def save(what, path, metadata: dict | None = None, fit: bool = False) -> None:
     else:
         about, arrays = _network_or_trainer(what, metadata, fit)
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    if wrong := not_finite(arrays):
+    if wrong := file_arrays.wrong_numbers(arrays):
         raise ValueError(f"save: {wrong}")
     about |= {"format": "gpumlp", "version": VERSION}
     about = json.loads(json.dumps(about))  # as it will be read: every key a string
@@ -82,7 +91,7 @@ def _network_or_trainer(what, metadata, fit: bool) -> tuple[dict, dict]:
             "save takes a network or a Trainer, or a fitted MLPClassifier or MLPRegressor, not "
             f"{type(what).__name__}"
         )
-    arrays = _named(net.layout, net.ops.to_host(net.parameters.buffer))
+    arrays = file_arrays.named(net.layout, net.ops.to_host(net.parameters.buffer))
     about: dict[str, Any] = {"network": _network_state(net)}
     about["network"]["metadata"] = net.metadata if metadata is None else metadata
     if trainer is not None:
@@ -143,49 +152,6 @@ def refusing(path: Path):
         raise FileError(f"{path} does not hold what it should: {error!r}") from error
 
 
-# ---------------------------------------------------------------- arrays by name
-def _named(layout, buffer, prefix: str = "") -> dict[str, np.ndarray]:
-    views = Parameters(layout, buffer)
-    return {
-        f"{prefix}{group}.{k}": getattr(views, group)[k]
-        for group in ("W", "b", "slope")
-        for k in range(1, len(layout.sizes))
-        if getattr(views, group)[k] is not None
-    }
-
-
-def _fill(net, buffer, arrays, prefix: str = "") -> None:
-    """The named arrays into a buffer (M, P) on the network's device."""
-    on_host = np.zeros(buffer.shape, net.dtype)
-    for name, view in _named(net.layout, on_host, prefix).items():
-        view[...] = _array(arrays, name, view.dtype, view.shape)
-    buffer[...] = net.ops.to_device(on_host)
-
-
-def _array(arrays, name: str, dtype, shape: tuple[int, ...]) -> np.ndarray:
-    """The array of that name, which has to be of that dtype and shape."""
-    if name not in arrays:
-        raise FileError(f"there is no array {name}")
-    array = arrays[name]
-    if (array.dtype, array.shape) != (np.dtype(dtype), shape):
-        raise FileError(f"{name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}")
-    return array
-
-
-# The arrays of which every number is finite, by the first part of their names or the first two.
-FINITE = ("W.", "b.", "slope.", "optimizer.", "lr", "engine.")
-
-
-def not_finite(arrays: dict[str, np.ndarray]) -> str | None:
-    """What is wrong with weights or an optimiser's state of which not every number is finite."""
-    for name, array in arrays.items():
-        if array.dtype.kind == "f" and name.startswith(FINITE):
-            wrong = array.size - np.count_nonzero(np.isfinite(array))
-            if wrong:
-                return f"{name} has {wrong} of {array.size} numbers that are NaN or infinite"
-    return None
-
-
 # ---------------------------------------------------------------- the network
 def _network_state(net) -> dict:
     return {
@@ -206,7 +172,7 @@ def _make_network(state, arrays, device, custom) -> MLP:
     functions = [
         find(activation.activations, custom, each, "activation") for each in state["activations"]
     ]
-    _check_shapes(state, functions, arrays)
+    file_arrays.check_shapes(state, functions, arrays)
     net = MLP(
         state["sizes"],
         functions[:-1],
@@ -224,20 +190,8 @@ def _make_network(state, arrays, device, custom) -> MLP:
     net.init = state["init"]
     net.metadata = state["metadata"]
     with net.ops.on_device():
-        _fill(net, net.parameters.buffer, arrays)
+        file_arrays.fill(net, net.parameters.buffer, arrays)
     return net
-
-
-def _check_shapes(state, functions, arrays) -> None:
-    """Before a network of that description takes memory: its weights are all in the file."""
-    sizes, models, dtype = state["sizes"], state["models"] or 1, np.dtype(state["dtype"])
-    if len(functions) != len(sizes) - 1 or not functions:
-        raise FileError(f"{len(functions)} activations for sizes {sizes}")
-    for k, f in enumerate(functions, 1):
-        _array(arrays, f"W.{k}", dtype, (models, sizes[k], sizes[k - 1]))
-        _array(arrays, f"b.{k}", dtype, (models, sizes[k]))
-        if f.learned:
-            _array(arrays, f"slope.{k}", dtype, (models,))
 
 
 def find(table, custom, state, kind):
@@ -249,7 +203,8 @@ def find(table, custom, state, kind):
     if not state["own"] and name not in table:
         raise FileError(f"there is no {kind} {name!r}; there are: {', '.join(table)}")
     found = custom[name] if state["own"] else table[name]
-    return found(**state["parameters"]) if state["parameters"] else found
+    made_by_class = isinstance(found, type) and not state["own"]
+    return found(**state["parameters"]) if state["parameters"] or made_by_class else found
 
 
 def function_state(function) -> dict:
@@ -291,7 +246,7 @@ def _trainer_arrays(trainer) -> dict[str, np.ndarray]:
     }
     for slot, buffer in trainer.slots.items():
         if buffer is not None:
-            arrays |= _named(trainer.net.layout, to_host(buffer), f"optimizer.{slot}.")
+            arrays |= file_arrays.named(trainer.net.layout, to_host(buffer), f"optimizer.{slot}.")
     return arrays
 
 
@@ -311,7 +266,7 @@ def _make_trainer(state, arrays, net, custom) -> Trainer:
         state["penalty_in_loss"],
     )
     trainer.epoch = state["epoch"]
-    trainer.history = history.from_state(state["history"])
+    trainer.history = _history(state["history"], net)
     rates, models, real = state["rates"], net.models_count, net.dtype
     trainer.rates.issued, trainer.rates.total = rates["issued"], rates["total"]
     trainer.rates.steps_per_epoch = rates["steps_per_epoch"]
@@ -320,19 +275,31 @@ def _make_trainer(state, arrays, net, custom) -> Trainer:
     if rates["memory"].keys() != known.keys():
         raise FileError(f"rates.memory has {list(rates['memory'])}, not {list(known)}")
     for key, value in rates["memory"].items():
-        known[key] = np.broadcast_to(np.asarray(value, known[key].dtype), (models,)).copy()
+        if len(value) != models:
+            raise FileError(f"rates.memory.{key} is of {len(value)} networks, not {models}")
+        known[key] = np.asarray(value, known[key].dtype)
+    file_arrays.check_counts(arrays, rates["issued"], models)
     with net.ops.on_device():
         for name, dtype, target in (
             ("steps", np.int64, trainer.state.t),
             ("halted", np.int64, trainer.state.halted),
             ("lr", real, trainer.state.scalars[:, SCALARS.index("RATE")]),
         ):
-            target[...] = net.ops.to_device(_array(arrays, name, dtype, (models,)))
+            target[...] = net.ops.to_device(file_arrays.array_of(arrays, name, dtype, (models,)))
         for slot, buffer in trainer.slots.items():
             if buffer is not None:
-                _fill(net, buffer, arrays, f"optimizer.{slot}.")
+                file_arrays.fill(net, buffer, arrays, f"optimizer.{slot}.")
         trainer.apply_plateau()
     return trainer
+
+
+def _history(state, net) -> history.History:
+    """Each entry is a number, of a stack one for each network."""
+    found, shape = history.from_state(state), () if net.models is None else (net.models,)
+    for name in ("loss", "val_loss", "val_accuracy", "lr"):
+        if any(np.shape(entry) != shape for entry in getattr(found, name)):
+            raise FileError(f"history.{name} has entries that are not of shape {shape}")
+    return found
 
 
 # ---------------------------------------------------------------- a fit under way
@@ -369,9 +336,11 @@ def _take_up_fit(trainer, numbers, arrays) -> None:
     if done:
         state, shape = trainer.state, (done, net.models_count)
         with net.ops.on_device(), memory.explained(net):
-            trainer.make_room(steps)
+            trainer.make_room(done)  # not of all steps, which may be any number
             for name, table in (("losses", state.losses), ("weights", state.weights)):
-                table[:done] = net.ops.to_device(_array(arrays, name, net.dtype, shape))
+                table[:done] = net.ops.to_device(
+                    file_arrays.array_of(arrays, name, net.dtype, shape)
+                )
 
 
 # ---------------------------------------------------------------- schedules and plain values
@@ -443,6 +412,6 @@ def _read(path: Path):
     if altered:
         raise FileError("was altered: its contents are not those that were written")
     check(about, FILE, "the description")
-    if wrong := not_finite(arrays):
+    if wrong := file_arrays.wrong_numbers(arrays):
         raise FileError(wrong)
     return arrays, about

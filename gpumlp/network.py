@@ -116,7 +116,10 @@ class MLP:
         self.p = [None]
         for f in self.f[1:]:
             constants = np.zeros((1, 2), self.dtype)
-            constants[0, : len(f.p)] = f.p
+            with np.errstate(over="ignore"):
+                constants[0, : len(f.p)] = f.p
+            if not np.isfinite(constants).all():
+                raise ValueError(f"activation {f!r}: its constants are not finite in {self.dtype}")
             self.p.append(xp.asarray(constants))
         self._see_slopes()
         self.workspaces = Workspaces(self)

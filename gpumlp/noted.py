@@ -49,16 +49,20 @@ class Noted(State):
         return Noted, (self.t, self.cursor, self.norm, self._buffer, len(self.losses))
 
     def make_room(self, xp, steps: int) -> None:
-        """losses and weights become the tables of an epoch of so many batches."""
+        """losses and weights become the tables of an epoch of so many batches; what is in them of
+        the first ones stays."""
         if steps == len(self.losses):
             return
         models, real = len(self.t), self.norm.dtype
         size, head = _size(models, real, steps), _size(models, real, 0)
+        first = {name: getattr(self, name)[:steps].copy() for name in ("losses", "weights")}
         if size > self._buffer.size:
             before, self._buffer = self._buffer, xp.zeros(size, np.uint8)
             self._buffer[:head] = before[:head]
         for name, view in _views(self._buffer, models, real, steps)._asdict().items():
             setattr(self, name, view)
+        for name, rows in first.items():
+            getattr(self, name)[: len(rows)] = rows
 
     def read(self, to_host, done: int) -> Epoch:
         """The one reading of the device after an epoch, of which so many batches were done."""

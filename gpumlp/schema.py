@@ -2,7 +2,8 @@
 
 A schema says what a value read from JSON has to be:
 
-    int, float, str, bool    that type; float takes integers, and no number takes a bool
+    int, float, str, bool    that type; float takes integers, and no number takes a bool; those of
+                             NumPy are numbers, too
     None                     null
     a tuple                  one of these schemas
     a frozenset              one of these values
@@ -14,9 +15,11 @@ A schema says what a value read from JSON has to be:
 
 from __future__ import annotations
 
+import math
+from numbers import Integral, Real
 from typing import Any
 
-SHOWN = 60  # characters of a wrong value in a message
+from gpumlp.checks import shown
 
 
 class SchemaError(ValueError):
@@ -43,15 +46,29 @@ def seed(value) -> bool:
     return _is_int(value) and 0 <= value < 1 << 64
 
 
+def finite(value) -> bool:
+    """a finite number"""
+    return _is_number(value) and math.isfinite(value)
+
+
+def fraction(value) -> bool:
+    """a number from 0 to 1"""
+    return _is_number(value) and 0 <= value <= 1
+
+
 def numbers(value) -> bool:
     """a number, or lists of numbers"""
     if isinstance(value, list):
         return all(map(numbers, value))
-    return _is_int(value) or isinstance(value, float)
+    return _is_number(value)
 
 
 def _is_int(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def check(value: Any, schema: Any, place: str) -> None:
@@ -65,14 +82,14 @@ def check(value: Any, schema: Any, place: str) -> None:
     elif isinstance(schema, tuple):
         _check_one_of(value, schema, place)
     elif not _is(value, schema):
-        raise SchemaError(f"{place} is {_shown(value)}, not {_named(schema)}")
+        raise SchemaError(f"{place} is {shown(value)}, not {_named(schema)}")
 
 
 def _check_object(value: dict, schema: dict, place: str) -> None:
     for name, item in value.items():
         keys = [key for key in (name, f"{name}?", str) if key in schema]
         if not keys:
-            raise SchemaError(f"{place} has an entry {_shown(name)} that is not known")
+            raise SchemaError(f"{place} has an entry {shown(name)} that is not known")
         check(item, schema[keys[0]], f"{place}.{name}")
     for name in schema:
         if name is not str and not name.endswith("?") and name not in value:
@@ -90,7 +107,7 @@ def _check_one_of(value, schemas: tuple, place: str) -> None:
                 errors.append(error)
     if len(errors) == 1:
         raise errors[0]
-    raise SchemaError(f"{place} is {_shown(value)}, not {_named(schemas)}")
+    raise SchemaError(f"{place} is {shown(value)}, not {_named(schemas)}")
 
 
 def _is(value, schema) -> bool:
@@ -99,7 +116,7 @@ def _is(value, schema) -> bool:
     if isinstance(schema, frozenset):
         return isinstance(value, str | int) and value in schema
     if schema is float:
-        return isinstance(value, float) or _is_int(value)
+        return _is_number(value)
     if schema is int:
         return _is_int(value)
     if isinstance(schema, type):
@@ -118,8 +135,3 @@ def _named(schema) -> str:
     if schema is None:
         return "null"
     return kinds.get(schema) or schema.__doc__.partition("\n")[0]
-
-
-def _shown(value) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

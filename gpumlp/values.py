@@ -16,10 +16,14 @@ import numpy as np
 from gpumlp import activation, checkpoint, files, loss, optimizer, schedule
 from gpumlp.callback import EarlyStopping
 from gpumlp.checkpoint import Checkpoint
+from gpumlp.descriptions import FUNCTION, OPTIMIZERS, SCHEDULE
 from gpumlp.files import FileError
+from gpumlp.schema import anything, check
 
 # Dtypes that safetensors has; arrays of others are written as bytes.
 NATIVE = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
+
+AS_BYTES = "USMmcf"  # the kinds of these
 
 LEFT_OUT = object()  # a value that is not taken over from a file
 
@@ -74,10 +78,12 @@ class Writer:
     def _array(self, value: np.ndarray, name: str) -> dict:
         if value.dtype == object:
             return {"objects": [list(value.shape), self._each(value.ravel(), name)]}
+        while name in self.arrays:  # keys of a dictionary that are written alike
+            name += "'"
         if value.dtype.name in NATIVE:
             self.arrays[name] = value.astype(value.dtype.newbyteorder("="), copy=False)
             return {"array": name}
-        if value.dtype.hasobject or value.dtype.kind not in "USMmcf":
+        if value.dtype.kind not in AS_BYTES:
             raise TypeError(f"{name} has dtype {value.dtype}, which a file cannot hold")
         self.arrays[name] = np.frombuffer(value.tobytes(), np.uint8)
         return {"bytes": [name, value.dtype.str, list(value.shape)]}
@@ -138,8 +144,8 @@ class Reader:
     """`read` gives back what a `Writer` has written.
 
     custom: what the user made, by name.  checkpoints: where a `Checkpoint` writes, or None: it is
-    left out.  Raises FileError for what is not in custom, and KeyError, TypeError, ValueError or
-    IndexError for what no Writer wrote.
+    left out.  Each array is read once, as it was written.  Raises FileError for what is not in
+    custom, and KeyError, TypeError, ValueError or IndexError for what no Writer wrote.
     """
 
     def __init__(
@@ -148,7 +154,7 @@ class Reader:
         custom: dict[str, Any],
         checkpoints: Path | None = None,
     ):
-        self._arrays, self._custom, self._checkpoints = arrays, custom, checkpoints
+        self._arrays, self._custom, self._checkpoints = dict(arrays), custom, checkpoints
 
     def read(self, value) -> Any:
         if isinstance(value, list):
@@ -172,11 +178,14 @@ class Reader:
         return dict(zip(self.read(keys), self.read(values), strict=True))
 
     def _read_array(self, name):
-        return self._arrays[name].copy()
+        return self._arrays.pop(name).copy()
 
     def _read_bytes(self, content):
         name, dtype, shape = content
-        return np.frombuffer(self._arrays[name].tobytes(), np.dtype(dtype)).reshape(shape).copy()
+        check(dtype, str, "a dtype")
+        if np.dtype(dtype).kind not in AS_BYTES:
+            raise ValueError(f"an array of dtype {dtype} is not written as bytes")
+        return np.frombuffer(self._arrays.pop(name), np.dtype(dtype)).reshape(shape).copy()
 
     def _read_objects(self, content):
         shape, items = content
@@ -203,22 +212,27 @@ class Reader:
     _read_random_of_bits = _read_random
 
     def _read_activation(self, state):
+        check(state, FUNCTION, "an activation")
         return files.find(activation.activations, self._custom, state, "activation")
 
     def _read_loss(self, state):
+        check(state, FUNCTION, "a loss")
         return files.find(loss.losses, self._custom, state, "loss")
 
     def _read_schedule(self, state):
+        check(state, SCHEDULE, "a schedule")
         return files.make_schedule(state, self._custom)
 
     def _read_optimizer(self, content):
         name, numbers = content
+        check(numbers, OPTIMIZERS[name], name)
         return optimizer.optimizers[name](**numbers)
 
     def _read_callback(self, content):
         name, arguments = content
         kind = {kind.__name__: kind for kind in CALLBACKS}[name]
         arguments = {key: self.read(value) for key, value in arguments.items()}
+        check(arguments, dict.fromkeys(CALLBACKS[kind], anything), name)
         return kind(**arguments) if kind is not Checkpoint else self._checkpoint(arguments)
 
     def _checkpoint(self, arguments):

@@ -298,7 +298,8 @@ class Engine:
                     buffer[...] = ops.to_device(stored.astype(f"f{itemsize}"))
             trainer.state.t[...] = ops.to_device(state["steps"])
         trainer.rates.issued = state["issued"]
-        trainer.rates.memory = dict(state["factors"])
+        if state["factors"].keys() == trainer.rates.memory.keys():  # the same schedule, a plateau
+            trainer.rates.memory = dict(state["factors"])
         trainer.retune(lr=state["optimizer"].lr)
 
     def remember_best(self) -> None:

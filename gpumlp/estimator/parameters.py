@@ -219,7 +219,7 @@ STOCHASTIC_ONLY = {
 }
 
 
-def check(estimator) -> None:
+def check_each(estimator) -> None:
     """Raises ParameterError for the first parameter that breaks its rule."""
     name = type(estimator).__name__
     known = sorted(estimator._defaults)
@@ -228,9 +228,16 @@ def check(estimator) -> None:
         rule, values, wanted = RULES[key], [value], RULES[key].wanted
         if key in PER_MEMBER and given["n_models"] is not None:
             wanted += f", or one for each of n_models = {given['n_models']}"
-            values = _accepted(of_each, estimator, key) or [None]
+            if _is_of_each(key, value):
+                values = _accepted(of_each, estimator, key) or [None]
         if not all(_accepts_by(rule, each) for each in values):
             raise ParameterError(f"{name}: {key} = {checks.shown(value)} must be {wanted}")
+
+
+def check(estimator) -> None:
+    """Raises ParameterError for the first parameter that breaks its rule, or excludes another."""
+    check_each(estimator)
+    name = type(estimator).__name__
     _check_ensemble(estimator, name)
     if estimator.solver == "lbfgs":
         for key, unused in STOCHASTIC_ONLY.items():
@@ -269,13 +276,16 @@ def of_each(estimator, name: str) -> list:
     """The parameter of each of n_models members, for which it may have one value, or one each:
     dropout, whose lists are for layers, as an array (n_models,) or (n_models, hidden layers)."""
     value, count = getattr(estimator, name), estimator.n_models
-    several = (np.ndarray,) if name == "dropout" else (np.ndarray, list, tuple)
-    if not isinstance(value, several):
+    if not _is_of_each(name, value):
         return [value] * count
     values = np.asarray(value)
     if values.ndim not in ((1, 2) if name == "dropout" else (1,)) or len(values) != count:
         raise ValueError(f"{name} has shape {values.shape} for {count} members")
     return [tuple(each) if isinstance(each, list) else each for each in values.tolist()]
+
+
+def _is_of_each(name: str, value) -> bool:
+    return isinstance(value, np.ndarray if name == "dropout" else np.ndarray | list | tuple)
 
 
 def layer_sizes(estimator) -> list[int]:

@@ -5,6 +5,7 @@ values as gpumlp/values.py writes them, in a checkpoint also "fit" (gpumlp/estim
 arrays are named after their place, such as attributes.classes_, engine.coefs.0 and
 engine.optimizer.slots.first.  Of an ensemble there is, instead of engine, members: a list of such.
 A subclass of the user's own is also named in "kind"; `load` is given it, as all that is a user's.
+What each of them may be stands in gpumlp/estimator/descriptions.py.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ import numpy as np
 from sklearn.preprocessing import LabelBinarizer
 
 from gpumlp import device as devices
-from gpumlp.estimator.engine import Engine, Spec
+from gpumlp.estimator import parameters
+from gpumlp.estimator.descriptions import BINARIZER, attributes_of, check_agreement, check_entry
+from gpumlp.estimator.engine import GROUPS, Engine, Spec
 from gpumlp.estimator.ensemble import Ensemble
+from gpumlp.estimator.progress import warn
 from gpumlp.files import FileError
 from gpumlp.values import Reader, Writer
-
-# Of the attributes that are nobody's, those that go into a file.
-PRIVATE = ["_output", "_stalled", "_sklearn_output_config"]
 
 
 def describe(estimator, fit: dict | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -32,6 +33,7 @@ def describe(estimator, fit: dict | None = None) -> tuple[dict[str, Any], dict[s
     entry = _entry(est)
     if fit is not None:
         entry["fit"] = fit
+    _check(entry, est)
     kind = entry.pop("class")
     entry = {name: writer.write(value, name) for name, value in entry.items()}
     entry["class"] = kind
@@ -40,17 +42,12 @@ def describe(estimator, fit: dict | None = None) -> tuple[dict[str, Any], dict[s
 
 def _entry(est) -> dict[str, Any]:
     """What is to be written of one estimator; of an ensemble, of all its members."""
-    attributes = {
-        name: value
-        for name, value in vars(est).items()
-        if name in PRIVATE or (name.endswith("_") and not name.startswith("_"))
-    }
     binarizer = vars(est).get("_binarizer")
     entry = {
         "class": type(est).__name__,
         "parameters": est._all_params(),
-        "attributes": attributes,
-        "binarizer": None if binarizer is None else dict(vars(binarizer)),
+        "attributes": _attributes(est),
+        "binarizer": binarizer and {name: vars(binarizer)[name] for name in BINARIZER},
         "requests": _requests(est),
     }
     if type(est) not in _classes().values():
@@ -58,6 +55,26 @@ def _entry(est) -> dict[str, Any]:
     if isinstance(est._engine, Ensemble):
         return entry | {"members": [_entry(each) for each in est.estimators_]}
     return entry | {"engine": _engine_state(est._engine)}
+
+
+def _attributes(est) -> dict[str, Any]:
+    """Those that a file may hold."""
+    fitted = {name for name in vars(est) if name.endswith("_") and not name.startswith("_")}
+    known = {name.rstrip("?") for name in attributes_of(type(est), fitted)}
+    if others := fitted - known:
+        names = ", ".join(sorted(others))
+        warn(f"{names} is left out of the file, as no attribute of {type(est).__name__}")
+    return {name: value for name, value in vars(est).items() if name in known}
+
+
+def _check(entry: dict[str, Any], est) -> None:
+    """Raises ValueError for what is of the wrong type, or does not agree: `save` and `load` refuse
+    the same."""
+    check_entry(entry, type(est))
+    for each, member in zip(entry.get("members", ()), getattr(est, "estimators_", ()), strict=True):
+        _check(each, member)
+    parameters.check_each(est)
+    check_agreement(est)
 
 
 def restore(entry, arrays, device: str, custom: dict[str, Any], checkpoints: Path | None):
@@ -73,12 +90,13 @@ def restore(entry, arrays, device: str, custom: dict[str, Any], checkpoints: Pat
 
 def _made(read: dict[str, Any]):
     kind = _kind(read)
+    check_entry(read, kind)
     listed = {name: read["parameters"][name] for name in kind._get_param_names()}
     est = kind(**listed)
     if read["parameters"].keys() != est._all_params().keys():
         raise KeyError(f"the parameters of {read['class']}")
-    for name, value in (read["parameters"] | read["attributes"]).items():
-        vars(est)[name] = value
+    vars(est).update(read["parameters"] | read["attributes"])
+    parameters.check_each(est)
     if read["binarizer"] is not None:
         est._binarizer = LabelBinarizer()
         vars(est._binarizer).update(read["binarizer"])
@@ -86,7 +104,10 @@ def _made(read: dict[str, Any]):
     if "members" in read:
         est._engine = Ensemble([_made(each) for each in read["members"]], est.diverged_)
     else:
-        est._engine = _engine(read["engine"])
+        est._engine = Engine()
+        est._engine.__setstate__(read["engine"] | {"spec": Spec(*read["engine"]["spec"])})
+        est._ready()
+    check_agreement(est)
     if "fit" in read:
         est._unfinished = read["fit"]
     return est
@@ -111,20 +132,14 @@ def _classes() -> dict[str, type]:
 # ---------------------------------------------------------------- weights and optimiser
 def _engine_state(engine: Engine) -> dict[str, Any]:
     state = engine.__getstate__()
-    # Lists of arrays may be the user's; their items anything that the network would take.
-    weights = {name: [np.asarray(each) for each in state[name]] for name in ("coefs", "intercepts")}
+    weights = {name: [_numbers(each, engine) for each in state[name]] for name in GROUPS}
     return state | weights | {"spec": tuple(state["spec"])}
 
 
-def _engine(state: dict[str, Any]) -> Engine:
-    spec = Spec(*state["spec"])
-    for k, (into, out) in enumerate(zip(spec.sizes[:-1], spec.sizes[1:], strict=True)):
-        found = state["coefs"][k].shape, state["intercepts"][k].shape
-        if found != ((into, out), (out,)):
-            raise ValueError(f"weights and biases of layer {k + 1} have shapes {found}")
-    engine = Engine()
-    engine.__setstate__(state | {"spec": spec})
-    return engine
+def _numbers(value, engine: Engine) -> np.ndarray:
+    """An item of a list that may be the user's: anything that the network would take."""
+    array = np.asarray(value)
+    return array if array.dtype.kind in "biuf" else np.asarray(value, engine.spec.dtype)
 
 
 # ---------------------------------------------------------------- metadata routing

@@ -1,0 +1,150 @@
+"""Damaged files: `load` and `resume` refuse them by FileError, or what they give is whole: it
+computes numbers, and trains on or says by an exception of the library's own why it does not."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import gpumlp
+from tests.fuzz import ACCEPTED, Fault, damage, refused, seeds
+
+LIMIT = 10.0
+MEMORY = 1 << 29
+SECONDS = 1.0  # of the processor, that reading such a small file may take
+
+LARGE = 1e10  # weights that may make infinities of finite numbers
+
+# How training may end that begins with what was in a file.
+OWN = (ValueError, TypeError, MemoryError, gpumlp.DivergenceError)
+
+
+class Seed(NamedTuple):
+    path: Path
+    raw: bytes
+    content: damage.Content
+
+
+class Shared(NamedTuple):
+    """pool: all values that stand in the descriptions of the files."""
+
+    seeds: list[Seed]
+    pool: list
+    folder: Path
+
+
+def prepare(folder: Path) -> Shared:
+    (folder / "seeds").mkdir()
+    seeds.write(folder / "seeds")
+    paths = sorted((folder / "seeds").iterdir())
+    found = [Seed(path, path.read_bytes(), damage.read(path)) for path in paths]
+    places = [place for each in found for place in damage.places(each.content.about)]
+    values = {repr(container[key]): container[key] for container, key in places}
+    pool = [value for shown, value in values.items() if len(shown) < 300]
+    return Shared(found, pool, folder / "case")
+
+
+def one(random: np.random.Generator, shared: Shared) -> str:
+    shared.folder.mkdir()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return (_folder if random.integers(10) == 0 else _file)(random, shared)
+    finally:
+        shutil.rmtree(shared.folder)
+
+
+def _damaged(random, shared: Shared, seed: Seed) -> bytes:
+    if random.integers(6) == 0:
+        other = shared.seeds[random.integers(len(shared.seeds))].raw
+        return damage.of_bytes(random, seed.raw, other)
+    return damage.structured(random, seed.content, shared.pool)
+
+
+def _file(random, shared: Shared) -> str:
+    seed = shared.seeds[random.integers(len(shared.seeds))]
+    path = shared.folder / "file.safetensors"
+    path.write_bytes(_damaged(random, shared, seed))
+    resumes = seed.path.name.startswith("checkpoint") and random.integers(2)
+    begin = time.process_time()
+    try:
+        found = (gpumlp.resume if resumes else gpumlp.load)(path, device="cpu")
+    except gpumlp.FileError as error:
+        return refused(error)
+    finally:
+        if (took := time.process_time() - begin) > SECONDS:
+            raise Fault("slow", f"{path.stat().st_size} bytes took {took:.1f} s")
+    _compute(found)
+    if random.integers(2):
+        _train(found)
+    return ACCEPTED
+
+
+def _folder(random, shared: Shared) -> str:
+    """A whole checkpoint under damaged ones: it is taken, or a newer one that is not so damaged."""
+    good = [each for each in shared.seeds if each.path.name.startswith("checkpoint")]
+    count, place = random.integers(1, 5), random.integers(6)
+    for number in range(count):
+        seed = good[random.integers(len(good))]
+        raw = seed.raw if number == place else _damaged(random, shared, seed)
+        (shared.folder / f"checkpoint-{number:06d}.safetensors").write_bytes(raw)
+    try:
+        found = gpumlp.resume(shared.folder, device="cpu")
+    except gpumlp.FileError as error:
+        if place < count:
+            raise Fault("a good checkpoint was passed over", str(error)) from error
+        return refused(error)
+    _compute(found)
+    return ACCEPTED
+
+
+# ---------------------------------------------------------------- what was found
+def _compute(found: Any) -> None:
+    if hasattr(found, "predict"):
+        named = hasattr(found, "feature_names_in_")
+        frame = seeds.features(named and list(found.feature_names_in_) == list("abcd"))
+        for method in ("predict", "predict_proba", "decision_function", "predict_std"):
+            if hasattr(found, method) and (method != "predict_std" or hasattr(found, "estimators_")):
+                _whole(f"{method}()", getattr(found, method)(frame))
+        for k, weights in enumerate(getattr(found, "coefs_", [])):
+            _whole(f"coefs_[{k}]", weights)
+    else:
+        net = getattr(found, "net", found)
+        theta = np.asarray(net.theta)
+        _whole("theta", theta)
+        if np.abs(theta).max() < LARGE:
+            _whole("forward()", net.forward(np.resize(seeds.X, (3, net.sizes[0]))))
+
+
+def _targets(estimator) -> np.ndarray:
+    """Such as it was fitted on."""
+    if not hasattr(estimator, "classes_"):
+        return seeds.REAL[:, : estimator.n_outputs_]
+    if estimator._binarizer.y_type_.startswith("multilabel"):
+        return seeds.SEVERAL
+    return estimator.classes_[seeds.CODES % len(estimator.classes_)]
+
+
+def _whole(what: str, values) -> None:
+    values = np.asarray(values)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise Fault(f"silent NaN in {what}", repr(values)[:200])
+
+
+def _train(found: Any) -> None:
+    """A little, whatever the file says of how much it was to be."""
+    if hasattr(found, "predict"):
+        found.max_iter = 2
+        with contextlib.suppress(*OWN):  # a fit that is refused may leave nothing
+            found.fit(seeds.features(hasattr(found, "feature_names_in_")), _targets(found))
+            _compute(found)
+    elif hasattr(found, "fit"):
+        with contextlib.suppress(*OWN):
+            seeds.fit(found, 2, [gpumlp.EarlyStopping(3)])
+        _compute(found)
