@@ -54,6 +54,7 @@ def test_a_loss_that_overflows(device, dtype):
     np.testing.assert_array_equal(theta(by_hand), good)
 
 
+@pytest.mark.filterwarnings("ignore:epoch .: the loss or its")
 @pytest.mark.parametrize("resident", [False, True])
 @pytest.mark.parametrize("models", [None, 3])
 @pytest.mark.parametrize(
