@@ -354,7 +354,7 @@ def _machine() -> str:
     with contextlib.suppress(AttributeError, ValueError, OSError):
         facts.append(os.confstr("CS_GNU_LIBC_VERSION") or "")
     try:
-        with open("/proc/cpuinfo") as file:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             for line in file:
                 name = line.partition(":")[0].strip().lower()
                 if not name:

@@ -191,7 +191,7 @@ def _sources() -> str:
     """Of what is computed and how it is checked: a checkout changes without a new version."""
     texts = [sources.text(name) for name in sources.names()]
     for folder in (Path(backend.__file__).parent, Path(__file__).parent):
-        texts += [path.read_text() for path in sorted(folder.glob("*.py"))]
+        texts += [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))]
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
