@@ -8,7 +8,7 @@ import numpy as np
 
 from gpumlp.cli import table
 from gpumlp.cli.columns import measured
-from gpumlp.cli.data import features, read_arrays
+from gpumlp.cli.data import features_of
 from gpumlp.cli.error import InputError
 from gpumlp.cli.values import NUMBER
 
@@ -45,10 +45,7 @@ class Estimator:
     def _features(self, path: str) -> np.ndarray:
         count = self.fitted.n_features_in_
         if not table.is_table(path):
-            x = features(read_arrays(path, ("X",))["X"], path)
-            if x.shape[1] != count:
-                raise InputError(f"{path} has {x.shape[1]} features; the model takes {count}")
-            return x
+            return features_of(path, count)
         names = getattr(self.fitted, "feature_names_in_", None)
         if names is None:
             samples = table.read_all(path)

@@ -1,4 +1,4 @@
-"""Files that the command line writes: seen to before the work, and a network is not lost after it."""
+"""Files that the command line writes: looked at before the work, so that none of it is lost."""
 
 from __future__ import annotations
 

@@ -4,13 +4,14 @@ import csv
 import io
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import gpumlp
 from gpumlp import atomic
 from gpumlp.cli import output, table
-from gpumlp.cli.data import features, read_arrays
+from gpumlp.cli.data import features_of
 from gpumlp.cli.device import choose
 from gpumlp.cli.error import InputError
 from gpumlp.cli.estimator import Estimator, check_finite
@@ -54,10 +55,7 @@ class Trained:
             return self.preparation.inputs(samples, dtype)
         if table.is_table(path):
             raise InputError(f"{path} is a table, but the model was trained on arrays (.npz)")
-        x = features(read_arrays(path, ("X",))["X"], path)
-        if x.shape[1] != self.net.sizes[0]:
-            raise InputError(f"{path} has {x.shape[1]} features; the model takes {self.net.sizes[0]}")
-        return self.preparation.inputs(x, dtype)
+        return self.preparation.inputs(features_of(path, self.net.sizes[0]), dtype)
 
 
 def load_model(path: str, device: str) -> Trained | Estimator:
@@ -89,7 +87,7 @@ def _checked_out(out: str | None, proba: bool) -> Path | None:
     return output.file(path)
 
 
-def _write(found: dict[str, np.ndarray], out: Path | None) -> None:
+def _write(found: dict[str, Any], out: Path | None) -> None:
     if out is None:
         _write_table(found, sys.stdout)
         return
@@ -99,7 +97,7 @@ def _write(found: dict[str, np.ndarray], out: Path | None) -> None:
         raise InputError(f"{out} cannot be written ({output.reason(error)})") from error
 
 
-def _as_bytes(found: dict[str, np.ndarray], suffix: str) -> bytes:
+def _as_bytes(found: dict[str, Any], suffix: str) -> bytes:
     if suffix == ".csv":
         text = io.StringIO()
         _write_table(found, text)
@@ -112,7 +110,7 @@ def _as_bytes(found: dict[str, np.ndarray], suffix: str) -> bytes:
     return file.getvalue()
 
 
-def _write_table(found: dict[str, np.ndarray], file) -> None:
+def _write_table(found: dict[str, Any], file) -> None:
     """One line a sample, as CSV; a header only where there is more than one column."""
     names, columns = [], []
     for name, form in (("label", "{}"), ("value", "{:.7g}"), ("probability", "{:.6g}")):
