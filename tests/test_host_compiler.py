@@ -372,9 +372,9 @@ def test_code_that_does_not_run_here_is_not_compiled(fresh, wrapped):
 @pytest.mark.parametrize("source", ["probe.cpp", "library.cpp"])
 def test_what_a_killed_process_has_left_is_removed(fresh, cache, wrapped, tmp_path, source):
     begun, ended = tmp_path / "begun", tmp_path / "ended"
-    # The compiler outlives the process; for 100 s at most, as above.
+    # The compiler outlives the process, but writes no more; for 100 s at most, as above.
     wait = f"for i in $(seq 5000); do test ! -e {ended} || break; sleep 0.02; done"
-    wrapped(f'case "$*" in *{source}*) test -e {begun} || {{ touch {begun}; {wait}; }};; esac')
+    wrapped(f'case "$*" in *{source}*) test -e {begun} || {{ touch {begun}; {wait}; exit 1; }};; esac')
     code = f"from gpumlp.backend import compiler; compiler.library({TWICE!r})"
     process = subprocess.Popen([sys.executable, "-c", code])
     until(begun.exists)
