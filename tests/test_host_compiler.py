@@ -374,7 +374,8 @@ def test_what_a_killed_process_has_left_is_removed(fresh, cache, wrapped, tmp_pa
     begun, ended = tmp_path / "begun", tmp_path / "ended"
     # The compiler outlives the process, but writes no more; for 100 s at most, as above.
     wait = f"for i in $(seq 5000); do test ! -e {ended} || break; sleep 0.02; done"
-    wrapped(f'case "$*" in *{source}*) test -e {begun} || {{ touch {begun}; {wait}; exit 1; }};; esac')
+    once = f"test -e {begun} || {{ touch {begun}; {wait}; exit 1; }}"
+    wrapped(f'case "$*" in *{source}*) {once};; esac')
     code = f"from gpumlp.backend import compiler; compiler.library({TWICE!r})"
     process = subprocess.Popen([sys.executable, "-c", code])
     until(begun.exists)
