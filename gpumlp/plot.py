@@ -1,14 +1,18 @@
 """The curves of a training run: loss and accuracy against epochs."""
 
+import io
 from pathlib import Path
+
+from gpumlp import atomic
 
 COLORS = {"training": "tab:blue", "validation": "tab:orange"}
 
 
 def curves(history, path, title: str = "") -> Path:
-    """Draws a History into a PNG file; returns the path."""
-    path = Path(path)
-    figure(history, title).savefig(path, format="png", dpi=120)
+    """Draws a History into a PNG file, in one piece or not at all; returns the path."""
+    path, drawn = Path(path), io.BytesIO()
+    figure(history, title).savefig(drawn, format="png", dpi=120)
+    atomic.write(path, drawn.getvalue())
     return path
 
 
@@ -34,7 +38,9 @@ def figure(history, title: str = "", score: str = "accuracy"):
     for axes, (name, lines) in zip(row, panels, strict=True):
         _panel(axes, name, lines)
     if title:
-        drawn.suptitle(title)
+        # As it is: no mathematics, and no letters that there are not.
+        text = title.encode(errors="backslashreplace").decode()
+        drawn.suptitle(text, parse_math=False)
     return drawn
 
 

@@ -43,13 +43,27 @@ def _of_this_process(tqdm):
     leaves all others waiting for it, for ever.
     """
 
-    kind: Any = type("Bar", (tqdm,), {"_lock": threading.RLock()})
+    shown = {name: _or_hidden(getattr(tqdm, name)) for name in ("display", "close")}
+    kind: Any = type("Bar", (tqdm,), {"_lock": threading.RLock(), **shown})
 
     def renew():
         kind._lock = threading.RLock()  # another thread may have held it in the parent
 
     os.register_at_fork(after_in_child=renew)
     return kind
+
+
+def _or_hidden(method):
+    """A bar that cannot be shown, as on a full disk or to a reader that has gone, ends no fit."""
+
+    @functools.wraps(method)
+    def call(bar, *arguments, **options):
+        try:
+            return method(bar, *arguments, **options)
+        except OSError:
+            bar.disable = True
+
+    return call
 
 
 def line(history) -> str:

@@ -1,5 +1,7 @@
 """For the tests of the command line: running it, and something to run it on."""
 
+import re
+
 import numpy as np
 
 from gpumlp.cli import main
@@ -13,6 +15,14 @@ def run(*arguments) -> int:
 
 def train(data, out, *options) -> int:
     return run("train", data, "--out", out, "--device", "cpu", *options)
+
+
+def refused(capsys, *arguments) -> str:
+    """Runs a command that must end with exit code 2; returns its one sentence."""
+    assert run(*arguments) == 2
+    complaint = capsys.readouterr().err
+    assert re.fullmatch(r"gpumlp: [^\n]+\n", complaint)
+    return complaint
 
 
 def blobs(samples=120):

@@ -1,13 +1,15 @@
 """Bad input to the command line ends with one clear sentence and exit code 2."""
 
+import os
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from commandline import LABELS, blobs, run, trained
+from commandline import LABELS, blobs, refused, run, trained
 
 import gpumlp
+from gpumlp.cli import train as command
 
 X, Y = blobs(30)
 BAD_NUMBERS = np.where(np.arange(120).reshape(30, 4) == 5, np.nan, X)
@@ -41,14 +43,6 @@ BAD_FILES = {
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("cli"))
-
-
-def refused(capsys, *arguments) -> str:
-    """Runs a command that must end with exit code 2; returns its one sentence."""
-    assert run(*arguments) == 2
-    complaint = capsys.readouterr().err
-    assert re.fullmatch(r"gpumlp: [^\n]+\n", complaint)
-    return complaint
 
 
 @pytest.mark.parametrize("case", BAD_FILES)
@@ -121,7 +115,21 @@ def test_one_array_is_not_enough_to_train(folder, capsys):
         (["train", "iris", "--device", "gpu"], "'gpu' is no device"),
         (["train", "iris", "--seed", "-1"], "from 0"),
         (["train", "iris", "--lr", "1e38", "--optimizer", "sgd"], "training failed"),
+        (["train", "iris", "--hidden", "9" * 24], "there is no such network"),
+        (["train", ""], "DATA: expected a name, not ''"),
+        (["train", "iris", "--out", ""], "--out: expected a name, not ''"),
+        (["train", "iris", "--target", ""], "--target: expected a name, not ''"),
+        (["train", "iris", "--device", ""], "'' is no device"),
+        (["train", "iris", "--activation", ""], "unknown activation ''"),
+        (["train", "n" * 300], "File name too long"),
+        (["train", "n" * 300 + ".npz"], "File name too long"),
+        (["train", "n" * 300 + ".csv", "--target", "y"], "File name too long"),
+        (["train", "iris", "--out", "n" * 300], "cannot be made (File name too long)"),
+        (["info", "--check", ""], "'' is no device"),
         (["predict", "model"], "required: FILE"),
+        (["predict", "", "file"], "MODEL: expected a name, not ''"),
+        (["predict", "model", ""], "FILE: expected a name, not ''"),
+        (["predict", "model", "file", "--out", ""], "--out: expected a name, not ''"),
     ],
 )
 def test_bad_options_are_one_sentence(options, says, tmp_path, capsys, monkeypatch):
@@ -136,6 +144,47 @@ def test_an_output_that_cannot_be_written_is_said_before_training(tmp_path, caps
     (tmp_path / "file").write_text("")
     said = refused(capsys, "train", "iris", "--out", tmp_path / "file" / "run", "--device", "cpu")
     assert "cannot be made" in said
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "curves.png"])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_a_file_that_cannot_be_written_is_said_before_training(
+    folder, tmp_path, capsys, monkeypatch, name, make
+):
+    def never(*arguments):
+        raise AssertionError("it was trained")
+
+    monkeypatch.setattr(command, "_fit", never)
+    make(tmp_path / name)
+    said = refused(capsys, "train", folder / "labels.npz", "--out", tmp_path)
+    assert f"{tmp_path / name} cannot be written" in said
+
+
+def test_a_folder_that_takes_no_files_is_said_before_training(folder, capsys, monkeypatch):
+    monkeypatch.setattr(command, "_fit", None)
+    said = refused(capsys, "train", folder / "labels.npz", "--out", "/proc/self")
+    assert "/proc/self/model.safetensors cannot be written" in said
+
+
+@pytest.mark.parametrize("name", ["folder.npy", "fifo.csv", "none/out.npz", "n" * 300 + ".csv"])
+def test_an_output_that_cannot_be_written_is_said_before_predicting(
+    folder, tmp_path, capsys, monkeypatch, name
+):
+    monkeypatch.chdir(tmp_path)
+    Path("folder.npy").mkdir()
+    os.mkfifo("fifo.csv")
+    monkeypatch.setattr("gpumlp.cli.predict.load_model", None)
+    said = refused(capsys, "predict", folder / "labels/model.safetensors", "x.npy", "--out", name)
+    assert name in said
+
+
+@pytest.mark.parametrize("name", ["$a_$", "$\\frac$", os.fsdecode(b"\xff"), "a\nb", "%s {}"])
+def test_a_file_may_have_any_name(folder, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    data = Path(f"{name}.npz")
+    data.write_bytes((folder / "labels.npz").read_bytes())
+    assert run("train", data, "--epochs", 1, "--hidden", 4, "--device", "cpu") == 0
+    assert Path("runs", name, "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize(

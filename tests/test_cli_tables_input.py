@@ -39,6 +39,17 @@ def replaced(old, new):
 
 BAD_TABLES = {
     "no such column": (lines(), ["z"], "has no column z; its columns are a, word, y, label"),
+    "a column without a name": (
+        replaced("a,word", ",word"),
+        [""],
+        "argument --target: expected a name, not ''",
+    ),
+    "blanks for a name": (lines(), [" "], "has no column ' '; its columns are a, word"),
+    "no column without a name to drop": (
+        lines(),
+        ["y", "--drop", ""],
+        "has no column without a name; its columns are a, word, y, label",
+    ),
     "no target": (lines(), None, r"--target says which column to predict \(a, word, y, label\)"),
     "nothing to drop": (lines(), ["y", "--drop", "z"], "has no column z"),
     "target dropped": (lines(), ["y", "--drop", "y"], "both --target and --drop"),

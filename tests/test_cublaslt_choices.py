@@ -8,7 +8,9 @@ import pytest
 
 from gpumlp import backend
 from gpumlp.backend import cublaslt, gemm_choice
+from gpumlp.cache import keep, read
 from tests.operations import random, send
+from tests.spoiling import WAYS_TO_SPOIL
 from tests.standin import streams
 from tests.standin.cublaslt import library as fake
 from tests.standin.descriptions import ROUNDS_PARTS
@@ -52,7 +54,7 @@ def test_the_first_proposal_is_taken_unless_asked(counters, cache, operands):
     ops = backend.get("cuda:0")
     assert ran(ops, *operands) == 0
     assert ops.choices() == {}
-    assert not cache.exists()
+    assert not list(cache.glob("*"))
 
 
 def test_the_fastest_of_eight_is_taken(counters, cache, operands):
@@ -78,11 +80,11 @@ def test_parts_of_a_sum_are_not_rounded_to_bfloat16(counters, cache, monkeypatch
         assert (ran(ops, a, ops.xp.empty((3, 5, 5), dtype)) == ROUNDS_PARTS) == rounds
     (file,) = cache.iterdir()
     # A file of a version that did not know would name it.
-    kept = json.loads(file.read_text())
+    kept = json.loads(read(file))
     rounding = next(text for shape, text in kept.items() if "type_d=0 " in shape)
     old = {shape.partition(" reductions=")[0]: rounding for shape in kept}
     assert len(old) == 2 and not old.keys() & kept.keys()
-    file.write_text(json.dumps(old))
+    keep(file, json.dumps(old).encode())
     cublaslt.plan.cache_clear()
     ops = backend.get("cuda:0", "bf16", tune=True)
     assert ran(ops, a, ops.xp.empty((3, 5, 5), np.uint16)) != ROUNDS_PARTS
@@ -93,7 +95,7 @@ def test_choices_are_kept_for_the_next_process(counters, cache, operands):
     assert ran(first, *operands) == 3
     assert ran(first, *operands, ta=True) == 3
     (file,) = cache.iterdir()
-    assert len(json.loads(file.read_text())) == 2
+    assert len(json.loads(read(file))) == 2
     fake.seconds[3] = 0.001
     before = heuristics()
     with counters.count() as c:
@@ -113,23 +115,28 @@ def test_choices_are_kept_for_the_next_process(counters, cache, operands):
         b'{"SHAPE": "no digits"}',
         b'{"SHAPE": "c0b1a5"}',
         b'{"SHAPE": "%s"}' % (b"00" * 64),  # not an algorithm of this library
-        None,  # a folder in its place
     ],
 )
 def test_a_broken_file_costs_time_and_nothing_else(counters, cache, operands, content):
+    broken(cache, operands, lambda path, shape: keep(path, content.replace(b"SHAPE", shape)))
+
+
+@pytest.mark.parametrize("spoil", WAYS_TO_SPOIL.values(), ids=WAYS_TO_SPOIL)
+def test_a_damaged_file_costs_time_and_nothing_else(counters, cache, operands, spoil):
+    broken(cache, operands, lambda path, shape: spoil(path))
+
+
+def broken(cache, operands, spoil):
     ops = backend.get("cuda:0", tune=True)
     ran(ops, *operands)
     (file,) = cache.iterdir()
-    (shape,) = json.loads(file.read_text())
-    file.unlink()
-    if content is None:
-        file.mkdir()
-    else:
-        file.write_bytes(content.replace(b"SHAPE", shape.encode()))
+    (shape,) = json.loads(read(file))
+    spoil(file, shape.encode())
     ops = backend.get("cuda:0", tune=True)
+    before = fake.calls["cublasLtMatmul"]
     assert ran(ops, *operands) == 3
-    if content is not None:
-        assert json.loads(file.read_text())[shape] == ops.choices()["algorithms"][shape]
+    assert fake.calls["cublasLtMatmul"] > before + 8  # they were timed again
+    assert json.loads(read(file))[shape] == ops.choices()["algorithms"][shape]
 
 
 def test_a_folder_that_cannot_be_made(counters, cache, operands):
@@ -172,7 +179,7 @@ def test_nothing_is_tried_while_capturing(counters, cache, operands):
         graph = stream.end_capture()
         graph.launch()
     assert fake.algorithms[-1] == 0
-    assert (ops.choices(), cache.exists()) == ({}, False)
+    assert (ops.choices(), list(cache.iterdir())) == ({}, [])
 
 
 def test_where_there_is_no_room_to_try_it_is_the_first_proposal(
@@ -186,7 +193,7 @@ def test_where_there_is_no_room_to_try_it_is_the_first_proposal(
         counters.leave(patch, room)
         assert ran(ops, a, out) == 0
     assert ran(ops, a, out) == 0
-    assert not cache.exists()
+    assert not list(cache.glob("*"))
     assert ran(backend.get("cuda:0", tune=True), a, out) == 3
     again = backend.get("cuda:0", tune=True)
     again.adopt(ops.choices())

@@ -67,6 +67,9 @@ class Bar:
     def write(self, text):
         pass
 
+    def display(self):
+        pass
+
     def close(self):
         self.closed = True
 

@@ -1,6 +1,8 @@
 """C++ compiled at first use: what is cached, what is refused, and life without a compiler."""
 
 import ctypes
+import dataclasses
+import json
 import os
 import shutil
 import stat
@@ -15,13 +17,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpumlp import cache as kept
 from gpumlp.backend import compiler
 from tests import host
+from tests.spoiling import WAYS_TO_SPOIL
 from tests.waiting import HANGS, has_ended, until
 
 CXX = next(filter(None, map(shutil.which, compiler.COMPILERS)), None)
 needs_compiler = pytest.mark.skipif(CXX is None, reason="no C++ compiler was found")
 
+TOOLCHAIN = [field.name for field in dataclasses.fields(compiler.Toolchain)]
 TWICE = 'extern "C" double twice(double a) { return 2 * a; }'
 THRICE = 'extern "C" double thrice(double a) { return 3 * a; }'
 
@@ -238,7 +243,7 @@ def test_a_full_disk(fresh, monkeypatch):
     def fail(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(compiler.tempfile, "TemporaryDirectory", fail)
+    monkeypatch.setattr(kept.tempfile, "mkdtemp", fail)
     without_library("No space left on device")
 
 
@@ -266,37 +271,57 @@ def test_a_folder_is_private_whatever_the_umask(fresh, cache):
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
 
 
-def halved(data):
-    return data[: len(data) // 2]
-
-
-def one_bit_off(data):
-    return data[:5000] + bytes([data[5000] ^ 1]) + data[5001:]
-
-
 @needs_compiler
-@pytest.mark.parametrize("spoil", [halved, one_bit_off, lambda data: b"", lambda data: b"no ELF"])
+@pytest.mark.parametrize("spoil", WAYS_TO_SPOIL.values(), ids=WAYS_TO_SPOIL)
 def test_a_damaged_library_is_compiled_again(fresh, cache, wrapped, spoil):
     calls = wrapped()
     compiler.library(TWICE)
     (path,) = cache.glob("*.so")
     data = path.read_bytes()
-    path.unlink()  # its bytes are in use: they may not change
-    path.write_bytes(spoil(data))
-    fresh()
-    assert twice(compiler.library(TWICE), 5) == 10
-    assert len(calls()) == 5
+    spoil(path)
+    for _ in range(2):
+        fresh()
+        assert twice(compiler.library(TWICE), 5) == 10
+        assert len(calls()) == 5
     assert path.read_bytes() == data
 
 
 @needs_compiler
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"command": 1}'])
-def test_a_damaged_note_of_the_compiler_is_made_again(fresh, cache, text):
+@pytest.mark.parametrize("spoil", WAYS_TO_SPOIL.values(), ids=WAYS_TO_SPOIL)
+def test_a_damaged_note_of_the_compiler_is_made_again(fresh, cache, wrapped, spoil):
+    calls = wrapped()
     before = compiler.toolchain()
     (path,) = cache.glob("*.json")
-    path.write_text(text)
+    data = path.read_bytes()
+    spoil(path)
+    for _ in range(2):
+        fresh()
+        assert compiler.toolchain() == before
+        assert len(calls()) == 6  # twice its version and two probes
+    assert path.read_bytes() == data
+
+
+OTHER = {
+    "no object": lambda known: [],
+    "no entries": lambda known: {},
+    "one more": lambda known: known | {"more": 1},
+    **{f"no {name}": lambda known, name=name: known | {name: None} for name in TOOLCHAIN},
+    **{
+        f"numbers as {name}": lambda known, name=name: known | {name: [1]}
+        for name in ("command", "options")
+    },
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("change", OTHER.values(), ids=OTHER)
+def test_a_note_of_other_types_is_made_again(fresh, cache, change):
+    before = compiler.toolchain()
+    (path,) = cache.glob("*.json")
+    kept.keep(path, json.dumps(change(json.loads(kept.read(path)))).encode())
     fresh()
     assert compiler.toolchain() == before
+    assert twice(compiler.library(TWICE), 5) == 10
 
 
 @needs_compiler
@@ -344,6 +369,25 @@ def test_code_that_does_not_run_here_is_not_compiled(fresh, wrapped):
 
 
 @needs_compiler
+@pytest.mark.parametrize("source", ["probe.cpp", "library.cpp"])
+def test_what_a_killed_process_has_left_is_removed(fresh, cache, wrapped, tmp_path, source):
+    begun, ended = tmp_path / "begun", tmp_path / "ended"
+    # The compiler outlives the process, but writes no more; for 100 s at most, as above.
+    wait = f"for i in $(seq 5000); do test ! -e {ended} || break; sleep 0.02; done"
+    once = f"test -e {begun} || {{ touch {begun}; {wait}; exit 1; }}"
+    wrapped(f'case "$*" in *{source}*) {once};; esac')
+    code = f"from gpumlp.backend import compiler; compiler.library({TWICE!r})"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    until(begun.exists)
+    (left,) = cache.glob(".*")
+    process.kill()
+    process.wait(HANGS)
+    ended.touch()
+    assert twice(compiler.library(TWICE), 5) == 10
+    assert not left.exists() and not list(cache.glob(".*"))
+
+
+@needs_compiler
 def test_old_libraries_are_removed_and_used_ones_kept(fresh, cache):
     compiler.library(TWICE)
     used = list(cache.iterdir())  # the library, and what is known of the compiler
@@ -351,7 +395,7 @@ def test_old_libraries_are_removed_and_used_ones_kept(fresh, cache):
     old.write_bytes(b"")
     new.write_bytes(b"")
     left.mkdir()
-    long_ago = time.time() - compiler.KEPT - 10
+    long_ago = time.time() - kept.KEPT - 10
     for path in (old, left, *used):
         os.utime(path, (long_ago, long_ago))
     fresh()

@@ -273,3 +273,106 @@ def test_a_fit_in_another_thread(run):
         """
     )
     assert found["epochs"] == 3
+
+
+def test_a_fit_within_another_context_is_stopped_by_either(run):
+    """As the command line has it; the first one before the fit begins counts, too."""
+    found = run(
+        """
+        with gpumlp.trainer.Interrupt() as outer:
+            trainer = make_trainer(device)
+            fit(trainer, x, y, 3, callbacks=[AtEpoch(1)])
+            stopped = trainer.epoch, trainer.history.interrupted, outer.asked
+            fit(trainer, x, y, 3)
+        report(trainer, stopped=stopped)
+        """
+    )
+    assert found["stopped"] == [1, True, True]
+    assert found["interrupted"] and found["epochs"] == 1
+
+
+HELD = """
+from gpumlp.interrupt import Interrupt
+trainer, seen, stopped = make_trainer(device), [], False
+names = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+own = lambda number, frame: seen.append(number)
+"""
+
+
+def test_signals_that_are_held_take_effect_at_the_end(run):
+    found = run(
+        HELD
+        + textwrap.dedent(
+            """
+            try:
+                with Interrupt() as interrupt:
+                    interrupt.hold()
+                    for _ in range(3):
+                        ctrl_c()
+                    seen.append("saved")
+            except KeyboardInterrupt:
+                stopped = True
+            usual = [signal.getsignal(name) is signal.SIG_DFL for name in names[1:]]
+            report(trainer, seen=seen, stopped=stopped, usual=usual)
+            """
+        )
+    )
+    assert found["seen"] == ["saved"] and found["stopped"] and found["usual"] == [True, True]
+
+
+def test_an_error_is_not_hidden_by_what_was_held(run):
+    run(
+        HELD
+        + textwrap.dedent(
+            """
+            try:
+                with Interrupt() as interrupt:
+                    interrupt.hold()
+                    for name in names:
+                        os.kill(os.getpid(), name)
+                    raise KeyError
+            except KeyError:
+                report(trainer)
+            """
+        )
+    )
+
+
+def test_handlers_of_the_programs_own_are_not_held(run):
+    found = run(
+        HELD
+        + textwrap.dedent(
+            """
+            for name in names[1:]:
+                signal.signal(name, own)
+            with Interrupt() as interrupt:
+                interrupt.hold()
+                for name in names[1:]:
+                    os.kill(os.getpid(), name)
+                seen.append("saved")
+            kept = [signal.getsignal(name) is own for name in names[1:]]
+            report(trainer, seen=seen, kept=kept)
+            """
+        )
+    )
+    assert found["seen"] == [signal.SIGTERM, signal.SIGHUP, "saved"]
+    assert found["kept"] == [True, True]
+
+
+def test_nothing_is_held_in_another_thread(run):
+    found = run(
+        HELD
+        + textwrap.dedent(
+            """
+            def work():
+                with Interrupt() as interrupt:
+                    interrupt.hold()
+                    seen.append(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+            report(trainer, seen=seen)
+            """
+        )
+    )
+    assert found["seen"] == [True]

@@ -1,5 +1,7 @@
 """The bar of a fit: none where none is shown, and no lock that another process may hold."""
 
+import errno
+import io
 import os
 import signal
 import sys
@@ -79,3 +81,25 @@ def test_a_child_does_not_wait_for_a_thread_of_its_parent(capsys):
     let_go.set()
     thread.join()
     assert status == 0, sys.platform
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EPIPE, errno.EIO])
+def test_a_bar_that_cannot_be_shown_ends_no_fit(monkeypatch, error):
+    """From the first time, or from later on."""
+
+    class Broken(io.StringIO):
+        def __init__(self, after):
+            super().__init__()
+            self.left = after
+
+        def write(self, text):
+            self.left -= 1
+            if self.left < 0:
+                raise OSError(error, os.strerror(error))
+            return super().write(text)
+
+    for after in (0, 1, 2):  # a bar is shown at both ends, and its line is ended
+        monkeypatch.setattr(sys, "stderr", Broken(after))
+        trainer = make_trainer("cpu")
+        trainer.fit(**DATA, epochs=3, progress=True)
+        assert trainer.epoch == 3 and sys.stderr.left < 0

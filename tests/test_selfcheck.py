@@ -1,7 +1,7 @@
 """The self-check of a GPU: what it finds, when it runs and what it prints."""
 
 import re
-import types
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +10,7 @@ from gpumlp import backend, device, driver, selfcheck
 from gpumlp.backend import sources
 from tests.commandline import run
 from tests.seeded import Bug, planted
+from tests.spoiling import WAYS_TO_SPOIL
 
 CASES = selfcheck.cases()
 
@@ -19,9 +20,9 @@ def fresh(monkeypatch, tmp_path):
     """A process that has used no GPU yet, which checks them, with a cache of its own."""
     monkeypatch.delenv(selfcheck.VARIABLE)
     monkeypatch.delenv(device.VARIABLE)
-    monkeypatch.setattr(selfcheck, "cache", types.SimpleNamespace(folder=lambda: tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     forget(monkeypatch)
-    return tmp_path / "checked"
+    return tmp_path / "gpumlp" / "checked"
 
 
 def forget(monkeypatch):
@@ -93,7 +94,7 @@ def test_a_wrong_kernel_is_named(cuda, counters, fresh, named):
         problem = device.gpu_problem()
     assert f"GPU 0 computes something wrong: {named}" in str(problem)
     assert "gpumlp info --check" in str(problem) and problem.broken
-    assert not fresh.exists()
+    assert not list(fresh.iterdir())
 
 
 def test_a_wrong_resident_kernel_is_found(cuda, counters):
@@ -185,7 +186,7 @@ def test_what_failed_is_not(fresh, few, runs, broken, monkeypatch):
         assert device.gpu_problem() is not None
         forget(monkeypatch)
     assert runs == ["cuda:0", "cuda:0"]
-    assert not fresh.exists()
+    assert not list(fresh.iterdir())
 
 
 def other_text(monkeypatch):
@@ -222,12 +223,12 @@ def test_what_is_new_is_checked_again(fresh, few, runs, cuda, counters, monkeypa
         assert len(runs) == expected
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"\xff\xfe", None])
-def test_a_damaged_file_is_no_answer(fresh, few, runs, cuda, monkeypatch, content):
+@pytest.mark.parametrize("spoil", WAYS_TO_SPOIL.values(), ids=WAYS_TO_SPOIL)
+def test_a_damaged_file_is_no_answer(fresh, few, runs, cuda, monkeypatch, spoil):
     assert device.gpu_problem() is None
     (path,) = fresh.iterdir()
     kept = path.read_bytes()
-    path.write_bytes(kept[:-1] if content is None else content)
+    spoil(path)
     forget(monkeypatch)
     assert device.gpu_problem() is None
     assert len(runs) == 2
@@ -240,10 +241,11 @@ def no_home():
 
 @pytest.mark.parametrize("home", [True, False])
 def test_without_a_cache_it_runs_in_each_process(fresh, few, runs, cuda, monkeypatch, home):
-    file = fresh.parent / "file"
-    file.touch()  # in which nothing can be made
-    folder = (lambda: file) if home else no_home
-    monkeypatch.setattr(selfcheck, "cache", types.SimpleNamespace(folder=folder))
+    if home:
+        fresh.parent.touch()  # in which nothing can be made
+    else:
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(Path, "home", no_home)
     for _ in range(2):
         assert device.resolve("cuda") == device.resolve("auto") == "cuda:0"
         forget(monkeypatch)

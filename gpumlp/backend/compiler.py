@@ -1,7 +1,8 @@
 """C++ made into libraries for this very CPU at first use, and kept in a per-user cache.
 
-    <cache>/<key>.so     a library, with the SHA-256 of its bytes at its end
-    <cache>/<key>.json   what was found out about a compiler: a Toolchain
+    <cache>/host/<key>.so     a library
+    <cache>/host/<key>.json   what was found out about a compiler: a Toolchain
+    <cache>/host/.<random>    where a compiler works, locked by the process that has started it
 
 A key stands for all that the file depends on: source, options, compiler, CPU, C library.  So homes
 that are shared by different machines work, and nothing is ever overwritten by something else.
@@ -23,18 +24,16 @@ import shlex
 import shutil
 import signal
 import subprocess
-import tempfile
-import time
 from pathlib import Path
 
 from gpumlp import cache
+from gpumlp.schema import check
 from gpumlp.threads import Lock
 
 VARIABLE = "GPUMLP_HOST"  # 0: compile nothing, load nothing
 COMPILERS = ("c++", "g++", "clang++")
 INSTALL = "Install a C++ compiler, g++ or clang++ (Debian, Ubuntu: apt install g++)."
 ANOTHER = "Let CXX name a C++ compiler whose programs run here, g++ or clang++."
-ELSEWHERE = "Let XDG_CACHE_HOME name a folder of your own."
 # Not -ffast-math: loading such a library would flush denormal numbers to zero in the whole process.
 # No OpenMP: its threads spin, and BLAS's threads then wait for their cores.
 OPTIONS = (
@@ -43,13 +42,19 @@ OPTIONS = (
 )
 TARGETS = ("-march=native", "-mcpu=native", None)  # the first that is taken, and whose code runs
 TIMEOUT = 120  # seconds for one run of the compiler
-DAY = 86400
-KEPT = 90 * DAY  # what no process has used for so long is removed
 # The lines of /proc/cpuinfo that tell kinds of CPU apart, of x86, ARM, POWER and RISC-V.
 CPU = (
     *("vendor_id", "cpu family", "model", "model name", "stepping", "flags", "features", "cpu"),
     *("cpu implementer", "cpu architecture", "cpu variant", "cpu part", "isa", "uarch"),
 )
+
+KEPT_TOOLCHAIN = {
+    "command": [str],
+    "version": str,
+    "options": [str],
+    "vectors": str,
+    "simd_math": bool,
+}
 
 # Does what a target compiles to run here?  With SIMD_MATH: is there a vector of each function, as
 # in glibc's libmvec?  Its output is what the vectors are.
@@ -119,6 +124,16 @@ class Toolchain:
     options: list[str]  # with -march=native or what stands for it, and -DSIMD_MATH=0 or 1
     vectors: str  # "AVX-512", ...
     simd_math: bool  # expf, tanhf and erff come as vectors
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Toolchain:
+        """ValueError if it is none."""
+        known = json.loads(text)
+        check(known, KEPT_TOOLCHAIN, "the toolchain")
+        return cls(**known)
+
+    def to_json(self) -> bytes:
+        return json.dumps(dataclasses.asdict(self)).encode()
 
     def __str__(self) -> str:
         name = re.sub(r" \([^()]*\)", "", self.version)
@@ -195,8 +210,7 @@ def _library(source: str, tools: Toolchain) -> ctypes.CDLL:
         return _load(path)
     with _temporary(folder) as temporary:
         _compile([*tools.command, *tools.options], source, temporary / "library")
-        _keep(temporary / "library", path)
-        _remove_old(folder)
+        cache.keep(path, (temporary / "library").read_bytes())
     try:
         return _load(path)
     except OSError as error:
@@ -205,10 +219,7 @@ def _library(source: str, tools: Toolchain) -> ctypes.CDLL:
 
 def _load(path: Path) -> ctypes.CDLL:
     """Raises OSError where there is no such file, or not all of it."""
-    data = path.read_bytes()
-    if hashlib.sha256(data[:-32]).digest() != data[-32:]:
-        raise OSError(f"{path} is damaged")
-    _touch(path)
+    cache.read(path)
     return ctypes.CDLL(str(path))
 
 
@@ -216,16 +227,11 @@ def _find() -> Toolchain:
     folder = _folder()
     command, identity = _command()
     path = folder / f"{_key(PROBE, OPTIONS, TARGETS, command, identity)}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError):
-        known = Toolchain(**json.loads(path.read_text()))
-        _touch(path)
-        return known
+    with contextlib.suppress(OSError, ValueError):
+        return Toolchain.from_json(cache.read(path))
     with _temporary(folder) as temporary:
         tools = _probe(command, temporary)
-        (temporary / "tools").write_text(json.dumps(dataclasses.asdict(tools)))
-        with (temporary / "tools").open("ab") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary / "tools", path)
+        cache.keep(path, tools.to_json())
     return tools
 
 
@@ -317,55 +323,24 @@ def _run(command: list[str], temporary: Path) -> str:
 
 
 def _folder() -> Path:
-    """The cache, made at need.  As code is loaded from it, only the user may write there."""
     try:
-        folder = cache.folder() / "host"
-        folder.parent.parent.mkdir(parents=True, exist_ok=True)
-        for each in (folder.parent, folder):
-            each.mkdir(mode=0o700, exist_ok=True)
-        about = folder.stat()
+        return cache.folder("host")
+    except cache.Unsafe as error:
+        raise _Failure(str(error), error.remedy) from None
     except (OSError, RuntimeError) as error:
-        raise _Failure(f"there is no folder for compiled libraries ({error})", ELSEWHERE) from None
-    if about.st_uid != os.geteuid():
-        raise _Failure(f"{folder} belongs to another user", ELSEWHERE)
-    if about.st_mode & 0o022:
-        raise _Failure(f"{folder} can be written by others", f"Run chmod go-w {folder}.")
-    return folder
+        why = f"there is no folder for compiled libraries ({error})"
+        raise _Failure(why, cache.ELSEWHERE) from None
 
 
 @contextlib.contextmanager
 def _temporary(folder: Path):
-    """A folder inside, on the same disk: a finished file moves into place in one step."""
+    """Where a compiler works."""
     try:
-        with tempfile.TemporaryDirectory(prefix=".", dir=folder) as name:
-            yield Path(name)
+        with cache.workplace(folder) as place:
+            yield place
     except OSError as error:
-        raise _Failure(f"cannot write to {folder} ({error.strerror})", ELSEWHERE) from None
-
-
-def _keep(temporary: Path, path: Path) -> None:
-    digest = hashlib.sha256(temporary.read_bytes()).digest()
-    with temporary.open("ab") as file:
-        file.write(digest)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.chmod(0o600)
-    os.replace(temporary, path)
-
-
-def _touch(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        if time.time() - path.stat().st_mtime > DAY:
-            os.utime(path)
-
-
-def _remove_old(folder: Path) -> None:
-    """What no process has used for long, and what a killed one has left."""
-    for name in os.listdir(folder):
-        path = folder / name
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > KEPT:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        why = error.strerror or error
+        raise _Failure(f"cannot write to {folder} ({why})", cache.ELSEWHERE) from None
 
 
 def _key(*parts: object) -> str:
@@ -379,7 +354,7 @@ def _machine() -> str:
     with contextlib.suppress(AttributeError, ValueError, OSError):
         facts.append(os.confstr("CS_GNU_LIBC_VERSION") or "")
     try:
-        with open("/proc/cpuinfo") as file:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             for line in file:
                 name = line.partition(":")[0].strip().lower()
                 if not name:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import cupy as cp
 
-from gpumlp import atomic, cache
+from gpumlp import cache
 from gpumlp import device as devices
 from gpumlp.backend import cublaslt, graphs
 from gpumlp.backend.cublaslt import Gemm, Plan
@@ -151,10 +151,10 @@ class Choices:
 
     # ------------------------------------------------------------ the user's file
     def _path(self) -> Path:
-        """RuntimeError where there is no home."""
+        """OSError or RuntimeError where there is no folder for it."""
         gpu, version = self._machine().values()
         name = re.sub(r"\W+", "-", gpu)
-        return cache.folder() / "gemm" / f"{name}-{version}.json"
+        return cache.folder("gemm") / f"{name}-{version}.json"
 
     def _file(self) -> dict[str, str]:
         if self._kept is None:
@@ -164,7 +164,7 @@ class Choices:
     def _read(self) -> dict[str, str]:
         """What the file holds; nothing if it cannot be read, for that only costs time."""
         with contextlib.suppress(OSError, ValueError, RuntimeError):
-            kept = json.loads(self._path().read_text())
+            kept = json.loads(cache.read(self._path()))
             if isinstance(kept, dict):
                 return kept
         return {}
@@ -173,9 +173,7 @@ class Choices:
         """Add a choice to the file, if it can be written."""
         self._kept = {**self._read(), shape: algorithm.hex()}
         with contextlib.suppress(OSError, RuntimeError):
-            path = self._path()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            atomic.write(path, json.dumps(self._kept, indent=0).encode())
+            cache.keep(self._path(), json.dumps(self._kept, indent=0).encode())
 
 
 def _times(plans: list[Plan], gemm: Gemm, a: int, b: int, d: int) -> dict[Plan, float]:

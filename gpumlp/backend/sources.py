@@ -48,7 +48,7 @@ def text(name: str) -> str:
     """A file of kernels/."""
     for folder in FOLDERS:
         if (folder / name).is_file():
-            return f'#line 1 "{name}"\n' + (folder / name).read_text()
+            return f'#line 1 "{name}"\n' + (folder / name).read_text(encoding="utf-8")
     raise FileNotFoundError(f"kernels/{name} was not installed with gpumlp; install it again")
 
 

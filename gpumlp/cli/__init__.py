@@ -6,12 +6,14 @@ imported when it is called, so that `gpumlp --help` answers at once.
 
 import argparse
 import importlib
+import io
 import math
 import os
 import sys
+import warnings
 
 from gpumlp import __version__
-from gpumlp.cli.error import InputError
+from gpumlp.cli.error import InputError, complain
 
 DATASETS = ("digits", "breast_cancer", "wine", "iris", "diabetes")
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw")
@@ -20,12 +22,15 @@ PRECISIONS = ("float32", "tf32", "bf16")
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, or 2 where the user gave something wrong."""
+    _prepare_output()
     try:
-        arguments = _parser().parse_args(argv)
-        command = importlib.import_module(f"gpumlp.cli.{arguments.command}")
-        code = command.run(arguments)
-        sys.stdout.flush()
-        return code
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            arguments = _parser().parse_args(argv)
+            command = importlib.import_module(f"gpumlp.cli.{arguments.command}")
+            code = command.run(arguments)
+            sys.stdout.flush()
+            return code
     except InputError as error:
         return _complain(str(error), 2)
     except MemoryError as error:
@@ -33,16 +38,39 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
     except BrokenPipeError:
-        # The reader has gone, as in `gpumlp predict … | head`; leave nothing to be flushed.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader has gone, as in `gpumlp predict … | head`.
+        _drop_output()
         return 1
+    except OSError as error:
+        # Files have names: what has none is what is printed to.
+        if error.filename is None:
+            _drop_output()
+        return _complain(f"{error.filename or 'standard output'}: {error.strerror or error}", 2)
     except SystemExit as stop:  # argparse after --help and --version
         return int(stop.code or 0)
 
 
+def _prepare_output() -> None:
+    """What cannot be printed is no error: there may be nowhere to print, or no such letters."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Leaves nothing to be flushed when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _complain(sentence: str, code: int) -> int:
-    print(f"gpumlp: {' '.join(sentence.split())}", file=sys.stderr)
+    complain(sentence)
     return code
+
+
+def _warn(message, category, filename, lineno, file=None, line=None) -> None:
+    complain(f"warning: {message}")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -76,9 +104,10 @@ def _add_train(commands) -> None:
         f"{', '.join(DATASETS)}; or an .npz file that holds X (samples, features) and y: "
         "integers, booleans or strings to classify, floats for regression; or a table with named "
         "columns, .csv, .tsv or .parquet",
+        type=_name,
         metavar="DATA",
     )
-    option("--target", "of a table: the column to predict", metavar="COLUMN")
+    option("--target", "of a table: the column to predict", type=_name, metavar="COLUMN")
     task = "of a table: what to predict (default: classes if the target is text, booleans or few "
     option("--task", task + "different whole numbers)", choices=("classification", "regression"))
     drop = "of a table: a column to leave out; may be repeated"
@@ -100,16 +129,18 @@ def _add_train(commands) -> None:
     precision = "of the products on a GPU, in float32"
     option("--precision", precision, choices=PRECISIONS, default="float32")
     option("--seed", "of the split, the weights and the batches", type=_seed, default=0)
-    option("--out", "folder for the results (default: runs/<name of the data>)", metavar="DIR")
+    out = "folder for the results (default: runs/<name of the data>)"
+    option("--out", out, type=_name, metavar="DIR")
 
 
 def _add_predict(commands) -> None:
     predict = commands.add_parser("predict", help="apply a saved network to new samples")
-    predict.add_argument("model", metavar="MODEL", help="what `gpumlp train` saved")
-    predict.add_argument(
-        "file", metavar="FILE", help="an .npz file that holds X, an .npy file, or a table"
-    )
-    predict.add_argument("--out", metavar="FILE", help="write .csv, .npy or .npz instead of text")
+    saved = "what `gpumlp train` saved, or an estimator that was saved in Python"
+    predict.add_argument("model", type=_name, metavar="MODEL", help=saved)
+    samples = "an .npz file that holds X, an .npy file, or a table"
+    predict.add_argument("file", type=_name, metavar="FILE", help=samples)
+    written = "write .csv, .npy or .npz instead of text"
+    predict.add_argument("--out", type=_name, metavar="FILE", help=written)
     predict.add_argument("--proba", action="store_true", help="also the probability of each class")
     predict.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:<number>")
 
@@ -124,6 +155,12 @@ def _add_info(commands) -> None:
         help="compare every operation with NumPy, on auto, cpu, cuda or cuda:<number>, and print "
         "a table for a bug report; the exit code is 1 if one is wrong",
     )
+
+
+def _name(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError(f"expected a name, not {text!r}")
+    return text
 
 
 def _sizes(text: str) -> tuple[int, ...]:

@@ -47,7 +47,7 @@ class Column:
             out[rows, places[rows]] = 1
             absent = codes < 0
         else:
-            values = _measured(table, self.name, self.kind)
+            values = measured(table, self.name, self.kind)
             absent = np.isnan(values)
             with np.errstate(over="ignore"):
                 out[:, 0] = (values - mean[0]) / deviation[0]
@@ -86,7 +86,7 @@ class Columns:
             columns.append(column)
             mean, deviation = np.zeros(column.width), np.ones(column.width)
             if column.kind != TEXT:
-                values = _measured(table, name, column.kind)
+                values = measured(table, name, column.kind)
                 mean[:1], deviation[:1] = moments(
                     values[~np.isnan(values), np.newaxis], table.where(name)
                 )
@@ -150,7 +150,7 @@ class Columns:
         return cls(tuple(columns))
 
 
-def _measured(table: Table, name: str, kind: str) -> np.ndarray:
+def measured(table: Table, name: str, kind: str) -> np.ndarray:
     """A column of numbers or dates as float64, NaN where a value is missing."""
     values, bad = (numbers if kind == NUMBER else dates)(table.column(name))
     if bad is not None:

@@ -99,6 +99,14 @@ def features(array: np.ndarray, path: str) -> np.ndarray:
     return _finite_numbers(array, "X", path)
 
 
+def features_of(path: str, count: int) -> np.ndarray:
+    """X of a file, for a model of so many features."""
+    x = features(read_arrays(path, ("X",))["X"], path)
+    if x.shape[1] != count:
+        raise InputError(f"{path} has {x.shape[1]} features; the model takes {count}")
+    return x
+
+
 def _from_file(path: str) -> Data:
     arrays = read_arrays(path, ("X", "y"))
     if "y" not in arrays:

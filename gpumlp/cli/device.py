@@ -1,10 +1,9 @@
 """The --device option: which device a string means here, with complaints made into sentences."""
 
-import sys
 import warnings
 
 from gpumlp import device, driver
-from gpumlp.cli.error import InputError
+from gpumlp.cli.error import InputError, complain
 
 
 def choose(asked: str, check: bool = True) -> tuple[str, str]:
@@ -20,7 +19,7 @@ def choose(asked: str, check: bool = True) -> tuple[str, str]:
         except (ValueError, RuntimeError) as error:
             raise InputError(str(error)) from error
     for warning in caught:
-        print(f"gpumlp: warning: {warning.message}", file=sys.stderr)
+        complain(f"warning: {warning.message}")
     if chosen != "cpu" or asked == "cpu" or caught or driver.cuda_version() is None:
         return chosen, chosen
     problem = device.gpu_problem(0, check)

@@ -29,7 +29,7 @@ def run(arguments) -> int:
         ("advice", below.join(found.advice) or "nothing is missing"),
     ]
     _print(lines)
-    return _check(arguments.check) if arguments.check else 0
+    return 0 if arguments.check is None else _check(arguments.check)
 
 
 def _print(lines) -> None:

@@ -1,6 +1,7 @@
-"""`gpumlp predict`: applies a saved network to new samples."""
+"""`gpumlp predict`: applies a saved network or estimator to new samples."""
 
 import csv
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,12 @@ from typing import Any
 import numpy as np
 
 import gpumlp
-from gpumlp.cli import table
-from gpumlp.cli.data import features, read_arrays
+from gpumlp import atomic
+from gpumlp.cli import output, table
+from gpumlp.cli.data import features_of
 from gpumlp.cli.device import choose
 from gpumlp.cli.error import InputError
+from gpumlp.cli.estimator import Estimator, check_finite
 from gpumlp.cli.preparation import Preparation
 
 SUFFIXES = (".csv", ".npy", ".npz")
@@ -19,53 +22,57 @@ SUFFIXES = (".csv", ".npy", ".npz")
 
 def run(arguments) -> int:
     out = _checked_out(arguments.out, arguments.proba)
-    net, preparation = load_model(arguments.model, choose(arguments.device)[0])
-    if arguments.proba and preparation.classes is None:
+    model = load_model(arguments.model, choose(arguments.device)[0])
+    if arguments.proba and model.classes is None:
         raise InputError("--proba is for classification; this model predicts values")
-    output = net.forward(_inputs(arguments.file, net, preparation))
-    bad = np.flatnonzero(~np.isfinite(output).all(axis=1))
-    if len(bad):
-        raise InputError(f"the network's output for row {bad[0]} of {arguments.file} is not finite")
-    if preparation.classes is None:
-        found: dict[str, Any] = {"value": preparation.values(output)}
-    else:
-        found = {"label": preparation.labels(output)}
-        if arguments.proba:
-            found |= {"probability": output, "classes": preparation.classes}
-    _write(found, out)
+    _write(model.predict(arguments.file, arguments.proba), out)
     return 0
 
 
-def _inputs(path: str, net, preparation: Preparation) -> np.ndarray:
-    """The network's input for the samples in a file, of the kind that the model was trained on."""
-    columns = preparation.columns
-    if columns is not None:
-        if Path(path).suffix in table.ARRAYS:
-            raise InputError(f"{path} is no table, but the model was trained on one")
-        samples = table.read_columns(path, columns.names, columns.of_text)
-        return preparation.inputs(samples, net.dtype.name)
-    if table.is_table(path):
-        raise InputError(f"{path} is a table, but the model was trained on arrays (.npz)")
-    x = features(read_arrays(path, ("X",))["X"], path)
-    if x.shape[1] != net.sizes[0]:
-        raise InputError(f"{path} has {x.shape[1]} features; the model takes {net.sizes[0]}")
-    return preparation.inputs(x, net.dtype.name)
+class Trained:
+    """The network that `gpumlp train` saved, and how its features were prepared."""
+
+    def __init__(self, net, preparation: Preparation):
+        self.net, self.preparation = net, preparation
+        self.classes = preparation.classes
+
+    def predict(self, path: str, proba: bool) -> dict[str, np.ndarray]:
+        """value; or label, with probability and classes if asked."""
+        outputs = self.net.forward(self._inputs(path))
+        check_finite(outputs, path)
+        if self.classes is None:
+            return {"value": self.preparation.values(outputs)}
+        found = {"label": self.preparation.labels(outputs)}
+        return found | {"probability": outputs, "classes": self.classes} if proba else found
+
+    def _inputs(self, path: str) -> np.ndarray:
+        """The network's input for the samples in a file, of the kind that it was trained on."""
+        columns, dtype = self.preparation.columns, self.net.dtype.name
+        if columns is not None:
+            if Path(path).suffix in table.ARRAYS:
+                raise InputError(f"{path} is no table, but the model was trained on one")
+            samples = table.read_columns(path, columns.names, columns.of_text)
+            return self.preparation.inputs(samples, dtype)
+        if table.is_table(path):
+            raise InputError(f"{path} is a table, but the model was trained on arrays (.npz)")
+        return self.preparation.inputs(features_of(path, self.net.sizes[0]), dtype)
 
 
-def load_model(path: str, device: str):
-    """The network that `gpumlp train` saved, and its Preparation."""
+def load_model(path: str, device: str) -> Trained | Estimator:
     try:
         loaded = gpumlp.load(path, device=device)
+        if not isinstance(loaded, gpumlp.MLP | gpumlp.Trainer):
+            return Estimator(loaded)
     except (gpumlp.FileError, OSError, ValueError, TypeError, OverflowError) as error:
         raise InputError(f"{path} cannot be loaded as a model: {error}") from error
     net = loaded.net if isinstance(loaded, gpumlp.Trainer) else loaded
     stored = net.metadata.get("preparation") if isinstance(net.metadata, dict) else None
-    if not isinstance(stored, dict):
+    if not isinstance(stored, dict) or net.models is not None:
         raise InputError(
             f"{path} holds a network but not how its features were prepared: "
             "it was not saved by `gpumlp train`"
         )
-    return net, Preparation.from_metadata(stored, net.sizes[0], net.sizes[-1])
+    return Trained(net, Preparation.from_metadata(stored, net.sizes[0], net.sizes[-1]))
 
 
 def _checked_out(out: str | None, proba: bool) -> Path | None:
@@ -77,7 +84,7 @@ def _checked_out(out: str | None, proba: bool) -> Path | None:
         raise InputError(f"--out {out} must end in {', '.join(SUFFIXES)}")
     if path.suffix == ".npy" and proba:
         raise InputError("an .npy file holds one array; with --proba write .npz or .csv")
-    return path
+    return output.file(path)
 
 
 def _write(found: dict[str, Any], out: Path | None) -> None:
@@ -85,28 +92,42 @@ def _write(found: dict[str, Any], out: Path | None) -> None:
         _write_table(found, sys.stdout)
         return
     try:
-        if out.suffix == ".npy":
-            np.save(out, next(iter(found.values())))
-        elif out.suffix == ".npz":
-            np.savez(out, **found)
-        else:
-            with out.open("w", newline="", encoding="utf-8") as file:
-                _write_table(found, file)
+        atomic.write(out.resolve(), _as_bytes(found, out.suffix))
     except OSError as error:
-        raise InputError(f"{out} cannot be written ({error.strerror})") from error
+        raise InputError(f"{out} cannot be written ({output.reason(error)})") from error
+
+
+def _as_bytes(found: dict[str, Any], suffix: str) -> bytes:
+    if suffix == ".csv":
+        text = io.StringIO()
+        _write_table(found, text)
+        return text.getvalue().encode(errors="backslashreplace")
+    file = io.BytesIO()
+    if suffix == ".npy":
+        np.save(file, next(iter(found.values())))
+    else:
+        np.savez(file, **found)
+    return file.getvalue()
 
 
 def _write_table(found: dict[str, Any], file) -> None:
     """One line a sample, as CSV; a header only where there is more than one column."""
+    names, columns = [], []
+    for name, form in (("label", "{}"), ("value", "{:.7g}"), ("probability", "{:.6g}")):
+        if name in found:
+            names += _names(name, found)
+            rows = found[name].reshape(len(found[name]), -1)
+            columns += [map(form.format, column) for column in rows.T]
     table = csv.writer(file, lineterminator="\n")
-    if "probability" in found:
-        table.writerow(["label", *found["classes"]])
-        for label, row in zip(found["label"], found["probability"], strict=True):
-            table.writerow([label, *(f"{share:.6g}" for share in row)])
-    elif "label" in found:
-        table.writerows([label] for label in found["label"])
-    else:
-        values = found["value"]
-        if values.shape[1] > 1:
-            table.writerow([f"y{column}" for column in range(values.shape[1])])
-        table.writerows([f"{value:.7g}" for value in row] for row in values)
+    if len(columns) > 1:
+        table.writerow(names)
+    table.writerows(zip(*columns, strict=True))
+
+
+def _names(name: str, found: dict[str, np.ndarray]) -> list[str]:
+    """Of the columns of one array."""
+    if name == "probability":
+        return [str(each) for each in found["classes"]]
+    if found[name].ndim == 1:
+        return [name]
+    return [f"y{column}" for column in range(found[name].shape[1])]

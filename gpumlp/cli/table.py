@@ -82,7 +82,8 @@ def read(path: str, target: str, drop: Sequence[str]) -> tuple[Table, tuple[str,
     names, index = _names(path)
     for name in (target, *drop):
         if name not in names:
-            raise InputError(f"{path} has no column {name}; its columns are {_list(names)}")
+            which = _shown(name) if name else "without a name"
+            raise InputError(f"{path} has no column {which}; its columns are {_list(names)}")
     if target in drop:
         raise InputError(f"column {target} is both --target and --drop")
     index -= {target}
@@ -94,6 +95,15 @@ def read(path: str, target: str, drop: Sequence[str]) -> tuple[Table, tuple[str,
     if used == [target]:
         raise InputError(f"{path} has no column to learn from besides {target}")
     return _read(path, names, used, ()), tuple(notes)
+
+
+def read_all(path: str) -> Table:
+    """All columns that have names, but for the table's index."""
+    names, index = _names(path)
+    used = [name for name in names if name and name not in index]
+    if not used:
+        raise InputError(f"{path} has no columns with names")
+    return _read(path, names, used, ())
 
 
 def read_columns(path: str, used: list[str], texts: list[str]) -> Table:
@@ -114,8 +124,14 @@ def _suffix(path: str) -> str:
 
 def _list(names: list[str]) -> str:
     """The names as text, the first few if they are many."""
-    shown = ", ".join(name or "one without a name" for name in names[:SOME])
+    shown = ", ".join(_shown(name) for name in names[:SOME])
     return shown + (f" and {len(names) - SOME} more" if len(names) > SOME else "")
+
+
+def _shown(name: str) -> str:
+    if not name:
+        return "one without a name"
+    return name if name.strip() else repr(name)
 
 
 def _names(path: str) -> tuple[list[str], set[str]]:

@@ -1,18 +1,19 @@
 """`gpumlp train`: from a data set to a saved network, its held-out score and its curves."""
 
 import dataclasses
-import os
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
 import gpumlp
-from gpumlp.cli import data
+from gpumlp.cli import data, output
 from gpumlp.cli.device import choose
-from gpumlp.cli.error import InputError
+from gpumlp.cli.error import InputError, complain
 from gpumlp.cli.preparation import Preparation
+from gpumlp.interrupt import Interrupt
+
+MODEL, CURVES = "model.safetensors", "curves.png"
 
 HELD_OUT = 1 / 5
 VALIDATION = 1 / 8  # of what is not held out: a tenth of all samples
@@ -24,7 +25,7 @@ def run(arguments) -> int:
     device, presented = choose(arguments.device)
     samples = data.load(arguments.data, arguments.target, arguments.task, arguments.drop or ())
     title, name = str(samples), samples.name
-    out = _folder(arguments.out or f"runs/{name}")
+    out = output.folder(arguments.out or f"runs/{name}", (MODEL, CURVES))
     parts, preparation = _prepared(arguments, samples)
     # What was read may be much larger than what was made of it.
     del samples
@@ -38,23 +39,21 @@ def run(arguments) -> int:
     print(f"device    {presented}")
     print(net.summary(), flush=True)
 
-    training, validation, held_out = parts
-    start = time.perf_counter()
-    history = _fit(arguments, net, preparation, training, validation)
-    seconds = time.perf_counter() - start
-    epochs = len(history.loss)
-    if history.interrupted:
-        print(f"interrupted after {epochs} epochs; the network trained so far is saved")
-    print(f"trained   {epochs} epochs in {seconds:.2f} s")
-
-    scores = _scores(net, preparation, held_out)
-    for score, value in scores.items():
-        print(f"{score:10}{value:#.4g} on the held-out fifth")
-    metadata = {"data": name, "preparation": preparation.metadata(), "held_out": scores}
-    model = out / "model.safetensors"
-    gpumlp.save(net, model, metadata=metadata)
-    print(f"model     {model}")
-    _draw(history, out / "curves.png", name)
+    with Interrupt() as ctrl_c:
+        start = time.perf_counter()
+        history = _fit(arguments, net, preparation, *parts[:2])
+        seconds = time.perf_counter() - start
+        ctrl_c.hold()
+        # Before the network is saved, nothing that fails may end this, not even printing.
+        scores, unscored = _scores(net, preparation, parts[2])
+        metadata = {"data": name, "preparation": preparation.metadata(), "held_out": scores}
+        place, problem = _saved(net, out / MODEL, metadata)
+        _report(history, seconds, scores, place)
+    if unscored is not None:
+        raise unscored
+    if problem:
+        return 2
+    _draw(history, out / CURVES, name)
     return 0
 
 
@@ -69,24 +68,12 @@ def _prepared(arguments, samples: data.Data) -> tuple[list[data.Data], Preparati
     preparation = Preparation.fit(training)
     if preparation.columns is not None:
         for note in (*samples.notes, *preparation.columns.notes):
-            print(f"gpumlp: note: {note}", file=sys.stderr)
+            complain(f"note: {note}")
     parts = [
         dataclasses.replace(part, x=preparation.inputs(part.x, arguments.dtype))
         for part in (training, validation, held_out)
     ]
     return parts, preparation
-
-
-def _folder(path: str) -> Path:
-    """Makes the folder for the results, before the work."""
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the folder {path} cannot be made ({error.strerror})") from error
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"the folder {path} cannot be written to")
-    return folder
 
 
 def _network(arguments, device: str, preparation: Preparation):
@@ -98,16 +85,19 @@ def _network(arguments, device: str, preparation: Preparation):
         )
     if arguments.dtype == "float64" and arguments.precision != "float32":
         raise InputError(f"--precision {arguments.precision} is for --dtype float32")
-    return gpumlp.MLP(
-        (len(preparation.mean), *arguments.hidden, preparation.outputs),
-        hidden=arguments.activation,
-        output="identity" if preparation.classes is None else "softmax",
-        dtype=arguments.dtype,
-        device=device,
-        seed=arguments.seed,
-        dropout=arguments.dropout,
-        precision=arguments.precision,
-    )
+    try:
+        return gpumlp.MLP(
+            (len(preparation.mean), *arguments.hidden, preparation.outputs),
+            hidden=arguments.activation,
+            output="identity" if preparation.classes is None else "softmax",
+            dtype=arguments.dtype,
+            device=device,
+            seed=arguments.seed,
+            dropout=arguments.dropout,
+            precision=arguments.precision,
+        )
+    except ValueError as error:
+        raise InputError(f"there is no such network: {error}") from error
 
 
 def _optimizer(arguments):
@@ -141,7 +131,7 @@ def _fit(arguments, net, preparation: Preparation, training, validation):
         seed=arguments.seed,
     )
     try:
-        return trainer.fit(
+        history = trainer.fit(
             training.x,
             preparation.targets(training.y, arguments.dtype),
             epochs=arguments.epochs,
@@ -151,19 +141,52 @@ def _fit(arguments, net, preparation: Preparation, training, validation):
         )
     except gpumlp.DivergenceError as error:
         raise InputError(f"training failed: {error}") from error
+    if history.interrupted and trainer.steps == 0:
+        raise KeyboardInterrupt  # nothing has been learned
+    return history
 
 
-def _scores(net, preparation: Preparation, part: data.Data) -> dict[str, float]:
-    """Accuracy, or R² and the root of the mean squared error, on samples not trained on."""
-    output = net.forward(part.x)
+def _scores(net, preparation: Preparation, part: data.Data):
+    """Accuracy, or R² and the root of the mean squared error, on samples not trained on; and the
+    error that there is instead."""
+    try:
+        return _scored(net.forward(part.x), preparation, part.y), None
+    except Exception as error:
+        return {}, error
+
+
+def _scored(found, preparation: Preparation, y) -> dict[str, float]:
     if preparation.classes is not None:
-        return {"accuracy": float((output.argmax(axis=1) == part.y).mean())}
-    squares = (preparation.values(output) - part.y) ** 2
-    spread = ((part.y - part.y.mean(axis=0)) ** 2).sum(axis=0)
+        return {"accuracy": float((found.argmax(axis=1) == y).mean())}
+    squares = (preparation.values(found) - y) ** 2
+    spread = ((y - y.mean(axis=0)) ** 2).sum(axis=0)
     # R² is the mean over the targets; a target that is constant here has none.
     with np.errstate(divide="ignore", invalid="ignore"):
         r2 = 1 - squares.sum(axis=0) / spread
     return {"R²": float(r2.mean()), "RMSE": float(np.sqrt(squares.mean()))}
+
+
+def _saved(net, path: Path, metadata: dict) -> tuple[Path | None, str]:
+    """See `output.save`."""
+    try:
+        place, problem = output.save(net, path, metadata)
+    except ValueError as error:  # numbers that are not finite
+        raise InputError(f"training failed: {error}") from error
+    if problem:
+        complain(problem)
+    return place, problem
+
+
+def _report(history, seconds: float, scores: dict[str, float], place: Path | None) -> None:
+    epochs = len(history.loss)
+    if history.interrupted:
+        what = "; the network trained so far is saved" if place else ""
+        print(f"interrupted after {epochs} epochs{what}")
+    print(f"trained   {epochs} epochs in {seconds:.2f} s")
+    for score, value in scores.items():
+        print(f"{score:10}{value:#.4g} on the held-out fifth")
+    if place:
+        print(f"model     {place}", flush=True)
 
 
 def _draw(history, path: Path, title: str) -> None:
@@ -173,4 +196,6 @@ def _draw(history, path: Path, title: str) -> None:
     try:
         print(f"curves    {plot.curves(history, path, title)}")
     except ImportError as error:
-        print(f"gpumlp: no curves: {error}", file=sys.stderr)
+        complain(f"no curves: {error}")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({output.reason(error)})") from error

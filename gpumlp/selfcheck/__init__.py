@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpumlp import atomic, backend, cache, driver
+from gpumlp import backend, cache, driver
 from gpumlp import device as devices
 from gpumlp.backend import cublaslt, sources
 from gpumlp.backend.numpy_ops import NumpyOps
@@ -191,25 +191,23 @@ def _sources() -> str:
     """Of what is computed and how it is checked: a checkout changes without a new version."""
     texts = [sources.text(name) for name in sources.names()]
     for folder in (Path(backend.__file__).parent, Path(__file__).parent):
-        texts += [path.read_text() for path in sorted(folder.glob("*.py"))]
+        texts += [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))]
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
 def _path(facts: str) -> Path:
-    """RuntimeError where there is no home."""
+    """OSError or RuntimeError where there is no folder for it."""
     name = hashlib.sha256(facts.encode()).hexdigest()[:32]
-    return cache.folder() / "checked" / f"{name}.json"
+    return cache.folder("checked") / f"{name}.json"
 
 
 def _is_remembered(facts: str) -> bool:
-    with contextlib.suppress(OSError, ValueError, RuntimeError):
-        return _path(facts).read_text() == facts
+    with contextlib.suppress(OSError, RuntimeError):
+        return cache.read(_path(facts)) == facts.encode()
     return False
 
 
 def _remember(facts: str) -> None:
     """That all went well; if it cannot be written, the next process finds out anew."""
     with contextlib.suppress(OSError, RuntimeError):
-        path = _path(facts)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write(path, facts.encode())
+        cache.keep(_path(facts), facts.encode())
