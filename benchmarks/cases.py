@@ -149,9 +149,10 @@ def update(law):
         slots = [inputs.zeros(1, size) if used else None for used in law.slots().values()]
         hyper, t = inputs.real_array(law.hyper(1)), inputs.put(np.ones(1, np.int64))
         scalars = inputs.real_array([[1, 1, law.lr, 1]])
+        halted = inputs.zeros(1, dtype=np.int64)
 
         def run():
-            inputs.ops.update(law.family, theta, g, slots, scalars, hyper, t, size)
+            inputs.ops.update(law.family, theta, g, slots, scalars, hyper, t, halted, size)
 
         return run, [theta, *(slot for slot in slots if slot is not None)]
 
@@ -166,9 +167,8 @@ def motion(inputs, law, theta, g):
 
     def run():
         advance_it()
-        inputs.ops.update(
-            law.family, theta, g, slots, state.scalars, hyper, state.t, theta.shape[1]
-        )
+        now = state.scalars, hyper, state.t, state.halted
+        inputs.ops.update(law.family, theta, g, slots, *now, theta.shape[1])
 
     return run
 

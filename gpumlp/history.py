@@ -15,7 +15,7 @@ class History:
     lr:            the learning rate of the epoch's last update
     seconds:       of the epoch, with validation
     interrupted:   Ctrl-C ended the training
-    diverged:      network -> the update whose loss or gradient was not finite
+    diverged:      network -> the update that was not finite, or its loss or gradient
     """
 
     loss: list = field(default_factory=list)

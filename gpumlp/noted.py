@@ -27,7 +27,7 @@ class Epoch(NamedTuple):
 
 
 def diverged(halted) -> dict[int, int]:
-    """network -> the update whose loss or gradient was not finite."""
+    """network -> the update that was not finite, or its loss or gradient."""
     return {int(m): int(halted[m]) for m in np.flatnonzero(halted > 0)}
 
 

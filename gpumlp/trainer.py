@@ -23,15 +23,18 @@ from gpumlp.updates import Updates
 
 
 class DivergenceError(ArithmeticError):
-    """The loss or the gradient of a single network is not finite.  The weights in place are those
-    from before the update at which that was seen: finite, but an earlier update may have led them
-    astray.  epoch, step and lr say when; history is what came before."""
+    """The loss, the gradient or an update of a single network is not finite.
+
+    The weights in place are finite: those from before the update at which that was seen, or where
+    the update itself went out of range, what it could move and what it could not.  Earlier updates
+    may have led them astray.  epoch, step and lr say when; history is what came before.
+    """
 
     def __init__(self, epoch: int, step: int, lr: float, history: History):
         self.epoch, self.step, self.lr, self.history = epoch, step, lr, history
         super().__init__(
-            f"the loss or its gradient is NaN or infinite in epoch {epoch}, at update {step}, with "
-            f"learning rate {lr:g}; the network keeps the weights from before it. "
+            f"the loss, its gradient or the update is NaN or infinite in epoch {epoch}, at update "
+            f"{step}, with learning rate {lr:g}; the network keeps finite weights. "
             "Lower the learning rate, scale the data, or set clip_norm; Trainer.revive goes on"
         )
 
@@ -115,9 +118,9 @@ class Trainer(Updates):
             `epochs_left`.  None: if the trainer comes from `gpumlp.resume`.
 
         Ctrl-C ends the fit after the running update, with the network trained so far and
-        history.interrupted set.  A loss or gradient that is not finite raises DivergenceError, with
-        the last good weights in place; in a stack that network stands still, a warning says so, and
-        the others go on.
+        history.interrupted set.  A loss, gradient or update that is not finite raises
+        DivergenceError, with finite weights in place; in a stack that network stands still, a
+        warning says so, and the others go on.
         """
         resume = (self.resuming if resume is None else resume) and self.unfinished is not None
         epochs = checks.number(epochs, "epochs", checks.NATURAL if resume else checks.COUNT)
@@ -233,8 +236,8 @@ class Trainer(Updates):
             return
         told = ", ".join(f"{m} (update {t}, learning rate {lr[m]:g})" for m, t in new.items())
         warnings.warn(
-            f"epoch {self.epoch}: the loss or its gradient is NaN or infinite for network {told}; "
-            "it keeps the weights from before, the others go on",
+            f"epoch {self.epoch}: the loss, its gradient or the update is NaN or infinite for "
+            f"network {told}; it keeps finite weights, the others go on",
             RuntimeWarning,
             stacklevel=5,  # whoever called fit
         )

@@ -82,7 +82,7 @@ class Updates:
 
     @property
     def diverged(self) -> dict[int, int]:
-        """network -> the update whose loss or gradient was not finite; reads the device."""
+        """network -> the update that was not finite, or its loss or gradient; reads the device."""
         return noted.diverged(self.net.ops.to_host(self.state.halted))
 
     @property
@@ -163,6 +163,7 @@ class Updates:
             state.scalars,
             self.hyper,
             state.t,
+            state.halted,
             net.layout.decayed,
         )
 

@@ -18,8 +18,8 @@ __device__ __forceinline__ Real bias_correction(Real log_beta, Real t)
     return -expm1(t * log_beta);
 }
 
-// Whether a parameter and its state can go where a law takes them: what overflows stays where it was,
-// so that the weights in place are finite ones.
+// Whether a parameter and its state can go where a law takes them.  What would overflow stays, so that
+// the weights in place are finite ones, and a law's `move` returns whether all could go.
 __device__ __forceinline__ bool finite(Real a, Real b, Real c = Real(0), Real d = Real(0))
 {
     return isfinite(a) & isfinite(b) & isfinite(c) & isfinite(d);
@@ -52,8 +52,9 @@ struct Sgd : Law {
     Real* velocity;             // or 0
 
     __device__ explicit Sgd(Real* velocity) : velocity(velocity) {}
-    __device__ __forceinline__ void move(Pack<VEC>& theta, const Pack<VEC>& g, bool decays, long long offset) const
+    __device__ __forceinline__ bool move(Pack<VEC>& theta, const Pack<VEC>& g, bool decays, long long offset) const
     {
+        bool all = true;
         Pack<VEC> v = {};
         if (velocity) v = load<VEC>(velocity + offset);
         #pragma unroll
@@ -64,8 +65,10 @@ struct Sgd : Law {
             const bool moves = finite(moved, vk);
             v.v[k] = moves ? vk : v.v[k];
             theta.v[k] = moves ? moved : theta.v[k];
+            all &= moves;
         }
         if (velocity) store<VEC>(velocity + offset, v);
+        return all;
     }
 };
 
@@ -77,8 +80,9 @@ struct RmsProp : Law {
 
     __device__ RmsProp(Real* square, Real* velocity, Real* centre)
         : square(square), velocity(velocity), centre(centre) {}
-    __device__ __forceinline__ void move(Pack<VEC>& theta, const Pack<VEC>& g, bool decays, long long offset) const
+    __device__ __forceinline__ bool move(Pack<VEC>& theta, const Pack<VEC>& g, bool decays, long long offset) const
     {
+        bool all = true;
         Pack<VEC> s = load<VEC>(square + offset), u = {}, c = {};
         if (MOVING) u = load<VEC>(velocity + offset);
         if (CENTRED) c = load<VEC>(centre + offset);
@@ -96,10 +100,12 @@ struct RmsProp : Law {
             u.v[k] = moves ? uk : u.v[k];
             c.v[k] = moves ? ck : c.v[k];
             theta.v[k] = moves ? moved : theta.v[k];
+            all &= moves;
         }
         store<VEC>(square + offset, s);
         if (MOVING) store<VEC>(velocity + offset, u);
         if (CENTRED) store<VEC>(centre + offset, c);
+        return all;
     }
 };
 
@@ -129,8 +135,9 @@ struct Adam : Law {
         e = h[EPSILON] * (h[EPSILON_CORRECTED] > Real(0) ? root : Real(1));
         keep = Real(1) - step.lr * h[WEIGHT_DECAY];
     }
-    __device__ __forceinline__ void move(Pack<VEC>& theta, const Pack<VEC>& g, bool decays, long long offset) const
+    __device__ __forceinline__ bool move(Pack<VEC>& theta, const Pack<VEC>& g, bool decays, long long offset) const
     {
+        bool all = true;
         Pack<VEC> m = load<VEC>(first + offset), v = load<VEC>(second + offset);
         #pragma unroll
         for (int k = 0; k < VEC; ++k) {
@@ -143,9 +150,11 @@ struct Adam : Law {
             m.v[k] = moves ? mk : m.v[k];
             v.v[k] = moves ? vk : v.v[k];
             theta.v[k] = moves ? moved : theta.v[k];
+            all &= moves;
         }
         store<VEC>(first + offset, m);
         store<VEC>(second + offset, v);
+        return all;
     }
 };
 

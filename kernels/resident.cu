@@ -346,11 +346,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, NETWORKS) train_resident(
         if (go.go == Real(0)) continue;
         auto law = motion(net.slots);
         law.begin(h, go, Real(now_t));
+        bool all = true;
         for (int i = thread * VEC; i < NUMBERS; i += THREADS * VEC) {           // (14)(15)
             Pack<VEC> value = load<VEC>(net.theta + i);
-            law.move(value, load<VEC>(net.g + i), i < DECAYED, i);
+            all &= law.move(value, load<VEC>(net.g + i), i < DECAYED, i);
             store<VEC>(net.theta + i, value);
         }
+        if (!all) now_halted = now_t;
         __syncthreads();
     }
 

@@ -61,41 +61,43 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) advance(
 // One block works on a chunk of one network; `law` moves one parameter.
 template<class Motion>
 __device__ __forceinline__ void update_chunk(Motion law, Real* theta, const Real* g, const Real* scalars,
-    const Real* hyper, const long long* t, long long size, long long decayed, int chunks)
+    const Real* hyper, const long long* t, long long* halted, long long size, long long decayed, int chunks)
 {
     const Place at = place<1>(1, chunks);
     const Step step = step_of(scalars, at.network);
     if (step.go == Real(0)) return;
     law.begin(hyper + at.network * HYPERS, step, Real(t[at.network]));
+    bool all = true;
     for (long long i = item(at); i < size / VEC; i += at.step * THREADS) {
         const long long offset = at.network * size + i * VEC;
         const bool decays = i * VEC < decayed;
         Pack<VEC> value = load<VEC>(theta + offset);
         const Pack<VEC> gradient = load<VEC>(g + offset);
-        law.move(value, gradient, decays, offset);
+        all &= law.move(value, gradient, decays, offset);
         store<VEC>(theta + offset, value);
     }
+    if (!all) halted[at.network] = t[at.network];       // whoever finds it writes the same
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) update_sgd(
     Real* theta, const Real* g, Real* velocity, const Real* scalars, const Real* hyper,
-    const long long* t, long long size, long long decayed, int chunks)
+    const long long* t, long long* halted, long long size, long long decayed, int chunks)
 {
-    update_chunk(Sgd(velocity), theta, g, scalars, hyper, t, size, decayed, chunks);
+    update_chunk(Sgd(velocity), theta, g, scalars, hyper, t, halted, size, decayed, chunks);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) update_rmsprop(
     Real* theta, const Real* g, Real* square, Real* velocity, Real* centre, const Real* scalars,
-    const Real* hyper, const long long* t, long long size, long long decayed, int chunks)
+    const Real* hyper, const long long* t, long long* halted, long long size, long long decayed, int chunks)
 {
     with_rmsprop(square, velocity, centre, [&](auto law) {
-        update_chunk(law, theta, g, scalars, hyper, t, size, decayed, chunks);
+        update_chunk(law, theta, g, scalars, hyper, t, halted, size, decayed, chunks);
     });
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) update_adam(
     Real* theta, const Real* g, Real* first, Real* second, const Real* scalars, const Real* hyper,
-    const long long* t, long long size, long long decayed, int chunks)
+    const long long* t, long long* halted, long long size, long long decayed, int chunks)
 {
-    update_chunk(Adam(first, second), theta, g, scalars, hyper, t, size, decayed, chunks);
+    update_chunk(Adam(first, second), theta, g, scalars, hyper, t, halted, size, decayed, chunks);
 }

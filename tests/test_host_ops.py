@@ -176,7 +176,8 @@ def test_every_function_of_the_tables_is_compiled(numpy_alone, dtype):
         state = updates.make_state(ops, 1, dtype)
         hyper, one = law.hyper(1).astype(dtype), np.ones(1, dtype)
         ops.advance(theta, one, one, hyper, None, np.zeros(1, np.int64), state)
-        ops.update(law.family, theta, theta.copy(), slots, state.scalars, hyper, state.t, 32)
+        now = state.scalars, hyper, state.t, state.halted
+        ops.update(law.family, theta, theta.copy(), slots, *now, 32)
     for source in SOURCE:
         out = minibatches.Minibatch(ops, dtype, 1, 2, 3, False, 0).out
         data = Data(np.ones((1, 5, 3), source), None, None, None)
@@ -370,7 +371,8 @@ def everything(ops, dtype, models, rows, columns):
     ones, zero = np.ones(models, dtype), np.zeros(1, np.int64)
     ops.advance(g, ones, ones, hyper, None, zero, state, theta, size // 64 * 32)
     ops.update(
-        law.family, theta, g, [first, second], state.scalars, hyper, state.t, size // 64 * 32
+        *(law.family, theta, g, [first, second], state.scalars, hyper, state.t, state.halted),
+        size // 64 * 32,
     )
     results += [state.norm, state.losses[0], state.scalars, theta, first, second]
 

@@ -31,9 +31,9 @@ advance(g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0)
     For each network: the norm of its gradient g (M, P); whether it moves in this step (finite, some
     weight, not halted); the step's scalars; state is a `State`.  With theta, the penalty of its
     first `decayed` parameters is added to the loss that is noted.
-update(family, theta, g, slots, scalars, hyper, t, decayed)
+update(family, theta, g, slots, scalars, hyper, t, halted, decayed)
     The law of gpumlp.optimizer moves theta (M, P) and its slots, for the networks that move.  A
-    parameter stays, with its slots, where one of them would not be finite.
+    parameter stays, with its slots, where one of them would not be finite, and halted[m] is t[m].
 gather(data, order, cursor, batch, out)
     A minibatch into the buffers `out` (a `Batch`): the rows order[m, cursor[m] * batch + i] of data
     (a `Data`); -1 is a row of zeros with weight 0.
@@ -162,7 +162,7 @@ class State:
     """What changes in training, for each of M networks, on the device."""
 
     t: Array  # (M,) int64: updates made
-    halted: Array  # (M,) int64: 0, or the step whose loss or gradient was not finite; -1: stopped
+    halted: Array  # (M,) int64: 0, or the step that was not finite; -1: stopped
     cursor: Array  # (M,) int64: batches done in this epoch
     losses: Array  # (steps, M): the loss of each batch
     weights: Array  # (steps, M): and its weight, 0 where it did not count

@@ -338,7 +338,7 @@ class CupyOps:
             ),
         )
 
-    def update(self, family, theta, g, slots, scalars, hyper, t, decayed):
+    def update(self, family, theta, g, slots, scalars, hyper, t, halted, decayed):
         models, size = theta.shape
         chunks = _update_chunks(theta)
         name = f"update_{family}"
@@ -347,7 +347,7 @@ class CupyOps:
             (models * chunks,),
             (THREADS,),
             (
-                *(theta, g, *map(_or_null, slots), scalars, hyper, t),
+                *(theta, g, *map(_or_null, slots), scalars, hyper, t, halted),
                 *(np.int64(size), np.int64(decayed), np.int32(chunks)),
             ),
         )

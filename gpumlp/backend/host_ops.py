@@ -245,19 +245,20 @@ class HostOps(NumpyOps):
         arrays = g, theta, loss, w_sum, hyper, rates, first_rate, tables, state.scalars, parts
         self._call(functions, values, arrays, models * chunks, g.size)
 
-    def update(self, family, theta, g, slots, scalars, hyper, t, decayed):
+    def update(self, family, theta, g, slots, scalars, hyper, t, halted, decayed):
         functions = self._get((f"update_{family}",), host_sources.update, str(theta.dtype))
         if not functions:
-            self._by_numpy(NumpyOps.update, family, theta, g, slots, scalars, hyper, t, decayed)
+            arguments = family, theta, g, slots, scalars, hyper, t, halted, decayed
+            self._by_numpy(NumpyOps.update, *arguments)
             return
         models, size = theta.shape
         chunks = _chunks(size, 1)
         places = [*map(_at, slots), 0, 0, 0][:3]
         values = (
-            *(_at(theta), _at(g), *places, _at(scalars), _at(hyper), _at(t)),
+            *(_at(theta), _at(g), *places, _at(scalars), _at(hyper), _at(t), _at(halted)),
             *(models, size, decayed, chunks),
         )
-        arrays = theta, g, list(slots), scalars, hyper, t
+        arrays = theta, g, list(slots), scalars, hyper, t, halted
         self._call((*functions, None), values, arrays, models * chunks, theta.size)
 
     def add_up(self, parts, out):

@@ -184,7 +184,7 @@ class NumpyOps:
         state.t += go
 
     @_quiet
-    def update(self, family, theta, g, slots, scalars, hyper, t, decayed):
+    def update(self, family, theta, g, slots, scalars, hyper, t, halted, decayed):
         law = _LAWS[family]
         for m in np.flatnonzero(scalars[:, 0]):
             h = dict(zip(HYPERS, hyper[m].tolist(), strict=True))
@@ -201,10 +201,16 @@ class NumpyOps:
                 if h["L1"]:
                     gradient[:penalised] += decay * h["L1"] * np.sign(value[:penalised])  # (14')
                 state = [None if slot is None else slot[part] for slot in own]
-                with _finite(value, *(each for each in state if each is not None)):
-                    if h["WEIGHT_DECAY"]:
-                        value[:penalised] *= 1 - lr * h["WEIGHT_DECAY"]
-                    law(value, gradient, state, h, lr, int(t[m]))
+                moving = [value, *(each for each in state if each is not None)]
+                before = [array.copy() for array in moving]
+                if h["WEIGHT_DECAY"]:
+                    value[:penalised] *= 1 - lr * h["WEIGHT_DECAY"]
+                law(value, gradient, state, h, lr, int(t[m]))
+                stays = ~np.logical_and.reduce([np.isfinite(array) for array in moving])
+                if stays.any():
+                    for array, old in zip(moving, before, strict=True):
+                        np.copyto(array, old, where=stays)
+                    halted[m] = t[m]
 
     # ------------------------------------------------------------ minibatches
     def gather(self, data, order, cursor, batch, out):
@@ -295,17 +301,6 @@ def _targets(targets, shape, dtype):
 
 # ---------------------------------------------------------------- the laws of motion
 # Each moves one block of one network's parameters: theta, its slots in place; g is spent.
-
-
-@contextlib.contextmanager
-def _finite(*arrays):
-    """A law moves these; an element of which one would not be finite stays as it was."""
-    before = [array.copy() for array in arrays]
-    yield
-    stays = ~np.logical_and.reduce([np.isfinite(array) for array in arrays])
-    if stays.any():
-        for array, old in zip(arrays, before, strict=True):
-            np.copyto(array, old, where=stays)
 
 
 def _sgd(theta, g, slots, h, lr, t):

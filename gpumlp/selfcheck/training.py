@@ -65,11 +65,12 @@ def update(side: Side, law: Optimizer, size=SIZE):
     theta, used = side.normal(MODELS, size), law.slots().values()
     slots = [side.send(np.zeros((MODELS, size))) if in_use else None for in_use in used]
     scalars = [[1, 0.5, 0.1, 1], [0, 1, 0.1, 1], [1, 1, 0.2, 0.25]]
-    hyper = side.send(law.hyper(MODELS))
+    hyper, halted = side.send(law.hyper(MODELS)), side.send(np.zeros(MODELS), np.int64)
     for t in (1, 2):
         step = side.send(np.full(MODELS, t), np.int64)
         g = side.normal(MODELS, size)
-        side.ops.update(law.family, theta, g, slots, side.send(scalars), hyper, step, decayed)
+        now = side.send(scalars), hyper, step, halted
+        side.ops.update(law.family, theta, g, slots, *now, decayed)
     return [theta, *(slot for slot in slots if slot is not None)]
 
 

@@ -54,7 +54,7 @@ inline float rint(float a)                  { return __builtin_rintf(a); }
 inline double rint(double a)                { return __builtin_rint(a); }
 inline float fma(float a, float b, float c)     { return __builtin_fmaf(a, b, c); }
 inline double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
-inline bool isfinite(Real a)                { return __builtin_isfinite(a); }
+inline bool isfinite(Real a)                { return a - a == Real(0); }     // the compiler makes vectors of it
 inline Real fmax(Real a, Real b)            { return a > b || b != b ? a : b; }    // a number, if one is
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned((unsigned long long)a * b >> 32); }
 

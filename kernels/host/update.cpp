@@ -118,20 +118,28 @@ struct Update {
     Real* slots[3];
     const Real *scalars, *hyper;
     const Int* t;
+    Int* halted;
     Int networks, size, decayed, chunks;
 };
 
+// As wide as Real, so that the compiler makes vectors of what is found of each number.
+template<int> struct Integer { typedef int type; };
+template<> struct Integer<8> { typedef Int type; };
+typedef Integer<sizeof(Real)>::type Mask;
+
 template<class Motion>
-inline void move_range(const Motion& law, const Update& a, Int from, Int to, bool decays)
+inline bool move_range(const Motion& law, const Update& a, Int from, Int to, bool decays)
 {
     Real* const theta = a.theta;
     const Real* const g = a.g;
+    Mask stuck = 0;
     #pragma GCC ivdep
     for (Int i = from; i < to; ++i) {
         Pack<1> value = load<1>(theta + i);
-        law.move(value, load<1>(g + i), decays, i);
+        stuck |= law.move(value, load<1>(g + i), decays, i) ? Mask(0) : Mask(1);
         store<1>(theta + i, value);
     }
+    return stuck == 0;
 }
 
 template<class Motion>
@@ -144,8 +152,9 @@ inline void move(Motion law, const Update& a, int piece, int pieces)
         Motion own = law;
         own.begin(a.hyper + m * HYPERS, step, Real(a.t[m]));
         const Int begin = m * a.size, middle = first > a.decayed ? first : last < a.decayed ? last : a.decayed;
-        move_range(own, a, begin + first, begin + middle, true);
-        move_range(own, a, begin + middle, begin + last, false);
+        const bool all = move_range(own, a, begin + first, begin + middle, true)
+            & move_range(own, a, begin + middle, begin + last, false);
+        if (!all) __atomic_store_n(a.halted + m, a.t[m], __ATOMIC_RELAXED);     // the same by all threads
     });
 }
 

@@ -187,6 +187,7 @@ def check_update(ops, dtype, models, name, numbers, size=16512, decayed=16416, o
     slots = [
         send(ops, np.zeros_like(theta), dtype) if used else None for used in law.slots().values()
     ]
+    halted = send(ops, np.zeros(models), np.int64)
     for step, g in enumerate(gradients):
         scalars = np.stack((np.ones(models), clip, lr * rate[step], decay), axis=1)
         ops.update(
@@ -197,9 +198,11 @@ def check_update(ops, dtype, models, name, numbers, size=16512, decayed=16416, o
             send(ops, scalars, dtype),
             send(ops, hyper, dtype),
             send(ops, np.full(models, step + 1), np.int64),
+            halted,
             decayed,
         )
     assert_close(ops, given, expected, dtype, 100)
+    assert_same(ops, halted, np.zeros(models, np.int64))
 
 
 class PlainEpsilonAdam(formulas.Adam):
@@ -239,6 +242,7 @@ def check_frozen(ops, dtype, name):
         send(ops, scalars, dtype),
         send(ops, law.hyper(3), dtype),
         send(ops, [2, 1, 2], np.int64),
+        send(ops, [0, 1, 0], np.int64),
         64,
     )
     held = [slot for slot in slots if slot is not None]
@@ -261,6 +265,8 @@ def check_overflow(ops, dtype, models, name, numbers, size=128, decayed=64):
     states = np.abs(random(len(law.slots()), models, size, seed=44)).astype(dtype)
     scalars = np.tile([1, 1, 0.1, 0.25], (models, 1))
 
+    halted = send(ops, np.zeros(models), np.int64)
+
     def moved(theta, g):
         sent = [send(ops, theta)]
         sent += [
@@ -275,11 +281,13 @@ def check_overflow(ops, dtype, models, name, numbers, size=128, decayed=64):
             send(ops, scalars, dtype),
             send(ops, law.hyper(models), dtype),
             send(ops, np.full(models, 3), np.int64),
+            halted,
             decayed,
         )
         return [ops.to_host(each) for each in sent if each is not None]
 
     ordinary = moved(theta, g)
+    assert_same(ops, halted, np.zeros(models, np.int64))
     before, upwards = theta.copy(), g.copy()
     before[:, OVERFLOWING], upwards[:, OVERFLOWING] = largest, -largest
     used = [state for state, used in zip(states, law.slots().values(), strict=True) if used]
@@ -287,3 +295,4 @@ def check_overflow(ops, dtype, models, name, numbers, size=128, decayed=64):
         np.testing.assert_array_equal(after[:, OVERFLOWING], start[:, OVERFLOWING])
         others = np.delete(np.arange(size), OVERFLOWING)
         np.testing.assert_array_equal(after[:, others], other[:, others])
+    assert_same(ops, halted, np.full(models, 3))
