@@ -72,6 +72,11 @@ def _file(random, shared: Shared) -> str:
     path = shared.folder / "file.safetensors"
     path.write_bytes(_damaged(random, shared, seed))
     resumes = seed.path.name.startswith("checkpoint") and random.integers(2)
+    return look(path, resumes, random.integers(2))
+
+
+def look(path: Path, resumes, trains) -> str:
+    """What comes of reading the file, by `resume` or `load`, and of training on."""
     begin = time.process_time()
     try:
         found = (gpumlp.resume if resumes else gpumlp.load)(path, device="cpu")
@@ -81,7 +86,7 @@ def _file(random, shared: Shared) -> str:
         if (took := time.process_time() - begin) > SECONDS:
             raise Fault("slow", f"{path.stat().st_size} bytes took {took:.1f} s")
     _compute(found)
-    if random.integers(2):
+    if trains:
         _train(found)
     return ACCEPTED
 
@@ -109,8 +114,10 @@ def _compute(found: Any) -> None:
     if hasattr(found, "predict"):
         named = hasattr(found, "feature_names_in_")
         frame = seeds.features(named and list(found.feature_names_in_) == list("abcd"))
-        for method in ("predict", "predict_proba", "decision_function", "predict_std"):
-            if hasattr(found, method) and (method != "predict_std" or hasattr(found, "estimators_")):
+        methods = ["predict", "predict_proba", "decision_function"]
+        methods += ["predict_std"] if hasattr(found, "estimators_") else []
+        for method in methods:
+            if hasattr(found, method):
                 _whole(f"{method}()", getattr(found, method)(frame))
         for k, weights in enumerate(getattr(found, "coefs_", [])):
             _whole(f"coefs_[{k}]", weights)
@@ -133,8 +140,8 @@ def _targets(estimator) -> np.ndarray:
 
 def _whole(what: str, values) -> None:
     values = np.asarray(values)
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise Fault(f"silent NaN in {what}", repr(values)[:200])
+    if values.dtype.kind == "f" and (wrong := np.count_nonzero(~np.isfinite(values))):
+        raise Fault(f"silent NaN in {what}", f"{wrong} of {values.size} numbers are not finite")
 
 
 def _train(found: Any) -> None:
