@@ -19,8 +19,6 @@ LIMIT = 10.0
 MEMORY = 1 << 29
 SECONDS = 1.0  # of the processor, that reading such a small file may take
 
-LARGE = 1e10  # weights that may make infinities of finite numbers
-
 # How training may end that begins with what was in a file.
 OWN = (ValueError, TypeError, MemoryError, gpumlp.DivergenceError)
 
@@ -111,6 +109,8 @@ def _folder(random, shared: Shared) -> str:
 
 # ---------------------------------------------------------------- what was found
 def _compute(found: Any) -> None:
+    """Of numbers it makes numbers, as it comes from its file."""
+    _look_at_weights(found)
     if hasattr(found, "predict"):
         named = hasattr(found, "feature_names_in_")
         frame = seeds.features(named and list(found.feature_names_in_) == list("abcd"))
@@ -119,14 +119,18 @@ def _compute(found: Any) -> None:
         for method in methods:
             if hasattr(found, method):
                 _whole(f"{method}()", getattr(found, method)(frame))
-        for k, weights in enumerate(getattr(found, "coefs_", [])):
-            _whole(f"coefs_[{k}]", weights)
     else:
         net = getattr(found, "net", found)
-        theta = np.asarray(net.theta)
-        _whole("theta", theta)
-        if np.abs(theta).max() < LARGE:
-            _whole("forward()", net.forward(np.resize(seeds.X, (3, net.sizes[0]))))
+        _whole("forward()", net.forward(np.resize(seeds.X, (3, net.sizes[0]))))
+
+
+def _look_at_weights(found: Any) -> None:
+    if hasattr(found, "predict"):
+        for each in getattr(found, "estimators_", [found]):
+            for k, weights in enumerate(each.coefs_):
+                _whole(f"coefs_[{k}]", weights)
+    else:
+        _whole("theta", getattr(found, "net", found).theta)
 
 
 def _targets(estimator) -> np.ndarray:
@@ -145,13 +149,14 @@ def _whole(what: str, values) -> None:
 
 
 def _train(found: Any) -> None:
-    """A little, whatever the file says of how much it was to be."""
+    """A little, whatever the file says of how much it was to be.  Rates that a file may well have
+    make weights of which no numbers come, but they are numbers themselves."""
     if hasattr(found, "predict"):
         found.max_iter = 2
         with contextlib.suppress(*OWN):  # a fit that is refused may leave nothing
             found.fit(seeds.features(hasattr(found, "feature_names_in_")), _targets(found))
-            _compute(found)
+            _look_at_weights(found)
     elif hasattr(found, "fit"):
         with contextlib.suppress(*OWN):
             seeds.fit(found, 2, [gpumlp.EarlyStopping(3)])
-        _compute(found)
+        _look_at_weights(found)
