@@ -109,7 +109,7 @@ def _check_one_of(value, schemas: tuple, place: str) -> None:
         raise SchemaError(f"{place} is {_shown(value)}, not {_named(schemas)}")
 
 
-def _is_meant(value: dict, schema: dict) -> bool:
+def _is_meant(value, schema) -> bool:
     """Whether the object has the names and the constants that the schema's objects have."""
     needed = [name for name in schema if name is not str and not name.endswith("?")]
     constants = [name for name in needed if isinstance(schema[name], frozenset)]
