@@ -87,10 +87,10 @@ def check(value: Any, schema: Any, place: str) -> None:
 
 def _check_object(value: dict, schema: dict, place: str) -> None:
     for name, item in value.items():
-        keys = [key for key in (name, f"{name}?", str) if key in schema]
-        if not keys:
+        key = next((key for key in (name, f"{name}?", str) if key in schema), None)
+        if key is None:
             raise SchemaError(f"{place} has an entry {_shown(name)} that is not known")
-        check(item, schema[keys[0]], f"{place}.{name}")
+        check(item, schema[key], f"{place}.{name}")
     for name in schema:
         if name is not str and not name.endswith("?") and name not in value:
             raise SchemaError(f"{place} lacks {name!r}")
