@@ -62,8 +62,11 @@ def save(what, path, metadata: dict | None = None, fit: bool = False) -> None:
     metadata: anything that JSON can hold; `load` gives it back as net.metadata.
     fit: also what it takes to go on with the running fit, as `Checkpoint` does it.
 
-    Raises ValueError where weights or the optimiser's state are not finite, which `load` would
-    refuse; OSError where the file cannot be written.
+    Of an estimator's attributes those are written that gpumlp knows, of a subclass of yours also
+    its own that end with an underscore; others are left out, with a warning.
+
+    Raises ValueError for what `load` would refuse, such as weights or an optimiser's state that are
+    not finite; OSError where the file cannot be written.
     """
     from safetensors.numpy import save as to_bytes
 
@@ -79,6 +82,7 @@ def save(what, path, metadata: dict | None = None, fit: bool = False) -> None:
     about |= {"format": "gpumlp", "version": VERSION}
     about = json.loads(json.dumps(about))  # as it will be read: every key a string
     about["digest"] = _digest(arrays, about)
+    check(about, FILE, "save: the description")  # else nothing could read it
     atomic.write(Path(path), to_bytes(arrays, metadata={"gpumlp": json.dumps(about)}))
 
 
@@ -112,8 +116,8 @@ def load(path, device: str = "auto", custom: dict[str, Any] | None = None):
     custom: what is your own in it, by name: activations, losses, schedules, and of an estimator
     also callbacks, metrics, and its class, if it is a subclass of yours.
 
-    Raises FileNotFoundError, or FileError with what is wrong: cut short, altered, not ours, or of a
-    newer version.
+    Raises FileNotFoundError, or FileError with what is wrong: cut short, altered, not ours, of a
+    newer version, or holding what no `save` writes.
     """
     return read(Path(path), device, custom or {})
 

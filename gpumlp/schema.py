@@ -87,27 +87,35 @@ def check(value: Any, schema: Any, place: str) -> None:
 
 def _check_object(value: dict, schema: dict, place: str) -> None:
     for name, item in value.items():
-        keys = [key for key in (name, f"{name}?", str) if key in schema]
-        if not keys:
+        key = next((key for key in (name, f"{name}?", str) if key in schema), None)
+        if key is None:
             raise SchemaError(f"{place} has an entry {shown(name)} that is not known")
-        check(item, schema[keys[0]], f"{place}.{name}")
+        check(item, schema[key], f"{place}.{name}")
     for name in schema:
         if name is not str and not name.endswith("?") and name not in value:
             raise SchemaError(f"{place} lacks {name!r}")
 
 
 def _check_one_of(value, schemas: tuple, place: str) -> None:
-    """The error is that of the only schema of the value's kind, where there is one."""
-    errors = []
-    for schema in schemas:
-        try:
-            return check(value, schema, place)
-        except SchemaError as error:
-            if isinstance(value, list | dict) and type(schema) is type(value):
-                errors.append(error)
-    if len(errors) == 1:
-        raise errors[0]
-    raise SchemaError(f"{place} is {shown(value)}, not {_named(schemas)}")
+    """By the only schema of the value's kind, where there is one: its error says more."""
+    alike = []
+    if isinstance(value, list | dict):
+        alike = [each for each in schemas if type(each) is type(value)]
+    if len(alike) > 1:
+        alike = [each for each in alike if _is_meant(value, each)]
+    if len(alike) == 1:
+        check(value, alike[0], place)
+    elif not any(_is(value, each) for each in schemas):
+        raise SchemaError(f"{place} is {shown(value)}, not {_named(schemas)}")
+
+
+def _is_meant(value, schema) -> bool:
+    """Whether the object has the names and the constants that the schema's objects have."""
+    needed = [name for name in schema if name is not str and not name.endswith("?")]
+    constants = [name for name in needed if isinstance(schema[name], frozenset)]
+    return all(name in value for name in needed) and all(
+        _is(value[name], schema[name]) for name in constants
+    )
 
 
 def _is(value, schema) -> bool:

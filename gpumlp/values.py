@@ -162,13 +162,10 @@ class Reader:
             return [item for item in items if item is not LEFT_OUT]
         if not isinstance(value, dict):
             return value
-        if len(value) != 1 or (kind := next(iter(value))) not in self._kinds():
+        read = getattr(self, f"_read_{next(iter(value), None)}", None)
+        if len(value) != 1 or read is None:
             raise ValueError(f"{list(value)} is no kind of value")
-        return getattr(self, f"_read_{kind}")(value[kind])
-
-    @classmethod
-    def _kinds(cls) -> set[str]:
-        return {name.removeprefix("_read_") for name in vars(cls) if name.startswith("_read_")}
+        return read(*value.values())
 
     def _read_tuple(self, content):
         return tuple(self.read(content))

@@ -1,8 +1,13 @@
 """What the tests of files share: a network and a trainer with something of everything."""
 
+import json
+
 import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 import gpumlp
+from gpumlp.files import _digest
 from tests.comparison import fill, to_numpy
 from tests.training import blobs
 
@@ -38,3 +43,13 @@ def assert_same_network(a, b):
     assert np.array_equal(a.seed, b.seed)
     assert [repr(f) for f in a.f[1:]] == [repr(f) for f in b.f[1:]]
     np.testing.assert_array_equal(to_numpy(a.theta), to_numpy(b.theta))
+
+
+def rewrite(path, change):
+    """The file after change(description, arrays), under a digest that fits."""
+    with safe_open(path, framework="numpy") as file:
+        about = json.loads(file.metadata()["gpumlp"])
+        arrays = {name: file.get_tensor(name).copy() for name in file.keys()}
+    change(about, arrays)
+    about["digest"] = _digest(arrays, about)
+    save_file(arrays, path, metadata={"gpumlp": json.dumps(about)})

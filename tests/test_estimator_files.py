@@ -1,20 +1,19 @@
 """Estimators in files: what comes back, and how it goes on."""
 
 import copy
-import json
 import pickle
 
 import numpy as np
 import pytest
 import sklearn
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
 import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
-from gpumlp.files import _digest
+from gpumlp.estimator import descriptions
+from gpumlp.values import Reader, Writer
 from tests.estimators import BOTH, DIABETES, IRIS, data, fitted, same_weights, small
 from tests.optional import Package
+from tests.saving import rewrite
 
 pd = Package("pandas")
 
@@ -216,16 +215,6 @@ def test_files_that_are_cut_or_altered(tmp_path):
                 gpumlp.load(broken)
 
 
-def rewrite(path, change, digest=True):
-    """The file with another description, and a digest that fits it."""
-    with safe_open(path, framework="numpy") as file:
-        about = json.loads(file.metadata()["gpumlp"])
-        arrays = {name: file.get_tensor(name) for name in file.keys()}
-    change(about)
-    about["digest"] = _digest(arrays, about)
-    save_file(arrays, path, metadata={"gpumlp": json.dumps(about)})
-
-
 @pytest.mark.parametrize("place, value", [
     (["class"], "Popen"),
     (["parameters"], {"dict": [["alpha"], [1.0]]}),
@@ -241,7 +230,7 @@ def test_descriptions_that_no_one_wrote(place, value, tmp_path):
     path = tmp_path / "file"
     gpumlp.save(fitted(MLPClassifier), path)
 
-    def change(about):
+    def change(about, arrays):
         inner = about["estimator"]
         for key in place[:-1]:
             inner = inner[key]
@@ -256,6 +245,169 @@ def test_descriptions_that_no_one_wrote(place, value, tmp_path):
 def test_newer_versions(tmp_path):
     path = tmp_path / "file"
     gpumlp.save(fitted(MLPClassifier), path)
-    rewrite(path, lambda about: about.update(version=99))
+    rewrite(path, lambda about, arrays: about.update(version=99))
     with pytest.raises(gpumlp.FileError, match="newer"):
         gpumlp.load(path)
+
+
+# ---------------------------------------------------------------- what a file may hold
+class Tempered(MLPClassifier):
+    """A user's own, with an attribute of its own from its fit."""
+
+    def fit(self, X, y):
+        super().fit(X, y)
+        self.temperature_, self.steps_ = np.array([1.5, 2.0]), {"a": 1}
+        return self
+
+    def refit_(self):
+        return self
+
+
+def give(name, value):
+    """A change of a description, that gives an estimator this attribute."""
+
+    def change(about, arrays):
+        names, values = about["estimator"]["attributes"]["dict"]
+        if isinstance(value, np.ndarray):
+            arrays["given"] = value
+            return give(name, {"array": "given"})(about, arrays)
+        if name in names:
+            values[names.index(name)] = value
+        else:
+            names.append(name)
+            values.append(value)
+
+    return change
+
+
+ENSEMBLE = {"n_models": 2, "bootstrap": True, "max_features": 2}
+NAMES = [name.rstrip("?") for name in [*descriptions.ATTRIBUTES, *descriptions.OF_CLASSIFIERS]]
+# No attribute is such.
+WRONG = [{"tuple": []}, [[{"dict": [[], []]}]], {"optimizer": ["SGD", gpumlp.SGD().state()]}]
+
+
+@pytest.mark.parametrize("value", WRONG, ids=["a tuple", "lists", "an optimiser"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_attribute_has_a_type(name, value, tmp_path):
+    path = tmp_path / "file"
+    gpumlp.save(fitted(MLPClassifier, **ENSEMBLE), path)
+    rewrite(path, give(name, value))
+    with pytest.raises(gpumlp.FileError, match=rf"attributes\.{name}"):
+        gpumlp.load(path)
+
+
+@pytest.mark.parametrize("name", ["predict", "_engine", "coefs_", "device", "alpha", "x_", "_x", 3])
+def test_only_known_attributes_are_set(name, tmp_path):
+    path = tmp_path / "file"
+    gpumlp.save(fitted(MLPRegressor), path)
+    rewrite(path, give(name, 1))
+    with pytest.raises(gpumlp.FileError, match=rf"attributes has an entry {name!r}"):
+        gpumlp.load(path)
+
+
+def test_a_subclass_has_attributes_of_its_own(tmp_path):
+    path, custom = tmp_path / "file", {"Tempered": Tempered}
+    gpumlp.save(small(Tempered).fit(*IRIS), path)
+    found = gpumlp.load(path, custom=custom)
+    assert found.temperature_.tolist() == [1.5, 2.0] and found.steps_ == {"a": 1}
+    for name in ("refit_", "coefs_", "_engine", "predict", "temperature"):
+        rewrite(path, give(name, 1))
+        with pytest.raises(gpumlp.FileError, match=rf"an entry '{name}'"):
+            gpumlp.load(path, custom=custom)
+        gpumlp.save(small(Tempered).fit(*IRIS), path)
+
+
+def test_what_no_file_may_hold_is_left_out(tmp_path):
+    model = fitted(MLPRegressor)
+    model.note_ = "mine"
+    with pytest.warns(UserWarning, match="note_ is left out"):
+        gpumlp.save(model, tmp_path / "file")
+    assert not hasattr(gpumlp.load(tmp_path / "file"), "note_")
+
+
+# What agrees with the weights no longer, and what the message says.
+DISAGREEING = {
+    "n_features_in_": (5, "n_features_in_"),
+    "n_layers_": (4, "n_layers_"),
+    "n_outputs_": (2, "n_outputs_"),
+    "out_activation_": ("identity", "out_activation_"),
+    "feature_names_in_": ({"objects": [[3], ["a", "b", "c"]]}, "feature_names_in_"),
+    "classes_": ({"objects": [[3], ["a", "b", "c"]]}, "classes_"),
+    "validation_scores_": ([1.0], "validation_scores_"),
+    "diverged_": (np.array([True, True]), "diverged_"),
+    "estimators_features_": ([None, None, None], "estimators_features_"),
+    "estimators_samples_": ([], "estimators_samples_"),
+}
+
+
+@pytest.mark.parametrize("name", DISAGREEING)
+def test_attributes_that_are_of_another_network(name, tmp_path):
+    value, said = DISAGREEING[name]
+    path = tmp_path / "file"
+    gpumlp.save(fitted(MLPClassifier, **ENSEMBLE), path)
+    rewrite(path, give(name, value))
+    with pytest.raises(gpumlp.FileError, match=said):
+        gpumlp.load(path)
+    if name in ("n_layers_", "n_features_in_", "feature_names_in_", "validation_scores_"):
+        model = fitted(MLPClassifier)
+        vars(model)[name] = Reader({}, {}).read(value)
+        with pytest.raises(ValueError, match=said):  # and is not written
+            gpumlp.save(model, tmp_path / "other")
+
+
+# Of one network, and of a member of an ensemble.
+HURT = {
+    "weights": ("engine.coefs.0", np.nan, "finite"),
+    "biases": ("engine.intercepts.1", -np.inf, "finite"),
+    "first moments": ("engine.optimizer.slots.first", np.inf, "finite"),
+    "second moments": ("engine.optimizer.slots.second", -1.0, "below 0"),
+}
+
+
+@pytest.mark.parametrize("options, prefix", [({}, ""), ({"n_models": 2}, "members.1.")])
+@pytest.mark.parametrize("what", HURT)
+def test_weights_and_moments_are_numbers(what, options, prefix, tmp_path):
+    name, value, said = HURT[what]
+    path = tmp_path / "file"
+    gpumlp.save(fitted(MLPRegressor, **options), path)
+
+    def change(about, arrays):
+        if f"{prefix}{name}" not in arrays:
+            pytest.skip("members have no optimiser after a fit")
+        arrays[f"{prefix}{name}"].flat[0] = value
+
+    rewrite(path, change)
+    with pytest.raises(gpumlp.FileError, match=said if said != "finite" else "NaN or infinite"):
+        gpumlp.load(path)
+
+
+def test_parameters_keep_to_their_rules(tmp_path):
+    path = tmp_path / "file"
+    gpumlp.save(fitted(MLPRegressor), path)
+
+    def change(about, arrays):
+        names, values = about["estimator"]["parameters"]["dict"]
+        values[names.index("alpha")] = -1.0
+
+    rewrite(path, change)
+    with pytest.raises(gpumlp.FileError, match=r"alpha = -1\.0"):
+        gpumlp.load(path)
+    with pytest.raises(ValueError, match=r"alpha = -1\.0"):
+        gpumlp.save(fitted(MLPRegressor).set_params(alpha=-1.0), path)
+
+
+def test_keys_that_are_written_alike_keep_their_arrays():
+    value = {1: np.array([1.0]), "1": np.array([2.0]), "1'": np.array([3.0])}
+    writer = Writer()
+    described = writer.write(value, "x")
+    found = Reader(writer.arrays, {}).read(described)
+    assert {key: each.tolist() for key, each in found.items()} == {1: [1.0], "1": [2.0], "1'": [3]}
+    with pytest.raises(KeyError):  # a small file is not to become many large arrays
+        Reader(writer.arrays, {}).read([{"array": "x.1"}] * 2)
+
+
+def test_a_plateau_after_a_fit_without_one():
+    X, y = DIABETES
+    model = fitted(MLPRegressor, warm_start=True, keep_optimizer=True)
+    model = pickle.loads(pickle.dumps(model)).set_params(schedule="plateau")
+    assert len(model.fit(X, y).loss_curve_) == 10

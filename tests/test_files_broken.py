@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 import gpumlp
 from tests.comparison import to_numpy
-from tests.saving import DATA, X, assert_same_network, make_network, make_trainer
+from tests.saving import DATA, X, assert_same_network, make_network, make_trainer, rewrite
 from tests.training import fit
 
 # --- files that are not what they should be -------------------------------------------------------
@@ -189,3 +189,80 @@ def test_the_file_has_the_mode_of_any_other(tmp_path, monkeypatch, mask):
     finally:
         os.umask(before)
     assert (tmp_path / "net").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+# --- files that say what cannot be, under a digest that fits --------------------------------------
+
+
+def place(*keys):
+    """A change of the value at that place of the description."""
+
+    def changed(value):
+        def change(about, arrays):
+            inner = about
+            for key in keys[:-1]:
+                inner = inner[key]
+            assert keys[-1] in inner
+            inner[keys[-1]] = value
+
+        return change
+
+    return changed
+
+
+def number(name, value):
+    """A change of the first number of an array."""
+
+    def change(about, arrays):
+        arrays[name].flat[0] = value
+
+    return change
+
+
+# What is wrong, and what the message names.
+IMPOSSIBLE = {
+    "more updates than asked for": (number("steps", 10**6), "steps"),
+    "updates below none": (number("steps", -1), "steps"),
+    "an end that never was": (number("halted", 10**6), "halted"),
+    "a rate below 0": (number("lr", -1.0), "lr"),
+    "moments that are none": (number("optimizer.first.W.1", np.nan), r"optimizer\.first\.W\.1"),
+    "squares below 0": (number("optimizer.second.b.2", -1.0), r"optimizer\.second\.b\.2"),
+    "a history of one": (place("trainer", "history", "loss")([1.0]), r"history\.loss"),
+    "a history of three": (place("trainer", "history", "lr")([[1.0] * 3]), r"history\.lr"),
+    "an infinite rate": (place("trainer", "optimizer", "lr")(float("inf")), r"optimizer\.lr"),
+    "a text": (place("trainer", "loss", "parameters")({"label_smoothing": "0"}), "label_smoothing"),
+    "a class for a schedule": (
+        place("trainer", "schedule")({"name": "step", "parameters": {"every": -1}, "own": False}),
+        "Step",
+    ),
+    "a plateau's memory": (place("trainer", "rates", "memory")({"factor": [0.5]}), "memory"),
+    "a factor above 1": (place("trainer", "rates", "memory")({"factor": [2.0, 1.0]}), "factor"),
+    "no such weights": (place("network", "models")(10**7), "W.1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", IMPOSSIBLE)
+def test_what_cannot_be(saved, what, tmp_path):
+    change, said = IMPOSSIBLE[what]
+    path = tmp_path / "file"
+    path.write_bytes(saved[1])
+    rewrite(path, change)
+    with pytest.raises(gpumlp.FileError, match=said):
+        gpumlp.load(path)
+
+
+def test_constants_that_the_dtype_cannot_hold(device):
+    slope = gpumlp.activations["leaky_relu"](slope=1e300)
+    gpumlp.MLP((2, 3, 2), slope, dtype="float64", device=device)
+    with pytest.raises(ValueError, match=r"leaky_relu.*not finite in float32"):
+        gpumlp.MLP((2, 3, 2), slope, dtype="float32", device=device)
+
+
+def test_an_epoch_of_any_length_takes_no_memory(tmp_path):
+    """Only what the batches that were done have left is in the file."""
+    trainer, path = make_trainer(), tmp_path / "file"
+    fit(trainer, **DATA, epochs=1)
+    trainer.batches_done, trainer.epochs_left = 1, 2
+    gpumlp.save(trainer, path, fit=True)
+    rewrite(path, place("trainer", "rates", "steps_per_epoch")(1 << 50))
+    assert gpumlp.load(path).batches_done == 1

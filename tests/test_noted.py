@@ -92,3 +92,18 @@ def test_a_copy_reads_its_own(device, how):
         other.stop()
         assert other.state.read(other.net.ops.to_host, 1).halted.tolist() == [-1, -1]
         assert trainer.state.read(trainer.net.ops.to_host, 1).halted.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("steps", [2, 7, 30])
+def test_what_the_first_batches_have_left_stays(steps):
+    """As many as there are in the tables before and after: those of a fit that is resumed."""
+    state = Noted.zeros(np, 3, np.dtype(np.float32))
+    state.make_room(np, 7)
+    losses = np.arange(21, dtype=np.float32).reshape(7, 3)
+    state.losses[...], state.weights[...], state.halted[...] = losses, losses + 100, 5
+    state.make_room(np, steps)
+    kept = min(steps, 7)
+    assert len(state.losses) == len(state.weights) == steps
+    np.testing.assert_array_equal(state.losses[:kept], losses[:kept])
+    np.testing.assert_array_equal(state.weights[:kept], losses[:kept] + 100)
+    assert (state.halted == 5).all()

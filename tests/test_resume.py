@@ -286,3 +286,21 @@ def test_custom_functions(tmp_path):
     with pytest.raises(gpumlp.FileError, match="custom="):
         gpumlp.resume(tmp_path, "cpu")
     assert gpumlp.resume(tmp_path, "cpu", custom={"halving": halving}).epoch == 2
+
+
+# --- a state that is none -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, value", [
+    ("best", [1.0]), ("best", None), ("best_epoch", [0.5, 1]), ("waited", [-1, 0]),
+    ("running", [1, 0]), ("running", [True] * 3), ("unheard_of", [1, 2]),
+])  # fmt: skip
+def test_an_early_stopping_refuses_a_state_that_is_none(name, value):
+    trainer, stopping = make_trainer("cpu", 2), gpumlp.EarlyStopping(3)
+    fit(trainer, 2, [stopping])
+    numbers, arrays = stopping.state()
+    with pytest.raises(ValueError, match=rf"the state of EarlyStopping.*{name}"):
+        stopping.restore(numbers | {name: value}, arrays)
+    with pytest.raises(ValueError, match=r"theta is float64 \(1, "):
+        stopping.restore(numbers, {"theta": arrays["theta"][:1]})
+    stopping.restore(numbers, arrays)

@@ -19,8 +19,6 @@ LIMIT = 10.0
 MEMORY = 1 << 29
 SECONDS = 1.0  # of the processor, that reading such a small file may take
 
-LARGE = 1e10  # weights that may make infinities of finite numbers
-
 # How training may end that begins with what was in a file.
 OWN = (ValueError, TypeError, MemoryError, gpumlp.DivergenceError)
 
@@ -72,6 +70,11 @@ def _file(random, shared: Shared) -> str:
     path = shared.folder / "file.safetensors"
     path.write_bytes(_damaged(random, shared, seed))
     resumes = seed.path.name.startswith("checkpoint") and random.integers(2)
+    return look(path, resumes, random.integers(2))
+
+
+def look(path: Path, resumes, trains) -> str:
+    """What comes of reading the file, by `resume` or `load`, and of training on."""
     begin = time.process_time()
     try:
         found = (gpumlp.resume if resumes else gpumlp.load)(path, device="cpu")
@@ -81,7 +84,7 @@ def _file(random, shared: Shared) -> str:
         if (took := time.process_time() - begin) > SECONDS:
             raise Fault("slow", f"{path.stat().st_size} bytes took {took:.1f} s")
     _compute(found)
-    if random.integers(2):
+    if trains:
         _train(found)
     return ACCEPTED
 
@@ -106,20 +109,28 @@ def _folder(random, shared: Shared) -> str:
 
 # ---------------------------------------------------------------- what was found
 def _compute(found: Any) -> None:
+    """Of numbers it makes numbers, as it comes from its file."""
+    _look_at_weights(found)
     if hasattr(found, "predict"):
         named = hasattr(found, "feature_names_in_")
         frame = seeds.features(named and list(found.feature_names_in_) == list("abcd"))
-        for method in ("predict", "predict_proba", "decision_function", "predict_std"):
-            if hasattr(found, method) and (method != "predict_std" or hasattr(found, "estimators_")):
+        methods = ["predict", "predict_proba", "decision_function"]
+        methods += ["predict_std"] if hasattr(found, "estimators_") else []
+        for method in methods:
+            if hasattr(found, method):
                 _whole(f"{method}()", getattr(found, method)(frame))
-        for k, weights in enumerate(getattr(found, "coefs_", [])):
-            _whole(f"coefs_[{k}]", weights)
     else:
         net = getattr(found, "net", found)
-        theta = np.asarray(net.theta)
-        _whole("theta", theta)
-        if np.abs(theta).max() < LARGE:
-            _whole("forward()", net.forward(np.resize(seeds.X, (3, net.sizes[0]))))
+        _whole("forward()", net.forward(np.resize(seeds.X, (3, net.sizes[0]))))
+
+
+def _look_at_weights(found: Any) -> None:
+    if hasattr(found, "predict"):
+        for each in getattr(found, "estimators_", [found]):
+            for k, weights in enumerate(each.coefs_):
+                _whole(f"coefs_[{k}]", weights)
+    else:
+        _whole("theta", getattr(found, "net", found).theta)
 
 
 def _targets(estimator) -> np.ndarray:
@@ -133,18 +144,19 @@ def _targets(estimator) -> np.ndarray:
 
 def _whole(what: str, values) -> None:
     values = np.asarray(values)
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise Fault(f"silent NaN in {what}", repr(values)[:200])
+    if values.dtype.kind == "f" and (wrong := np.count_nonzero(~np.isfinite(values))):
+        raise Fault(f"silent NaN in {what}", f"{wrong} of {values.size} numbers are not finite")
 
 
 def _train(found: Any) -> None:
-    """A little, whatever the file says of how much it was to be."""
+    """A little, whatever the file says of how much it was to be.  Rates that a file may well have
+    make weights of which no numbers come, but they are numbers themselves."""
     if hasattr(found, "predict"):
         found.max_iter = 2
         with contextlib.suppress(*OWN):  # a fit that is refused may leave nothing
             found.fit(seeds.features(hasattr(found, "feature_names_in_")), _targets(found))
-            _compute(found)
+            _look_at_weights(found)
     elif hasattr(found, "fit"):
         with contextlib.suppress(*OWN):
             seeds.fit(found, 2, [gpumlp.EarlyStopping(3)])
-        _compute(found)
+        _look_at_weights(found)

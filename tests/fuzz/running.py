@@ -132,6 +132,7 @@ def _process(module: str, seed: int, first: int, folder: str, errors):
         stdout=subprocess.DEVNULL,
         stderr=errors,
         start_new_session=True,
+        cwd=ROOT,
     )
     os.close(out)
     # Without a buffer: what is in one, `select` does not see.

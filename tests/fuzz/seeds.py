@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import warnings
 from pathlib import Path
@@ -11,6 +12,9 @@ import numpy as np
 
 import gpumlp
 from gpumlp import optimizer
+from tests.optional import Package
+
+pd = Package("pandas")
 
 ROWS, FEATURES, CLASSES = 24, 4, 3
 _rng = np.random.default_rng(0)
@@ -121,11 +125,10 @@ def fit(trainer, epochs: int, callbacks=()) -> None:
     trainer.fit(X, y, epochs, **given)
 
 
-def features(frame: bool):
-    if not frame:
+def features(named: bool):
+    """X; with names, where they are asked for and pandas is there."""
+    if not (named and importlib.util.find_spec("pandas")):
         return X
-    import pandas as pd
-
     return pd.DataFrame(X, columns=list("abcd"))
 
 

@@ -1,0 +1,94 @@
+"""The fuzzers: that they see what is wrong, and a few of their cases; `make fuzz` runs more."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from tests.fuzz import __main__, damage, faulty, files, running
+
+FAULTY = "tests.fuzz.faulty"
+
+
+@pytest.fixture(scope="module")
+def found():
+    return running.collect(FAULTY, seed=3, count=40)
+
+
+def test_every_kind_of_finding_is_seen(found):
+    """A case that kills its process, or never ends, costs only itself."""
+    assert [outcome.number for outcome in found] == list(range(40))
+    kinds = [list(faulty.KINDS)[running.random_of(3, n).integers(8)] for n in range(40)]
+    assert set(kinds) == set(faulty.KINDS)
+    for outcome, kind in zip(found, kinds, strict=True):
+        assert outcome.verdict.startswith(kind)
+        assert outcome.is_finding == (kind not in ("accepted", "refused: ValueError"))
+
+
+def test_the_summary_says_how_to_see_each_again(found):
+    told = __main__.summary("faulty", 3, found)
+    for verdict in {outcome.verdict for outcome in found}:
+        alike = [outcome.number for outcome in found if outcome.verdict == verdict]
+        line = f"{len(alike):8d}  {verdict}\n"
+        assert line in told + "\n"
+        again = f"{'':10}--part faulty --seed 3 --case {alike[0]}\n"
+        assert (line + again in told) == found[alike[0]].is_finding
+    assert "in the third place" in told and "Segmentation fault" in told
+    assert "tests/fuzz/faulty.py" in told  # where
+
+
+def test_the_exit_code(found, monkeypatch, capsys):
+    arguments = ["--part", "files", "--seed", "3", "--minutes", "0"]
+    good = [outcome for outcome in found if not outcome.is_finding]
+    for outcomes, code, last in ((good, 0, "nothing found"), (found, 1, "findings")):
+        monkeypatch.setattr(running, "collect", lambda *given, found=outcomes: found)
+        assert __main__.main(arguments) == code
+        assert capsys.readouterr().out.rstrip().endswith(last)
+
+
+def test_a_part_that_does_not_begin(tmp_path, monkeypatch):
+    (tmp_path / "not_begun.py").write_text("LIMIT = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(RuntimeError, match="not_begun does not begin"):
+        running.collect("not_begun", seed=0, count=1)
+
+
+# ---------------------------------------------------------------- files
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return files.prepare(tmp_path_factory.mktemp("files"))
+
+
+def test_files_that_are_not_damaged_are_accepted(shared):
+    """Written anew by the fuzzer's own writer."""
+    for seed in shared.seeds:
+        path = shared.folder.parent / "same.safetensors"
+        path.write_bytes(damage.to_bytes(seed.content))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # fits that are short, callbacks that are left out
+            resumes = seed.path.name.startswith("checkpoint")
+            assert files.look(path, resumes, trains=True) == "accepted"
+
+
+def test_weights_that_are_nan_are_seen(shared, monkeypatch):
+    """Where nothing refuses them."""
+    from gpumlp import file_arrays
+
+    monkeypatch.setattr(file_arrays, "wrong_numbers", lambda arrays: None)
+    seed = next(seed for seed in shared.seeds if seed.path.name == "network plain")
+    content = damage.Content(dict(seed.content.arrays), seed.content.about, {})
+    content.arrays["b.1"] = np.full_like(content.arrays["b.1"], np.nan)
+    path = shared.folder.parent / "nan.safetensors"
+    path.write_bytes(damage.to_bytes(content))
+    with pytest.raises(files.Fault, match=r"5 of \d+ numbers") as raised:
+        files.look(path, resumes=False, trains=False)
+    assert raised.value.kind == "silent NaN in theta"
+
+
+def test_some_damaged_files():
+    """`make fuzz` makes other ones."""
+    found = running.collect("tests.fuzz.files", seed=1, count=800)
+    findings = [outcome for outcome in found if outcome.is_finding]
+    assert not findings, __main__.summary("files", 1, findings)
+    assert {"accepted", "refused: FileError"} == {outcome.verdict for outcome in found}
