@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpumlp import checks
+
 
 class Given(NamedTuple):
     """An array as a user gave it, with its axes named; on_host says where it was."""
@@ -56,7 +58,9 @@ def take(array, name: str, ops) -> Given:
     try:
         array = np.asarray(array)
     except (ValueError, TypeError) as error:
-        raise TypeError(f"{name} is not an array of numbers: {error}") from None
+        raise TypeError(
+            f"{name} = {checks.shown(array)} is not an array of numbers: {error}"
+        ) from None
     return Given(_numeric(array, name), on_host=True)
 
 
@@ -90,11 +94,17 @@ def features(array, name: str, net, finite: bool = True) -> Given:
         wanted = f"(B, {width})" + (f" or ({net.models}, B, {width})" if net.models else "")
         raise ValueError(f"{name} has shape {array.shape}; the network takes {wanted}")
     if array.shape[-1] != width:
-        raise ValueError(f"{name} has {array.shape[-1]} features; the network takes {width}")
+        raise ValueError(
+            f"{name} has {array.shape[-1]} features; the network takes {width} (it has shape "
+            f"{array.shape})"
+        )
     if stacked and array.shape[0] != net.models:
-        raise ValueError(f"{name} is for {array.shape[0]} networks; there are {net.models}")
+        raise ValueError(
+            f"{name} is for {array.shape[0]} networks; there are {net.models} (it has shape "
+            f"{array.shape})"
+        )
     if array.shape[-2] == 0:
-        raise ValueError(f"{name} has no rows")
+        raise ValueError(f"{name} has no rows (it has shape {array.shape})")
     if finite:
         check_finite(given, name, net.dtype, net.ops.xp if not given.on_host else np)
     return Given(array if stacked else array[None], given.on_host)

@@ -42,8 +42,8 @@ class Checkpoint(Callback):
         self.every_epochs = checks.number(every_epochs, "every_epochs", checks.COUNT)
         self.every_minutes = checks.number(every_minutes, "every_minutes", checks.POSITIVE, True)
         self.keep = checks.number(keep, "keep", checks.COUNT)
-        self.folder_or_path = os.fspath(folder_or_path)
-        self._place = _place(folder_or_path)
+        self.folder_or_path = os.fspath(checks.path(folder_or_path, "folder_or_path"))
+        self._place = _place(self.folder_or_path)
         if self.keep > 1 and isinstance(self._place, _OneFile):
             raise ValueError(f"keep = {keep}: {folder_or_path} is one file; give a folder")
         self._written: tuple[int, int] | None = None  # epoch, and batches of the one begun
@@ -119,12 +119,13 @@ def resume(folder_or_path, device: str = "auto", custom: dict[str, Any] | None =
     A file that cannot be loaded is passed over with a warning that says why.  Raises
     FileNotFoundError if there is no checkpoint, FileError if none of them can be loaded.
     """
+    folder_or_path = checks.path(folder_or_path, "folder_or_path")
     place = _place(folder_or_path)
     while found := _look(place):
         refused: dict[Path, Exception] = {}
         try:
             for path in found:
-                trainer = _load(path, Path(folder_or_path), device, custom, refused)
+                trainer = _load(path, folder_or_path, device, custom, refused)
                 if trainer is not None:
                     return trainer
         except FileNotFoundError:

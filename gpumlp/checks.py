@@ -6,9 +6,11 @@ Every message names the argument, shows its value or its shape, and says what is
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from numbers import Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,6 +104,27 @@ def choice(value, name: str, options: Collection[Any]):
             f"{name} = {shown(value)} must be {', '.join(others)}{' or ' if others else ''}{last}"
         )
     return value
+
+
+def path(value, name: str) -> Path:
+    """The path that a text or an os.PathLike is."""
+    try:
+        text = os.fsdecode(value)
+    except TypeError:
+        text = "\0"
+    if "\0" in text or not text:
+        raise ParameterError(f"{name} = {shown(value)} must be a path")
+    return Path(text)
+
+
+def items(value) -> list | None:
+    """What a list, a tuple, an array or the like holds in order; None for anything else."""
+    if isinstance(value, str | bytes | dict | set | frozenset | type):
+        return None
+    try:
+        return list(value)
+    except TypeError:
+        return None
 
 
 def reals(value) -> np.ndarray | None:

@@ -25,6 +25,7 @@ from gpumlp import (
     activation,
     atomic,
     callback,
+    checks,
     file_arrays,
     history,
     loss,
@@ -70,6 +71,7 @@ def save(what, path, metadata: dict | None = None, fit: bool = False) -> None:
     """
     from safetensors.numpy import save as to_bytes
 
+    path = checks.path(path, "path")
     if hasattr(what, "_to_file"):
         if metadata is not None:
             raise ValueError("metadata goes with a network; an estimator has its own attributes")
@@ -83,7 +85,7 @@ def save(what, path, metadata: dict | None = None, fit: bool = False) -> None:
     about = json.loads(json.dumps(about))  # as it will be read: every key a string
     about["digest"] = _digest(arrays, about)
     check(about, FILE, "save: the description")  # else nothing could read it
-    atomic.write(Path(path), to_bytes(arrays, metadata={"gpumlp": json.dumps(about)}))
+    atomic.write(path, to_bytes(arrays, metadata={"gpumlp": json.dumps(about)}))
 
 
 def _network_or_trainer(what, metadata, fit: bool) -> tuple[dict, dict]:
@@ -119,7 +121,7 @@ def load(path, device: str = "auto", custom: dict[str, Any] | None = None):
     Raises FileNotFoundError, or FileError with what is wrong: cut short, altered, not ours, of a
     newer version, or holding what no `save` writes.
     """
-    return read(Path(path), device, custom or {})
+    return read(checks.path(path, "path"), device, custom or {})
 
 
 def read(path: Path, device: str, custom: dict[str, Any], checkpoints: Path | None = None):

@@ -60,6 +60,23 @@ def find(init):
     return initializers[checks.choice(init, "init", initializers)]
 
 
+def drawn(init, rng, k: int, shape: tuple[int, int], dtype) -> np.ndarray:
+    """W[k] of that shape (N_k, N_{k-1}), from init(rng, fan_out, fan_in)."""
+    function = f"init = {checks.shown(init)}"
+    try:
+        W = np.asarray(init(rng, *shape))
+    except (TypeError, ValueError) as error:
+        raise checks.ParameterError(
+            f"{function} must be one of {', '.join(initializers)}, or a function "
+            f"draw(rng, fan_out, fan_in), but: {error}"
+        ) from error
+    if W.shape != shape:
+        raise checks.ParameterError(f"{function} gave shape {W.shape} for W[{k}], which is {shape}")
+    if W.dtype.kind not in "iuf" or not np.isfinite(W.astype(dtype)).all():
+        raise checks.ParameterError(f"{function} gave what is no finite {dtype} for W[{k}]")
+    return W
+
+
 def seeds(seed, models: int) -> np.ndarray:
     """The seed of each network, (M,) uint64: an int s gives network m the seed s + m."""
     numbers = checks.reals(seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -153,12 +153,7 @@ class MLP:
         for m, seed in enumerate(initializer.seeds(self.seed, self.models_count)):
             rng = initializer.generator(seed)
             for k in range(1, self.K + 1):
-                W = np.asarray(draw(rng, self.sizes[k], self.sizes[k - 1]))
-                if W.shape != on_host.W[k][m].shape:
-                    raise ValueError(
-                        f"init gave shape {W.shape} for W[{k}], which is {on_host.W[k][m].shape}"
-                    )
-                on_host.W[k][m] = W
+                on_host.W[k][m] = initializer.drawn(draw, rng, k, on_host.W[k][m].shape, self.dtype)
                 if on_host.slope[k] is not None:
                     on_host.slope[k][m] = self.f[k].p[0]
         return theta
@@ -393,23 +388,23 @@ def _checked_precision(precision, dtype) -> str:
 
 
 def _checked_sizes(sizes) -> tuple[int, ...]:
-    found = tuple(sizes) if isinstance(sizes, Iterable) and not isinstance(sizes, str) else ()
+    found = checks.items(sizes) or []
     if len(found) < 2:
         wanted = "N_0, ..., N_K, two numbers or more, such as (784, 256, 10)"
-        shown = found if isinstance(sizes, Iterator) else sizes
-        raise checks.ParameterError(f"sizes = {checks.shown(shown)} must be {wanted}")
+        raise checks.ParameterError(f"sizes = {checks.shown(sizes)} must be {wanted}")
     return tuple(checks.number(N, f"sizes[{k}]", checks.COUNT) for k, N in enumerate(found))
 
 
 def _checked_activations(hidden, output, K) -> list:
-    several = isinstance(hidden, Iterable) and not isinstance(hidden, str)
-    found = [activation.find(f, "hidden") for f in (hidden if several else [hidden] * (K - 1))]
+    several = checks.items(hidden)
+    given = [hidden] * (K - 1) if several is None else several
+    found = [activation.find(f, "hidden") for f in given]
     if len(found) != K - 1:
         raise ValueError(
             f"hidden = {checks.shown(found)} has {len(found)} activations for {K - 1} hidden layers"
         )
-    if not (several or found):
-        activation.find(hidden, "hidden")
+    if several is None:
+        activation.find(hidden, "hidden")  # also where there is no hidden layer
     for f in found:
         if f.rows:
             raise ValueError(f"hidden = {f.name!r} acts on whole rows; it can only be the output")

@@ -55,7 +55,9 @@ class Optimizer:
         for f in fields(self):  # type: ignore[arg-type]
             value, name = getattr(self, f.name), f"{type(self).__name__}: {f.name}"
             if f.name in self.intervals:
-                checks.per_network(value, name, self.intervals[f.name])
+                numbers = checks.per_network(value, name, self.intervals[f.name])
+                if not (numbers.ndim or isinstance(value, int | float)):
+                    object.__setattr__(self, f.name, numbers.item())
             else:
                 checks.flag(value, name)
 

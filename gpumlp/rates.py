@@ -6,6 +6,7 @@ import functools
 
 import numpy as np
 
+from gpumlp import checks
 from gpumlp.schedule import Plateau, Schedule
 
 AHEAD = 1024  # factors are worked out for at least so many updates at once
@@ -54,8 +55,8 @@ class Rates:
             usable = _usable(factors)
             if start + usable < needed:
                 raise ValueError(
-                    f"the schedule gave the factor {factors[usable]} for update {start + usable}: "
-                    "it is negative or not finite"
+                    f"schedule = {checks.shown(self.schedule)} gave the factor {factors[usable]} "
+                    f"for update {start + usable}: it is negative or not finite"
                 )
             self._until = start + usable
             self._write(factors[:usable])
@@ -86,7 +87,8 @@ class Rates:
             values = np.broadcast_to(np.asarray(values, dtype=self._net.dtype), steps.shape)
         except (ValueError, TypeError) as error:
             raise ValueError(
-                f"the schedule takes an array of updates and gives their factors, but: {error}"
+                f"schedule = {checks.shown(self.schedule)} takes an array of updates and gives "
+                f"their factors, but: {error}"
             ) from error
         return np.ascontiguousarray(values)
 

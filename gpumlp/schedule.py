@@ -17,14 +17,15 @@ import numpy as np
 from gpumlp import checks
 
 
-def _check_numbers(schedule, intervals: dict[str, checks.Interval], others: tuple) -> None:
-    """Looks at every field but those of the names in `others`; a field without an interval of its
-    own is not negative."""
+def _take_numbers(schedule, intervals: dict[str, checks.Interval], others: tuple) -> None:
+    """Checks every field but those of the names in `others`, and makes it Python's int or float; a
+    field without an interval of its own is not negative."""
     for f in fields(schedule):
         if f.name not in others:
             name = f"{type(schedule).__name__}: {f.name}"
             interval = intervals.get(f.name, checks.NONNEGATIVE)
-            checks.number(getattr(schedule, f.name), name, interval, none=f.default is None)
+            value = checks.number(getattr(schedule, f.name), name, interval, f.default is None)
+            object.__setattr__(schedule, f.name, value)
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Schedule:
 
     def __post_init__(self):
         checks.choice(self.unit, f"{type(self).__name__}: unit", ("epoch", "step"))
-        _check_numbers(self, self.intervals, ("unit",))
+        _take_numbers(self, self.intervals, ("unit",))
 
     def factor(self, time: np.ndarray, total: float | None) -> np.ndarray:
         """The factor at each time."""
@@ -116,7 +117,7 @@ class Cosine(Schedule):
     def factor(self, time, total):
         length = self._length(self.total, total)
         if self.warmup >= length:
-            raise ValueError(f"Cosine: warmup {self.warmup:g} is not below the fit's {length:g}")
+            raise ValueError(f"Cosine: warmup = {self.warmup:g} must be below total = {length:g}")
         progress = np.clip((time - self.warmup) / (length - self.warmup), 0, 1)
         cosine = self.floor + (1 - self.floor) * 0.5 * (1 + np.cos(np.pi * progress))
         return np.where(time < self.warmup, time / max(self.warmup, 1e-300), cosine)
@@ -171,7 +172,7 @@ class Plateau:
             "patience": checks.COUNT,
             "floor": checks.Interval(0, 1),
         }
-        _check_numbers(self, intervals, ("monitor",))
+        _take_numbers(self, intervals, ("monitor",))
         checks.choice(self.monitor, "Plateau: monitor", (None, "loss", "val_loss"))
 
     def begin(self, models: int) -> dict[str, np.ndarray]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -277,10 +276,10 @@ def _listed(callbacks) -> list:
         return []
     if isinstance(callbacks, callback.Callback):
         return [callbacks]
-    found = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
-    for each in found:
+    found = checks.items(callbacks)
+    for each in [callbacks] if found is None else found:
         if not isinstance(each, callback.Callback):
             raise checks.ParameterError(
                 f"callbacks holds {checks.shown(each)}; they must be objects of gpumlp.Callback"
             )
-    return found
+    return found or []

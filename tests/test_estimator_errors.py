@@ -43,8 +43,8 @@ def test_parameters_out_of_range(cls, name, value):
     ({"output_activation": "tanh"}, "needs output"),
     ({"solver": "lbfgs", "dropout": 0.1}, "lbfgs"),
     ({"solver": "lbfgs", "l1": 0.1}, "lbfgs"),
-    ({"solver": "sgd", "weight_decay": 0.1}, "weight_decay needs solver='adam'"),
-    ({"schedule": "cosine", "learning_rate": "adaptive"}, "not both"),
+    ({"solver": "sgd", "weight_decay": 0.1}, "weight_decay = 0.1 needs solver='adam'"),
+    ({"schedule": "cosine", "learning_rate": "adaptive"}, "give one of them"),
 ])  # fmt: skip
 def test_parameters_that_do_not_go_together(arguments, message):
     with pytest.raises(ValueError, match=message):

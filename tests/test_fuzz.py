@@ -5,7 +5,8 @@ import warnings
 import numpy as np
 import pytest
 
-from tests.fuzz import __main__, damage, faulty, files, running
+import gpumlp
+from tests.fuzz import __main__, calls, damage, faulty, files, running
 
 FAULTY = "tests.fuzz.faulty"
 
@@ -92,3 +93,49 @@ def test_some_damaged_files():
     findings = [outcome for outcome in found if outcome.is_finding]
     assert not findings, __main__.summary("files", 1, findings)
     assert {"accepted", "refused: FileError"} == {outcome.verdict for outcome in found}
+
+
+# ---------------------------------------------------------------- calls
+FAULTS = {
+    "a refusal of right arguments": calls.Call(
+        lambda lr: gpumlp.Adam(lr).lr, {"lr": lambda random: None}
+    ),
+    "silent NaN": calls.Call(lambda x: np.full(3, np.nan), {"x": lambda random: 0.5}),
+    "foreign ValueError from test_fuzz.py": calls.Call(lambda x: int("a"), {"x": lambda random: 0}),
+    "a message without the argument": calls.Call(
+        lambda rate: gpumlp.Adam(lr=-1), {"rate": lambda random: 0.1}
+    ),
+    "a message without value or shape": calls.Call(
+        lambda lr: gpumlp.Adam(lr=-1.25), {"lr": lambda random: 0.1}
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_faulty_call_is_seen(kind):
+    found = set()
+    for number in range(60):
+        try:
+            calls.one(running.random_of(0, number), {"it": FAULTS[kind]})
+        except calls.Fault as fault:
+            found.add(fault.kind)
+    assert kind in found
+
+
+def test_every_call_is_right_by_itself(tmp_path, monkeypatch):
+    """Nothing is replaced, and all is accepted."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(calls, "hostile", lambda random, right: right)
+    shared = calls.prepare(tmp_path)
+    for name, call in shared.items():
+        verdicts = {calls.one(running.random_of(1, n), {name: call}) for n in range(5)}
+        assert verdicts == {"accepted"}, name
+
+
+def test_some_calls():
+    """`make fuzz` makes other ones."""
+    found = running.collect("tests.fuzz.calls", seed=1, count=600)
+    findings = [outcome for outcome in found if outcome.is_finding]
+    assert not findings, __main__.summary("calls", 1, findings)
+    verdicts = {outcome.verdict for outcome in found}
+    assert {"accepted", "refused: ParameterError", "refused: ValueError"} <= verdicts

@@ -255,7 +255,7 @@ REFUSED_X = {
     "objects": (X.astype(object), TypeError, "object"),
     "None": (None, TypeError, "object"),
     "dates": (np.zeros((6, 4), "datetime64[s]"), TypeError, "datetime64"),
-    "ragged rows": ([[1.0, 2.0, 3.0, 4.0], [1.0]], TypeError, "x is not an array of numbers"),
+    "ragged rows": ([[1.0, 2.0, 3.0, 4.0], [1.0]], TypeError, "is not an array of numbers"),
     "a dictionary": ({"x": X}, TypeError, "object"),
 }
 

@@ -174,7 +174,7 @@ def test_epochs_are_unknown_to_step():
 
 
 def test_a_warm_up_longer_than_the_fit():
-    with pytest.raises(ValueError, match="warmup 9 is not below the fit's 2"):
+    with pytest.raises(ValueError, match="warmup = 9 must be below total = 2"):
         Applied("cpu", schedules["cosine"](warmup=9)).fit(2)
 
 

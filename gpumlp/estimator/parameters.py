@@ -243,23 +243,33 @@ def check(estimator) -> None:
         for key, unused in STOCHASTIC_ONLY.items():
             value = getattr(estimator, key)
             if value != unused and np.any(value):
-                raise ParameterError(f"{name}: solver='lbfgs' has no {key}, use 'adam' or 'sgd'")
+                raise ParameterError(
+                    f"{name}: solver='lbfgs' has no {key} = {checks.shown(value)}, use 'adam' or "
+                    "'sgd'"
+                )
     if estimator.precision != "float32" and estimator.dtype not in (None, "float32", np.float32):
         raise ParameterError(
             f"{name}: precision = {estimator.precision!r} is for dtype='float32', not "
             f"{np.dtype(estimator.dtype)}"
         )
     if np.any(estimator.weight_decay) and estimator.solver != "adam":
-        raise ParameterError(f"{name}: weight_decay needs solver='adam', not 'sgd'; or use alpha")
+        value = checks.shown(estimator.weight_decay)
+        raise ParameterError(
+            f"{name}: weight_decay = {value} needs solver='adam', not 'sgd'; or use alpha"
+        )
     if estimator.schedule is not None and estimator.learning_rate != "constant":
-        raise ParameterError(f"{name}: give a schedule or a learning_rate, not both")
+        raise ParameterError(
+            f"{name}: schedule = {checks.shown(estimator.schedule)} goes without learning_rate = "
+            f"{estimator.learning_rate!r}: give one of them"
+        )
 
 
 def _check_ensemble(estimator, name: str) -> None:
     if estimator.n_models is None:
         for key, unused in ENSEMBLE_ONLY.items():
             if getattr(estimator, key) != unused:
-                raise ParameterError(f"{name}: {key} is for ensembles: give n_models too")
+                value = checks.shown(getattr(estimator, key))
+                raise ParameterError(f"{name}: {key} = {value} is for ensembles: give n_models too")
         return
     if estimator.solver == "lbfgs":
         raise ParameterError(f"{name}: n_models needs solver='adam' or 'sgd', not 'lbfgs'")
@@ -269,7 +279,8 @@ def _check_ensemble(estimator, name: str) -> None:
                 "warm_start": "an ensemble is always fitted anew",
                 "callbacks": "they see one network; each member has early_stopping of its own",
             }[key]
-            raise ParameterError(f"{name}: n_models goes without {key}: {why}")
+            value = checks.shown(getattr(estimator, key))
+            raise ParameterError(f"{name}: n_models goes without {key} = {value}: {why}")
 
 
 def of_each(estimator, name: str) -> list:

@@ -10,6 +10,7 @@ from numbers import Real
 import numpy as np
 from sklearn.utils import check_array
 
+from gpumlp import checks
 from gpumlp.estimator import contents, sides
 
 # Numbers that float32 cannot hold become infinite, and are then refused as such.
@@ -44,7 +45,7 @@ def sample_weights(weight, count: int, dtype, name: str = "sample_weight") -> np
         return None
     weight = sides.host(weight)
     if isinstance(weight, Real):
-        weight = np.full(count, weight)
+        weight = np.full(count, checks.number(weight, name, checks.NONNEGATIVE))
     contents.refuse(weight, name, contents.NO_WEIGHTS)
     with naming(name), QUIET():
         weight = check_array(weight, ensure_2d=False, dtype=dtype, input_name=name)

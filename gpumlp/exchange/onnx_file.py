@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpumlp import atomic
+from gpumlp import atomic, checks
 from gpumlp.exchange import parameters
 from gpumlp.exchange.onnx_functions import OLDEST_OPSET, Graph, add_activation
 from gpumlp.network import MLP
@@ -52,6 +52,7 @@ def export_onnx(net, path, *, opset: int = 20, metadata: dict | None = None) -> 
         net, about_estimator, left_to_do = net._as_network()
         metadata = about_estimator if metadata is None else metadata
     parameters.check_network(net, "export_onnx")
+    path = checks.path(path, "path")
     try:
         import onnx
     except ImportError as error:
@@ -59,16 +60,13 @@ def export_onnx(net, path, *, opset: int = 20, metadata: dict | None = None) -> 
         raise ImportError(message) from error
 
     newest = onnx.defs.onnx_opset_version()
-    if not OLDEST_OPSET <= opset <= newest:
-        raise ValueError(
-            f"opset = {opset}; it is {OLDEST_OPSET} to {newest} with onnx {onnx.__version__}"
-        )
+    known = checks.Interval(OLDEST_OPSET, newest, whole=True)
+    opset = checks.number(opset, f"with onnx {onnx.__version__}, opset", known)
     metadata = net.metadata if metadata is None else metadata
     about = {str(key): _text(value) for key, value in metadata.items()}
     graph = _build(net, opset, output="y" if left_to_do == "nothing" else "outputs")
     width = net.sizes[-1] + (left_to_do == "both")
     _finish(graph, net, left_to_do)
-    path = Path(path)
     if sum(array.nbytes for array in graph.constants.values()) > ONE_FILE_BYTES:
         beside = path.with_name(f"{path.name}.data")
         model = _model(net, graph, about, _outside(graph, beside), width)
