@@ -26,8 +26,9 @@ from .tests_of import Reached, environment, trace
 REPOSITORY = Path(__file__).parents[2]
 SCRATCH = REPOSITORY / ".mutants"
 PATTERNS = ("gpumlp/**/*.py", "kernels/*.cu*", "kernels/host/*")
-HANGS = 120  # seconds of one test
-PATIENCE = 600  # seconds of all tests of one mutant, besides a multiple of what they took before
+PATIENCE = 60  # seconds for a test and for all of a mutant, besides SLOWER times what they took
+SLOWER = 4
+UNKNOWN = 60  # seconds of tests that were not timed
 MEMORY = 6 << 30  # bytes that a mutant of Python may ask for
 KILLED, SURVIVED, EQUIVALENT = "killed", "survived", "equivalent"
 
@@ -155,9 +156,9 @@ def judge(mutant: Mutant, tree: Path, known: Reached) -> Verdict:
     if not tests:
         return Verdict(mutant, SURVIVED, "no test runs it")
     begin = time.monotonic()
-    patience = PATIENCE + 4 * sum(known.seconds.get(test, 0) for test in tests)
+    seconds = [known.seconds.get(test, UNKNOWN) for test in tests]
     with planted(mutant, tree):
-        code, output = run(tests, tree, patience, mutant.file.endswith(".py"))
+        code, output = run(tests, tree, seconds, mutant.file.endswith(".py"))
     seconds = time.monotonic() - begin
     if code == 0:
         return Verdict(mutant, SURVIVED, f"{len(tests)} tests pass", seconds)
@@ -166,11 +167,15 @@ def judge(mutant: Mutant, tree: Path, known: Reached) -> Verdict:
     return Verdict(mutant, KILLED, failed[0] if failed else f"{last} (exit {code})", seconds)
 
 
-def run(tests: list[str], tree: Path, patience: float, limited: bool) -> tuple[int, str]:
-    """The exit status of pytest, and what it says; a mutant that hangs is ended."""
+def run(tests: list[str], tree: Path, seconds: list[float], limited: bool) -> tuple[int, str]:
+    """The exit status of pytest, and what it says; a mutant that hangs is ended.
+
+    seconds: what each test took before.
+    """
+    one, patience = (PATIENCE + SLOWER * each for each in (max(seconds), sum(seconds)))
     (tree / "tests.txt").write_text("\n".join(tests))
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=line", "-p", "no:cacheprovider"]
-    command += ["-o", f"faulthandler_timeout={HANGS}", "-o", "faulthandler_exit_on_timeout=true"]
+    command += ["-o", f"faulthandler_timeout={one:.0f}", "-o", "faulthandler_exit_on_timeout=true"]
     command += [f"--basetemp={tree}/.basetemp", "@tests.txt"]
 
     def limit():
