@@ -1,6 +1,7 @@
 """The mutants of tests/mutants: changes of sources that are still programs, and their judgement."""
 
 import random
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -122,7 +123,7 @@ TEST = "from gpumlp_like import f\ndef test_it():\n    assert f(0)[0] == 3\n"
 @pytest.mark.parametrize("right, wrong, outcome, why", [
     ("x < 3", "x <= 3", run.KILLED, "test_like.py::test_it"),
     ("5", "6", run.SURVIVED, "1 tests pass"),
-    ("x += 1", "pass", run.KILLED, "(exit"),
+    ("x += 1", "pass", run.KILLED, "Timeout|did not end in"),
 ])  # fmt: skip
 def test_the_judgement(right, wrong, outcome, why, tmp_path, monkeypatch):
     monkeypatch.setattr(run, "PATIENCE", 6)
@@ -135,7 +136,7 @@ def test_the_judgement(right, wrong, outcome, why, tmp_path, monkeypatch):
     test = "test_like.py::test_it"
     known = SimpleNamespace(seconds={test: 0.0}, tests=lambda *_: [test])
     verdict = run.judge(mutant, tree, known)
-    assert verdict.outcome == outcome and why in verdict.why
+    assert verdict.outcome == outcome and re.search(why, verdict.why)
     assert (tree / "gpumlp_like.py").read_text() == SOURCE
 
 

@@ -162,9 +162,16 @@ def judge(mutant: Mutant, tree: Path, known: Reached) -> Verdict:
     seconds = time.monotonic() - begin
     if code == 0:
         return Verdict(mutant, SURVIVED, f"{len(tests)} tests pass", seconds)
-    failed = re.findall(r"^(?:FAILED|ERROR) (\S.*?)(?: - |$)", output, re.M)
-    last = (output.strip() or "no output").splitlines()[-1]
-    return Verdict(mutant, KILLED, failed[0] if failed else f"{last} (exit {code})", seconds)
+    return Verdict(mutant, KILLED, _first_failure(output) or f"exit {code}", seconds)
+
+
+def _first_failure(output: str) -> str | None:
+    """The test that failed, or how Python ended."""
+    for pattern in r"^(?:FAILED|ERROR) (\S.*?)(?: - |$)", r"((?:Fatal|Timeout|the tests did).*)$":
+        found = re.search(pattern, output, re.M)
+        if found:
+            return found[1]
+    return None
 
 
 def run(tests: list[str], tree: Path, seconds: list[float], limited: bool) -> tuple[int, str]:

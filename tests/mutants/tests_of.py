@@ -14,6 +14,8 @@ from pathlib import Path
 FEW = 4  # tests of each file that run before the others of any
 # Kernels run in processes of their own there, which note nothing.
 BY_CHILDREN = ("tests/test_sanitizers.py", "tests/test_cubin.py")
+# They look at what modules define, and need not run it.
+OF_DEFINITIONS = ("tests/test_defaults.py",)
 # These ask what is not a mutant's to answer: the texts of sources, this tool, other installations.
 LEFT_OUT = ("seeded_bugs", "mutants", "versions", "benchmarks*")
 
@@ -78,6 +80,8 @@ class Reached:
         found = self._in_order(here, near) + self._in_order(rest, near)
         if file.startswith("kernels/") and not file.startswith("kernels/host/"):
             found += BY_CHILDREN
+        if once:
+            found += OF_DEFINITIONS
         return found
 
     @functools.lru_cache(8)  # noqa: B019
