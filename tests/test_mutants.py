@@ -23,13 +23,17 @@ def f(x: int = 0, *, y: "a < b" = True) -> 7:
         raise ValueError(f"{x + 1} is not {2}")
     g(x, max(-x, y))  # 4 or 5
     return x % 2.0
+def g(x):
+    h(max(x, 3)) if x else None
+    return None
 '''
 PYTHON_AFTER = {
     "LIMIT: int = 2", "LIMIT: int = 4", 'def f(x: int = 1, *, y: "a < b" = True) -> 7:',
     'def f(x: int = 0, *, y: "a < b" = False) -> 7:', "if x or y is not None:",
     "if not x and y is not None:", "if not x or y is None:", "pass", "pass  # 4 or 5",
     "g(max(-x, y), x)  # 4 or 5", "g(x, min(-x, y))  # 4 or 5", "g(x, max(x, y))  # 4 or 5",
-    "g(x, max(y, -x))  # 4 or 5", "return x * 2.0", "return x % 4.0",
+    "h(min(x, 3)) if x else None", "h(max(x, 2)) if x else None", "h(max(x, 4)) if x else None",
+    "return x * 2.0", "return x % 4.0",
 }  # fmt: skip
 CPP = """
 // A comment: 1 + 1

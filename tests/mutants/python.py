@@ -32,6 +32,7 @@ def edits(text: str) -> list[Edit]:
 class _Finder:
     def __init__(self, text: str):
         self.text = text
+        self._needless: list[ast.AST] = []  # a `return` where the function ends anyway
         self._lines = [line.encode() for line in text.splitlines(keepends=True)]
         self._starts = [0]
         for line in self._lines:
@@ -48,7 +49,10 @@ class _Finder:
         """called: inside a function."""
         if isinstance(node, SKIPPED) or _is_for_type_checkers(node) or _is_docstring(node):
             return
-        if isinstance(node, STATEMENTS) and called and not _is_declaration(node):
+        if isinstance(node, ast.FunctionDef):
+            self._needless += [each for each in node.body[-1:] if _is_nothing(each)]
+        needed = called and not _is_declaration(node) and node not in self._needless
+        if isinstance(node, STATEMENTS) and needed:
             yield Edit(*self._span(node), "pass")
         for found in self._tokens(node):
             yield found._replace(once=not called)
@@ -86,11 +90,9 @@ class _Finder:
                 yield Edit(*sign.span(), "")
             case ast.Break() | ast.Continue():
                 yield Edit(start, end, SWAPS[self.text[start:end]])
-            case ast.Call(function, [first, second, *_]):
-                yield from self._function(function)
-                yield from self._swapped(first, second)
-            case ast.Call(function):
-                yield from self._function(function)
+            case ast.Call(function, arguments):
+                other = list(self._function(function))  # min and max take arguments in any order
+                yield from other or self._swapped(*arguments[:2])
 
     def _operator(self, left, operator, right) -> Iterator[Edit]:
         sign = OPERATORS.get(type(operator))
@@ -107,7 +109,9 @@ class _Finder:
         if name in SWAPS:
             yield Edit(end - len(name), end, SWAPS[name])
 
-    def _swapped(self, first, second) -> Iterator[Edit]:
+    def _swapped(self, first=None, second=None) -> Iterator[Edit]:
+        if second is None:
+            return
         (a, b), (c, d) = self._span(first), self._span(second)
         whole = self.text[a:d]
         plain = not isinstance(first, ast.Starred) and not isinstance(second, ast.Starred)
@@ -126,6 +130,11 @@ def _is_docstring(node) -> bool:
 
 def _is_declaration(node) -> bool:
     return isinstance(node, ast.AnnAssign) and node.value is None
+
+
+def _is_nothing(node) -> bool:
+    """`return` or `return None`."""
+    return isinstance(node, ast.Return) and ast.unparse(node) in ("return", "return None")
 
 
 def _is_for_type_checkers(node) -> bool:
