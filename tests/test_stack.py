@@ -226,6 +226,20 @@ def test_weights_and_a_validation_set_of_the_users(no_other_way):
     compare(members_of(base, RATES), folds(130, 3), *DIABETES, **given)
 
 
+def test_members_that_were_fitted_before(no_other_way):
+    """Of that fit nothing stays: neither its classes, scores and names nor what was set by hand."""
+    X, y = DIGITS
+    members = members_of(classifier(early_stopping=True, max_iter=3), RATES)
+    for member in members:
+        member.fit(X[:60], y[:60] % 3)
+        member.feature_names_in_ = np.array([f"x{i}" for i in range(X.shape[1])], object)
+        member.set_params(early_stopping=False)
+    for member in compare(members, folds(len(X), 3), X, y):
+        assert vars(member).keys() == vars(clone(member).fit(X, y)).keys()
+    members[0].set_params(early_stopping=True)
+    compare(members[:1], [None], X, y)
+
+
 def test_rows_that_come_again(no_other_way):
     X, y = DIGITS
     rng = np.random.RandomState(0)
