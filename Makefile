@@ -1,6 +1,6 @@
 # What a contributor does. Needs make and Python 3.10 or newer; everything else goes into .venv.
 
-.PHONY: help train test test-versions fuzz lint bench gpu clean
+.PHONY: help train test test-versions fuzz mutants lint bench gpu clean
 
 # The first of these that is new enough makes the environment; PYTHON=… names one instead, whose
 # environment bears its version: with PYTHON=python3.12, .venv-3.12.
@@ -22,6 +22,7 @@ help:
 	@echo "make test            run every test (ARGS=… go to pytest)"
 	@echo "make test-versions   run a part on every other Python, and on the oldest dependencies"
 	@echo "make fuzz            random files, calls and commands (ARGS=\"--minutes 10\")"
+	@echo "make mutants         change single tokens at random: do tests notice? (ARGS=\"--count 100 --seed 7\")"
 	@echo "make lint            ruff and mypy"
 	@echo "make bench           the benchmarks (ARGS=--quick: under two minutes)"
 	@echo "make gpu             tests and benchmarks on a GPU, by the machine's own python3"
@@ -40,6 +41,9 @@ test-versions: $(VENV)/.test
 fuzz: $(VENV)/.test
 	$(IN_VENV) -m tests.fuzz $(ARGS)
 
+mutants: $(VENV)/.test
+	$(IN_VENV) -m tests.mutants $(ARGS)
+
 lint: $(VENV)/.test
 	$(IN_VENV) -m ruff check .
 	$(IN_VENV) -m mypy
@@ -52,7 +56,7 @@ gpu:
 	PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}" $(or $(PYTHON),python3) -m benchmarks.gpu $(ARGS)
 
 clean:
-	rm -rf .venv .venv-* build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks
+	rm -rf .venv .venv-* build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .benchmarks .mutants
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each stamp stands for an installed set of extras, plus CuPy for the NVIDIA driver that is found.

@@ -83,3 +83,7 @@ def test_narrow(device, size):
     ops = backend.get("cpu" if device == "cpu" else "cuda:0")
     for models in 1, 3:
         bf16.check_narrow(ops, size, models)
+
+
+def test_narrow_places(device):
+    bf16.check_narrow_places(backend.get("cpu" if device == "cpu" else "cuda:0"))

@@ -61,7 +61,11 @@ def assert_members_alone(ensemble, X, y, weight=None, tolerance=1e-9, **options)
         assert not unseen.any()
         for mine, its in zip(member.coefs_[1:], single.coefs_[1:], strict=True):
             np.testing.assert_allclose(mine, its, rtol=0, atol=tolerance)
-        np.testing.assert_allclose(member.loss_curve_, single.loss_curve_, rtol=1e-7)
+        for name in ("loss_curve_", "validation_loss_curve_", "validation_scores_"):
+            mine, its = (getattr(each, name) for each in (member, single))
+            assert (mine is None) == (its is None), name
+            if its is not None:
+                np.testing.assert_allclose(mine, its, rtol=1e-7, err_msg=name)
         assert member.n_iter_ == single.n_iter_ and member.t_ == single.t_
 
 
@@ -82,6 +86,13 @@ CASES = {
     "dropout of layers": {"dropout": [0.1, 0.4]},
     "dropout of layers and members": {"dropout": np.array([[0.1, 0.4], [0, 0], [0.2, 0.5]])},
     "a schedule": {"schedule": "cosine"},
+    "a plateau": {
+        "schedule": "plateau",
+        "early_stopping": True,
+        "max_iter": 40,
+        "n_iter_no_change": 40,
+        "learning_rate_init": [0.3, 0.02, 0.1],
+    },
 }
 
 

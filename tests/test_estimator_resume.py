@@ -72,6 +72,21 @@ def test_a_resumed_fit_ends_alike(cls, case, tmp_path):
 
 
 @pytest.mark.parametrize("cls", BOTH)
+def test_the_fit_after_a_resumed_one_begins_anew(cls, tmp_path):
+    X, y = data(cls)
+    make(cls, "adam", tmp_path / "whole").fit(X, y)
+    first, *_ = sorted((tmp_path / "whole").iterdir())
+    model = resumed(first, tmp_path / "resumed").fit(X, y)
+    fresh = make(cls, "adam", tmp_path / "fresh").fit(X[::2], y[::2])
+    assert_same(model.fit(X[::2], y[::2]), fresh)
+    with pytest.warns(RuntimeWarning, match="is left out"):
+        loaded = gpumlp.load(first)
+    assert "_unfinished" in vars(loaded)
+    assert_same(loaded.fit(X[::2], y[::2]), fresh)
+    assert "_unfinished" not in vars(loaded)
+
+
+@pytest.mark.parametrize("cls", BOTH)
 def test_on_each_device(cls, device, tmp_path):
     X, y = (part[::4] for part in data(cls))
     more = {"device": device, "dtype": "float32", "max_iter": 3}

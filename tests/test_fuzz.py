@@ -125,7 +125,7 @@ def test_a_faulty_call_is_seen(kind):
 def test_every_call_is_right_by_itself(tmp_path, monkeypatch):
     """Nothing is replaced, and all is accepted."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(calls, "hostile", lambda random, right: right)
+    monkeypatch.setattr(calls.hostile, "value", lambda random, right: right)
     shared = calls.prepare(tmp_path)
     for name, call in shared.items():
         verdicts = {calls.one(running.random_of(1, n), {name: call}) for n in range(5)}

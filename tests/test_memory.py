@@ -171,3 +171,12 @@ def test_one_network_on_the_cpu(monkeypatch, threads, held):
     """Beside a smaller one, Python's own objects count.  Each thread has a gradient of its own."""
     monkeypatch.setattr(pool, "_cores", lambda: threads)
     on_cpu({"models": 1, "sizes": (100, 400, 300, 4), "batch": 50, "held": held})
+
+
+@pytest.mark.parametrize("size, text", [
+    (0, "0 bytes"), (1023, "1023 bytes"), (1024, "1.0 KiB"), (1536, "1.5 KiB"),
+    (1024**2 - 60, "1023.9 KiB"), (1024**2, "1.0 MiB"), (2.5 * 1024**3, "2.5 GiB"),
+    (3000 * 1024**3, "3000.0 GiB"),
+])  # fmt: skip
+def test_sizes_in_words(size, text):
+    assert memory.text(size) == text

@@ -304,3 +304,22 @@ def test_orders_that_are_the_same_are_drawn_once(seed, each, monkeypatch):
     estimator = classifier(max_iter=4, random_state=seed)
     gpumlp.GridSearchCV(estimator, RATES, cv=3, refit=False).fit(*IRIS)
     assert len(drawn) == 4 * each == len(np.unique(drawn, axis=0))
+
+
+def test_the_curves_of_a_plateau_with_early_stopping():
+    """Of every network in the search's stacks, and of its fit alone in scikit-learn's search."""
+    curves = {}
+
+    def scorer(estimator, X, y):
+        rate, rows = estimator.learning_rate_init, X.tobytes()
+        kept = (estimator.loss_curve_, estimator.validation_loss_curve_)
+        curves.setdefault((rate, rows), []).append(kept)
+        return estimator.score(X, y)
+
+    model = regressor(schedule="plateau", early_stopping=True, max_iter=40, n_iter_no_change=40)
+    grid = {"learning_rate_init": [0.3, 0.02, 0.1]}
+    both("GridSearchCV", model, grid, data=DIABETES, cv=2, scoring=scorer, refit=False)
+    assert len(curves) == 6
+    for mine, its in curves.values():
+        for found, expected in zip(mine, its, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-7)

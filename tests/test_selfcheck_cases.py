@@ -10,6 +10,9 @@ import gpumlp
 import gpumlp.estimator.reported
 from gpumlp import backend, selfcheck
 from gpumlp.loss import pair
+from gpumlp.selfcheck.case import TOLERANCE
+from tests.seeded import planted
+from tests.seeded.bugs import BUGS
 
 CASES = selfcheck.cases()
 FIRST = [case for case in CASES if case.first]
@@ -97,6 +100,33 @@ def test_the_first_use_takes_programs_that_a_fit_takes(cuda, monkeypatch):
     net.forward(x)
     assert checked <= compiled
     assert 24 <= len(FIRST) <= 48 and len(checked) <= 8
+
+
+# operation -> how many cases, and the multiple of the dtype's tolerance that they are allowed
+EXTENT = {
+    "activate": (60, 1), "advance": (5, 5), "backprop": (56, 5), "capture": (2, 1),
+    "copies": (1, 0), "gather": (14, 1), "gemm": (30, 1), "loss": (102, 5), "narrow": (1, 0),
+    "resident": (6, 5), "shuffle": (3, 1), "tally": (4, 1), "transfers": (1, 0), "update": (17, 5),
+}  # fmt: skip
+
+
+def test_no_case_gets_lost_or_lenient():
+    found = {}
+    for operation in {case.operation for case in CASES}:
+        allowed = {round(case.tolerance / TOLERANCE[case.dtype], 6) for case in of(operation)}
+        found[operation] = (len(of(operation)), *allowed)
+    assert found == EXTENT
+
+
+NARROWING = [
+    name for name, bug in BUGS.items() if bug.check == "copies in bfloat16" and not bug.message
+]
+
+
+@pytest.mark.parametrize("bug", [*NARROWING, "a number that is cut instead of rounded"])
+def test_wrong_rounding_is_found(bug, cuda, counters):
+    with planted(BUGS[bug]):
+        assert not any(outcome.passed for outcome in selfcheck.run("cuda:0", of("narrow")))
 
 
 # ------------------------------------------------------------------ how they are compared

@@ -71,6 +71,7 @@ def test_defect_is_caught_by_thread_sanitizer(name, defect):
     [
         ("column_sum", "barrier in a divergent branch", r"divergent __syncthreads.* line 12"),
         ("column_sum", "exit before a barrier", r"wait at __syncthreads \(line \d+\) but \d+ have"),
+        ("axpy", "a misaligned 128-bit access", r"axpy\.cu:\d+: misaligned .*float4.* of 16"),
         ("softmax", "shuffle from a lane that has exited", r"reads lane \d+, which has exited"),
         ("softmax", "a mask without the calling lane", r"0000ffff does not name the calling lane"),
     ],

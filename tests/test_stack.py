@@ -40,6 +40,8 @@ def each(name, *values):
 
 
 RATES = each("learning_rate_init", 1e-3, 0.1, 0.02)
+# Some networks' validation loss stands still for the 10 epochs that lower the rate, others' never.
+PLATEAU = {"max_iter": 45, "n_iter_no_change": 45}
 # data, the parameters of all, and those of each member
 CASES = {
     "rates and seeds": (DIGITS, classifier(), RATES),
@@ -100,6 +102,11 @@ CASES = {
             schedule=gpumlp.schedules["plateau"](patience=1, delta=0.1), solver="sgd", max_iter=12
         ),
         each("max_iter", 12, 5, 9),
+    ),
+    "a plateau of the validation loss": (
+        DIABETES,
+        regressor(schedule="plateau", early_stopping=True, **PLATEAU),
+        RATES,
     ),
     "as they stand": (DIGITS, classifier(), each("shuffle", False, True)),
     "another loss": (
@@ -179,6 +186,19 @@ def test_on_each_device(case, device, no_other_way):
     assert all(each._engine.awake().device.startswith(device) for each in found)
 
 
+def test_plateaus_are_those_of_the_validation_loss():
+    """In the case above some rates are lowered, and not when the training loss would have it."""
+    (X, y), base, own = CASES["a plateau of the validation loss"]
+    curves = []
+    for schedule in ("plateau", gpumlp.schedules["plateau"](monitor="loss"), None):
+        members = members_of(clone(base).set_params(schedule=schedule), own)
+        fit_members([Member(member) for member in members], X, y)
+        curves.append([member.loss_curve_ for member in members])
+    lowered = [[mine != its for mine, its in zip(curves[0], other, strict=True)]
+               for other in curves[1:]]  # fmt: skip
+    assert any(lowered[0]) and any(lowered[1]) and not all(lowered[1])
+
+
 def test_members_go_on_by_themselves():
     X, y = DIABETES
     for solver, schedule in (("adam", None), ("sgd", None), ("sgd", "exponential")):
@@ -204,6 +224,20 @@ def test_weights_and_a_validation_set_of_the_users(no_other_way):
     base = regressor(early_stopping=True)
     given = {"X_val": DIABETES[0][::2], "y_val": DIABETES[1][::2]}
     compare(members_of(base, RATES), folds(130, 3), *DIABETES, **given)
+
+
+def test_members_that_were_fitted_before(no_other_way):
+    """Of that fit nothing stays: neither its classes, scores and names nor what was set by hand."""
+    X, y = DIGITS
+    members = members_of(classifier(early_stopping=True, max_iter=3), RATES)
+    for member in members:
+        member.fit(X[:60], y[:60] % 3)
+        member.feature_names_in_ = np.array([f"x{i}" for i in range(X.shape[1])], object)
+        member.set_params(early_stopping=False)
+    for member in compare(members, folds(len(X), 3), X, y):
+        assert vars(member).keys() == vars(clone(member).fit(X, y)).keys()
+    members[0].set_params(early_stopping=True)
+    compare(members[:1], [None], X, y)
 
 
 def test_rows_that_come_again(no_other_way):

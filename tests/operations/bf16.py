@@ -214,3 +214,17 @@ def check_narrow(ops, size, models=1):
     flat_out = send(ops, np.full(a.size + 3, 1), np.uint16)
     ops.narrow(flat[1:], flat_out[1:-2])
     assert_same(ops, flat_out, [1, *expected.reshape(-1), 1, 1], f"{size}, from an odd place on")
+
+
+def check_narrow_places(ops, size=45):
+    """From and to every place: by 128 bits only where both addresses are those of packs."""
+    a = np.random.default_rng(size).standard_normal((1, size)).astype(np.float32)
+    source = send(ops, np.zeros((1, size + 64)), REAL)
+    out = send(ops, np.ones((1, size + 64)), np.uint16)
+    # More places than addresses of packs are apart, so that none of them is mistaken for one.
+    for start, to in [(start, 0) for start in range(64)] + [(0, to) for to in range(32)]:
+        source[:, start : start + size], out[...] = send(ops, a), send(ops, np.uint16(1))
+        ops.narrow(source[:, start : start + size], out[:, to : to + size])
+        expected = np.ones(out.shape)
+        expected[:, to : to + size] = bits(rounded(a))
+        assert_same(ops, out, expected, f"from place {start} to place {to}")

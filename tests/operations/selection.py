@@ -35,6 +35,7 @@ SELECTION = {
     "cross entropy in bfloat16": lambda ops: bf16.check_loss(ops, 3, *losses.NATURAL[6], (71, 10)),
     "gather into bfloat16": lambda ops: bf16.check_gather(ops, 3, "float32", 1096),
     "copies in bfloat16": lambda ops: bf16.check_narrow(ops, 2053, 3),
+    "copies to any place": bf16.check_narrow_places,
     "relu of NaN": lambda ops: layers.check_not_finite(ops, "float32", "relu"),
     "squared error": lambda ops: losses.check_loss(ops, "float32", 3, *losses.NATURAL[0], (37, 37)),
     "squared error, NaN without weight": lambda ops: losses.check_loss(

@@ -67,6 +67,13 @@ REDUCTIONS = {
         "tanh",
         *(THREAD, RACE),
     ),
+    "no fence after the count": Bug(
+        "common.cuh",
+        "if (last) *arrived = 0;\n        __threadfence();",
+        "if (last) *arrived = 0;",
+        "tanh",
+        *(THREAD, RACE),
+    ),
     "the last block does not wait for the answer": Bug(
         "common.cuh", f"    {SYNC}\n    return last;", "    return last;", "cross entropy"
     ),
@@ -232,6 +239,10 @@ LAYERS = {
         "copies in bfloat16",
         *(ADDRESS, "misaligned address"),
     ),
+    "packs from nearly any address": Bug(
+        "narrow.cu", "from % 32", "from % 31", "copies to any place"
+    ),
+    "packs to nearly any address": Bug("narrow.cu", "to % 16", "to % 15", "copies to any place"),
     "packs under way that are not there": Bug(
         "common.cuh",
         "left > (LOADS - 1) * step",

@@ -151,6 +151,7 @@ extern "C" __global__ void last_block(const float* x, float* partial, float* spr
         partial[b] = sum;
         __threadfence();                                  // by the one that wrote
         last = atomicAdd(tickets, 1u) == blocks - 1;
+        __threadfence();                                  // by the one that counted
     }
     __syncthreads();
     if (!last) return;

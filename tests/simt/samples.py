@@ -298,6 +298,11 @@ last_block = Sample(
             "        __threadfence();                                  // by the one that wrote",
             "        __threadfence();\n        partial[b] = sum;",
         ),
+        "no fence after the ticket": Defect(
+            "thread",
+            "        __threadfence();                                  // by the one that counted",
+            "",
+        ),
         "a ticket that is no atomic": Defect(
             "thread",
             "atomicAdd(tickets, 1u) == blocks - 1",

@@ -5,7 +5,8 @@
 // another unless the pattern of the CUDA programming guide ("the last block to finish") orders
 // them. A write, __threadfence() by its thread and then an atomic (by that thread, or by another
 // one of its block behind a __syncthreads()) publish the write; an atomic on the same address by
-// another block receives what was published there, and passes it on at its block's barrier.
+// another block and then __threadfence() by its thread receive what was published there, and it is
+// passed on at its block's barrier. The atomics themselves are relaxed, as CUDA's are.
 //
 // Published is what came before the fence, not before the atomic. ThreadSanitizer cannot pass one
 // token's clock to another, so a Courier, an identity that has seen nothing else, carries it.
@@ -13,7 +14,6 @@
 // Not detected:
 // - races between an atomic and a plain access of the same address (atomics are not instrumented:
 //   the reset of a ticket counter by the last block would be reported otherwise);
-// - a missing fence on the receiving side: any atomic receives, as in the programming guide;
 // - races between threads of blocks that are further apart than the fiber pool is deep (fiber.h);
 // - weak memory effects as such: values are always those of one sequential execution.
 // Waiting for another block in a loop never ends here, because that block starts only afterwards.
@@ -80,6 +80,8 @@ class MemoryOrder {
     }
 
     void fence(int thread) {
+        for (const Received& each : received)
+            if (each.thread == thread) acquire(each.address);
         release(fence_token(thread));
         if (has_fenced[thread]) return;
         has_fenced[thread] = true;
@@ -94,11 +96,17 @@ class MemoryOrder {
             if (block_has_fenced) acquire(&tokens[block_fence]);
             release(address);
         }
-        acquire(address);
+        IgnoreAccesses ignore;
+        received.push_back({thread, address});
     }
 
   private:
     enum { first_barrier, second_barrier, block_fence, first_thread };
+
+    struct Received {
+        int thread;
+        void* address;
+    };
 
     void* fence_token(int thread) { return &tokens[first_thread + thread]; }
 
@@ -107,6 +115,7 @@ class MemoryOrder {
     std::vector<uint64_t> tokens;
     std::vector<bool> has_fenced;  // since the last barrier
     std::vector<int> fenced;       // the same as a list
+    std::vector<Received> received;  // by atomics; a later fence of that thread takes it in
     bool block_has_fenced = false;
 };
 

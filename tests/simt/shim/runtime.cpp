@@ -140,6 +140,21 @@ static void run_blocks(Launch& launch) {
 
 extern "C" {
 
+#if !defined(SIMT_ADDRESS)  // where the sanitizer's own library has it
+// What -fsanitize=alignment tells of an access that its address does not suit.
+struct Misaligned {
+    const char* file;
+    unsigned line, column;
+    const struct { short kind, info; char name[1]; } * type;
+    unsigned char log_alignment, access;
+};
+
+SIMT_EXPORT void __ubsan_handle_type_mismatch_v1_abort(const Misaligned* at, const void* address) {
+    simt::fail("%s:%u: misaligned access of %s at %p, which is no multiple of %d", at->file, at->line,
+               at->type->name, address, 1 << at->log_alignment);
+}
+#endif
+
 // Returns null, or what went wrong.
 SIMT_EXPORT const char* simt_launch(void (*kernel)(void**), void** arguments, const unsigned* grid,
                                     const unsigned* block, size_t dynamic_shared_size,
