@@ -70,12 +70,10 @@ class Optimizer:
         raise NotImplementedError
 
     def hyper(self, models: int, clip_norm=None) -> np.ndarray:
-        """The numbers as the kernels read them: (M, len(HYPERS)) float64."""
+        """The numbers as the kernels read them: (M, len(HYPERS)) float64; clip_norm: 0 is none."""
         for name in self.intervals.keys() & {f.name for f in fields(self)}:  # type: ignore[arg-type]
             place = f"{type(self).__name__}: {name}"
             checks.per_network(getattr(self, name), place, self.intervals[name], models)
-        if clip_norm is not None:
-            checks.per_network(clip_norm, "clip_norm", checks.POSITIVE, models)
         columns: dict[str, Any] = self.columns() | {
             "CLIP_NORM": 0.0 if clip_norm is None else clip_norm,
             "DECAY_PER_WEIGHT": float(self.decay_per_weight),

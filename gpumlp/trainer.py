@@ -81,6 +81,8 @@ class Trainer(Updates):
         self.batch_size = checks.number(batch_size, "batch_size", checks.COUNT)
         self.shuffle = checks.flag(shuffle, "shuffle")
         self.reduction, self.seed, self.clip_norm = reduction, seed, clip_norm
+        if clip_norm is not None:
+            checks.per_network(clip_norm, "clip_norm", checks.POSITIVE, net.models_count)
         self.penalty_in_loss = checks.flag(penalty_in_loss, "penalty_in_loss")
         self.objective = Objective(net, loss, reduction)
         self.epochs_left: int | None = None
