@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from commandline import LABELS, blobs, run, train, trained
 
 import gpumlp
 from gpumlp import device
-from gpumlp.cli import DATASETS, OPTIMIZERS
+from gpumlp.cli import DATASETS, OPTIMIZERS, target
 from tests.optional import where_installed
 from tests.waiting import HANGS, until
 
@@ -247,3 +248,22 @@ def test_the_module_is_the_command(tmp_path):
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr == "gpumlp: there is no file nothing.npz\n"
+
+
+def test_the_time_that_is_told_is_the_trainings(folder, tmp_path, capsys):
+    begin = time.perf_counter()
+    assert train(folder / "labels.npz", tmp_path / "out", "--epochs", "2") == 0
+    passed = time.perf_counter() - begin
+    told = re.search(r"trained +2 epochs in (\S+) s", capsys.readouterr().out)
+    assert 0 <= float(told[1]) <= passed + 0.01
+
+
+@pytest.mark.parametrize("largest, kind", [
+    (7.0, "i"), (2.0**53 - 1, "i"), (-(2.0**53) + 1, "i"), (2.0**53, "f"), (0.5, "f"),
+])  # fmt: skip
+def test_whole_numbers_are_classes_as_integers(largest, kind):
+    """As long as float64 tells them from their neighbours."""
+    values = np.array([largest, 0.0, largest, 3.0])
+    numbers, classes = target._numbered(values, boolean=False)
+    assert classes.dtype.kind == kind
+    np.testing.assert_array_equal(classes[numbers], values)

@@ -7,6 +7,7 @@ from sklearn import datasets
 from sklearn.exceptions import DataConversionWarning
 
 from gpumlp import MLPClassifier, MLPRegressor
+from gpumlp.estimator import data as estimator_data
 from tests.estimators import BOTH, DIABETES, IRIS, data, fitted, same_weights, small
 from tests.optional import Package
 
@@ -222,3 +223,14 @@ def test_a_new_fit_may_have_other_data():
     X, y = datasets.load_digits(return_X_y=True)
     model.fit(X[:100], y[:100])
     assert model.predict_proba(X).shape == (len(X), 10) and model.n_features_in_ == 64
+
+
+@pytest.mark.parametrize("shape", [(40, 3), (3, 40)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_is_made_dense_at_once(shape, dtype, monkeypatch):
+    """What takes no more than DENSE_BYTES when it is dense."""
+    X = sparse.csr_array(np.eye(*shape, dtype=dtype))
+    size = X.toarray().nbytes
+    for limit, dense in ((size, True), (size - 1, False)):
+        monkeypatch.setattr("gpumlp.estimator.data.DENSE_BYTES", limit)
+        assert isinstance(estimator_data.dense_if_small(X, dtype), np.ndarray) == dense

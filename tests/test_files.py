@@ -8,6 +8,7 @@ import pytest
 from safetensors import safe_open
 
 import gpumlp
+from gpumlp import files
 from gpumlp.loss import Form
 from tests.comparison import to_numpy
 from tests.saving import DATA, X, assert_same_network, make_network, make_trainer
@@ -275,3 +276,23 @@ def test_functions_named_as_built_in_ones_are_not_taken_for_them(tmp_path):
         with pytest.raises(gpumlp.FileError, match=f"your own .* '{name}'"):
             gpumlp.load(tmp_path / "trainer", custom=CUSTOM)
         gpumlp.load(tmp_path / "trainer", custom={**CUSTOM, name: function})
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["W.2", "b.1", "optimizer.first"])
+def test_numbers_that_are_not_finite(name, wrong, tmp_path, monkeypatch):
+    """Neither written nor, where something else has written them, read."""
+    trainer = make_trainer("cpu")
+    fit(trainer, **DATA)
+    kind, _, which = name.partition(".")
+    array = trainer.slots[which] if kind == "optimizer" else getattr(trainer.net, kind)[int(which)]
+    array.flat[:2] = wrong
+    told = rf"{name}\S* has 2 of \d+ numbers that are NaN or infinite"
+    with pytest.raises(ValueError, match=rf"^save: {told}"):
+        gpumlp.save(trainer, tmp_path / "trainer")
+    assert not (tmp_path / "trainer").exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(files, "not_finite", lambda arrays: None)
+        gpumlp.save(trainer, tmp_path / "trainer")
+    with pytest.raises(gpumlp.FileError, match=told):
+        gpumlp.load(tmp_path / "trainer")

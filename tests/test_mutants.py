@@ -10,6 +10,7 @@ from tests import simt
 from tests.mutants import compiled, cpp, equivalents, python, run
 from tests.mutants.edit import Edit
 from tests.mutants.tests_of import nearness
+from tests.waiting import HANGS
 
 PYTHON = '''
 """A docstring: 1 + 1."""
@@ -130,7 +131,7 @@ TEST = "from gpumlp_like import f\ndef test_it():\n    assert f(0)[0] == 3\n"
     ("x += 1", "pass", run.KILLED, "Timeout|did not end in"),
 ])  # fmt: skip
 def test_the_judgement(right, wrong, outcome, why, tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "PATIENCE", 6)
+    monkeypatch.setattr(run, "PATIENCE", 6 if wrong == "pass" else HANGS)
     tree = tmp_path / "tree"
     tree.mkdir()
     (tree / "gpumlp_like.py").write_text(SOURCE)

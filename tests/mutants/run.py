@@ -200,15 +200,25 @@ def run(tests: list[str], tree: Path, seconds: list[float], limited: bool) -> tu
         start_new_session=True,
         preexec_fn=limit if limited else None,
     )
+    _running.add(process.pid)
     with process:
         try:
             output, _ = process.communicate(timeout=patience)
         except subprocess.TimeoutExpired:
             output = f"the tests did not end in {patience:.0f} s"
         finally:
-            with contextlib.suppress(ProcessLookupError):  # and what the tests had started
-                os.killpg(process.pid, signal.SIGKILL)
+            _running.discard(process.pid)
+            _end(process.pid)
     return process.returncode, output
+
+
+_running: set[int] = set()
+
+
+def _end(group: int) -> None:
+    """The tests, and what they have started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
 
 
 def judge_all(mutants: Iterable[Mutant], known: Reached, told: Callable) -> list[Verdict]:
@@ -228,4 +238,10 @@ def judge_all(mutants: Iterable[Mutant], known: Reached, told: Callable) -> list
         return verdict
 
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(one, mutants))
+        try:
+            return list(pool.map(one, mutants))
+        except BaseException:  # such as Ctrl-C
+            pool.shutdown(wait=False, cancel_futures=True)
+            for group in list(_running):
+                _end(group)
+            raise
