@@ -49,7 +49,8 @@ class Trainer(Updates):
     shuffle:    a new order in every epoch, by the network's own seed.
     reduction:  "mean" over the batch's samples (weighted), or "sum", as (12) and (13) print it.
     seed:       of order, dropout and drawn slopes; network m of a stack has seed + m, or give M.
-    clip_norm:  a gradient longer than this is shortened to it, each network's by itself.
+    clip_norm:  a gradient longer than this is shortened to it, each network's by itself; infinity,
+                or None for all, is no limit.
     penalty_in_loss: the losses of the history contain the optimiser's L1 and L2 penalties.
 
     A second `fit` goes on where the first stopped: optimiser, schedule and order included.
@@ -82,7 +83,8 @@ class Trainer(Updates):
         self.shuffle = checks.flag(shuffle, "shuffle")
         self.reduction, self.seed, self.clip_norm = reduction, seed, clip_norm
         if clip_norm is not None:
-            checks.per_network(clip_norm, "clip_norm", checks.POSITIVE, net.models_count)
+            lengths = checks.Interval(0, np.inf, "(]")
+            checks.per_network(clip_norm, "clip_norm", lengths, net.models_count)
         self.penalty_in_loss = checks.flag(penalty_in_loss, "penalty_in_loss")
         self.objective = Objective(net, loss, reduction)
         self.epochs_left: int | None = None

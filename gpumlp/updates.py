@@ -205,11 +205,12 @@ class Updates:
     # ------------------------------------------------------------ the optimiser's numbers
     def _numbers(self, optimizer: Optimizer):
         """The optimiser's numbers (M, len(HYPERS)) float64, which the network's dtype can hold."""
-        hyper, largest = optimizer.hyper(self.net.models_count, self.clip_norm), self.net.dtype
+        hyper, real = optimizer.hyper(self.net.models_count, self.clip_norm), self.net.dtype
         for name, column in zip(HYPERS, hyper.T, strict=True):
-            if column.max() > np.finfo(largest).max:
+            worst = column.max(initial=0, where=np.isfinite(column))
+            if worst > np.finfo(real).max:
                 raise checks.ParameterError(
-                    f"{name.lower()} = {column.max():g} is more than {largest} can hold"
+                    f"{name.lower()} = {worst:g} is more than {real} can hold"
                 )
         return hyper
 
