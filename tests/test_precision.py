@@ -148,7 +148,7 @@ def test_the_cpu_computes_in_float32():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="precision = 'fp8'; it is one of float32, tf32, bf16"):
+    with pytest.raises(ValueError, match="precision = 'fp8' must be 'float32', 'tf32' or 'bf16'"):
         gpumlp.MLP(SIZES, precision="fp8")
     with pytest.raises(ValueError, match="is for dtype=\"float32\", not float64"):
         gpumlp.MLP(SIZES, dtype="float64", precision="bf16")
