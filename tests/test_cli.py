@@ -178,7 +178,7 @@ def test_scores_that_there_are_not_are_left_out():
     y = np.array([[1.0, 7.0], [2.0, 7.0], [4.0, 7.0]])
     r2, rmse = 1 - 1 / (14 / 3), np.sqrt((1 + 25 + 16 + 4) / 6)
     assert _scored(found, preparation, y) == pytest.approx({"R²": r2, "RMSE": rmse})
-    assert _scored(found, preparation, y + [[0.0], [-1.0], [-3.0]]).keys() == {"R²", "RMSE"}
+    assert _scored(found, preparation, y - np.array([[0], [1], [3]])).keys() == {"R²", "RMSE"}
     one = Preparation(np.zeros(1), np.ones(1), y_mean=np.zeros(1), y_deviation=np.ones(1))
     assert _scored(found[:, 1:], one, y[:, 1:]) == pytest.approx({"RMSE": np.sqrt(45 / 3)})
     assert _scored(found, preparation, 1e200 * y) == {}

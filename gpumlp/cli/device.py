@@ -1,4 +1,5 @@
-"""The --device and --check options: which device a string means here, with complaints made into sentences."""
+"""The --device option, and that of --check: which device a string means here, with complaints made
+into sentences."""
 
 import warnings
 
