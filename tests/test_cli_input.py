@@ -104,6 +104,17 @@ def test_a_damaged_file_is_one_sentence(folder, tmp_path, capsys):
     assert "cannot be read" in refused(capsys, "train", tmp_path / "bad.npz")
 
 
+def test_what_a_library_says_of_a_damaged_file_is_cut(folder, tmp_path, capsys):
+    """zipfile shows a name, whose length the file itself says."""
+    damaged = bytearray((folder / "labels.npz").read_bytes())
+    damaged[26:28] = (900).to_bytes(2, "little")
+    (tmp_path / "bad.npz").write_bytes(damaged)
+    said = refused(capsys, "train", tmp_path / "bad.npz")
+    assert "of plain arrays (File name in directory 'X.npy' and header b'X.npy" in said
+    assert said.endswith("...)\n")
+    assert len(said) < 400 + len(str(tmp_path))
+
+
 def test_a_folder_is_no_file(tmp_path, capsys):
     assert "is not a file" in refused(capsys, "train", tmp_path)
 

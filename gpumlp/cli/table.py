@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.cli.error import InputError
+from gpumlp.cli.error import InputError, brief
 
 CSV, TSV, PARQUET = ".csv", ".tsv", (".parquet", ".pq")
 ARRAYS = (".npz", ".npy")
@@ -218,7 +218,7 @@ def _complaints(path: str, expected: str):
         ) from warning
     except Exception as error:
         # A damaged file fails in many ways: in pandas, Arrow, codecs and decompression.
-        raise InputError(f"{path} cannot be read {expected} ({error})") from error
+        raise InputError(f"{path} cannot be read {expected} ({brief(error)})") from error
 
 
 def _import(name: str):

@@ -26,7 +26,9 @@ TRAIN = {
         (*NO_COUNT, ",", "4,", "4;5", "none,4", "2000000000", "4,1000000000,4", "9" * 24),
     ),
     "--activation": Option(
-        ("tanh", "gelu", "prelu", "identity", "exp"), (), ("", "rleu", "softmax", "RELU", "[relu]")
+        ("tanh", "gelu", "prelu", "identity"),
+        ("exp", "sine"),
+        ("", "rleu", "softmax", "RELU", "[relu]"),
     ),
     "--epochs": Option(("1", "3"), (), NO_COUNT),
     "--patience": Option(("1", "5"), ("9" * 30,), NO_COUNT),
