@@ -168,6 +168,7 @@ def _read(path: str, names: list[str], used: list[str], texts) -> Table:
     if _suffix(path) in PARQUET:
         with _complaints(path, "as a Parquet file"):
             stored = _import("pyarrow.parquet").read_table(path, columns=used)
+            stored.validate(full=True)  # text of a damaged file need not be any
             frame = stored.to_pandas(date_as_object=False, split_blocks=True, self_destruct=True)
         if not set(used).isdisjoint(frame.index.names):
             frame = frame.reset_index()  # the index is the target
