@@ -1,6 +1,7 @@
 """The curves of a training run: loss and accuracy against epochs."""
 
 import io
+import warnings
 from pathlib import Path
 
 from gpumlp import atomic
@@ -11,7 +12,9 @@ COLORS = {"training": "tab:blue", "validation": "tab:orange"}
 def curves(history, path, title: str = "") -> Path:
     """Draws a History into a PNG file, in one piece or not at all; returns the path."""
     path, drawn = Path(path), io.BytesIO()
-    figure(history, title).savefig(drawn, format="png", dpi=120)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # of letters that the font lacks
+        figure(history, title).savefig(drawn, format="png", dpi=120)
     atomic.write(path, drawn.getvalue())
     return path
 

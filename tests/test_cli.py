@@ -16,6 +16,8 @@ from commandline import LABELS, blobs, run, train, trained
 import gpumlp
 from gpumlp import device
 from gpumlp.cli import DATASETS, OPTIMIZERS, target
+from gpumlp.cli.preparation import Preparation
+from gpumlp.cli.train import _scored
 from tests.optional import where_installed
 from tests.waiting import HANGS, until
 
@@ -168,6 +170,19 @@ def test_values_are_predicted_in_their_own_unit(folder, tmp_path):
     assert np.load(out).shape == y.shape
     residual = ((np.load(out) - y) ** 2).sum(axis=0) / ((y - y.mean(axis=0)) ** 2).sum(axis=0)
     assert (residual < 0.05).all()
+
+
+def test_scores_that_there_are_not_are_left_out():
+    """A target that is constant in the part held out has no R²; squares may be infinite."""
+    preparation = Preparation(np.zeros(1), np.ones(1), y_mean=np.zeros(2), y_deviation=np.ones(2))
+    found = np.array([[1.0, 2.0], [2.0, 3.0], [3.0, 5.0]])
+    y = np.array([[1.0, 7.0], [2.0, 7.0], [4.0, 7.0]])
+    r2, rmse = 1 - 1 / (14 / 3), np.sqrt((1 + 25 + 16 + 4) / 6)
+    assert _scored(found, preparation, y) == pytest.approx({"R²": r2, "RMSE": rmse})
+    assert _scored(found, preparation, y - np.array([[0], [1], [3]])).keys() == {"R²", "RMSE"}
+    one = Preparation(np.zeros(1), np.ones(1), y_mean=np.zeros(1), y_deviation=np.ones(1))
+    assert _scored(found[:, 1:], one, y[:, 1:]) == pytest.approx({"RMSE": np.sqrt(45 / 3)})
+    assert _scored(found, preparation, 1e200 * y) == {}
 
 
 def test_predictions_are_written(folder, tmp_path):

@@ -54,6 +54,27 @@ def test_bad_arrays_are_one_sentence(case, tmp_path, capsys):
     assert "bad" in said
 
 
+@pytest.mark.parametrize("name", ["X", "y"])
+def test_numbers_far_from_those_that_are_trained_on_are_one_sentence(
+    name, tmp_path, capsys, monkeypatch
+):
+    """Some of them are held out, or are to validate: they are found as their row is drawn."""
+    arrays = {"X": X, "y": X[:, :2]}
+    seen = set()
+    monkeypatch.setattr(command, "_draw", lambda *given: None)  # which takes the most time
+    for row in range(30):
+        spoilt = arrays[name].copy()
+        spoilt[row, 1] = 1e60
+        np.savez(tmp_path / "far.npz", **arrays | {name: spoilt})
+        options = ["--out", tmp_path / "run", "--epochs", 1, "--device", "cpu"]
+        if run("train", tmp_path / "far.npz", *options) == 2:
+            said = capsys.readouterr().err.splitlines()[-1]
+            seen.add(said.removeprefix("gpumlp: "))
+        capsys.readouterr()
+    told = "is too far from the training part's numbers for float32"
+    assert f"{name} of far has 1e+60 in column 1, which {told}" in seen
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -83,6 +104,17 @@ def test_a_damaged_file_is_one_sentence(folder, tmp_path, capsys):
     assert "cannot be read" in refused(capsys, "train", tmp_path / "bad.npz")
 
 
+def test_what_a_library_says_of_a_damaged_file_is_cut(folder, tmp_path, capsys):
+    """zipfile shows a name, whose length the file itself says."""
+    damaged = bytearray((folder / "labels.npz").read_bytes())
+    damaged[26:28] = (900).to_bytes(2, "little")
+    (tmp_path / "bad.npz").write_bytes(damaged)
+    said = refused(capsys, "train", tmp_path / "bad.npz")
+    assert "of plain arrays (File name in directory 'X.npy' and header b'X.npy" in said
+    assert said.endswith("...)\n")
+    assert len(said) < 400 + len(str(tmp_path))
+
+
 def test_a_folder_is_no_file(tmp_path, capsys):
     assert "is not a file" in refused(capsys, "train", tmp_path)
 
@@ -102,9 +134,9 @@ def test_one_array_is_not_enough_to_train(folder, capsys):
         (["train", "iris", "--epochs", "0"], "1 or more, not '0'"),
         (["train", "iris", "--epochs", "many"], "1 or more, not 'many'"),
         (["train", "iris", "--batch-size", "0"], "1 or more, not '0'"),
-        (["train", "iris", "--hidden", "8,,8"], "1 or more, not ''"),
-        (["train", "iris", "--hidden", "8,-1"], "--hidden: expected"),
-        (["train", "iris", "--activation", "softmax"], "unknown activation 'softmax'; there are"),
+        (["train", "iris", "--hidden", "8,,8"], "--hidden: expected none, or whole numbers with "),
+        (["train", "iris", "--hidden", "8,-1"], "each 1 or more, not '8,-1'"),
+        (["train", "iris", "--activation", "softmax"], "--activation: unknown activation 'softm"),
         (["train", "iris", "--activation", "rleu"], "relu"),
         (["train", "iris", "--optimizer", "lbfgs"], "invalid choice: 'lbfgs'"),
         (["train", "iris", "--lr", "nan"], "above 0, not 'nan'"),
@@ -112,20 +144,21 @@ def test_one_array_is_not_enough_to_train(folder, capsys):
         (["train", "iris", "--dropout", "1"], "below 1, not '1'"),
         (["train", "iris", "--l2", "-1"], "0 or more, not '-1'"),
         (["train", "iris", "--dtype", "float16"], "invalid choice: 'float16'"),
-        (["train", "iris", "--device", "gpu"], "'gpu' is no device"),
+        (["train", "iris", "--device", "gpu"], "--device: 'gpu' is no device"),
         (["train", "iris", "--seed", "-1"], "from 0"),
-        (["train", "iris", "--lr", "1e38", "--optimizer", "sgd"], "training failed"),
-        (["train", "iris", "--hidden", "9" * 24], "there is no such network"),
+        (["train", "iris", "--lr", "1e38", "--optimizer", "sgd"], "with --lr 1e+38; a lower"),
+        (["train", "iris", "--hidden", "9" * 24], f"no such network with --hidden {'9' * 24}: "),
+        (["train", "iris", "--hidden", "4,1000000000,4"], "network with --hidden 4,1000000000,4: "),
         (["train", ""], "DATA: expected a name, not ''"),
         (["train", "iris", "--out", ""], "--out: expected a name, not ''"),
         (["train", "iris", "--target", ""], "--target: expected a name, not ''"),
-        (["train", "iris", "--device", ""], "'' is no device"),
+        (["train", "iris", "--device", ""], "--device: '' is no device"),
         (["train", "iris", "--activation", ""], "unknown activation ''"),
         (["train", "n" * 300], "File name too long"),
         (["train", "n" * 300 + ".npz"], "File name too long"),
         (["train", "n" * 300 + ".csv", "--target", "y"], "File name too long"),
         (["train", "iris", "--out", "n" * 300], "cannot be made (File name too long)"),
-        (["info", "--check", ""], "'' is no device"),
+        (["info", "--check", ""], "--check: '' is no device"),
         (["predict", "model"], "required: FILE"),
         (["predict", "", "file"], "MODEL: expected a name, not ''"),
         (["predict", "model", ""], "FILE: expected a name, not ''"),
@@ -138,6 +171,25 @@ def test_bad_options_are_one_sentence(options, says, tmp_path, capsys, monkeypat
     complaint = capsys.readouterr().err.splitlines()[-1]
     assert complaint.startswith("gpumlp: ")
     assert says in complaint
+
+
+@pytest.mark.parametrize("option", ["--hidden", "--epochs", "--lr", "--l2", "--seed", "--out"])
+def test_two_dashes_are_no_value(option, capsys):
+    """argparse makes an empty list of them."""
+    assert f"argument {option}: expected one argument" in refused(
+        capsys, "train", "iris", f"{option}=--"
+    )
+
+
+@pytest.mark.parametrize("option", ["--lr", "--l2"])
+@pytest.mark.parametrize(
+    ("dtype", "numbers"),
+    [("float32", ["1e300", "4e38", "1e-45", "1e-300"]), ("float64", ["5e-324"])],
+)
+def test_numbers_that_a_network_cannot_hold_are_said_first(option, dtype, numbers, capsys):
+    for number in numbers:
+        said = refused(capsys, "train", "no such file", option, number, "--dtype", dtype)
+        assert f"{option} {float(number):g} is no number of {dtype}, which are from" in said
 
 
 def test_an_output_that_cannot_be_written_is_said_before_training(tmp_path, capsys):
@@ -202,10 +254,11 @@ def test_a_file_may_have_any_name(folder, tmp_path, monkeypatch, name):
         (["empty", "new.npy"], "cannot be loaded"),
         (["labels.npz", "new.npy"], "cannot be loaded"),
         (["bare.safetensors", "new.npy"], "was not saved by `gpumlp train`"),
-        (["damaged.safetensors", "new.npy"], "preparation cannot be read"),
-        (["unusable.safetensors", "new.npy"], "not made of usable numbers"),
+        (["damaged.safetensors", "new.npy"], "damaged.safetensors: the model's preparation cannot"),
+        (["unusable.safetensors", "new.npy"], "unusable.safetensors: the model's preparation is"),
+        (["objects.safetensors", "new.npy"], "objects.safetensors: the model's preparation cannot"),
         (["overflowing.safetensors", "new.npy"], "output for row 0 of new.npy is not finite"),
-        (["labels/model.safetensors", "far.npy"], "row 2 are too far from those of the training"),
+        (["labels/model.safetensors", "far.npy"], "X in far.npy has 1e+300 in column 1, which is"),
         (["labels/model.safetensors", "header.npy"], "cannot be read"),
     ],
 )
@@ -220,8 +273,9 @@ def test_bad_predictions_are_one_sentence(options, says, folder, capsys, monkeyp
     trained_net = gpumlp.load("labels/model.safetensors", device="cpu")
     stored = trained_net.metadata["preparation"]
     gpumlp.save(net, "unusable.safetensors", {"preparation": stored | {"deviation": [0, 1, 1, 1]}})
+    gpumlp.save(net, "objects.safetensors", {"preparation": stored | {"classes_dtype": "O"}})
     trained_net.theta[:] *= 1e30
     gpumlp.save(trained_net, "overflowing.safetensors")
-    np.save("far.npy", np.array([[0.0] * 4, [0.0] * 4, [1e300] * 4]))
+    np.save("far.npy", np.array([[0.0] * 4, [0.0] * 4, [0.0, 1e300, 0.0, 0.0]]))
     Path("header.npy").write_bytes(Path("new.npy").read_bytes().replace(b"}", b" ", 1))
     assert says in refused(capsys, "predict", *options)

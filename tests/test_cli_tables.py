@@ -270,6 +270,9 @@ def test_numbers_that_are_taken_as_text_are_pointed_out(tmp_path):
         (pandas.to_datetime(["1970-01-02"] * 12).tz_localize("Asia/Tokyo"), [0.625] * 3),
         (pandas.to_datetime(["1970-01-02", None] * 6).date, [1, np.nan]),
         (["1970-01-02", "1970-01-03T12:00", "1970-01-01 06:00:00Z"] * 4, [1, 2.5, 0.25]),
+        (np.array(["1700-01-01", "1970-01-02", "NaT"] * 4, "M8[us]"), [-98615, 1, np.nan]),
+        (np.array(["1970-01-01", "9999-12-31"] * 6, "M8[us]"), [0, 2932896]),
+        (np.array([0, 300000, "NaT"] * 4, "m8[D]").astype("m8[us]"), [0, 300000, np.nan]),
     ],
 )
 def test_values_of_any_type_become_numbers(values, expected, tmp_path):

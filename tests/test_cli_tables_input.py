@@ -1,5 +1,6 @@
 """A table that cannot be used ends the command line with one clear sentence and exit code 2."""
 
+import importlib
 import io
 import re
 import subprocess
@@ -76,6 +77,9 @@ BAD_TABLES = {
     "constant text": (replaced("yes", "no"), ["label"], "a single class, no"),
     "constant": (re.sub(r"\d+\.5", "2.5", lines()), ["y"], "the same number in every sample"),
     "infinite feature": (lines(a3="inf"), ["y"], "row 3 of column a .* is infinite"),
+    "digits": (lines(a3="9" * 400), ["y"], "row 3 of column a .* is infinite"),
+    "negative digits": (lines(a3="-" + "9" * 400), ["y"], "row 3 of column a .* is infinite"),
+    "digits in the target": (lines(y3="9" * 400), ["y"], "row 3 of column y .* is infinite"),
     "huge feature": (lines(a3="1e300", a4="-1e300"), ["y"], "column a .* are too large"),
     "few rows": (lines(9), ["y"], "has 9 samples; at least 10"),
     "no rows": (lines(0), ["y"], "has no rows"),
@@ -287,3 +291,15 @@ def test_a_pickle_is_refused(folder, tmp_path, capsys):
         (tmp_path / name).write_bytes(stream.getvalue())
         said = refused(capsys, "predict", folder / "table/model.safetensors", tmp_path / name)
         assert name in said
+
+
+@pytest.mark.parametrize("name", ["label", "word"])
+def test_text_that_is_none_in_parquet_is_one_sentence(name, tmp_path, capsys):
+    """Arrow reads it, but neither pandas nor print takes it."""
+    columns = {"a": np.arange(30.0), "word": ["uu", "vv"] * 15, "label": ["no", "si"] * 15}
+    spoilt = pyarrow.array([b"\xc3\x28", *map(str.encode, columns[name][1:])], pyarrow.binary())
+    buffers = pyarrow.Array.from_buffers(pyarrow.string(), 30, spoilt.buffers())
+    table = pyarrow.table(columns | {name: buffers})
+    importlib.import_module("pyarrow.parquet").write_table(table, tmp_path / "bad.parquet")
+    said = refused(capsys, "train", tmp_path / "bad.parquet", "--target", "label")
+    assert f"{tmp_path / 'bad.parquet'} cannot be read as a Parquet file" in said

@@ -1,12 +1,14 @@
 """The fuzzers: that they see what is wrong, and a few of their cases; `make fuzz` runs more."""
 
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import gpumlp
-from tests.fuzz import __main__, calls, damage, faulty, files, running
+from tests.fuzz import __main__, calls, damage, faulty, files, running, verdicts
 
 FAULTY = "tests.fuzz.faulty"
 
@@ -139,3 +141,76 @@ def test_some_calls():
     assert not findings, __main__.summary("calls", 1, findings)
     verdicts = {outcome.verdict for outcome in found}
     assert {"accepted", "refused: ParameterError", "refused: ValueError"} <= verdicts
+
+
+# ---------------------------------------------------------------- commands
+def says(*sentences, code=2):
+    """A command line that says these sentences."""
+
+    def main(argv):
+        for sentence in sentences:
+            print(f"gpumlp: {sentence}", file=sys.stderr)
+        return code
+
+    return main
+
+
+def leaves(*sentences, code):
+    def main(argv):
+        Path(".left.tmp").touch()
+        return says(*sentences, code=code)(argv)
+
+    return main
+
+
+CLEAR = "--lr: expected a number, not 'x'"
+WRONG = {
+    "accepted what is wrong: --lr": says(code=0),
+    "a complaint, and exit code 0": says(CLEAR, code=0),
+    "exit code 1": says(CLEAR, code=1),
+    "not one sentence": says(CLEAR, CLEAR),
+    "unclear message: expected a number": says("expected a number"),
+    "unclear message: --lr: expected a number": says("--lr: expected a number"),
+    "a warning: warning: overflow encountered": says("warning: overflow encountered", CLEAR),
+    "a traceback": says("Traceback (most recent call last)", CLEAR),
+    "files were left, lost or changed": leaves(CLEAR, code=2),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_a_command_line_does_wrong_is_seen(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(verdicts, "main", WRONG[kind])
+    with pytest.raises(verdicts.Fault) as raised:
+        verdicts.of(
+            ["train", "iris", "--lr", "x"], verdicts.Expected([], {"--lr": "x"}, False, False)
+        )
+    assert raised.value.kind == kind
+
+
+def test_what_is_refused_though_it_is_valid_is_seen(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for main, kind in ((says("iris: no"), "refused what is valid"), (leaves(code=0), "files were")):
+        monkeypatch.setattr(verdicts, "main", main)
+        with pytest.raises(verdicts.Fault) as raised:
+            ran = verdicts.of(["train", "iris"], verdicts.Expected(["iris"], {}, False, False))[1]
+            verdicts.only(["train", "iris"], ran, set())
+        assert raised.value.kind.startswith(kind)
+
+
+@pytest.mark.parametrize("text", ["nan\n1\n", "label,a,b\nx,0.5,inf\n", "y0,y1\n1,2\n3,nan\n"])
+def test_predictions_that_are_nan_are_seen(text):
+    with pytest.raises(verdicts.Fault, match="predict"):
+        verdicts.look_at_predictions(["predict"], verdicts.predicted(None, text), None)
+    good = text.replace("nan", "0").replace("inf", "0.5")
+    verdicts.look_at_predictions(["predict"], verdicts.predicted(None, good), None)
+    with pytest.raises(verdicts.Fault, match="7"):
+        verdicts.look_at_predictions(["predict"], verdicts.predicted(None, good), 7)
+
+
+def test_some_commands():
+    """`make fuzz` tries other ones."""
+    found = running.collect("tests.fuzz.commands", seed=1, count=100)
+    findings = [outcome for outcome in found if outcome.is_finding]
+    assert not findings, __main__.summary("commands", 1, findings)
+    assert {"accepted", "refused: InputError"} == {outcome.verdict for outcome in found}

@@ -38,3 +38,8 @@ def test_curves_without_matplotlib_say_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r'pip install "gpumlp\[plot\]"'):
         plot.curves(None, tmp_path / "curves.png")
+
+
+def test_letters_that_the_font_lacks_are_no_warning(matplotlib, tmp_path):
+    history = types.SimpleNamespace(loss=[1.0], val_loss=[], val_accuracy=[])
+    assert plot.curves(history, tmp_path / "curves.png", "\u8702 \U0001f4a7").is_file()

@@ -76,6 +76,14 @@ def _warn(message, category, filename, lineno, file=None, line=None) -> None:
 class _Parser(argparse.ArgumentParser):
     """A parser whose complaint is one sentence instead of its whole usage."""
 
+    def parse_args(self, args=None, namespace=None):
+        args = sys.argv[1:] if args is None else args
+        for each in args:
+            option, _, value = each.partition("=")
+            if option.startswith("--") and value == "--":  # which Python before 3.13 makes a list
+                self.error(f"argument {option}: expected one argument, not {value!r}")
+        return super().parse_args(args, namespace)
+
     def error(self, message):
         raise InputError(f"{message} ({self.prog} --help lists what is valid)")
 
@@ -166,7 +174,11 @@ def _name(text: str) -> str:
 def _sizes(text: str) -> tuple[int, ...]:
     if text == "none":
         return ()
-    return tuple(_count(size) for size in text.split(","))
+    try:
+        return tuple(map(_count, text.split(",")))
+    except argparse.ArgumentTypeError:
+        expected = "none, or whole numbers with commas between them, each 1 or more"
+        raise argparse.ArgumentTypeError(f"expected {expected}, not {text!r}") from None
 
 
 def _count(text: str) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpumlp.cli import DATASETS, table
 from gpumlp.cli.answers import check_classes, check_values
-from gpumlp.cli.error import InputError
+from gpumlp.cli.error import InputError, brief
 from gpumlp.cli.target import target_of
 
 FEWEST_SAMPLES = 10
@@ -81,7 +81,7 @@ def read_arrays(path: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
             arrays = {name: loaded[name] for name in names if name in held}
     except Exception as error:
         # A damaged file fails in many ways: in zipfile, zlib, struct, tokenize, ast and NumPy.
-        message = f"{path} cannot be read as an .npz file of plain arrays ({error})"
+        message = f"{path} cannot be read as an .npz file of plain arrays ({brief(error)})"
         raise InputError(message) from error
     for name in names:
         if name not in arrays:

@@ -1,4 +1,5 @@
-"""The --device option: which device a string means here, with complaints made into sentences."""
+"""The --device option, and that of --check: which device a string means here, with complaints made
+into sentences."""
 
 import warnings
 
@@ -6,10 +7,11 @@ from gpumlp import device, driver
 from gpumlp.cli.error import InputError, complain
 
 
-def choose(asked: str, check: bool = True) -> tuple[str, str]:
+def choose(asked: str, option: str = "--device", check: bool = True) -> tuple[str, str]:
     """The device to use, and how to present it.
 
     A GPU that is there but cannot be used for want of CuPy is pointed out.
+    option: by which it was asked for.
     check: see `device.gpu_problem`.
     """
     with warnings.catch_warnings(record=True) as caught:
@@ -17,7 +19,7 @@ def choose(asked: str, check: bool = True) -> tuple[str, str]:
         try:
             chosen = device.resolve(asked, check)
         except (ValueError, RuntimeError) as error:
-            raise InputError(str(error)) from error
+            raise InputError(f"{option}: {error}") from error
     for warning in caught:
         complain(f"warning: {warning.message}")
     if chosen != "cpu" or asked == "cpu" or caught or driver.cuda_version() is None:

@@ -3,9 +3,17 @@
 import contextlib
 import sys
 
+SAID = 200  # characters of another library's message
+
 
 class InputError(Exception):
     """Something that the user gave and can mend; the message is one clear sentence."""
+
+
+def brief(error: Exception) -> str:
+    """What another library says, of which a damaged file's bytes may be a part."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= SAID else f"{text[:SAID]}..."
 
 
 def complain(sentence: str) -> None:

@@ -39,7 +39,7 @@ def _print(lines) -> None:
 
 def _check(asked: str) -> int:
     """The table of every operation on that device; 1 if one is wrong."""
-    chosen, shown = choose(asked, check=False)
+    chosen, shown = choose(asked, "--check", check=False)
     lines = [("checked", shown)]
     if chosen != "cpu":
         lines.append(("cuBLASLt", selfcheck.cublaslt_version()))

@@ -52,10 +52,11 @@ class Trained:
             if Path(path).suffix in table.ARRAYS:
                 raise InputError(f"{path} is no table, but the model was trained on one")
             samples = table.read_columns(path, columns.names, columns.of_text)
-            return self.preparation.inputs(samples, dtype)
+            return self.preparation.inputs(samples, dtype, path)
         if table.is_table(path):
             raise InputError(f"{path} is a table, but the model was trained on arrays (.npz)")
-        return self.preparation.inputs(features_of(path, self.net.sizes[0]), dtype)
+        x = features_of(path, self.net.sizes[0])
+        return self.preparation.inputs(x, dtype, f"X in {path}")
 
 
 def load_model(path: str, device: str) -> Trained | Estimator:
@@ -72,7 +73,10 @@ def load_model(path: str, device: str) -> Trained | Estimator:
             f"{path} holds a network but not how its features were prepared: "
             "it was not saved by `gpumlp train`"
         )
-    return Trained(net, Preparation.from_metadata(stored, net.sizes[0], net.sizes[-1]))
+    try:
+        return Trained(net, Preparation.from_metadata(stored, net.sizes[0], net.sizes[-1]))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _checked_out(out: str | None, proba: bool) -> Path | None:

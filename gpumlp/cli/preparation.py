@@ -53,18 +53,24 @@ class Preparation:
         """How many units the network's last layer has."""
         return len(self.y_mean if self.classes is None else self.classes)
 
-    def inputs(self, x: np.ndarray | Table, dtype: str) -> np.ndarray:
-        """The network's input for raw features x (samples, features), or for a table."""
+    def inputs(self, x: np.ndarray | Table, dtype: str, what: str = "X") -> np.ndarray:
+        """The network's input for raw features x (samples, features), or for a table.
+
+        what: to call x in a complaint.
+        """
         if self.columns is not None:
             assert isinstance(x, Table), "columns are those of a table"
             return self.columns.inputs(x, self.mean, self.deviation, dtype)
-        return _standardised(x, self.mean, self.deviation, dtype)
+        return _standardised(x, self.mean, self.deviation, dtype, what)
 
-    def targets(self, y: np.ndarray, dtype: str) -> np.ndarray:
-        """What the network is to give for y: class numbers, or standardised values."""
+    def targets(self, y: np.ndarray, dtype: str, what: str = "y") -> np.ndarray:
+        """What the network is to give for y: class numbers, or standardised values.
+
+        what: to call y in a complaint.
+        """
         if self.classes is not None:
             return y
-        return _standardised(y, self.y_mean, self.y_deviation, dtype)
+        return _standardised(y, self.y_mean, self.y_deviation, dtype, what)
 
     def values(self, output: np.ndarray) -> np.ndarray:
         """The predicted values (samples, targets) for a network's output."""
@@ -94,6 +100,8 @@ class Preparation:
             classes = stored["classes"]
             if classes is not None:
                 classes = np.array(classes, dtype=stored["classes_dtype"])
+                if classes.dtype.kind not in "biufU":
+                    raise ValueError(f"classes of dtype {classes.dtype}")
             # Files from before there were tables have no such entry.
             columns = stored.get("columns")
             if columns is not None:
@@ -118,12 +126,14 @@ class Preparation:
         return cls(classes=classes, columns=columns, **numbers)
 
 
-def _standardised(values, mean, deviation, dtype: str) -> np.ndarray:
+def _standardised(values, mean, deviation, dtype: str, what: str) -> np.ndarray:
     with np.errstate(over="ignore"):
         standardised = ((values - mean) / deviation).astype(dtype)
-    bad = np.flatnonzero(~np.isfinite(standardised).all(axis=1))
+    bad = np.argwhere(~np.isfinite(standardised))
     if len(bad):
+        # The row is not said: that of a part of the samples is not that of the file.
         raise InputError(
-            f"the numbers in row {bad[0]} are too far from those of the training part for {dtype}"
+            f"{what} has {values[tuple(bad[0])]:g} in column {bad[0][1]}, which is too far from "
+            f"the training part's numbers for {dtype}"
         )
     return standardised

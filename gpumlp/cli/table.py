@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.cli.error import InputError
+from gpumlp.cli.error import InputError, brief
 
 CSV, TSV, PARQUET = ".csv", ".tsv", (".parquet", ".pq")
 ARRAYS = (".npz", ".npy")
@@ -168,6 +168,7 @@ def _read(path: str, names: list[str], used: list[str], texts) -> Table:
     if _suffix(path) in PARQUET:
         with _complaints(path, "as a Parquet file"):
             stored = _import("pyarrow.parquet").read_table(path, columns=used)
+            stored.validate(full=True)  # text of a damaged file need not be any
             frame = stored.to_pandas(date_as_object=False, split_blocks=True, self_destruct=True)
         if not set(used).isdisjoint(frame.index.names):
             frame = frame.reset_index()  # the index is the target
@@ -218,7 +219,7 @@ def _complaints(path: str, expected: str):
         ) from warning
     except Exception as error:
         # A damaged file fails in many ways: in pandas, Arrow, codecs and decompression.
-        raise InputError(f"{path} cannot be read {expected} ({error})") from error
+        raise InputError(f"{path} cannot be read {expected} ({brief(error)})") from error
 
 
 def _import(name: str):

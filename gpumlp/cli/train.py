@@ -22,6 +22,7 @@ LEARNING_RATE = {"sgd": 0.1, "momentum": 0.02, "rmsprop": 1e-3, "adam": 1e-3, "a
 
 
 def run(arguments) -> int:
+    _check(arguments)
     device, presented = choose(arguments.device)
     samples = data.load(arguments.data, arguments.target, arguments.task, arguments.drop or ())
     title, name = str(samples), samples.name
@@ -62,6 +63,7 @@ def _prepared(arguments, samples: data.Data) -> tuple[list[data.Data], Preparati
 
     The held-out part is seen once, after training; the validation part decides when to stop.
     """
+    what = f"X of {samples.name}"
     rng = np.random.default_rng(arguments.seed)
     rest, held_out = data.split(samples, HELD_OUT, rng)
     training, validation = data.split(rest, VALIDATION, rng)
@@ -70,21 +72,35 @@ def _prepared(arguments, samples: data.Data) -> tuple[list[data.Data], Preparati
         for note in (*samples.notes, *preparation.columns.notes):
             complain(f"note: {note}")
     parts = [
-        dataclasses.replace(part, x=preparation.inputs(part.x, arguments.dtype))
+        dataclasses.replace(part, x=preparation.inputs(part.x, arguments.dtype, what))
         for part in (training, validation, held_out)
     ]
     return parts, preparation
 
 
-def _network(arguments, device: str, preparation: Preparation):
-    """The network for these features and classes or values."""
+def _check(arguments) -> None:
+    """Refuses options that are wrong by themselves or do not go together."""
     hidden = sorted(name for name, known in gpumlp.activations.items() if not known.rows)
     if arguments.activation not in hidden:
         raise InputError(
-            f"unknown activation {arguments.activation!r}; there are {', '.join(hidden)}"
+            f"--activation: unknown activation {arguments.activation!r}; there are "
+            f"{', '.join(hidden)}"
         )
     if arguments.dtype == "float64" and arguments.precision != "float32":
         raise InputError(f"--precision {arguments.precision} is for --dtype float32")
+    numbers = np.finfo(arguments.dtype)
+    smallest, largest = float(numbers.tiny), float(numbers.max)
+    for option in ("lr", "l2"):
+        value = getattr(arguments, option)
+        if value and not smallest <= value <= largest:
+            raise InputError(
+                f"--{option} {value:g} is no number of {arguments.dtype}, which are from "
+                f"{smallest:g} to {largest:g}"
+            )
+
+
+def _network(arguments, device: str, preparation: Preparation):
+    """The network for these features and classes or values."""
     try:
         return gpumlp.MLP(
             (len(preparation.mean), *arguments.hidden, preparation.outputs),
@@ -96,13 +112,13 @@ def _network(arguments, device: str, preparation: Preparation):
             dropout=arguments.dropout,
             precision=arguments.precision,
         )
-    except ValueError as error:
-        raise InputError(f"there is no such network: {error}") from error
+    except (ValueError, MemoryError) as error:
+        sizes = ",".join(map(str, arguments.hidden))
+        raise InputError(f"there is no such network with --hidden {sizes}: {error}") from error
 
 
 def _optimizer(arguments):
-    name = arguments.optimizer
-    lr = arguments.lr or LEARNING_RATE[name]
+    name, lr = arguments.optimizer, _rate(arguments)
     # Not given, it is the law's own default: AdamW without decay would be Adam.
     penalty = {}
     if arguments.l2 is not None:
@@ -118,29 +134,39 @@ def _optimizer(arguments):
     return kinds[name](lr, **penalty)
 
 
+def _rate(arguments) -> float:
+    return arguments.lr or LEARNING_RATE[arguments.optimizer]
+
+
 def _fit(arguments, net, preparation: Preparation, training, validation):
     """Trains the network in place until it stops getting better; returns the history."""
     loss = "squared_error"
     if preparation.classes is not None:
         loss = gpumlp.losses["cross_entropy"](label_smoothing=arguments.label_smoothing)
+    validation, training = (
+        (part.x, preparation.targets(part.y, arguments.dtype, f"y of {part.name}"))
+        for part in (validation, training)
+    )
     trainer = gpumlp.Trainer(
         net,
         loss=loss,
         optimizer=_optimizer(arguments),
-        batch_size=min(arguments.batch_size, len(training.x)),
+        batch_size=min(arguments.batch_size, len(training[0])),
         seed=arguments.seed,
     )
     try:
         history = trainer.fit(
-            training.x,
-            preparation.targets(training.y, arguments.dtype),
+            *training,
             epochs=arguments.epochs,
-            validation=(validation.x, preparation.targets(validation.y, arguments.dtype)),
+            validation=validation,
             callbacks=[gpumlp.EarlyStopping(arguments.patience, restore_best=True)],
             progress=True,
         )
     except gpumlp.DivergenceError as error:
-        raise InputError(f"training failed: {error}") from error
+        raise InputError(
+            "training failed: the loss, its gradient or an update was NaN or infinite in epoch "
+            f"{error.epoch}, with --lr {_rate(arguments):g}; a lower one may help"
+        ) from error
     if history.interrupted and trainer.steps == 0:
         raise KeyboardInterrupt  # nothing has been learned
     return history
@@ -158,12 +184,16 @@ def _scores(net, preparation: Preparation, part: data.Data):
 def _scored(found, preparation: Preparation, y) -> dict[str, float]:
     if preparation.classes is not None:
         return {"accuracy": float((found.argmax(axis=1) == y).mean())}
-    squares = (preparation.values(found) - y) ** 2
-    spread = ((y - y.mean(axis=0)) ** 2).sum(axis=0)
-    # R² is the mean over the targets; a target that is constant here has none.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        r2 = 1 - squares.sum(axis=0) / spread
-    return {"R²": float(r2.mean()), "RMSE": float(np.sqrt(squares.mean()))}
+    # Squares may be beyond float64; a score that is not finite is left out.
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = (preparation.values(found) - y) ** 2
+        spread = ((y - y.mean(axis=0)) ** 2).sum(axis=0)
+        scores = {"RMSE": float(np.sqrt(squares.mean()))}
+        # R² is the mean over the targets; a target that is constant here has none.
+        if (varied := spread > 0).any():
+            r2 = 1 - squares.sum(axis=0)[varied] / spread[varied]
+            scores = {"R²": float(r2.mean()), **scores}
+    return {name: score for name, score in scores.items() if np.isfinite(score)}
 
 
 def _saved(net, path: Path, metadata: dict) -> tuple[Path | None, str]:

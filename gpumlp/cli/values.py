@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 
 import numpy as np
 
@@ -59,12 +60,16 @@ def numbers(series) -> tuple[np.ndarray, Bad]:
     pandas = importlib.import_module("pandas")
     types = pandas.api.types
     if types.is_timedelta64_dtype(series.dtype):
-        series = series / pandas.Timedelta(days=1)
+        return series.to_numpy() / np.timedelta64(1, "D"), None
     if types.is_numeric_dtype(series.dtype):
         return series.to_numpy(dtype=np.float64, na_value=np.nan), None
     if types.is_datetime64_any_dtype(series.dtype):
         return _none_of(series)
-    found = pandas.to_numeric(series.astype(object), errors="coerce")
+    objects = series.astype(object)
+    try:
+        found = pandas.to_numeric(objects, errors="coerce")
+    except OverflowError:
+        found = pandas.to_numeric(objects.map(_float_sized), errors="coerce")
     return _checked(series, found.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
@@ -78,8 +83,9 @@ def dates(series) -> tuple[np.ndarray, Bad]:
         parsed = pandas.to_datetime(series, format="ISO8601", utc=True, errors="coerce")
     else:
         parsed = pandas.to_datetime(series, utc=True)
-    days = (parsed - pandas.Timestamp(0, tz="UTC")) / pandas.Timedelta(days=1)
-    return _checked(series, days.to_numpy(dtype=np.float64, na_value=np.nan))
+    # By NumPy: pandas would count nanoseconds, of which 64 bits reach only to the year 2262.
+    since = parsed.dt.tz_localize(None).to_numpy() - np.datetime64(0, "s")
+    return _checked(series, since / np.timedelta64(1, "D"))
 
 
 def texts(series) -> tuple[np.ndarray, list[str]]:
@@ -102,6 +108,14 @@ def odd_text(found: list[str], counts: np.ndarray) -> str | None:
     values, bad = numbers(pandas.Series(found, dtype=object))
     mostly = counts[np.isfinite(values)].sum() > counts.sum() / 2
     return bad[1] if bad is not None and mostly else None
+
+
+def _float_sized(value):
+    """An integer that is beyond all floats as infinity."""
+    try:
+        return float(value) if isinstance(value, int) else value
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _checked(series, values: np.ndarray) -> tuple[np.ndarray, Bad]:
