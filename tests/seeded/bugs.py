@@ -509,8 +509,8 @@ COMPILED = {
     ),
     "registers indexed at run time": Bug(
         "laws.cuh",
-        "u.v[k] = h[MOMENTUM] * u.v[k]",
-        "u.v[k] = h[int(step.decay)] * u.v[k]",
+        "uk = h[MOMENTUM] * u.v[k]",
+        "uk = h[int(step.decay)] * u.v[k]",
         "update",
         *(MACHINE_CODE, "local memory"),
     ),
