@@ -48,20 +48,20 @@ class Noted(State):
     def __reduce__(self):  # the views of a copy are of its own buffer
         return Noted, (self.t, self.cursor, self.norm, self._buffer, len(self.losses))
 
-    def make_room(self, xp, steps: int) -> None:
-        """losses and weights become the tables of an epoch of so many batches; what is in them of
-        the first ones stays."""
+    def make_room(self, xp, steps: int, done: int = 0) -> None:
+        """losses and weights become the tables of an epoch of so many batches; of those that are
+        done they keep what they hold."""
         if steps == len(self.losses):
             return
         models, real = len(self.t), self.norm.dtype
         size, head = _size(models, real, steps), _size(models, real, 0)
-        first = {name: getattr(self, name)[:steps].copy() for name in ("losses", "weights")}
+        kept = {name: getattr(self, name)[:done].copy() for name in ("losses", "weights") if done}
         if size > self._buffer.size:
             before, self._buffer = self._buffer, xp.zeros(size, np.uint8)
             self._buffer[:head] = before[:head]
         for name, view in _views(self._buffer, models, real, steps)._asdict().items():
             setattr(self, name, view)
-        for name, rows in first.items():
+        for name, rows in kept.items():
             getattr(self, name)[: len(rows)] = rows
 
     def read(self, to_host, done: int) -> Epoch:

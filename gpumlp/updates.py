@@ -168,10 +168,10 @@ class Updates:
         )
 
     # ------------------------------------------------------------ many
-    def make_room(self, steps: int):
-        """The tables hold the losses of a whole epoch."""
+    def make_room(self, steps: int, done: int = 0):
+        """The tables hold the losses of a whole epoch, and keep those of the batches done."""
         with self.net.ops.on_device():
-            self.state.make_room(self.net.ops.xp, steps)
+            self.state.make_room(self.net.ops.xp, steps, done)
 
     def run_epoch(self, rows: Rows, order=None, interrupt=None, first: int = 0) -> Epoch:
         """One pass over the rows, and what it has left.
@@ -185,7 +185,7 @@ class Updates:
             rows.arrange(order)
         elif self.shuffle:
             rows.shuffle(self.seeds, self.epoch)
-        self.make_room(rows.steps)
+        self.make_room(rows.steps, first)
         state.cursor.fill(first)
         self.rates.cover(rows.steps - first)
         done = first

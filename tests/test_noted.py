@@ -101,8 +101,8 @@ def test_what_the_first_batches_have_left_stays(steps):
     state.make_room(np, 7)
     losses = np.arange(21, dtype=np.float32).reshape(7, 3)
     state.losses[...], state.weights[...], state.halted[...] = losses, losses + 100, 5
-    state.make_room(np, steps)
     kept = min(steps, 7)
+    state.make_room(np, steps, kept)
     assert len(state.losses) == len(state.weights) == steps
     np.testing.assert_array_equal(state.losses[:kept], losses[:kept])
     np.testing.assert_array_equal(state.weights[:kept], losses[:kept] + 100)
