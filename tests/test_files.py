@@ -275,3 +275,22 @@ def test_functions_named_as_built_in_ones_are_not_taken_for_them(tmp_path):
         with pytest.raises(gpumlp.FileError, match=f"your own .* '{name}'"):
             gpumlp.load(tmp_path / "trainer", custom=CUSTOM)
         gpumlp.load(tmp_path / "trainer", custom={**CUSTOM, name: function})
+
+
+@pytest.mark.parametrize("metadata", [{"a": {1, 2}}, object(), {"a": np.float32(1)}, {(1, 2): 3}])
+def test_metadata_that_json_cannot_hold(metadata, tmp_path):
+    net = gpumlp.MLP((2, 1), device="cpu")
+    with pytest.raises(TypeError, match=r"metadata = .* must be what JSON can hold"):
+        gpumlp.save(net, tmp_path / "net.safetensors", metadata)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("custom", [7, [], "relu", {"relu"}])
+def test_custom_is_a_dictionary(custom, tmp_path):
+    gpumlp.save(gpumlp.MLP((2, 1), device="cpu"), tmp_path / "checkpoint-000001.safetensors")
+    for call, place in (
+        (gpumlp.load, tmp_path / "checkpoint-000001.safetensors"),
+        (gpumlp.resume, tmp_path),
+    ):
+        with pytest.raises(TypeError, match=r"custom = .* must be None or \{name: object\}"):
+            call(place, custom=custom)
