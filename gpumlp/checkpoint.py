@@ -150,7 +150,7 @@ def _look(place) -> list[Path]:
 def _load(path: Path, place: Path, device, custom, refused: dict[Path, Exception]):
     """The trainer or estimator of a file, or None and an entry in refused."""
     try:
-        found = files.read(path, device, custom or {}, checkpoints=place)
+        found = files.read(path, device, custom, checkpoints=place)
         if not isinstance(found, Trainer) and not hasattr(found, "_unfinished"):
             raise FileError(f"{path} holds no training to go on with")
     except FileNotFoundError:

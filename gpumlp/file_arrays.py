@@ -39,9 +39,10 @@ def array_of(arrays, name: str, dtype, shape: tuple[int, ...]) -> np.ndarray:
 
 
 # The arrays of which every number is finite: weights, also the best ones that a callback keeps, and
-# the optimiser's state; and those of which none is below 0.
-FINITE = re.compile(r"(W|b|slope)\.|lr$|(.+\.)?(engine|optimizer)\.|.+\.theta$")
-SQUARES = re.compile(r"(.+\.)?optimizer\.(slots\.)?(second|square)(\.|$)|lr$")
+# the optimiser's state; and those of which none is below 0.  A learning rate that a schedule
+# raised out of range is infinite: its network stands still, and others of the stack go on.
+FINITE = re.compile(r"(W|b|slope)\.|(.+\.)?(engine|optimizer)\.|.+\.theta$")
+NOT_NEGATIVE = re.compile(r"(.+\.)?optimizer\.(slots\.)?(second|square)(\.|$)|lr$")
 
 
 def wrong_numbers(arrays: dict[str, np.ndarray]) -> str | None:
@@ -51,8 +52,8 @@ def wrong_numbers(arrays: dict[str, np.ndarray]) -> str | None:
             continue
         if FINITE.match(name) and (wrong := np.count_nonzero(~np.isfinite(array))):
             return f"{name} has {wrong} of {array.size} numbers that are NaN or infinite"
-        if SQUARES.match(name) and (wrong := np.count_nonzero(array < 0)):
-            return f"{name} has {wrong} of {array.size} numbers below 0"
+        if NOT_NEGATIVE.match(name) and (wrong := np.count_nonzero(~(array >= 0))):
+            return f"{name} has {wrong} of {array.size} numbers that are NaN or below 0"
     return None
 
 

@@ -99,7 +99,7 @@ def _network_or_trainer(what, metadata, fit: bool) -> tuple[dict, dict]:
         )
     arrays = file_arrays.named(net.layout, net.ops.to_host(net.parameters.buffer))
     about: dict[str, Any] = {"network": _network_state(net)}
-    about["network"]["metadata"] = net.metadata if metadata is None else metadata
+    about["network"]["metadata"] = _storable(net.metadata if metadata is None else metadata)
     if trainer is not None:
         about["trainer"] = _trainer_state(trainer)
         arrays |= _trainer_arrays(trainer)
@@ -107,6 +107,15 @@ def _network_or_trainer(what, metadata, fit: bool) -> tuple[dict, dict]:
             about["fit"], more = _fit_state(trainer)
             arrays |= more
     return about, arrays
+
+
+def _storable(metadata):
+    try:
+        json.dumps(metadata)
+    except (TypeError, ValueError, RecursionError) as error:
+        told = f"metadata = {checks.shown(metadata)} must be what JSON can hold: {error}"
+        raise checks.ParameterError(told) from None
+    return metadata
 
 
 def load(path, device: str = "auto", custom: dict[str, Any] | None = None):
@@ -121,17 +130,22 @@ def load(path, device: str = "auto", custom: dict[str, Any] | None = None):
     Raises FileNotFoundError, or FileError with what is wrong: cut short, altered, not ours, of a
     newer version, or holding what no `save` writes.
     """
-    return read(checks.path(path, "path"), device, custom or {})
+    return read(checks.path(path, "path"), device, custom)
 
 
-def read(path: Path, device: str, custom: dict[str, Any], checkpoints: Path | None = None):
+def read(path: Path, device: str, custom: dict[str, Any] | None, checkpoints: Path | None = None):
     """See `load`.
 
     checkpoints: where a `Checkpoint` among an estimator's callbacks goes on writing, as the user
     named it; without it such a callback is left out, with a warning: a file does not decide where
     something is written.
     """
-    devices.resolve(device)  # what is wrong with it is not the file's fault
+    # What is wrong with these is not the file's fault.
+    devices.resolve(device)
+    custom = {} if custom is None else custom
+    if not isinstance(custom, dict):
+        told = f"custom = {checks.shown(custom)} must be None or {{name: object}}"
+        raise checks.ParameterError(told)
     with refusing(path):
         arrays, about = _read(path)
         if "estimator" in about:

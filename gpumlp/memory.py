@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 from gpumlp import backend, blocks, slices, workspace
 from gpumlp import device as devices
 from gpumlp.backend.sources import SCALARS
+from gpumlp.checks import shown
 from gpumlp.noted import STEPS_NOTED
 from gpumlp.optimizer import HYPERS
 
@@ -149,6 +151,19 @@ def check(net) -> None:
     largest = min(ops.total_memory() for ops in (net.ops, backend.get("cpu")))
     if predict(net, 0, purpose="predict") > largest:
         raise MemoryError
+
+
+def check_weights(sizes, models: int = 1) -> None:
+    """`check` of weights that are drawn on the host in float64, of networks still to be made."""
+    numbers = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
+    needed, there = 8 * numbers * models, backend.get("cpu").total_memory()
+    if needed > there:
+        of = f"{models} networks" if models > 1 else "a network"
+        raise MemoryError(
+            f"out of memory: the weights of {of} of sizes {shown(tuple(sizes))} take {text(needed)}"
+            f", and there are {text(there)}; lower hidden_layer_sizes"
+            + (" or n_models" if models > 1 else "")
+        )
 
 
 @contextlib.contextmanager

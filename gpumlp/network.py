@@ -372,7 +372,7 @@ class MLP:
 
 def _checked_dtype(dtype) -> np.dtype:
     try:
-        real = np.dtype(dtype)
+        real = None if dtype is None else np.dtype(dtype)
     except TypeError:
         real = None
     if real not in (np.float32, np.float64):

@@ -36,8 +36,12 @@ class Objective:
                 raise ValueError(f"activation = {f.name!r} has no df, which training needs")
         self.scale, self.shift = self.loss.target_scale(outputs)
         self._net = net
+        with np.errstate(over="ignore"):
+            constants = np.array([[*self.loss.p, 0.0, 0.0]], dtype=net.dtype)
+        if not np.isfinite(constants).all():
+            raise ValueError(f"loss = {self.loss!r}: its constants are not finite in {net.dtype}")
         with net.ops.on_device():
-            self.p = net.ops.xp.asarray(np.array([*self.loss.p, 0.0, 0.0], dtype=net.dtype)[None])
+            self.p = net.ops.xp.asarray(constants)
 
     def __getstate__(self):
         return vars(self) | {"pair": None}  # the functions in it cannot be pickled

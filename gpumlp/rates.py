@@ -84,7 +84,9 @@ class Rates:
             )
         try:
             values = function(steps)
-            values = np.broadcast_to(np.asarray(values, dtype=self._net.dtype), steps.shape)
+            with np.errstate(over="ignore"):  # `cover` says what is infinite
+                values = np.asarray(values, dtype=self._net.dtype)
+            values = np.broadcast_to(values, steps.shape)
         except (ValueError, TypeError) as error:
             raise ValueError(
                 f"schedule = {checks.shown(self.schedule)} takes an array of updates and gives "

@@ -125,6 +125,7 @@ class Trainer(Updates):
         DivergenceError, with finite weights in place; in a stack that network stands still, a
         warning says so, and the others go on.
         """
+        resume = None if resume is None else checks.flag(resume, "resume")
         resume = (self.resuming if resume is None else resume) and self.unfinished is not None
         epochs = checks.number(epochs, "epochs", checks.NATURAL if resume else checks.COUNT)
         progress = checks.flag(progress, "progress")
@@ -263,7 +264,10 @@ class Trainer(Updates):
     def stop(self, members=None):
         """End the fit after this epoch; or only for the networks where members (M,) is true."""
         halted = self._halted()
-        chosen = np.ones(len(halted), bool) if members is None else np.asarray(members, bool)
+        chosen = np.ones(len(halted), bool) if members is None else np.asarray(members)
+        if chosen.dtype != bool or chosen.shape not in ((), halted.shape):
+            wanted = f"True or False for each of {len(halted)} networks"
+            raise checks.ParameterError(f"members = {checks.shown(members)} must be {wanted}")
         self._halt(np.where(chosen & (halted == 0), -1, halted))
 
     def _halt(self, halted):

@@ -233,3 +233,47 @@ def test_a_stack_that_no_machine_holds(monkeypatch):
     with pytest.raises(MemoryError, match="lower sizes, models"):
         network(models=100, init=draw)
     assert network(init="zeros").models is None  # 172 bytes
+
+
+def test_an_ensemble_or_layers_that_no_machine_holds(monkeypatch):
+    """The prediction comes before weights are drawn and members made."""
+    pytest.importorskip("sklearn", reason="needs scikit-learn")
+    monkeypatch.setattr("gpumlp.backend.numpy_ops.NumpyOps.total_memory", lambda ops: 2**20)
+    monkeypatch.setattr("gpumlp.estimator.bagging.clone", lambda est: pytest.fail("a member"))
+    X, y = np.eye(12), np.arange(12) % 3
+    for numbers, said in (
+        ({"n_models": 2**31 - 1}, "2147483647 networks of sizes .* lower .* or n_models"),
+        ({"n_models": 2**31 - 1, "max_features": 1}, r"2147483647 networks of sizes \(1, 8, 3\)"),
+        ({"hidden_layer_sizes": (2**31 - 1, 8)}, "a network of sizes .* lower hidden_layer_sizes"),
+        ({"hidden_layer_sizes": (2**20,), "solver": "lbfgs"}, "a network of sizes"),
+    ):
+        classifier = gpumlp.MLPClassifier(
+            **{"hidden_layer_sizes": (8,), "device": "cpu", "max_iter": 1} | numbers
+        )
+        with pytest.raises(MemoryError, match=f"out of memory: the weights of {said}"):
+            classifier.fit(X, y)
+
+
+@pytest.mark.parametrize("value", [0, 1, "yes", [True], np.array([True, False])])
+def test_resume_is_true_or_false(value):
+    with pytest.raises(checks.ParameterError, match=r"resume = .* must be True or False"):
+        fit(epochs=1, resume=value)
+
+
+@pytest.mark.parametrize("members", [[True], [1, 0], "no", [np.nan, 1.0], [[True, False]]])
+def test_who_is_to_stop_is_said_of_each_network(members):
+    trainer = gpumlp.Trainer(network(models=2))
+    with pytest.raises(checks.ParameterError, match=r"members = .* for each of 2 networks"):
+        trainer.stop(members)
+
+
+def test_a_dtype_that_is_not_said():
+    with pytest.raises(checks.ParameterError, match="dtype = None must be 'float32'"):
+        network(dtype=None)
+
+
+def test_constants_of_a_loss_that_the_dtype_cannot_hold():
+    focal = gpumlp.losses["focal"](gamma=1e300)
+    with pytest.raises(ValueError, match=r"loss = focal\(gamma=1e\+300\): .* in float32"):
+        gpumlp.Trainer(network(), focal)
+    gpumlp.Trainer(network(dtype="float64"), focal)

@@ -8,7 +8,7 @@ import pytest
 from safetensors import safe_open
 
 import gpumlp
-from gpumlp import files
+from gpumlp import file_arrays
 from gpumlp.loss import Form
 from tests.comparison import to_numpy
 from tests.saving import DATA, X, assert_same_network, make_network, make_trainer
@@ -292,7 +292,26 @@ def test_numbers_that_are_not_finite(name, wrong, tmp_path, monkeypatch):
         gpumlp.save(trainer, tmp_path / "trainer")
     assert not (tmp_path / "trainer").exists()
     with monkeypatch.context() as patched:
-        patched.setattr(files, "not_finite", lambda arrays: None)
+        patched.setattr(file_arrays, "wrong_numbers", lambda arrays: None)
         gpumlp.save(trainer, tmp_path / "trainer")
     with pytest.raises(gpumlp.FileError, match=told):
         gpumlp.load(tmp_path / "trainer")
+
+
+@pytest.mark.parametrize("metadata", [{"a": {1, 2}}, object(), {"a": np.float32(1)}, {(1, 2): 3}])
+def test_metadata_that_json_cannot_hold(metadata, tmp_path):
+    net = gpumlp.MLP((2, 1), device="cpu")
+    with pytest.raises(TypeError, match=r"metadata = .* must be what JSON can hold"):
+        gpumlp.save(net, tmp_path / "net.safetensors", metadata)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("custom", [7, [], "relu", {"relu"}])
+def test_custom_is_a_dictionary(custom, tmp_path):
+    gpumlp.save(gpumlp.MLP((2, 1), device="cpu"), tmp_path / "checkpoint-000001.safetensors")
+    for call, place in (
+        (gpumlp.load, tmp_path / "checkpoint-000001.safetensors"),
+        (gpumlp.resume, tmp_path),
+    ):
+        with pytest.raises(TypeError, match=r"custom = .* must be None or \{name: object\}"):
+            call(place, custom=custom)

@@ -168,6 +168,25 @@ def test_in_a_stack_only_the_member_that_diverged_stands_still(device, schedule)
         np.testing.assert_array_equal(found, getattr(expected, name))
 
 
+def test_checkpoints_of_a_stack_of_which_one_has_an_infinite_rate(tmp_path):
+    """They are written, and the others go on from them."""
+    net = gpumlp.MLP((4, 2), output="identity", models=2, device="cpu")
+    trainer = gpumlp.Trainer(net, "squared_error", gpumlp.SGD([1e-32, 1e30]), 8, huge)
+    written = gpumlp.Checkpoint(tmp_path)
+    with pytest.warns(RuntimeWarning, match=r"network 1 \("):
+        trainer.fit(X, TARGETS, epochs=1, callbacks=[written], progress=False)
+    assert trainer.lr[1] == np.inf
+    resumed = gpumlp.load(next(tmp_path.iterdir()), device="cpu", custom={"huge": huge})
+    assert np.array_equal(theta(resumed), theta(trainer)) and resumed.diverged == trainer.diverged
+    before = theta(resumed).copy()
+    resumed.fit(X, TARGETS, epochs=1, progress=False)
+    assert ((theta(resumed) != before).any(axis=1) == [True, False]).all()
+
+
+def huge(steps):
+    return np.full(steps.shape, 1e30)
+
+
 def test_the_warning_points_to_the_call_of_fit():
     trainer = exploding("cpu", 2, np.array([0.01, 50.0]))
     with pytest.warns(RuntimeWarning) as warned:

@@ -9,6 +9,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from gpumlp import device as devices
+from gpumlp import memory
 from gpumlp.estimator.ensemble import Ensemble
 from gpumlp.estimator.member import Member
 from gpumlp.estimator.parameters import PER_MEMBER, of_each, random_of
@@ -22,8 +23,10 @@ def fit(est, X, y, sample_weight, validation) -> None:
     device = devices.resolve(est.device)
     est._forget()
     samples = est._samples(X, y, sample_weight, device, True, False)
-    est._plan(samples.X.shape[1], samples.X.dtype, samples.encoded)
+    spec, *_ = est._plan(samples.X.shape[1], samples.X.dtype, samples.encoded)
     given = est._given(validation, device, samples.encoded)
+    inputs = _count(est.max_features, samples.X.shape[1])
+    memory.check_weights((inputs, *spec.sizes[1:]), est.n_models)
     members = members_of(est, samples, given is not None)
     known = (None,) * 3 if given is None else (given.X, given.y, given.weight)
     estimators = [member.estimator for member in members]

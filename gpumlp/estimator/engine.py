@@ -390,6 +390,7 @@ def draw(sizes, follows, rng) -> tuple[list, list]:
 
     follows: an activation for each layer; the output counts as the last hidden layer's.
     """
+    memory.check_weights(sizes)
     coefs, intercepts = [], []
     for fan_in, fan_out, f in zip(sizes[:-1], sizes[1:], follows, strict=True):
         factor = 2.0 if activation.find(f).name == "sigmoid" else 6.0

@@ -111,7 +111,7 @@ FRACTION = _number(checks.FRACTION)
 SEED = _number(Interval(0, 2**32, "[)", whole=True))
 
 RULES = {
-    "hidden_layer_sizes": Rule(_sizes, "the units of each hidden layer, integers of at least 1"),
+    "hidden_layer_sizes": Rule(_sizes, f"the units of each hidden layer, each {UNITS.wanted}"),
     "activation": Rule(
         _activations,
         f"an activation, or one for each hidden layer: {', '.join(activation.activations)}",
