@@ -78,7 +78,7 @@ def save(what, path, metadata: dict | None = None, fit: bool = False) -> None:
         about, arrays = what._to_file(fit)
     else:
         about, arrays = _network_or_trainer(what, metadata, fit)
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     if wrong := file_arrays.wrong_numbers(arrays):
         raise ValueError(f"save: {wrong}")
     about |= {"format": "gpumlp", "version": VERSION}

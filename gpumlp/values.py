@@ -192,7 +192,7 @@ class Reader:
         return array.reshape(shape)
 
     def _read_scalar(self, content):
-        return self.read(content)[()]
+        return self.read(content).reshape(())[()]  # some were written as arrays (1,)
 
     def _read_dtype(self, name):
         return np.dtype(name)

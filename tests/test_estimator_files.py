@@ -411,3 +411,14 @@ def test_a_plateau_after_a_fit_without_one():
     model = fitted(MLPRegressor, warm_start=True, keep_optimizer=True)
     model = pickle.loads(pickle.dumps(model)).set_params(schedule="plateau")
     assert len(model.fit(X, y).loss_curve_) == 10
+
+
+def test_scalars_of_numpy_stay_scalars(tmp_path):
+    """scikit-learn's losses, taken over, are such."""
+    model = MLPRegressor(max_iter=2, hidden_layer_sizes=(3,)).fit(np.ones((20, 2)), np.ones(20))
+    model.loss_, model.best_loss_ = np.float64(0.25), np.float32(0.5)
+    gpumlp.save(model, tmp_path / "model")
+    loaded = gpumlp.load(tmp_path / "model")
+    for name in ("loss_", "best_loss_"):
+        written, read = getattr(model, name), getattr(loaded, name)
+        assert np.ndim(read) == 0 and (type(read), read) == (type(written), written)

@@ -22,8 +22,8 @@ INPUT = "an input of the self-check, for which other numbers do"
 EQUIVALENTS = [
     Equivalent(
         "gpumlp/objective.py",
-        "self.p = net.ops.xp.asarray(np.array([*self.loss.p, 0.0, 0.0], dtype=net.dtype)[None])",
-        "self.p = net.ops.xp.asarray(np.array([*self.loss.p, 0.0, 1.0], dtype=net.dtype)[None])",
+        "constants = np.array([[*self.loss.p, 0.0, 0.0]], dtype=net.dtype)",
+        "constants = np.array([[*self.loss.p, 0.0, 1.0]], dtype=net.dtype)",
         PADDING,
     ),
     Equivalent(
