@@ -17,7 +17,7 @@ import gpumlp
 from gpumlp.cli import data, table
 from gpumlp.cli.preparation import Preparation
 from gpumlp.cli.train import HELD_OUT
-from tests.waiting import HANGS
+from tests.waiting import HANGS, until
 
 pandas = pytest.importorskip("pandas", reason="tables need pandas: pip install gpumlp[table]")
 pytest.importorskip("pyarrow", reason="tables need pyarrow: pip install gpumlp[table]")
@@ -176,8 +176,8 @@ def test_ctrl_c_saves_what_was_learned(folder, tmp_path):
     command = [sys.executable, "-m", "gpumlp", "train", folder / "trees.csv", *options]
     command += ["--device", "cpu", "--out", tmp_path]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        # The progress bar's first output says that training is under way.
-        assert process.stderr.read(1)
+        # The progress bar's first figures say that updates are made.
+        until(lambda: b"loss" in process.stderr.read1())
         process.send_signal(signal.SIGINT)
         printed, complaint = process.communicate(timeout=HANGS)
     assert process.returncode == 0, complaint.decode()
