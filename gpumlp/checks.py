@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -135,10 +135,14 @@ def reals(value) -> np.ndarray | None:
         return None
     try:
         array = np.asarray(value)
+        if array.dtype == np.float64 and isinstance(value, list | tuple):
+            whole = np.asarray(value, dtype=object)
+            if all(isinstance(each, Integral) for each in whole.flat):
+                array = whole  # of integers of 64 bits beside small ones NumPy makes floats
         if array.dtype.kind == "O" and all(isinstance(each, Real) for each in array.flat):
             # Fractions, and integers beyond 64 bits
             floats = array.astype(np.float64)
-            return array if all(isinstance(each, int) for each in array.flat) else floats
+            return array if all(isinstance(each, Integral) for each in array.flat) else floats
     except (ValueError, TypeError, OverflowError):
         return None
     return array if array.dtype.kind in "iuf" else None

@@ -72,7 +72,9 @@ def drawn(init, rng, k: int, shape: tuple[int, int], dtype) -> np.ndarray:
         ) from error
     if W.shape != shape:
         raise checks.ParameterError(f"{function} gave shape {W.shape} for W[{k}], which is {shape}")
-    if W.dtype.kind not in "iuf" or not np.isfinite(W.astype(dtype)).all():
+    with np.errstate(over="ignore"):
+        finite = W.dtype.kind in "iuf" and np.isfinite(W.astype(dtype)).all()
+    if not finite:
         raise checks.ParameterError(f"{function} gave what is no finite {dtype} for W[{k}]")
     return W
 

@@ -188,6 +188,11 @@ def test_a_number_comes_in_many_types():
 
 def test_seeds_end_at_64_bits():
     assert network(seed=2**64 - 1, models=1).models == 1
+    for first in (2**64 - 1, 2**63 + 1):
+        for other in (5, np.uint64(5)):
+            stack = network(seed=[first, other], models=2)
+            np.testing.assert_array_equal(stack.theta[0], network(seed=first).theta)
+            np.testing.assert_array_equal(stack.theta[1], network(seed=5).theta)
     with pytest.raises(checks.ParameterError, match=r"seed = 18446744073709551614 must be at most"):
         network(seed=2**64 - 2, models=3)
 
@@ -277,3 +282,16 @@ def test_constants_of_a_loss_that_the_dtype_cannot_hold():
     with pytest.raises(ValueError, match=r"loss = focal\(gamma=1e\+300\): .* in float32"):
         gpumlp.Trainer(network(), focal)
     gpumlp.Trainer(network(dtype="float64"), focal)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e39, 1j, "1", None])
+def test_what_init_gives_is_finite(value):
+    """In the network's dtype."""
+    with pytest.raises(checks.ParameterError, match=r"init = .* gave what is no finite float32"):
+        network(init=lambda rng, fan_out, fan_in: np.full((fan_out, fan_in), value))
+
+
+@pytest.mark.parametrize("init", [int, lambda: 0, lambda rng, fan_out, fan_in: int("a")])
+def test_an_init_that_fails(init):
+    with pytest.raises(checks.ParameterError, match=r"init = .* or a function draw\(rng, fan_out,"):
+        network(init=init)
