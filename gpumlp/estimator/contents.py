@@ -150,7 +150,11 @@ def refuse_labels(y, name: str) -> None:
         _refuse_objects(y, name)
     kind = type_of_target(y, input_name=name)
     if kind in UNKNOWN:
-        raise ValueError(f"{name}: Unknown label type: {kind}; {UNKNOWN[kind]}")
+        example = ""
+        if kind.startswith("continuous"):
+            with np.errstate(invalid="ignore"):
+                example = f" ({name} holds {y[y != y.astype(np.int64)].flat[0]:g})"
+        raise ValueError(f"{name}: Unknown label type: {kind}; {UNKNOWN[kind]}{example}")
 
 
 def _refuse_objects(y, name: str) -> None:
