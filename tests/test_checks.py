@@ -295,3 +295,16 @@ def test_what_init_gives_is_finite(value):
 def test_an_init_that_fails(init):
     with pytest.raises(checks.ParameterError, match=r"init = .* or a function draw\(rng, fan_out,"):
         network(init=init)
+
+
+def test_a_stack_that_no_gpu_holds(cuda, monkeypatch):
+    """Though the host would."""
+    ops = gpumlp.MLP((4, 3), device=cuda).ops
+    assert ops.total_memory() > 0
+    monkeypatch.setattr(type(ops), "total_memory", lambda self: 1000)
+
+    def draw(rng, fan_out, fan_in):
+        raise AssertionError("weights were drawn")
+
+    with pytest.raises(MemoryError, match=r"out of memory on cuda:0: about .* are needed"):
+        gpumlp.MLP((4, 5, 3), models=100, init=draw, device=cuda)
