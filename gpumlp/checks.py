@@ -69,10 +69,10 @@ def number(value, name: str, interval: Interval, none: bool = False) -> Any:
     """
     if none and value is None:
         return None
-    found = reals(value)
-    if found is None or found.ndim or not interval.holds(found):
+    array = reals(value)
+    if array is None or array.ndim or not interval.holds(array):
         raise ParameterError(f"{name} = {shown(value)} must be {'None or ' * none}{interval}")
-    return int(found.item()) if interval.whole else float(found.item())
+    return int(array.item()) if interval.whole else float(array.item())
 
 
 def per_network(value, name: str, interval: Interval, models: int | None = None):
@@ -80,13 +80,13 @@ def per_network(value, name: str, interval: Interval, models: int | None = None)
 
     models: M, where it is known.
     """
-    found = reals(value)
-    count = found.size if models is None and found is not None and found.size else models
-    if found is None or found.shape not in ((), (count,)) or not interval.holds(found):
+    array = reals(value)
+    count = array.size if models is None and array is not None and array.size else models
+    if array is None or array.shape not in ((), (count,)) or not interval.holds(array):
         networks = "network" if models is None else f"of {models} networks"
         wanted = f"{interval}, or one for each {networks}"
         raise ParameterError(f"{name} = {shown(value)} must be {wanted}")
-    return found.astype(np.float64)
+    return array.astype(np.float64)
 
 
 def flag(value, name: str) -> bool:

@@ -113,8 +113,8 @@ def _storable(metadata):
     try:
         json.dumps(metadata)
     except (TypeError, ValueError, RecursionError) as error:
-        told = f"metadata = {checks.shown(metadata)} must be what JSON can hold: {error}"
-        raise checks.ParameterError(told) from None
+        message = f"metadata = {checks.shown(metadata)} must be what JSON can hold: {error}"
+        raise checks.ParameterError(message) from None
     return metadata
 
 
@@ -144,8 +144,8 @@ def read(path: Path, device: str, custom: dict[str, Any] | None, checkpoints: Pa
     devices.resolve(device)
     custom = {} if custom is None else custom
     if not isinstance(custom, dict):
-        told = f"custom = {checks.shown(custom)} must be None or {{name: object}}"
-        raise checks.ParameterError(told)
+        message = f"custom = {checks.shown(custom)} must be None or {{name: object}}"
+        raise checks.ParameterError(message)
     with refusing(path):
         arrays, about = _read(path)
         if "estimator" in about:

@@ -388,27 +388,28 @@ def _checked_precision(precision, dtype) -> str:
 
 
 def _checked_sizes(sizes) -> tuple[int, ...]:
-    found = checks.items(sizes) or []
-    if len(found) < 2:
+    widths = checks.items(sizes) or []
+    if len(widths) < 2:
         wanted = "N_0, ..., N_K, two numbers or more, such as (784, 256, 10)"
         raise checks.ParameterError(f"sizes = {checks.shown(sizes)} must be {wanted}")
-    return tuple(checks.number(N, f"sizes[{k}]", checks.COUNT) for k, N in enumerate(found))
+    return tuple(checks.number(N, f"sizes[{k}]", checks.COUNT) for k, N in enumerate(widths))
 
 
 def _checked_activations(hidden, output, K) -> list:
     several = checks.items(hidden)
-    given = [hidden] * (K - 1) if several is None else several
-    found = [activation.find(f, "hidden") for f in given]
-    if len(found) != K - 1:
+    names = [hidden] * (K - 1) if several is None else several
+    functions = [activation.find(f, "hidden") for f in names]
+    if len(functions) != K - 1:
         raise ValueError(
-            f"hidden = {checks.shown(found)} has {len(found)} activations for {K - 1} hidden layers"
+            f"hidden = {checks.shown(functions)} has {len(functions)} activations for {K - 1} "
+            "hidden layers"
         )
     if several is None:
         activation.find(hidden, "hidden")  # also where there is no hidden layer
-    for f in found:
+    for f in functions:
         if f.rows:
             raise ValueError(f"hidden = {f.name!r} acts on whole rows; it can only be the output")
-    return [*found, activation.find(output, "output")]
+    return [*functions, activation.find(output, "output")]
 
 
 def _per_layer(dropout, K) -> list:

@@ -284,10 +284,10 @@ def _listed(callbacks) -> list:
         return []
     if isinstance(callbacks, callback.Callback):
         return [callbacks]
-    found = checks.items(callbacks)
-    for each in [callbacks] if found is None else found:
+    several = checks.items(callbacks)
+    for each in [callbacks] if several is None else several:
         if not isinstance(each, callback.Callback):
             raise checks.ParameterError(
                 f"callbacks holds {checks.shown(each)}; they must be objects of gpumlp.Callback"
             )
-    return found or []
+    return several or []
