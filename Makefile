@@ -67,7 +67,7 @@ $(VENV)/.test: WITHOUT_DRIVER = cupy
 $(VENV)/.bench: EXTRAS = bench
 
 $(VENV)/.plot $(VENV)/.test $(VENV)/.bench: pyproject.toml $(VENV)/.made
-	@cupy=$$($(IN_VENV) -I gpumlp/driver.py); cupy=$${cupy:-$(WITHOUT_DRIVER)}; \
+	@cupy=$$($(IN_VENV) -I gpumlp/backend/cuda/driver.py); cupy=$${cupy:-$(WITHOUT_DRIVER)}; \
 	extras="$(EXTRAS)$${cupy:+,$$cupy}"; \
 	echo "Installing gpumlp[$$extras] into $(VENV)"; \
 	$(IN_VENV) -m pip install --quiet "pip>=21.3" && \

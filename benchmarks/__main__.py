@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks import compared, goals, machine, scaling
 from benchmarks.suite import PARTS, Bench
-from gpumlp.device import resolve
+from gpumlp.backend.device import resolve
 
 
 def arguments(given=None):

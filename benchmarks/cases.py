@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpumlp import losses, optimizer
-from gpumlp.activation import activations
+from gpumlp import losses
 from gpumlp.backend import Batch, Data, State, Targets, sources
-from gpumlp.loss import pair
+from gpumlp.functions import optimizer
+from gpumlp.functions.activation import activations
+from gpumlp.functions.loss import pair
 
 TALLIED = 1 << 10  # batches, more than a measurement makes
 

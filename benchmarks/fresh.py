@@ -101,7 +101,7 @@ def memory_of_fit(name: str, device: str, quick: bool) -> dict:
     contender.wait()
     found = {"bytes": _peak(device, name) - before}
     if name == "gpumlp":
-        from gpumlp import memory
+        from gpumlp.model import memory
 
         data = 0 if device == "cpu" else memory.size_of(problem.x, problem.y)
         # The rows are on the device, or on the host, once; Adam has two slots.

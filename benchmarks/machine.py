@@ -61,7 +61,7 @@ def cores() -> int | None:
 def _not_compiled() -> str | None:
     """Why gpumlp computes by NumPy alone on the CPU, if it does."""
     try:
-        from gpumlp.backend import compiler
+        from gpumlp.backend.cpu import compiler
 
         return compiler.problem()
     except Exception as error:
@@ -118,7 +118,7 @@ def _cuda() -> dict:
     try:
         import cupy
 
-        from gpumlp import driver
+        from gpumlp.backend.cuda import driver
 
         found["cupy"] = cupy.__version__
         runtime = cupy.cuda.runtime

@@ -20,7 +20,7 @@ from benchmarks.cases import Case, Inputs
 from benchmarks.tables import Table
 from gpumlp import backend
 from gpumlp.backend import sources
-from gpumlp.backend.numpy_ops import NumpyOps
+from gpumlp.backend.reference.numpy_ops import NumpyOps
 
 TOLERANCE = {False: 1e-4, True: 1e-2}  # in float32, and where some arrays are in bfloat16
 CHECKED_ROWS = 37

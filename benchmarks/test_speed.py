@@ -14,7 +14,7 @@ from benchmarks.agreement import TOLERANCE, difference
 from benchmarks.contenders import ENTRIES, GEMMS, LIBRARY, laws
 from benchmarks.networks import MIDDLE, NETWORKS, WIDE
 from gpumlp import backend
-from gpumlp.device import resolve
+from gpumlp.backend.device import resolve
 
 pytest.importorskip("pytest_benchmark", reason="pytest-benchmark is not installed")
 

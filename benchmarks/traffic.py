@@ -4,7 +4,7 @@ line for each kernel.  (A GEMM's own operands are in the GEMM's time.)"""
 from __future__ import annotations
 
 from benchmarks.networks import Network
-from gpumlp.activation import activations
+from gpumlp.functions.activation import activations
 
 FLOAT = 4
 # The elements of operands of GEMMs; bf16 keeps everything else in float32.

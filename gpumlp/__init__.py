@@ -5,36 +5,28 @@ The public names are loaded when they are first used, so that `import gpumlp` co
 
 import importlib
 
-__version__ = "0.1.0"
+from gpumlp.utils.version import __version__ as __version__
 
 _HOME = {
-    "activation": ["Activation", "activations"],
-    "callback": ["Callback", "EarlyStopping"],
-    "checkpoint": ["Checkpoint", "resume"],
-    "device": [],
-    "estimator": ["MLPClassifier", "MLPRegressor"],
-    "exchange": [
-        "export_onnx",
-        "from_sklearn",
-        "load_torch_state",
-        "to_sklearn",
-        "to_torch_state",
-    ],
-    "files": ["FileError", "load", "save"],
-    "gradients": ["check_gradients"],
-    "history": ["History"],
-    "initializer": ["initializers"],
-    "loss": ["Loss", "losses"],
-    "network": ["MLP"],
-    "optimizer": ["SGD", "Adam", "AdamW", "RMSprop"],
-    "schedule": ["schedules"],
-    "search": [
-        "GridSearchCV",
-        "HalvingGridSearchCV",
-        "HalvingRandomSearchCV",
-        "RandomizedSearchCV",
-    ],
-    "trainer": ["DivergenceError", "Trainer"],
+    "estimators.classifier": ["MLPClassifier"],
+    "estimators.regressor": ["MLPRegressor"],
+    "functions.activation": ["Activation", "activations"],
+    "functions.initializer": ["initializers"],
+    "functions.loss": ["Loss", "losses"],
+    "functions.optimizer": ["SGD", "Adam", "AdamW", "RMSprop"],
+    "functions.schedule": ["schedules"],
+    "io.checkpoint": ["Checkpoint", "resume"],
+    "io.files": ["FileError", "load", "save"],
+    "io.onnx_file": ["export_onnx"],
+    "io.scikit_learn": ["from_sklearn", "to_sklearn"],
+    "io.torch_layout": ["load_torch_state", "to_torch_state"],
+    "model.gradients": ["check_gradients"],
+    "model.network": ["MLP"],
+    "search.halving": ["HalvingGridSearchCV", "HalvingRandomSearchCV"],
+    "search.searches": ["GridSearchCV", "RandomizedSearchCV"],
+    "training.callback": ["Callback", "EarlyStopping"],
+    "training.history": ["History"],
+    "training.trainer": ["DivergenceError", "Trainer"],
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests import simt, standin
 
-# What "auto" means in the tests; those of gpumlp/device.py set it themselves.
+# What "auto" means in the tests; those of gpumlp/backend/device.py set it themselves.
 os.environ["GPUMLP_DEVICE"] = "cpu"
 # A GPU is not checked at first use; test_selfcheck.py does that itself.
 os.environ["GPUMLP_CHECK"] = "0"

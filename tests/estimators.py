@@ -1,4 +1,4 @@
-"""Small estimators and data for the tests of gpumlp/estimator."""
+"""Small estimators and data for the tests of gpumlp/estimators."""
 
 import numpy as np
 from sklearn import datasets

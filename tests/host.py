@@ -1,6 +1,6 @@
 """A process as one that has compiled nothing for the CPU yet."""
 
-from gpumlp.backend import compiler
+from gpumlp.backend.cpu import compiler
 
 
 def forget(monkeypatch):

@@ -7,7 +7,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import gpumlp
-from gpumlp.files import _digest
+from gpumlp.io.files import _digest
 from tests.comparison import fill, to_numpy
 from tests.training import blobs
 

@@ -9,7 +9,7 @@ from sklearn.preprocessing import scale
 
 import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
-from gpumlp.estimator import stack
+from gpumlp.estimators import stack
 
 IRIS = datasets.load_iris(return_X_y=True)
 IRIS = scale(IRIS[0])[::2], IRIS[1][::2]

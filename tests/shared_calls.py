@@ -8,8 +8,8 @@ import time
 
 import numpy as np
 
-from gpumlp.backend import compiler, sequence
-from gpumlp.backend.host_ops import HostOps
+from gpumlp.backend.cpu import compiler, sequence
+from gpumlp.backend.cpu.host_ops import HostOps
 
 SOURCE = r"""
 #include <time.h>

@@ -22,7 +22,7 @@ from benchmarks.contenders import ENTRIES, LIBRARY, Declined, laws
 from benchmarks.contenders import gemms as gemms_alone
 from benchmarks.networks import Network, Problem
 from gpumlp import backend
-from gpumlp.device import resolve
+from gpumlp.backend.device import resolve
 from tests.waiting import HANGS
 
 SMALL = [Network((5, 7, 3), 8, 20, loss) for loss in ("cross_entropy", "squared_error")]

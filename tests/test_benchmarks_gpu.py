@@ -18,7 +18,7 @@ from benchmarks.gpu import probes, processes, records, stages, summary
 from benchmarks.gpu.records import Skip, Task
 from benchmarks.gpu.stages import Stage
 from benchmarks.machine import ROOT
-from gpumlp.rows import Rows
+from gpumlp.training.rows import Rows
 
 SHOWN = 12_000  # characters of an output's end
 

@@ -32,7 +32,7 @@ from benchmarks.contenders import (
     searches,
 )
 from benchmarks.networks import Network, Problem
-from gpumlp import residence
+from gpumlp.training import residence
 from tests.waiting import HANGS, has_ended, until
 
 SMALL = [Network((5, 7, 3), 8, 20, loss, models=3) for loss in ("cross_entropy", "squared_error")]

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp import backend, blocks, noted, workspace
-from gpumlp.backend import compiler, pool
-from gpumlp.evaluate import Evaluation
-from gpumlp.rows import make_rows
+from gpumlp import backend
+from gpumlp.backend.cpu import compiler, pool
+from gpumlp.model import blocks, workspace
+from gpumlp.training import noted
+from gpumlp.training.evaluate import Evaluation
+from gpumlp.training.rows import make_rows
 from tests.training import blobs
 from tests.waiting import HANGS
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gpumlp import cache
+from gpumlp.utils import cache
 from tests.spoiling import WAYS_TO_SPOIL
 from tests.waiting import HANGS, until
 

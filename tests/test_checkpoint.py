@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import gpumlp
-import gpumlp.checkpoint
+import gpumlp.io.checkpoint
 from tests.checkpointing import differences, epochs, fit, make, names, resume, train
 
 CASE = "one cycle"
@@ -50,7 +50,7 @@ def test_every_few_minutes(tmp_path, monkeypatch):
     an epoch, and once more after each checkpoint."""
     seconds = iter(range(0, 10_000, 30))
     clock = types.SimpleNamespace(monotonic=lambda: next(seconds))
-    monkeypatch.setattr(gpumlp.checkpoint, "time", clock)
+    monkeypatch.setattr(gpumlp.io.checkpoint, "time", clock)
     train(7, tmp_path, every_minutes=1.5, keep=9)
     assert epochs(tmp_path) == [3, 6, 7]
 
@@ -188,14 +188,14 @@ def test_several_broken_files(tmp_path):
 
 def test_a_file_that_cannot_be_read(tmp_path, monkeypatch):
     train(2, tmp_path, keep=2)
-    read = gpumlp.files.read
+    read = gpumlp.io.files.read
 
     def fails(path, *arguments, **options):
         if path.name == "checkpoint-000002.safetensors":
             raise OSError(errno.EIO, "Input/output error", str(path))
         return read(path, *arguments, **options)
 
-    monkeypatch.setattr(gpumlp.files, "read", fails)
+    monkeypatch.setattr(gpumlp.io.files, "read", fails)
     with pytest.warns(RuntimeWarning, match="Input/output error"):
         assert resume(tmp_path).epoch == 1
 
@@ -247,7 +247,7 @@ def test_readers_always_find_a_complete_checkpoint(tmp_path, place):
 
 def test_a_checkpoint_that_is_removed_while_it_is_looked_for(tmp_path, monkeypatch):
     train(1, tmp_path)
-    read, asked = gpumlp.files.read, []
+    read, asked = gpumlp.io.files.read, []
 
     def slow(path, *arguments, **options):
         asked.append(path.name)
@@ -255,7 +255,7 @@ def test_a_checkpoint_that_is_removed_while_it_is_looked_for(tmp_path, monkeypat
             train(2, tmp_path)
         return read(path, *arguments, **options)
 
-    monkeypatch.setattr(gpumlp.files, "read", slow)
+    monkeypatch.setattr(gpumlp.io.files, "read", slow)
     assert resume(tmp_path).epoch == 2
     assert asked == [f"checkpoint-00000{i}.safetensors" for i in (1, 3)]
 
@@ -265,7 +265,7 @@ def test_a_file_that_is_missing_for_another_reason_is_no_endless_search(tmp_path
         raise FileNotFoundError("libsomething.so")
 
     train(1, tmp_path)
-    monkeypatch.setattr(gpumlp.files, "read", read)
+    monkeypatch.setattr(gpumlp.io.files, "read", read)
     with pytest.raises(FileNotFoundError, match="libsomething"):
         resume(tmp_path)
 
@@ -273,7 +273,7 @@ def test_a_file_that_is_missing_for_another_reason_is_no_endless_search(tmp_path
 def test_a_folder_that_seems_to_be_empty_for_a_moment(tmp_path, monkeypatch):
     """As when the newest is replaced while the folder is read."""
     train(1, tmp_path)
-    folder, looks = gpumlp.checkpoint._Folder, []
+    folder, looks = gpumlp.io.checkpoint._Folder, []
     newest_first = folder.newest_first
 
     def blink(self):

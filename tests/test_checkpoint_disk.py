@@ -8,8 +8,8 @@ import stat
 import pytest
 
 import gpumlp
-import gpumlp.checkpoint
-from gpumlp import atomic
+import gpumlp.io.checkpoint
+from gpumlp.utils import atomic
 from tests.checkpointing import differences, epochs, fit, make, names, resume, temporaries, train
 
 CASE = "one cycle"
@@ -115,7 +115,7 @@ def test_an_old_checkpoint_that_cannot_be_removed(tmp_path, monkeypatch):
     def unlink(path, missing_ok=False):
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
 
-    monkeypatch.setattr(gpumlp.checkpoint.Path, "unlink", unlink)
+    monkeypatch.setattr(gpumlp.io.checkpoint.Path, "unlink", unlink)
     with pytest.warns(RuntimeWarning, match="could not be removed: .*not permitted"):
         train(2, tmp_path)
     assert epochs(tmp_path) == [1, 2]
@@ -194,7 +194,7 @@ def test_a_read_only_file_system(tmp_path, monkeypatch):
     def refuse(*arguments, **options):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(gpumlp.checkpoint.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(gpumlp.io.checkpoint.tempfile, "TemporaryFile", refuse)
     trainer = make(CASE)
     with pytest.raises(OSError, match=r"checkpoints cannot be written: Read-only .*: '/") as caught:
         fit(trainer, 1, [gpumlp.Checkpoint(tmp_path)])

@@ -14,7 +14,7 @@ import pytest
 from commandline import LABELS, blobs, run, train, trained
 
 import gpumlp
-from gpumlp import device
+from gpumlp.backend import device
 from gpumlp.cli import DATASETS, OPTIMIZERS, target
 from gpumlp.cli.preparation import Preparation
 from gpumlp.cli.train import _scored

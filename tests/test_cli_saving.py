@@ -15,8 +15,8 @@ import pytest
 from commandline import run, train, trained
 
 import gpumlp
-from gpumlp import atomic
 from gpumlp.cli import train as command
+from gpumlp.utils import atomic
 from tests.optional import where_installed
 from tests.waiting import HANGS
 
@@ -259,10 +259,10 @@ def test_a_second_ctrl_c_while_it_saves(folder, tmp_path):
     """The first one ends the training: it is saved before it is said to be."""
     code = """
         NAMES = ["SIGINT"]
-        import gpumlp.callback
+        import gpumlp.training.callback
         def first(self, trainer, history):
             os.kill(os.getpid(), signal.SIGINT)
-        gpumlp.callback.EarlyStopping.on_epoch_end = first
+        gpumlp.training.callback.EarlyStopping.on_epoch_end = first
     """
     code = textwrap.dedent(code).replace("import gpumlp", "import os, signal, gpumlp")
     done = in_a_process(code + textwrap.dedent(SENT), folder, tmp_path)
@@ -274,11 +274,11 @@ def test_a_second_ctrl_c_while_it_saves(folder, tmp_path):
 def test_ctrl_c_before_the_first_update_saves_nothing(folder, tmp_path):
     code = """
         import os, signal, sys
-        import gpumlp.callback
+        import gpumlp.training.callback
         from gpumlp.cli import main
         def first(self, trainer, history):
             os.kill(os.getpid(), signal.SIGINT)
-        gpumlp.callback.EarlyStopping.on_fit_begin = first
+        gpumlp.training.callback.EarlyStopping.on_fit_begin = first
         sys.exit(main(sys.argv[1:]))
     """
     done = in_a_process(code, folder, tmp_path)
@@ -358,8 +358,6 @@ def test_a_terminal_without_the_letters(tmp_path):
     environment = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
     environment |= {"XDG_CACHE_HOME": str(tmp_path / "cache")}  # kernels are compiled
     command = [sys.executable, "-c", MAIN, "train", "diabetes", *SHORT, "--out", tmp_path / "out"]
-    done = subprocess.run(
-        command, capture_output=True, timeout=HANGS, env=os.environ | environment
-    )
+    done = subprocess.run(command, capture_output=True, timeout=HANGS, env=os.environ | environment)
     assert done.returncode == 0, done.stderr
     assert rb"R\xb2 " in done.stdout

@@ -20,7 +20,8 @@ import sys
 
 import pytest
 
-from gpumlp.backend import resident, sources
+from gpumlp.backend import sources
+from gpumlp.backend.cuda import resident
 from tests import cubin
 
 ARCHS = (75, 80, 90, 100, 120)

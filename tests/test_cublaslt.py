@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from gpumlp import backend
-from gpumlp.backend import cublaslt
+from gpumlp.backend.cuda import cublaslt
 from tests.operations import Wide, empty, random, rounded, send
 from tests.standin import blas
 from tests.standin.cublaslt import library as fake

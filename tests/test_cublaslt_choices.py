@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from gpumlp import backend
-from gpumlp.backend import cublaslt, gemm_choice
-from gpumlp.cache import keep, read
+from gpumlp.backend.cuda import cublaslt, gemm_choice
+from gpumlp.utils.cache import keep, read
 from tests.operations import random, send
 from tests.spoiling import WAYS_TO_SPOIL
 from tests.standin import streams
@@ -211,9 +211,7 @@ def test_a_candidate_that_fails_is_left_out(counters, cache, operands, monkeypat
     assert ran(backend.get("cuda:0", tune=True), *operands) == 1
 
 
-def test_a_candidate_that_cannot_be_captured_is_left_out(
-    counters, cache, operands, monkeypatch
-):
+def test_a_candidate_that_cannot_be_captured_is_left_out(counters, cache, operands, monkeypatch):
     """Whether its call says so, or only the end of the capture, which fails then in either case."""
     called = fake.cublasLtMatmul
     ops = backend.get("cuda:0", tune=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gpumlp import backend
-from gpumlp.backend import cublaslt
+from gpumlp.backend.cuda import cublaslt
 from tests import standin
 from tests.operations import send
 from tests.standin.cublaslt import Library

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp import backend, rows
-from gpumlp.activation import activations
-from gpumlp.backend import Data, cupy_ops
+from gpumlp import backend
+from gpumlp.backend import Data
+from gpumlp.backend.cuda import cupy_ops
+from gpumlp.functions.activation import activations
+from gpumlp.training import rows
 from tests.operations import minibatches, random, send
 from tests.operations.selection import IN_MANY_BLOCKS
 from tests.training import fit

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.loss import Form
+from gpumlp.functions.loss import Form
 from tests.comparison import fill, to_numpy
 
 RNG = np.random.default_rng(0)

@@ -7,7 +7,8 @@ import warnings
 import numpy as np
 import pytest
 
-from gpumlp import device, driver
+from gpumlp.backend import device
+from gpumlp.backend.cuda import driver
 from tests import host
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpumlp import driver
+from gpumlp.backend.cuda import driver
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
-from gpumlp.estimator import bagging
-from gpumlp.estimator import data as estimator_data
+from gpumlp.estimators import bagging
+from gpumlp.estimators import data as estimator_data
 from tests.estimators import BOTH, DIABETES, IRIS, data
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -456,7 +456,7 @@ def test_what_is_refused(arguments, message):
 
 
 def test_ctrl_c(monkeypatch):
-    from gpumlp.estimator import stacked
+    from gpumlp.estimators import stacked
 
     X, y = DIABETES
     epoch, epochs = stacked.Stacked._epoch, []

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from gpumlp import MLPClassifier, MLPRegressor
-from gpumlp.estimator import sides
+from gpumlp.estimators import sides
 from tests.estimators import BOTH, DIABETES, IRIS, data, fitted, same_weights, small
 from tests.optional import Package
 

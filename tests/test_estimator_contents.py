@@ -9,7 +9,7 @@ from scipy import sparse
 
 import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
-from gpumlp.estimator import contents
+from gpumlp.estimators import contents
 from tests.estimators import BOTH, IRIS, data, objects, same_weights, small
 from tests.optional import Package
 

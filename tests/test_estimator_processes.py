@@ -18,8 +18,9 @@ from scipy import sparse
 from sklearn.model_selection import GridSearchCV
 
 import gpumlp
-from gpumlp import MLPClassifier, MLPRegressor, threads
-from gpumlp import device as devices
+from gpumlp import MLPClassifier, MLPRegressor
+from gpumlp.backend import device as devices
+from gpumlp.model import threads
 from tests import standin
 from tests.estimators import BOTH, IRIS, data, same_weights, small
 from tests.waiting import HANGS

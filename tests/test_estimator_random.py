@@ -12,8 +12,8 @@ from sklearn.base import clone
 
 import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
-from gpumlp.rows import make_rows
-from gpumlp.values import Reader, Writer
+from gpumlp.io.values import Reader, Writer
+from gpumlp.training.rows import make_rows
 from tests.estimators import BOTH, DIABETES, IRIS, data, same_weights, small
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -95,8 +95,8 @@ def test_the_searchs_own_generator(name):
 def test_generators_of_one_source_are_drawn_from_in_turn():
     """Networks of one stack whose generators have their bits in common: none of them draws for
     others."""
-    from gpumlp.estimator.member import Member
-    from gpumlp.estimator.stack import fit_members
+    from gpumlp.estimators.member import Member
+    from gpumlp.estimators.stack import fit_members
 
     X, y = IRIS
     random = generator("MT19937")

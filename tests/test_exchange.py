@@ -1,10 +1,10 @@
-"""Parameters as PyTorch's state dicts, and the public names of gpumlp.exchange."""
+"""Parameters as PyTorch's state dicts, and the public names of gpumlp.io."""
 
 import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp import exchange
+from gpumlp import io
 from tests.comparison import to_numpy
 from tests.networks import network, rows
 

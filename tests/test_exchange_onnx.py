@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.exchange import onnx_file, onnx_functions
+from gpumlp.io import onnx_file, onnx_functions
 from tests.comparison import to_numpy
 from tests.networks import network, rows
 from tests.optional import Package

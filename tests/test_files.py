@@ -8,8 +8,8 @@ import pytest
 from safetensors import safe_open
 
 import gpumlp
-from gpumlp import file_arrays
-from gpumlp.loss import Form
+from gpumlp.functions.loss import Form
+from gpumlp.io import file_arrays
 from tests.comparison import to_numpy
 from tests.saving import DATA, X, assert_same_network, make_network, make_trainer
 from tests.training import fit, theta

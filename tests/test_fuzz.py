@@ -76,7 +76,7 @@ def test_files_that_are_not_damaged_are_accepted(shared):
 
 def test_weights_that_are_nan_are_seen(shared, monkeypatch):
     """Where nothing refuses them."""
-    from gpumlp import file_arrays
+    from gpumlp.io import file_arrays
 
     monkeypatch.setattr(file_arrays, "wrong_numbers", lambda arrays: None)
     seed = next(seed for seed in shared.seeds if seed.path.name == "network plain")

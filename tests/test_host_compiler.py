@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpumlp import cache as kept
-from gpumlp.backend import compiler
+from gpumlp.backend.cpu import compiler
+from gpumlp.utils import cache as kept
 from tests import host
 from tests.spoiling import WAYS_TO_SPOIL
 from tests.waiting import HANGS, has_ended, until
@@ -450,5 +450,5 @@ def test_a_fork_while_another_thread_compiles(fresh, wrapped, tmp_path):
 
 
 def test_the_import_compiles_nothing(fresh, cache):
-    in_a_process("import gpumlp.backend.pool, gpumlp.device; gpumlp.MLP")
+    in_a_process("import gpumlp.backend.cpu.pool, gpumlp.backend.device; gpumlp.MLP")
     assert not cache.exists()

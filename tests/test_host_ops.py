@@ -15,12 +15,13 @@ from sklearn.exceptions import ConvergenceWarning
 
 import gpumlp
 from gpumlp import backend
-from gpumlp.activation import Activation, activations
-from gpumlp.backend import Data, Noise, Targets, blas, compiler, host_ops, pool, sequence
-from gpumlp.backend.host_ops import HostOps
-from gpumlp.backend.numpy_ops import NumpyOps
+from gpumlp.backend import Data, Noise, Targets
+from gpumlp.backend.cpu import blas, compiler, host_ops, pool, sequence
+from gpumlp.backend.cpu.host_ops import HostOps
+from gpumlp.backend.reference.numpy_ops import NumpyOps
 from gpumlp.backend.sources import SOURCE
-from gpumlp.loss import losses, pair
+from gpumlp.functions.activation import Activation, activations
+from gpumlp.functions.loss import losses, pair
 from tests.operations import minibatches, random, updates
 
 pytestmark = pytest.mark.skipif(

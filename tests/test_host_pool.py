@@ -10,7 +10,7 @@ import weakref
 
 import pytest
 
-from gpumlp.backend import pool
+from gpumlp.backend.cpu import pool
 from tests.waiting import HANGS as WAIT
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.backend import blas, compiler, pool, sequence
-from gpumlp.backend.host_ops import HostOps
-from gpumlp.backend.sequence import Compiled
+from gpumlp.backend.cpu import blas, compiler, pool, sequence
+from gpumlp.backend.cpu.host_ops import HostOps
+from gpumlp.backend.cpu.sequence import Compiled
 from tests import shared_calls
 from tests.shared_calls import program
 from tests.simt import sanitize

@@ -38,5 +38,5 @@ def test_import_loads_only_itself():
 
 def test_networks_and_trainers_load_no_heavy_library():
     modules, _ = measure("import gpumlp; gpumlp.MLP((4, 3), device='cpu'); gpumlp.Trainer")
-    assert {"gpumlp.network", "gpumlp.trainer"} <= modules
+    assert {"gpumlp.model.network", "gpumlp.training.trainer"} <= modules
     assert not modules & HEAVY

@@ -119,7 +119,7 @@ def test_ctrl_c_in_the_middle_of_an_epoch(run, device):
         """
         looks, heard, begun = 0, [], threading.Event()
 
-        class Watched(gpumlp.trainer.Interrupt):
+        class Watched(gpumlp.training.trainer.Interrupt):
             @property
             def asked(self):
                 global looks
@@ -140,7 +140,7 @@ def test_ctrl_c_in_the_middle_of_an_epoch(run, device):
                 begun.wait()
                 ctrl_c()
 
-        gpumlp.trainer.Interrupt = Watched
+        gpumlp.training.trainer.Interrupt = Watched
         trainer = make_trainer(device, batch_size=1)
         x, y = blobs(1_000_000)
         fit(trainer, x, y, 10_000, callbacks=[PressSoon()])
@@ -279,7 +279,7 @@ def test_a_fit_within_another_context_is_stopped_by_either(run):
     """As the command line has it; the first one before the fit begins counts, too."""
     found = run(
         """
-        with gpumlp.trainer.Interrupt() as outer:
+        with gpumlp.training.trainer.Interrupt() as outer:
             trainer = make_trainer(device)
             fit(trainer, x, y, 3, callbacks=[AtEpoch(1)])
             stopped = trainer.epoch, trainer.history.interrupted, outer.asked

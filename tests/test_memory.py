@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp import memory, residence, rows
-from gpumlp.backend import pool
-from gpumlp.estimator import stack
-from gpumlp.estimator.member import Member
+from gpumlp.backend.cpu import pool
+from gpumlp.estimators import stack
+from gpumlp.estimators.member import Member
+from gpumlp.model import memory
+from gpumlp.training import residence, rows
 
 R, HELD = 330, 170
 

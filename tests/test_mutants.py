@@ -87,7 +87,7 @@ def test_mutants_of_python_are_programs():
 
 
 @pytest.mark.skipif(bool(simt.why_no_compiler()), reason=f"{simt.why_no_compiler()}")
-@pytest.mark.parametrize("file", ["kernels/narrow.cu", "kernels/host/shuffle.cpp"])
+@pytest.mark.parametrize("file", ["kernels/cuda/narrow.cu", "kernels/cpu/shuffle.cpp"])
 def test_mutants_that_do_not_compile_are_none(file):
     text = (run.REPOSITORY / file).read_text()
     found = []
@@ -116,9 +116,12 @@ def test_the_nearest_tests():
     def nearest(file, *tests):
         return max(tests, key=lambda test: nearness(file, f"tests/{test}.py::test_it"))
 
-    assert nearest("gpumlp/estimator/stack.py", "test_files", "test_stack") == "test_stack"
-    assert nearest("gpumlp/rates.py", "test_trainer_rates", "test_cli") == "test_trainer_rates"
-    assert nearest("kernels/forward.cu", "test_search", "test_operations") == "test_operations"
+    assert nearest("gpumlp/estimators/stack.py", "test_files", "test_stack") == "test_stack"
+    assert (
+        nearest("gpumlp/training/rates.py", "test_trainer_rates", "test_cli")
+        == "test_trainer_rates"
+    )
+    assert nearest("kernels/cuda/forward.cu", "test_search", "test_operations") == "test_operations"
 
 
 SOURCE = "def f(x):\n    while x < 3:\n        x += 1\n    return x, 5\n"

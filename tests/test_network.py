@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp import network
+from gpumlp.model import network
 from tests.comparison import fill, to_numpy
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp import noted
-from gpumlp.noted import Noted
-from gpumlp.rows import make_rows
+from gpumlp.training import noted
+from gpumlp.training.noted import Noted
+from gpumlp.training.rows import make_rows
 from tests.comparison import to_numpy
 from tests.training import blobs, make_trainer
 

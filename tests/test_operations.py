@@ -12,11 +12,12 @@ import pytest
 
 import gpumlp
 from gpumlp import backend
-from gpumlp.backend import compiler, sources
-from gpumlp.backend.host_ops import HostOps
-from gpumlp.backend.numpy_ops import NumpyOps
-from gpumlp.objective import Objective
-from gpumlp.rows import make_rows
+from gpumlp.backend import sources
+from gpumlp.backend.cpu import compiler
+from gpumlp.backend.cpu.host_ops import HostOps
+from gpumlp.backend.reference.numpy_ops import NumpyOps
+from gpumlp.model.objective import Objective
+from gpumlp.training.rows import make_rows
 from tests import simt
 from tests.conftest import require_cuda
 from tests.operations import layers, losses, minibatches, noise, tallies, updates

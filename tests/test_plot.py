@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from gpumlp import plot
+from gpumlp.training import plot
 
 
 @pytest.fixture

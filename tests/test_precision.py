@@ -150,7 +150,7 @@ def test_the_cpu_computes_in_float32():
 def test_refusals():
     with pytest.raises(ValueError, match="precision = 'fp8' must be 'float32', 'tf32' or 'bf16'"):
         gpumlp.MLP(SIZES, precision="fp8")
-    with pytest.raises(ValueError, match="is for dtype=\"float32\", not float64"):
+    with pytest.raises(ValueError, match='is for dtype="float32", not float64'):
         gpumlp.MLP(SIZES, dtype="float64", precision="bf16")
     x, y = np.ones((4, 2)), [0, 1, 0, 1]
     for wrong, says in (

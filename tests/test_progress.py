@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from gpumlp import progress
+from gpumlp.training import progress
 from tests.training import blobs, fit, make_trainer
 from tests.waiting import HANGS
 
@@ -61,8 +61,9 @@ def test_a_child_does_not_wait_for_a_thread_of_its_parent(capsys):
     make_trainer("cpu").fit(**DATA, epochs=1, progress=True)
     from tqdm.auto import tqdm
 
-    lock, holding, let_go = progress._of_this_process(tqdm).get_lock(), *map(
-        lambda _: threading.Event(), range(2)
+    lock, holding, let_go = (
+        progress._of_this_process(tqdm).get_lock(),
+        *map(lambda _: threading.Event(), range(2)),
     )
 
     def hold():

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp import workspace
-from gpumlp.repeated import Repeated
+from gpumlp.model import workspace
+from gpumlp.model.repeated import Repeated
 from tests.training import fit, theta
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp import residence
-from gpumlp.activation import activations
-from gpumlp.backend import resident
-from gpumlp.loss import losses, pair
-from gpumlp.rows import make_rows
-from gpumlp.streamed import Streamed
+from gpumlp.backend.cuda import resident
+from gpumlp.functions.activation import activations
+from gpumlp.functions.loss import losses, pair
+from gpumlp.training import residence
+from gpumlp.training.rows import make_rows
+from gpumlp.training.streamed import Streamed
 from tests.operations.resident import data, make, run, state
 from tests.training import blobs, fit
 

@@ -11,8 +11,9 @@ import pytest
 
 import gpumlp
 from gpumlp import backend
-from gpumlp.backend import resident, sources
-from gpumlp.rows import make_rows
+from gpumlp.backend import sources
+from gpumlp.backend.cuda import resident
+from gpumlp.training.rows import make_rows
 from tests import cubin
 from tests.operations.resident import (
     CASES,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from gpumlp import backend
-from gpumlp.activation import activations
 from gpumlp.backend import Targets, sources
-from gpumlp.loss import losses, pair
+from gpumlp.functions.activation import activations
+from gpumlp.functions.loss import losses, pair
 from tests import simt, standin
 from tests.cubin import KERNEL
 from tests.operations import empty, random, send

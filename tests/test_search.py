@@ -7,8 +7,8 @@ from sklearn import model_selection
 from sklearn.metrics import make_scorer, mean_pinball_loss
 
 import gpumlp
-from gpumlp.estimator.course import Course
-from gpumlp.schedule import schedules
+from gpumlp.estimators.course import Course
+from gpumlp.functions.schedule import schedules
 from gpumlp.search import fits
 from tests.searching import DIABETES, IRIS, both, classifier, regressor, stacks
 

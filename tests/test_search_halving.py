@@ -8,7 +8,7 @@ from sklearn.preprocessing import StandardScaler
 
 import gpumlp
 from gpumlp import Trainer
-from gpumlp.estimator import stack
+from gpumlp.estimators import stack
 from tests.searching import DIABETES, IRIS, both, classifier, regressor, stacks
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

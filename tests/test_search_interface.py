@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.metadata_routing import get_routing_for_object
 
 import gpumlp
-from gpumlp.estimator import stack
+from gpumlp.estimators import stack
 from tests.searching import DIABETES, IRIS, both, classifier, regressor, stacks
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.select import select
+from gpumlp.training.select import select
 from tests.comparison import to_numpy
 from tests.training import blobs, theta
 

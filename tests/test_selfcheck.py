@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 import gpumlp
-from gpumlp import backend, device, driver, selfcheck
-from gpumlp.backend import sources
+from gpumlp import backend
+from gpumlp.backend import device, selfcheck, sources
+from gpumlp.backend.cuda import driver
 from tests.commandline import run
 from tests.seeded import Bug, planted
 from tests.spoiling import WAYS_TO_SPOIL
@@ -56,7 +57,7 @@ def few(monkeypatch):
 @pytest.fixture
 def broken(monkeypatch, cuda, counters):
     """Every product on the stand-in has the wrong sign."""
-    from gpumlp.backend.cupy_ops import CupyOps
+    from gpumlp.backend.cuda.cupy_ops import CupyOps
 
     right = CupyOps.gemm
 
@@ -106,7 +107,7 @@ def test_a_wrong_resident_kernel_is_found(cuda, counters):
 
 @pytest.mark.parametrize("operation", ["capture", "transfers", "copies"])
 def test_a_wrong_sequence_or_copy_is_named(fresh, cuda, counters, monkeypatch, operation):
-    from gpumlp.backend import cupy_ops, transfer
+    from gpumlp.backend.cuda import cupy_ops, transfer
 
     if operation == "capture":
         monkeypatch.setattr(cupy_ops.CupyOps, operation, lambda self, work: lambda: None)
@@ -123,7 +124,7 @@ def test_a_wrong_sequence_or_copy_is_named(fresh, cuda, counters, monkeypatch, o
 
 
 def test_an_operation_that_raises_is_wrong(fresh, cuda, counters, monkeypatch):
-    from gpumlp.backend.cupy_ops import CupyOps
+    from gpumlp.backend.cuda.cupy_ops import CupyOps
 
     def fail(self, *arguments, **options):
         raise RuntimeError("an illegal memory access\nwas encountered")
@@ -135,7 +136,7 @@ def test_an_operation_that_raises_is_wrong(fresh, cuda, counters, monkeypatch):
 
 
 def test_no_memory_is_not_a_wrong_result(fresh, cuda, counters, monkeypatch):
-    from gpumlp.backend.cupy_ops import CupyOps
+    from gpumlp.backend.cuda.cupy_ops import CupyOps
 
     def fail(self, *arguments, **options):
         raise MemoryError("nothing left")
@@ -303,7 +304,7 @@ def test_info_of_no_device_is_an_error(cuda, counters, asked, says, capsys):
 
 
 def test_info_without_memory_is_an_error(few, cuda, monkeypatch, capsys):
-    from gpumlp.backend.cupy_ops import CupyOps
+    from gpumlp.backend.cuda.cupy_ops import CupyOps
 
     def fail(self, *arguments, **options):
         raise MemoryError("nothing left")

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import gpumlp
-import gpumlp.estimator.reported
-from gpumlp import backend, selfcheck
-from gpumlp.loss import pair
-from gpumlp.selfcheck.case import TOLERANCE
+import gpumlp.functions.sklearn_losses
+from gpumlp import backend
+from gpumlp.backend import selfcheck
+from gpumlp.backend.selfcheck.case import TOLERANCE
+from gpumlp.functions.loss import pair
 from tests.seeded import planted
 from tests.seeded.bugs import BUGS
 
@@ -61,7 +62,7 @@ def test_every_way_of_every_loss_is_covered():
 
 def test_every_loss_of_the_estimators_is_covered():
     reported = {"log_loss", "binary_log_loss", "mean_squared_error", "poisson_deviance"}
-    text = inspect.getsource(gpumlp.estimator.reported)
+    text = inspect.getsource(gpumlp.functions.sklearn_losses)
     forms = set(re.findall(r'"(\w*(?:Loss|Error|Log))"', text))
     assert forms == {"LogLoss", "BinaryLogLoss", "MeanSquaredError", "PoissonDevianceLog"}
     for dtype in "float32", "float64":
@@ -71,7 +72,11 @@ def test_every_loss_of_the_estimators_is_covered():
 def test_every_law_is_covered():
     for dtype in "float32", "float64":
         covered = {case.what.split(",")[0] for case in of("update") if case.dtype == dtype}
-        assert covered == {"SGD", "RMSprop", "Adam", "AdamW"} == set(gpumlp.optimizer.optimizers)
+        assert (
+            covered
+            == {"SGD", "RMSprop", "Adam", "AdamW"}
+            == set(gpumlp.functions.optimizer.optimizers)
+        )
 
 
 def test_every_operation_of_the_contract_is_covered():
@@ -82,7 +87,7 @@ def test_every_operation_of_the_contract_is_covered():
 
 
 def test_the_first_use_takes_programs_that_a_fit_takes(cuda, monkeypatch):
-    from gpumlp.backend import cupy_ops
+    from gpumlp.backend.cuda import cupy_ops
 
     compiled, real = set(), cupy_ops._kernel
 
@@ -164,5 +169,5 @@ def test_an_old_gpu_is_not_asked_to_round(cuda, counters, monkeypatch):
 
 
 def test_a_network_that_does_not_fit_is_left_out(cuda, monkeypatch):
-    monkeypatch.setattr(gpumlp.backend.resident, "fit", lambda shape, chip: None)
+    monkeypatch.setattr(gpumlp.backend.cuda.resident, "fit", lambda shape, chip: None)
     assert list(selfcheck.run("cuda:0", of("resident"))) == []

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp import blocks, slices, threads
-from gpumlp.activation import Activation
-from gpumlp.backend import blas, compiler, pool
-from gpumlp.backend.host_ops import HostOps
-from gpumlp.loss import Form
-from gpumlp.propagate import loss_and_backward
+from gpumlp.backend.cpu import blas, compiler, pool
+from gpumlp.backend.cpu.host_ops import HostOps
+from gpumlp.functions.activation import Activation
+from gpumlp.functions.loss import Form
+from gpumlp.model import blocks, slices, threads
+from gpumlp.model.propagate import loss_and_backward
 from tests.training import blobs, fit, theta
 from tests.waiting import HANGS
 

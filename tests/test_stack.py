@@ -13,8 +13,8 @@ from sklearn.preprocessing import scale
 
 import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
-from gpumlp.estimator import stack, stacked
-from gpumlp.estimator.stack import Member, fit_members
+from gpumlp.estimators import stack, stacked
+from gpumlp.estimators.stack import Member, fit_members
 from tests import standin
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -281,7 +281,7 @@ def test_what_no_stack_has_a_place_for():
 
 
 def test_large_sparse_rows(monkeypatch):
-    from gpumlp.estimator import data
+    from gpumlp.estimators import data
 
     monkeypatch.setattr(data, "DENSE_BYTES", 0)
     X, y = DIGITS
@@ -534,7 +534,7 @@ MEMORY = {
 
 @pytest.mark.parametrize("case", MEMORY)
 def test_memory_is_foreseen(case, monkeypatch, cuda, counters):
-    from gpumlp import residence
+    from gpumlp.training import residence
 
     # Not for networks that are trained in shared memory, which need less.
     monkeypatch.setattr(residence, "launcher", lambda *given: None)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp import rows, streamed
-from gpumlp.backend import pool, transfer
-from gpumlp.evaluate import Evaluation
+from gpumlp.backend.cpu import pool
+from gpumlp.backend.cuda import transfer
+from gpumlp.training import rows, streamed
+from gpumlp.training.evaluate import Evaluation
 from tests.training import PressCtrlC, fit, theta
 
 COUNT, FEATURES, BATCH = 203, 40, 16

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp import network
+from gpumlp.model import network
 from tests.comparison import to_numpy
 from tests.training import blobs, fit, make_trainer, theta
 

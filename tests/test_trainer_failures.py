@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp import rows
+from gpumlp.training import rows
 from tests.comparison import fill
 from tests.training import blobs, fit, make_trainer, theta
 

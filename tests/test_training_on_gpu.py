@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp import device as gpus
-from gpumlp.backend import cupy_ops
+from gpumlp.backend import device as gpus
+from gpumlp.backend.cuda import cupy_ops
 from tests.comparison import to_numpy
 from tests.operations.resident import launches_of
 from tests.training import fit, theta

@@ -3,7 +3,7 @@
 import numpy as np
 
 import gpumlp
-import gpumlp.trainer
+import gpumlp.training.trainer
 from tests.comparison import to_numpy
 
 
@@ -65,7 +65,7 @@ class PressCtrlC:
 
     def __init__(self, monkeypatch, before):
         self.left = before
-        monkeypatch.setattr(gpumlp.trainer, "Interrupt", lambda: self)
+        monkeypatch.setattr(gpumlp.training.trainer, "Interrupt", lambda: self)
 
     def __enter__(self):
         return self

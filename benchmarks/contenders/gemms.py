@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.agreement import as_float64
 from benchmarks.contenders import Contender
 from benchmarks.contenders.library import Library
-from gpumlp import slices, threads
+from gpumlp.model import slices, threads
 
 TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "bf16": 2e-2}
 CHECKED_ROWS = 64  # of each product

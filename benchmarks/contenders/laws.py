@@ -8,7 +8,8 @@ import numpy as np
 
 from benchmarks import cases
 from benchmarks.contenders import COPY, LIBRARY, TORCH, Contender, Entry
-from gpumlp import backend, optimizer
+from gpumlp import backend
+from gpumlp.functions import optimizer
 
 ENTRIES = (
     Entry(LIBRARY, "gpumlp", "laws", "Library"),

@@ -14,8 +14,8 @@ from benchmarks.contenders import (
     Declined,
 )
 from benchmarks.contenders.library import Library
-from gpumlp import residence
-from gpumlp.rows import make_rows
+from gpumlp.training import residence
+from gpumlp.training.rows import make_rows
 
 
 class OneWay(Library):

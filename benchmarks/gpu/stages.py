@@ -25,7 +25,7 @@ from benchmarks.networks import LARGE, MIDDLE, SMALLEST, Network
 from benchmarks.stacks import THOUSAND
 from benchmarks.tables import last_line
 from gpumlp import backend
-from gpumlp.device import resolve
+from gpumlp.backend.device import resolve
 
 TOOLS = "make git g++ nvcc cuobjdump nvdisasm compute-sanitizer ncu"
 ATTRIBUTES = """MaxSharedMemoryPerBlockOptin MaxSharedMemoryPerMultiprocessor
@@ -55,7 +55,9 @@ def facts(task: Task):
         return importlib.import_module("cupy_backends.cuda.libs.nvrtc").getVersion()
 
     def cublaslt():
-        return importlib.import_module("gpumlp.backend.cublaslt").library().cublasLtGetVersion()
+        return (
+            importlib.import_module("gpumlp.backend.cuda.cublaslt").library().cublasLtGetVersion()
+        )
 
     yield "machine", machine.describe
     yield "device", device

@@ -32,7 +32,7 @@ advance(g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0)
     weight, not halted); the step's scalars; state is a `State`.  With theta, the penalty of its
     first `decayed` parameters is added to the loss that is noted.
 update(family, theta, g, slots, scalars, hyper, t, halted, decayed)
-    The law of gpumlp.optimizer moves theta (M, P) and its slots, for the networks that move.  A
+    The law of gpumlp.functions.optimizer moves theta (M, P) and its slots, for the networks that move.  A
     parameter stays, with its slots, where one of them would not be finite, and halted[m] is t[m].
 gather(data, order, cursor, batch, out)
     A minibatch into the buffers `out` (a `Batch`): the rows order[m, cursor[m] * batch + i] of data
@@ -47,7 +47,7 @@ shuffle(seeds, epoch, order)
     by 32 random bits, and where these are equal, by their number.
 
 chip()
-    The GPU's `resident.Chip` (gpumlp/backend/resident.py); None on the CPU.
+    The GPU's `resident.Chip` (gpumlp/backend/cuda/resident.py); None on the CPU.
 resident(shape, at)
     train(what, steps), for networks of a `resident.Shape` that train in the GPU's shared memory,
     at these `resident.Places`, many updates in one launch; on a GPU only.  train does what gather,
@@ -56,7 +56,7 @@ resident(shape, at)
     norm as it was.
 
 transfers(size)
-    Two `Transfer`s (gpumlp/backend/transfer.py) of so many bytes, whose copies to the device run
+    Two `Transfer`s (gpumlp/backend/cuda/transfer.py) of so many bytes, whose copies to the device run
     beside the computing; on a GPU only.
 capture(work)
     A function that does what work() does, again and again on the same buffers, with less of
@@ -104,16 +104,16 @@ def get(device: str, precision: str = "float32", tune: bool = False):
     precision, tune: of the products on a GPU, see `gpumlp.MLP`.
     """
     if device == "cpu":
-        from gpumlp.backend import compiler
+        from gpumlp.backend.cpu import compiler
 
         if compiler.problem():
-            from gpumlp.backend.numpy_ops import NumpyOps
+            from gpumlp.backend.reference.numpy_ops import NumpyOps
 
             return NumpyOps()
-        from gpumlp.backend.host_ops import HostOps
+        from gpumlp.backend.cpu.host_ops import HostOps
 
         return HostOps()
-    from gpumlp.backend.cupy_ops import CupyOps
+    from gpumlp.backend.cuda.cupy_ops import CupyOps
 
     return CupyOps(int(device.removeprefix("cuda:")), precision, tune)
 

@@ -9,12 +9,12 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpumlp.activation import Activation, activations
-from gpumlp.loss import Form, losses, pair
-from gpumlp.optimizer import HYPERS
+from gpumlp.functions.activation import Activation, activations
+from gpumlp.functions.loss import Form, losses, pair
+from gpumlp.functions.optimizer import HYPERS
 
 if TYPE_CHECKING:
-    from gpumlp.backend.resident import Places, Shape
+    from gpumlp.backend.cuda.resident import Places, Shape
 
 REAL = {"float32": "float", "float64": "double"}
 BF16 = "uint16"  # the dtype of arrays that hold the bits of bfloat16 numbers
@@ -37,19 +37,24 @@ PACKAGE = Path(__file__).resolve().parent.parent
 FOLDERS = PACKAGE / "kernels", PACKAGE.parent / "kernels"
 
 
+@functools.cache
+def _paths() -> dict[str, Path]:
+    """The files of kernels/ by name; no two have the same."""
+    folder = next((folder for folder in FOLDERS if folder.is_dir()), FOLDERS[0])
+    return {path.name: path for path in sorted(folder.glob("*/*.*"))}
+
+
 def names() -> list[str]:
-    """Of all files of kernels/ but those for the host."""
-    folder = next(folder for folder in FOLDERS if folder.is_dir())
-    return sorted(path.name for path in folder.glob("*.cu*"))
+    """Of all files that the programs for GPUs are made of."""
+    return [name for name, path in _paths().items() if path.parent.name != "cpu"]
 
 
 @functools.cache
 def text(name: str) -> str:
-    """A file of kernels/."""
-    for folder in FOLDERS:
-        if (folder / name).is_file():
-            return f'#line 1 "{name}"\n' + (folder / name).read_text(encoding="utf-8")
-    raise FileNotFoundError(f"kernels/{name} was not installed with gpumlp; install it again")
+    """A file of kernels/, whichever folder it lies in."""
+    if name not in _paths():
+        raise FileNotFoundError(f"kernels/{name} was not installed with gpumlp; install it again")
+    return f'#line 1 "{name}"\n' + _paths()[name].read_text(encoding="utf-8")
 
 
 def _program(dtype: str, definitions: list[str], *names: str) -> str:
@@ -258,7 +263,7 @@ def shuffle(dtype: str) -> str:
 def programs(dtype: str):
     """(label, text) of every program of that dtype, for the tools that prove them all; of those
     for one architecture, samples."""
-    from gpumlp.backend import resident as residents
+    from gpumlp.backend.cuda import resident as residents
 
     mixed = dtype == "float32"  # some arrays may be in bfloat16
     for f in dict.fromkeys(activations[name].name for name in activations):

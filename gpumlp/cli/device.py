@@ -3,7 +3,8 @@ into sentences."""
 
 import warnings
 
-from gpumlp import device, driver
+from gpumlp.backend import device
+from gpumlp.backend.cuda import driver
 from gpumlp.cli.error import InputError, complain
 
 

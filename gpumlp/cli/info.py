@@ -2,7 +2,8 @@
 
 import time
 
-from gpumlp import __version__, device, selfcheck
+from gpumlp import __version__
+from gpumlp.backend import device, selfcheck
 from gpumlp.cli.device import choose
 from gpumlp.cli.error import InputError
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 import gpumlp
-from gpumlp import atomic
 from gpumlp.cli import output, table
 from gpumlp.cli.data import features_of
 from gpumlp.cli.device import choose
 from gpumlp.cli.error import InputError
 from gpumlp.cli.estimator import Estimator, check_finite
 from gpumlp.cli.preparation import Preparation
+from gpumlp.utils import atomic
 
 SUFFIXES = (".csv", ".npy", ".npz")
 

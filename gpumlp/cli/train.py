@@ -11,7 +11,7 @@ from gpumlp.cli import data, output
 from gpumlp.cli.device import choose
 from gpumlp.cli.error import InputError, complain
 from gpumlp.cli.preparation import Preparation
-from gpumlp.interrupt import Interrupt
+from gpumlp.utils.interrupt import Interrupt
 
 MODEL, CURVES = "model.safetensors", "curves.png"
 
@@ -221,7 +221,7 @@ def _report(history, seconds: float, scores: dict[str, float], place: Path | Non
 
 def _draw(history, path: Path, title: str) -> None:
     """Draws the curves; without matplotlib the training was still worth it, so only says so."""
-    from gpumlp import plot
+    from gpumlp.training import plot
 
     try:
         print(f"curves    {plot.curves(history, path, title)}")

@@ -9,9 +9,9 @@ from typing import Any
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
-from gpumlp.estimator import MLPClassifier, MLPRegressor
-from gpumlp.estimator.member import Member
-from gpumlp.estimator.stack import Fitting
+from gpumlp.estimators import MLPClassifier, MLPRegressor
+from gpumlp.estimators.member import Member
+from gpumlp.estimators.stack import Fitting
 
 NONE = (None, None, None)
 

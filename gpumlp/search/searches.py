@@ -11,8 +11,8 @@ from sklearn import model_selection
 from sklearn.base import is_classifier
 from sklearn.utils.metadata_routing import process_routing
 
-from gpumlp.estimator import contents
-from gpumlp.estimator.parameters import random_of
+from gpumlp.estimators import contents
+from gpumlp.estimators.parameters import random_of
 from gpumlp.search.fit import is_stackable
 from gpumlp.search.fits import Fits
 from gpumlp.search.stand_in import stand_in

@@ -18,7 +18,7 @@ import numpy as np
 from sklearn.exceptions import NotFittedError
 
 import gpumlp
-from gpumlp.schedule import Cosine, Exponential, InverseScaling, OneCycle, Plateau, Step
+from gpumlp.functions.schedule import Cosine, Exponential, InverseScaling, OneCycle, Plateau, Step
 from tests.fuzz import ACCEPTED, Fault, hostile, refused
 
 LIMIT = 20.0
@@ -104,7 +104,7 @@ def _use(made):
     """Train by it."""
     if isinstance(made, gpumlp.Callback):
         return trained(callbacks=[made])
-    if type(made).__module__ == "gpumlp.optimizer":
+    if type(made).__module__ == "gpumlp.functions.optimizer":
         return trained(made)
     return trained(schedule=made)
 

@@ -17,8 +17,8 @@ from unittest import mock
 import numpy as np
 
 import gpumlp
-from gpumlp import plot
 from gpumlp.cli import main
+from gpumlp.training import plot
 from tests.fuzz import ACCEPTED, Fault, options, tables, verdicts
 from tests.fuzz.tables import File
 from tests.fuzz.verdicts import Expected

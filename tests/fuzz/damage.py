@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors import safe_open
 
-from gpumlp.files import WRONG, _digest
+from gpumlp.io.files import WRONG, _digest
 
 
 class Content(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import gpumlp
-from gpumlp import optimizer
+from gpumlp.functions import optimizer
 from tests.optional import Package
 
 pd = Package("pandas")

@@ -6,9 +6,10 @@ import functools
 import subprocess
 from collections.abc import Iterator
 
-from gpumlp.activation import activations
-from gpumlp.backend import host_sources, sources
-from gpumlp.loss import losses, pair
+from gpumlp.backend import sources
+from gpumlp.backend.cpu import host_sources
+from gpumlp.functions.activation import activations
+from gpumlp.functions.loss import losses, pair
 from tests.seeded import Bug, planted
 from tests.simt import BuildError, compiler
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import coverage
 
-from gpumlp.backend.host_ops import HostOps
+from gpumlp.backend.cpu.host_ops import HostOps
 from tests import simt
 from tests.simt import module
 

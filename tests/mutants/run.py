@@ -25,7 +25,7 @@ from .tests_of import Reached, environment, trace
 
 REPOSITORY = Path(__file__).parents[2]
 SCRATCH = REPOSITORY / ".mutants"
-PATTERNS = ("gpumlp/**/*.py", "kernels/*.cu*", "kernels/host/*")
+PATTERNS = ("gpumlp/**/*.py", "kernels/*/*.[ch]*")
 PATIENCE = 60  # seconds for a test and for all of a mutant, besides SLOWER times what they took
 SLOWER = 4
 UNKNOWN = 60  # seconds of tests that were not timed

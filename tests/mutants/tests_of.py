@@ -78,7 +78,7 @@ class Reached:
             here = here or everywhere
         rest = {test for test in everywhere - here if near(test)}
         found = self._in_order(here, near) + self._in_order(rest, near)
-        if file.startswith("kernels/") and not file.startswith("kernels/host/"):
+        if file.startswith("kernels/") and not file.startswith("kernels/cpu/"):
             found += BY_CHILDREN
         if once:
             found += OF_DEFINITIONS
@@ -87,7 +87,7 @@ class Reached:
     @functools.lru_cache(8)  # noqa: B019
     def _of_file(self, file: str) -> dict[int, set[str]]:
         if not file.endswith(".py"):
-            return {0: set(self._programs[file.removeprefix("kernels/")])}
+            return {0: set(self._programs[Path(file).name])}
         lines: dict[int, set[str]] = defaultdict(set)
         for data in self._data:
             for measured in data.measured_files():

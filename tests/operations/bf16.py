@@ -3,9 +3,9 @@ equal to the bit, against a rounding of numbers instead of bits."""
 
 import numpy as np
 
-from gpumlp.activation import activations
 from gpumlp.backend import Batch, Data
-from gpumlp.loss import pair
+from gpumlp.functions.activation import activations
+from gpumlp.functions.loss import pair
 
 from . import (
     TOLERANCE,

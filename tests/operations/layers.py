@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gpumlp.activation import Activation, activations
+from gpumlp.functions.activation import Activation, activations
 from tests import formulas
 from tests.autodiff import Tensor, gradient
 

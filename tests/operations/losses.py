@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from gpumlp.activation import activations
 from gpumlp.backend import Targets
-from gpumlp.loss import Form, Loss, losses, pair
+from gpumlp.functions.activation import activations
+from gpumlp.functions.loss import Form, Loss, losses, pair
 from tests import formulas
 from tests.autodiff import Tensor, gradient
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from gpumlp.activation import activations
-from gpumlp.backend import Noise, philox, sources
+from gpumlp.backend import Noise, sources
+from gpumlp.backend.reference import philox
+from gpumlp.functions.activation import activations
 
 from . import assert_close, assert_same, empty, random, rounded, send
 from .layers import evaluate

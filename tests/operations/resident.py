@@ -7,12 +7,12 @@ state, losses, counters.
 import numpy as np
 
 import gpumlp
-from gpumlp import residence
-from gpumlp.activation import Activation
-from gpumlp.backend.numpy_ops import NumpyOps
+from gpumlp.backend.reference.numpy_ops import NumpyOps
 from gpumlp.backend.sources import SCALARS
-from gpumlp.loss import Form, Loss
-from gpumlp.rows import make_rows
+from gpumlp.functions.activation import Activation
+from gpumlp.functions.loss import Form, Loss
+from gpumlp.training import residence
+from gpumlp.training.rows import make_rows
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-10}
 

@@ -106,7 +106,7 @@ def in_few_blocks(check):
     """The check with as few blocks as on large arrays: each thread takes several rows."""
 
     def run(ops):
-        from gpumlp.backend import cupy_ops
+        from gpumlp.backend.cuda import cupy_ops
 
         enough, cupy_ops.ENOUGH = cupy_ops.ENOUGH, 1
         try:

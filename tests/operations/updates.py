@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from gpumlp import optimizer as optimizers
 from gpumlp.backend import State
-from gpumlp.optimizer import HYPERS
+from gpumlp.functions import optimizer as optimizers
+from gpumlp.functions.optimizer import HYPERS
 from tests import formulas
 
 from . import assert_close, assert_same, empty, random, rounded, send

@@ -9,7 +9,7 @@ import types
 
 import pytest
 
-from gpumlp.backend import cublaslt
+from gpumlp.backend.cuda import cublaslt
 
 from . import array, blas, errors, functions, hardware, kernels, memory, ordering, pool, streams
 from . import cublaslt as lt

@@ -1,0 +1,341 @@
+"""The operations on the CPU by compiled C++: the structs of kernels/ in the loops of kernels/host.
+
+The contract, with every argument's meaning, is in gpumlp/backend/__init__.py.  Each operation is
+one call of a library that is compiled when first used (gpumlp/backend/cpu/compiler.py).  What has no
+program, as an activation of the user's own, is done by NumPy.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+
+import numpy as np
+
+from gpumlp.backend.cpu import blas, compiler, host_sources, pool, sequence
+from gpumlp.backend.reference.numpy_ops import NumpyOps
+from gpumlp.backend.sources import SOURCE
+from gpumlp.functions.activation import activations
+
+# Work is divided into items of about so many elements, and from so many on among threads: it has to
+# take longer than they need to wake.
+ITEM = 1 << 15
+SHARED = 1 << 18
+# Where the C library has no vectors, its tanh takes many times as long as NumPy's.
+NEED_TANH = ("Tanh", "GeluTanh", "Mish")
+
+IDENTITY = activations["identity"]  # through which a fused loss goes back
+
+
+class HostOps(NumpyOps):
+    """The contract of gpumlp.backend on NumPy arrays, compiled."""
+
+    def __init__(self):
+        super().__init__()
+        # `noted`: the calls of the sequence that is being captured; each thread captures its own.
+        self._here = threading.local()
+        self._functions: dict = {}
+        self._known_products: dict = {}
+
+    def __reduce__(self):
+        return HostOps, ()  # functions of a library can neither be copied nor pickled
+
+    # ------------------------------------------------------------ repeating
+    def capture(self, work):
+        calls = sequence.joined(self._noted(work), self._run())
+
+        def replay():
+            with np.errstate(all="ignore"):
+                for call in calls:
+                    call()
+
+        return replay
+
+    def threads(self, net, objective=None):
+        known = blas.find()
+        if self._run() is None or known is None or known.threads is None:
+            return 1
+        programs = [self._products(net.dtype), self._layer(IDENTITY, net.dtype)]
+        for f in net.f[1:]:
+            programs.append((self._rows if f.rows else self._layer)(f, net.dtype))
+        if objective is not None:
+            programs.append(self._loss(objective.pair, net.dtype))
+        return pool.threads() if all(programs) else 1
+
+    def parallel(self, works):
+        noted = [self._noted(work) for work in works]
+        for call in sequence.in_parallel(noted, self._run()):
+            self._do(call)
+
+    def _noted(self, work) -> list:
+        """The calls that work() would make."""
+        outer = getattr(self._here, "noted", None)
+        calls: list = []
+        self._here.noted = calls
+        try:
+            work()
+        finally:
+            self._here.noted = outer
+        return calls
+
+    def _do(self, call):
+        """Carry the call out; in a capture, note it instead."""
+        noted = getattr(self._here, "noted", None)
+        if noted is None:
+            with np.errstate(all="ignore"):
+                if getattr(call, "pieces", 1) > 1:
+                    (call,) = sequence.joined([call], self._run())
+                call()
+        else:
+            noted.append(call)
+
+    def _run(self):
+        """The function that makes the calls of a sequence."""
+        functions = self._get(("run",), host_sources.sequence)
+        return functions and functions[0]
+
+    def _by_numpy(self, operation, *args, **options):
+        self._do(functools.partial(operation, self, *args, **options))
+
+    # ------------------------------------------------------------ calling
+    def _get(self, names, program, *options):
+        """These functions of the library whose text is program(*options); None without it."""
+        key = names, program, options
+        if key not in self._functions:
+            library = compiler.library(program(*options))
+            self._functions[key] = library and [_function(library, name) for name in names]
+        return self._functions[key]
+
+    def _call(self, functions, values, arrays, items, size):
+        """Call functions[0] with a struct of 8-byte values; size: the elements that it works on.
+
+        arrays: what the values point to, kept alive.  functions[1], if there is one, adds up what
+        the items have left.
+        """
+        arguments = sequence.struct(values, arrays)
+        function, end = functions
+        pieces = min(items, pool.threads()) if size >= SHARED and self._run() else 1
+        self._do(sequence.Compiled(function, arguments, pieces))
+        if pieces > 1 and end is not None:
+            self._do(sequence.Compiled(end, arguments))
+
+    # ------------------------------------------------------------ one layer
+    def gemm(self, a, b, out, *, ta=False, tb=False, alpha=1.0, beta=0.0):
+        functions = alpha == 1 and beta == 0 and self._product(a, b, out)
+        if not functions:
+            self._by_numpy(NumpyOps.gemm, a, b, out, ta=ta, tb=tb, alpha=alpha, beta=beta)
+            return
+        address, function = functions
+        models, rows, columns = out.shape
+        values = (
+            *(address, _at(a), _stride(a), _at(b), _stride(b), _at(out), _stride(out)),
+            *(models, rows, columns, a.shape[1 if ta else 2], ta, tb),
+        )
+        self._call((function, None), values, (a, b, out), 1, 0)
+
+    def _product(self, a, b, out):
+        """BLAS's address, and the function that calls it; None if it cannot take the arrays."""
+        if not (a.dtype == b.dtype == out.dtype and _dense(a) and _dense(b) and _dense(out)):
+            return None
+        return self._products(out.dtype)
+
+    def _products(self, dtype):
+        if dtype not in self._known_products:
+            known, name, found = blas.find(), str(dtype), None
+            if known is not None:
+                functions = self._get(("gemm",), host_sources.gemm, name, known.integer)
+                found = functions and (known.gemm[name], *functions)
+            self._known_products[dtype] = found
+        return self._known_products[dtype]
+
+    def activate(self, f, z, b, n, p, noise=None):
+        models, rows, columns = z.shape
+        chunks = _chunks(rows, columns)
+        if f.rows:
+            functions = self._rows(f, z.dtype)
+            if not functions:
+                self._by_numpy(NumpyOps.activate, f, z, b, n, p, noise)
+                return
+            values = _at(z), _at(b), _stride(b), _at(n), f.name == "log_softmax"
+            sizes = models, rows, columns, chunks
+            self._call((*functions, None), (*values, *sizes), (z, b, n), models * chunks, z.size)
+            return
+        functions = self._layer(f, z.dtype)
+        if not functions:
+            self._by_numpy(NumpyOps.activate, f, z, b, n, p, noise)
+            return
+        values = (
+            *(_at(z), _at(n), _at(b), _stride(b), _at(p), _stride(p)),
+            *(*_noise(noise), models, rows, columns, chunks),
+            *(0, 0, 0, 0, 0, 0),
+        )
+        arrays = z, n, b, p, noise
+        self._call((functions[0], None), values, arrays, models * chunks, z.size)
+
+    def backprop(self, f, z, n, delta, db, p, dp=None, noise=None):
+        models, rows, columns = delta.shape
+        functions = self._layer(f, delta.dtype)
+        if not functions:
+            self._by_numpy(NumpyOps.backprop, f, z, n, delta, db, p, dp, noise)
+            return
+        chunks = _chunks(rows, columns)
+        parts = np.empty((models, chunks, columns + 1), delta.dtype)
+        values = (
+            *(_at(z), _at(n), 0, 0, _at(p), _stride(p)),
+            *(*_noise(noise), models, rows, columns, chunks),
+            *(_at(delta), _at(db), _stride(db), _at(dp), _stride(dp), _at(parts)),
+        )
+        arrays = z, n, delta, db, p, dp, noise, parts
+        self._call(functions[1:], values, arrays, models * chunks, delta.size)
+
+    def _layer(self, f, dtype):
+        if not (f.built_in and isinstance(f.cuda, str)):
+            return None
+        if f.cuda in NEED_TANH and not compiler.toolchain().simd_math:
+            return None
+        names = "activate", "backprop", "backprop_end"
+        return self._get(names, host_sources.layer, str(dtype), f)
+
+    def _rows(self, f, dtype):
+        return f.built_in and self._get(("activate_rows",), host_sources.rows, str(dtype))
+
+    # ------------------------------------------------------------ the loss
+    def loss(self, pair, u, b, targets, w, w_sum, mean, p, delta, value):
+        functions = self._loss(pair, u.dtype)
+        if not functions:
+            arguments = pair, u, b, targets, w, w_sum, mean, p, delta, value
+            self._by_numpy(NumpyOps.loss, *arguments)
+            return
+        models, rows, columns = u.shape
+        chunks = _chunks(rows, columns)
+        parts = np.empty((models, chunks), np.float64)
+        scale_shift = np.array([targets.scale, targets.shift], u.dtype)
+        y = targets.dense if targets.labels is None else targets.labels
+        values = (
+            *(_at(u), _at(b), _stride(b)),
+            *(_at(targets.labels), _at(targets.dense), _stride(y), _at(scale_shift)),
+            *(_at(w), _stride(w), _at(w_sum), bool(mean), _at(p), _at(delta), _at(value)),
+            *(_at(parts), models, rows, columns, chunks),
+        )
+        arrays = u, b, targets, scale_shift, w, w_sum, p, delta, value, parts
+        self._call(functions, values, arrays, models * chunks, u.size)
+
+    def _loss(self, pair, dtype):
+        if not isinstance(pair.form.cuda, str):
+            return None
+        options = str(dtype), pair.form, pair.rows, pair.log_u
+        return self._get(("loss", "loss_end"), host_sources.loss, *options)
+
+    # ------------------------------------------------------------ the update
+    def advance(self, g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0):
+        functions = self._get(("advance", "advance_end"), host_sources.update, str(g.dtype))
+        if not functions:
+            arguments = g, loss, w_sum, hyper, rates, first_rate, state, theta, decayed
+            self._by_numpy(NumpyOps.advance, *arguments)
+            return
+        models, size = g.shape
+        chunks = _chunks(size, 1)
+        parts = np.empty((models, chunks, 2), np.float64)
+        tables = state.cursor, state.t, state.halted, state.losses, state.weights, state.norm
+        values = (
+            *(_at(g), _at(theta), decayed, _at(loss), _at(w_sum), _at(hyper), _at(rates)),
+            *(_at(first_rate), *map(_at, tables), _at(state.scalars), _at(parts)),
+            *(models, len(state.losses), _stride(state.losses), size, chunks),
+        )
+        arrays = g, theta, loss, w_sum, hyper, rates, first_rate, tables, state.scalars, parts
+        self._call(functions, values, arrays, models * chunks, g.size)
+
+    def update(self, family, theta, g, slots, scalars, hyper, t, halted, decayed):
+        functions = self._get((f"update_{family}",), host_sources.update, str(theta.dtype))
+        if not functions:
+            arguments = family, theta, g, slots, scalars, hyper, t, halted, decayed
+            self._by_numpy(NumpyOps.update, *arguments)
+            return
+        models, size = theta.shape
+        chunks = _chunks(size, 1)
+        places = [*map(_at, slots), 0, 0, 0][:3]
+        values = (
+            *(_at(theta), _at(g), *places, _at(scalars), _at(hyper), _at(t), _at(halted)),
+            *(models, size, decayed, chunks),
+        )
+        arrays = theta, g, list(slots), scalars, hyper, t, halted
+        self._call((*functions, None), values, arrays, models * chunks, theta.size)
+
+    def add_up(self, parts, out):
+        functions = self._get(("add_up",), host_sources.update, str(out.dtype))
+        if not functions:
+            self._do(functools.partial(np.add.reduce, parts, axis=0, out=out))
+            return
+        chunks = _chunks(out.size, 1)
+        values = _at(parts), _at(out), len(parts), out.size, chunks
+        self._call((*functions, None), values, (parts, out), chunks, out.size)
+
+    # ------------------------------------------------------------ minibatches
+    def gather(self, data, order, cursor, batch, out):
+        types = str(out.x.dtype), str(data.x.dtype)
+        names = "gather", "gather_end"
+        functions = types[1] in SOURCE and self._get(names, host_sources.gather, *types)
+        if not functions:
+            self._by_numpy(NumpyOps.gather, data, order, cursor, batch, out)
+            return
+        models, rows, columns = out.x.shape
+        outputs = 0 if data.dense is None else data.dense.shape[2]
+        y = data.dense if data.labels is None else data.labels
+        chunks = _chunks(rows, columns)
+        values = (
+            *(_at(order), _stride(order), _at(cursor), batch, _at(data.x), _stride(data.x)),
+            *(_at(data.labels), _at(data.dense), _stride(y), _at(data.weight)),
+            *(_stride(data.weight), _at(out.x), _at(out.labels), _at(out.dense), _at(out.w)),
+            *(_at(out.w_sum), models, rows, columns, outputs, chunks),
+        )
+        arrays = order, cursor, data, out
+        self._call(functions, values, arrays, models * chunks, out.x.size)
+
+    def tally(self, *arguments):
+        self._by_numpy(NumpyOps.tally, *arguments)
+
+    def _shuffle_keys(self, seeds, epoch, rows):
+        functions = self._get(("shuffle_keys",), host_sources.shuffle)
+        if not functions:
+            return super()._shuffle_keys(seeds, epoch, rows)
+        models, chunks = len(seeds), _chunks(rows, 1)
+        keys = np.empty((models, rows), np.uint64)
+        values = _at(seeds), epoch, _at(keys), models, rows, chunks
+        self._call((*functions, None), values, (seeds, keys), models * chunks, keys.size)
+        return keys
+
+
+def _function(library, name):
+    function = getattr(library, name)
+    function.restype = None
+    return function
+
+
+def _chunks(rows: int, columns: int) -> int:
+    """Items of each network."""
+    return max(1, min(rows, rows * columns // ITEM))
+
+
+def _at(array) -> int:
+    """The address; 0 of an absent array."""
+    return 0 if array is None else array.ctypes.data
+
+
+def _dense(array) -> bool:
+    """Whether the matrices are contiguous."""
+    return array.flags.c_contiguous or array[0].flags.c_contiguous
+
+
+def _stride(array) -> int:
+    """Elements from network to network; 0 if the array is shared."""
+    if array is None or len(array) == 1:
+        return 0
+    return array.strides[0] // array.itemsize
+
+
+def _noise(noise):
+    """The arguments seeds, step, dropout, layer, first_row."""
+    if noise is None:
+        return 0, 0, 0, 0, 0
+    drawn_from = _at(noise.seeds), _at(noise.step), _at(noise.dropout)
+    return *drawn_from, noise.layer, noise.first_row

@@ -1,0 +1,522 @@
+"""The operations on CuPy arrays: the kernels of kernels/ and cuBLASLt.
+
+The contract, with every argument's meaning, is in gpumlp/backend/__init__.py.  Each operation is
+one launch, but for `gemm`, which is one call of cuBLASLt, or one for each 65,535 networks, and
+`shuffle`, which is two and CuPy's sort between them.
+Programs are compiled by NVRTC when first used and kept on disk by CuPy.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import cupy as cp
+import numpy as np
+
+from gpumlp.backend import device as devices
+from gpumlp.backend import sources
+from gpumlp.backend.cuda import cublaslt, gemm_choice, graphs, resident, transfer
+
+THREADS = 256  # of every block of every kernel; THREADS in kernels/cuda/common.cuh
+NULL = np.uintp(0)  # an absent array
+MOST_STAGED = 1 << 20  # bytes of an array that goes by way of page-locked memory
+# Sequences between two marks of `pace`: while the device does as many, a microsecond or more each,
+# the host submits the next.  At most twice as many are submitted and not done.
+AHEAD = 8
+KEY_BITS = 64  # of a number by which an order is sorted
+MOST_PLANS = 1024  # that are held for matrix products of different shapes
+
+# Rows, or packs of a flat buffer, that one thread takes: few where blocks are independent, more
+# where a later block has to add their partial sums, of which there are at most so many.
+ROWS_PER_THREAD = 4
+SUMMED_ROWS_PER_THREAD = 8
+MOST_PARTIAL_SUMS = 64
+# Blocks below which a thread rather takes fewer: two for each multiprocessor of an H100.  It is the
+# same number on every GPU, as the order of sums depends on it.
+ENOUGH = 264
+
+
+@functools.cache
+def _kernel(device: int, text: str, name: str):
+    """One kernel of one program on one device."""
+    with cp.cuda.Device(device):
+        return cp.RawModule(code=text, options=("-std=c++17",)).get_function(name)
+
+
+def _power_of_two(size: int) -> int:
+    return 1 << (size - 1).bit_length()
+
+
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def _or_null(array):
+    return NULL if array is None else array
+
+
+def _stride(array) -> np.int64:
+    """Elements from network to network; 0 if the array is shared."""
+    if array is None or len(array) == 1:
+        return np.int64(0)
+    return np.int64(array.strides[0] // array.itemsize)
+
+
+class CupyOps:
+    """The contract of gpumlp.backend on CuPy arrays of one device."""
+
+    xp = cp
+
+    def __init__(self, index: int, precision: str = "float32", tune: bool = False):
+        self.precision, self.tune = precision, tune
+        self.device = f"cuda:{index}"
+        self._index = index
+        self._kernels: dict = {}
+        self._partial: dict = {}
+        self._plans: dict = {}
+        self._choices = gemm_choice.Choices(index)
+        self._workspace: Any = None  # of cuBLASLt; replaced by a larger one, never resized
+        self._arrived = None
+        self._submitted = 0  # sequences since the last mark of `pace`
+        self._mark: Any = None
+        self._chip: resident.Chip | None = None
+
+    def __reduce__(self):
+        # Kernels, plans and room are the process's own; what was chosen by timing is not found
+        # again for certain.
+        return CupyOps, (self._index, self.precision, self.tune), self.choices()
+
+    def __setstate__(self, choices):
+        self.adopt(choices)
+
+    def on_device(self):
+        devices.refuse_after_fork()
+        return cp.cuda.Device(self._index)
+
+    def to_device(self, array):
+        """The array there.  NumPy's may be overwritten or dropped once this returns."""
+        if not isinstance(array, np.ndarray):
+            return cp.asarray(array)
+        if array.nbytes <= MOST_STAGED:
+            # asarray reads page-locked memory later, and copies other memory to such first.
+            pinned = cp.cuda.pinned_memory.is_memory_pinned(array.ctypes.data)
+            return cp.asarray(array.copy() if pinned else array)
+        # For the copy, asarray would take page-locked memory as large as the array, and keep it.
+        # `set` would make an array contiguous in one of its own, which it drops before it is read
+        # where copies from any memory are asynchronous, as on a GH200.
+        array = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+        out = cp.empty(array.shape, array.dtype)
+        out.set(array)
+        cp.cuda.get_current_stream().synchronize()
+        return out
+
+    def to_host(self, array):
+        # asnumpy would copy an array of NumPy's that is not in C order, as a memory map may be.
+        return array if isinstance(array, np.ndarray) else cp.asnumpy(array)
+
+    def free_memory(self, enough=math.inf):
+        # What the pool holds of blocks that are in use in part is of no use to a large array.
+        with self.on_device():
+            free, _ = cp.cuda.runtime.memGetInfo()
+            if free < enough:
+                cp.get_default_memory_pool().free_all_blocks()
+                free, _ = cp.cuda.runtime.memGetInfo()
+            return free
+
+    def total_memory(self):
+        with self.on_device():
+            return cp.cuda.runtime.memGetInfo()[1]
+
+    def transfers(self, size):
+        return transfer.pair(size)
+
+    # ------------------------------------------------------------ repeating
+    def threads(self, net, objective=None):
+        return 1
+
+    def capture(self, work):
+        # What the graph writes to besides the caller's buffers.  Later it may be replaced by larger
+        # arrays.
+        kept = *self._partial.values(), self._arrived, self._workspace
+        with cp.cuda.Stream(non_blocking=True) as stream:
+            graph = graphs.record(work, stream)
+
+        def replay(graph=graph, kept=kept):
+            graph.launch()
+
+        return replay
+
+    def pace(self, long=False):
+        self._submitted += AHEAD if long else 1
+        if self._submitted < AHEAD:
+            return
+        # The device still has those since the last mark to do while the host waits for it.
+        self._submitted, before, self._mark = 0, self._mark, cp.cuda.Event(disable_timing=True)
+        self._mark.record()
+        if before is not None:
+            before.synchronize()
+
+    def _room(self, held, size: int, dtype, make=cp.empty):
+        """An array of its own that operations write to: the one held, or a larger one."""
+        if held is not None and held.size >= size:
+            return held
+        # The pool may have memory even then, but counters would be zeroed in the graph alone, and
+        # what was recorded before would write to the array that is replaced.
+        if cp.cuda.get_current_stream().is_capturing():
+            raise RuntimeError("a sequence needs more room in its capture than when it ran before")
+        return make(size, dtype)
+
+    # ------------------------------------------------------------ launching
+    def _get(self, key, name, text):
+        """The kernel `name`, compiled when first used; `text` makes its program."""
+        if key not in self._kernels:
+            self._kernels[key] = _kernel(self._index, text(), name)
+        return self._kernels[key]
+
+    def _scratch(self, dtype, partial: int, counters: int):
+        """Room for partial sums, and counters that are 0 before and after every launch."""
+        char = dtype.char
+        self._partial[char] = self._room(self._partial.get(char), partial, dtype)
+        self._arrived = self._room(self._arrived, counters, np.uint32, cp.zeros)
+        return self._partial[char], self._arrived
+
+    # ------------------------------------------------------------ one layer
+    def gemm(self, a, b, out, *, ta=False, tb=False, alpha=1.0, beta=0.0):
+        if len(out) > cublaslt.MOST_BATCH:
+            for start in range(0, len(out), cublaslt.MOST_BATCH):
+                part = slice(start, start + cublaslt.MOST_BATCH)
+                left, right = (each if len(each) == 1 else each[part] for each in (a, b))
+                self.gemm(left, right, out[part], ta=ta, tb=tb, alpha=alpha, beta=beta)
+            return
+        at, bt, to = a.data.ptr, b.data.ptr, out.data.ptr
+        key = (
+            *(a.shape, b.shape, out.shape, a.strides[0], b.strides[0], out.strides[0]),
+            *(a.dtype.char, b.dtype.char, out.dtype.char, ta, tb, alpha, beta, self.precision),
+            # What divides the addresses: their lowest bit, 256 at most.
+            *((at | 256) & -(at | 256), (bt | 256) & -(bt | 256), (to | 256) & -(to | 256)),
+        )
+        plan = self._plans.get(key) or self._plan(key, a, b, out, ta, tb, alpha, beta)
+        workspace = self._workspace.data.ptr if plan.workspace else 0
+        # Read by columns, as cuBLAS does, row-major out is out^T = op(b)^T op(a)^T.
+        plan(bt, at, to, workspace, cp.cuda.get_current_stream().ptr)
+
+    def _plan(self, key, a, b, out, ta, tb, alpha, beta):
+        """A new plan, and a workspace that is large enough for it."""
+        product = gemm_choice.row_major(a, b, out, ta, tb, alpha, beta, self.precision)
+        plan = self._choices.plan(product, self.tune, b.data.ptr, a.data.ptr, out.data.ptr)
+        if plan.workspace:
+            self._workspace = self._room(self._workspace, plan.workspace, np.uint8)
+        if len(self._plans) >= MOST_PLANS:
+            self._plans.clear()
+        self._plans[key] = plan
+        return plan
+
+    def choices(self):
+        """The algorithms that were chosen for products by timing them, for `adopt`; for JSON."""
+        with self.on_device():
+            return self._choices.export()
+
+    def adopt(self, choices):
+        """Use these algorithms, if they are of this kind of GPU and this version of cuBLASLt."""
+        with self.on_device():
+            self._choices.adopt(choices)
+        self._plans.clear()
+
+    def activate(self, f, z, b, n, p, noise=None):
+        models, rows, columns = z.shape
+        if f.rows:
+            return self._activate_rows(f, z, b, n)
+        kernel = self._get(
+            ("activate", f, z.dtype.char),
+            "activate",
+            lambda: sources.layer(str(b.dtype), f, str(z.dtype), str(z.dtype)),
+        )
+        (lanes, height), tiles = _tile(columns, z.itemsize)
+        chunks = _chunks(rows, height, ROWS_PER_THREAD, models * tiles)
+        kernel(
+            (models * chunks * tiles,),
+            (lanes, height),
+            (
+                *(z, b, np.int64(b.strides[0] // b.itemsize), n, p, _stride(p)),
+                *_noise(noise),
+                *(np.int64(rows), np.int32(columns), np.int32(tiles), np.int32(chunks)),
+            ),
+        )
+
+    def _activate_rows(self, f, z, b, n):
+        models, rows, columns = z.shape
+        kernel = self._get("activate_rows", "activate_rows", lambda: sources.rows(str(z.dtype)))
+        lanes, height = _lanes(columns)
+        chunks = _chunks(rows, height, ROWS_PER_THREAD, models)
+        kernel(
+            (models * chunks,),
+            (lanes, height),
+            (
+                *(z, b, np.int64(b.strides[0] // b.itemsize), n),
+                np.int32(f.name == "log_softmax"),
+                *(np.int64(rows), np.int32(columns), np.int32(chunks)),
+            ),
+        )
+
+    def backprop(self, f, z, n, delta, db, p, dp=None, noise=None):
+        models, rows, columns = delta.shape
+        kernel = self._get(
+            ("backprop", f, z.dtype.char, delta.dtype.char),
+            "backprop",
+            lambda: sources.layer(str(db.dtype), f, str(z.dtype), str(delta.dtype)),
+        )
+        (lanes, height), tiles = _tile(columns, delta.itemsize)
+        chunks = _chunks(rows, height, SUMMED_ROWS_PER_THREAD, models * tiles)
+        chunks = min(chunks, MOST_PARTIAL_SUMS)
+        sums, slopes = models * chunks * columns, models * chunks * tiles
+        partial, arrived = self._scratch(db.dtype, sums + slopes, models * (tiles + 1))
+        kernel(
+            (models * chunks * tiles,),
+            (lanes, height),
+            (
+                *(z, n, delta, db, np.int64(db.strides[0] // db.itemsize), p, _stride(p)),
+                *(_or_null(dp), np.int64(0 if dp is None else dp.strides[0] // dp.itemsize)),
+                *_noise(noise),
+                *(partial, partial[sums:], arrived, arrived[models * tiles :]),
+                *(np.int64(rows), np.int32(columns), np.int32(tiles), np.int32(chunks)),
+            ),
+        )
+
+    def narrow(self, a, out):
+        if a.flags.c_contiguous and out.flags.c_contiguous:
+            models, size, strides = 1, a.size, (np.int64(0), np.int64(0))
+        else:
+            models, size, strides = len(a), a[0].size, (_stride(a), _stride(out))
+        chunks = _chunks(_ceil_div(size, 8), THREADS, ROWS_PER_THREAD, models)
+        self._get("narrow", "narrow", sources.narrow)(
+            (models * chunks,),
+            (THREADS,),
+            (a, strides[0], out, strides[1], np.int64(size), np.int32(chunks)),
+        )
+
+    # ------------------------------------------------------------ the loss
+    def loss(self, pair, u, b, targets, w, w_sum, mean, p, delta, value):
+        models, rows, columns = u.shape
+        real, written = u.dtype.type, (u if delta is None else delta).dtype
+        kernel = self._get(
+            ("loss", pair, written.char),
+            "loss",
+            lambda: sources.loss(str(u.dtype), pair.form, pair.rows, pair.log_u, str(written)),
+        )
+        lanes, height = _lanes(columns)
+        chunks = min(_chunks(rows, height, ROWS_PER_THREAD, models), 2 * THREADS)
+        partial, arrived = self._scratch(u.dtype, models * chunks, models)
+        y = targets.dense if targets.labels is None else targets.labels
+        kernel(
+            (models * chunks,),
+            (lanes, height),
+            (
+                *(u, _or_null(b), np.int64(0 if b is None else b.strides[0] // b.itemsize)),
+                *(_or_null(targets.labels), _or_null(targets.dense), _stride(y)),
+                *(real(targets.scale), real(targets.shift)),
+                *(w, _stride(w), w_sum, np.int32(mean), p, _or_null(delta), value),
+                *(partial, arrived, np.int64(rows), np.int32(columns), np.int32(chunks)),
+            ),
+        )
+
+    # ------------------------------------------------------------ the update
+    def advance(self, g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0):
+        models, size = g.shape
+        chunks = _update_chunks(g)
+        partial, arrived = self._scratch(g.dtype, 2 * models * chunks, models)
+        kernel = self._get("advance", "advance", lambda: sources.update(str(g.dtype)))
+        kernel(
+            (models * chunks,),
+            (THREADS,),
+            (
+                *(g, _or_null(theta), np.int64(decayed)),
+                *(loss, w_sum, hyper, _or_null(rates), first_rate),
+                *(state.cursor, state.t, state.halted, state.losses, state.weights, state.norm),
+                *(state.scalars, partial, arrived),
+                *(np.int64(models), np.int64(len(state.losses)), np.int64(size), np.int32(chunks)),
+            ),
+        )
+
+    def update(self, family, theta, g, slots, scalars, hyper, t, halted, decayed):
+        models, size = theta.shape
+        chunks = _update_chunks(theta)
+        name = f"update_{family}"
+        kernel = self._get(name, name, lambda: sources.update(str(theta.dtype)))
+        kernel(
+            (models * chunks,),
+            (THREADS,),
+            (
+                *(theta, g, *map(_or_null, slots), scalars, hyper, t, halted),
+                *(np.int64(size), np.int64(decayed), np.int32(chunks)),
+            ),
+        )
+
+    # ------------------------------------------------------------ many updates at once
+    def chip(self):
+        if self._chip is None:
+            with self.on_device():
+                limits = cp.cuda.Device(self._index).attributes
+            self._chip = resident.Chip(
+                limits["MultiProcessorCount"],
+                limits["SingleToDoublePrecisionPerfRatio"],
+                limits["MaxSharedMemoryPerBlockOptin"],
+                limits["MaxSharedMemoryPerMultiprocessor"],
+                limits["ReservedSharedMemoryPerBlock"],
+            )
+        return self._chip
+
+    def resident(self, shape, at):
+        if shape not in self._kernels:
+            with self.on_device():
+                kernel = _kernel(self._index, sources.resident(shape, at), "train_resident")
+                kernel.max_dynamic_shared_size_bytes = at.bytes
+                kernel.preferred_shared_memory_carveout = resident.carveout(at, self.chip())
+            train = functools.partial(_train_resident, kernel, at.bytes, _lanes(shape.sizes[-1]))
+            self._kernels[shape] = train
+        return self._kernels[shape]
+
+    # ------------------------------------------------------------ minibatches
+    def gather(self, data, order, cursor, batch, out):
+        models, rows, columns = out.x.shape
+        outputs = 0 if data.dense is None else data.dense.shape[2]
+        kernel = self._get(
+            ("gather", data.x.dtype.char, out.x.dtype.char),
+            "gather",
+            lambda: sources.gather(str(out.w.dtype), str(data.x.dtype), str(out.x.dtype)),
+        )
+        lanes = min(THREADS, _power_of_two(_packs(columns, out.x.itemsize)))
+        height = THREADS // lanes
+        chunks = _chunks(rows, height, ROWS_PER_THREAD, models)
+        sums = _weight_blocks(rows, models)
+        partial, arrived = self._scratch(out.w.dtype, models * sums, models)
+        y = data.dense if data.labels is None else data.labels
+        kernel(
+            (models * (sums + chunks),),
+            (lanes, height),
+            (
+                *(order, _stride(order), cursor, np.int64(batch), data.x, _stride(data.x)),
+                *(_or_null(data.labels), _or_null(data.dense), _stride(y)),
+                *(_or_null(data.weight), _stride(data.weight)),
+                *(out.x, _or_null(out.labels), _or_null(out.dense), out.w, out.w_sum),
+                *(partial, arrived, np.int64(rows), np.int32(columns), np.int32(outputs)),
+                *(np.int32(sums), np.int32(chunks)),
+            ),
+        )
+
+    def tally(self, n, targets, w, w_sum, loss, mean, threshold, cursor, sums):
+        models, rows = w.shape
+        columns = 1 if n is None else n.shape[2]
+        lanes, height = _lanes(columns)
+        chunks = min(_chunks(rows, height, ROWS_PER_THREAD, models), 2 * THREADS)
+        chunks = 1 if n is None else chunks
+        partial, arrived = self._scratch(w.dtype, models * chunks, models)
+        kernel = self._get("tally", "tally", lambda: sources.tally(str(w.dtype)))
+        kernel(
+            (models * chunks,),
+            (lanes, height),
+            (
+                *(_or_null(n), _or_null(targets.labels), _or_null(targets.dense), w),
+                *(np.int32(threshold is None), w.dtype.type(threshold or 0)),
+                *(loss, w_sum, np.int32(mean), cursor, sums, partial, arrived),
+                *(np.int64(models), np.int64(rows), np.int32(columns), np.int32(chunks)),
+            ),
+        )
+
+    def shuffle(self, seeds, epoch, order):
+        models, rows = order.shape
+        low = (rows - 1).bit_length()  # bits of a row's number
+        together = (models - 1).bit_length() + 32 + low <= KEY_BITS
+        keys = cp.empty((models, rows), np.uint64)
+        chunks = _chunks(rows, THREADS, ROWS_PER_THREAD, models)
+        self._get("shuffle_keys", "shuffle_keys", lambda: sources.shuffle("float32"))(
+            (models * chunks,),
+            (THREADS,),
+            (
+                *(seeds, np.uint32(epoch), keys, np.int64(rows), np.int32(low)),
+                *(np.int32(together), np.int32(chunks)),
+            ),
+        )
+        # CuPy sorts one row by its digits, and several together by merging pairs of row and key.
+        for row in [keys.reshape(-1)] if together else keys:
+            row.sort()
+        chunks = _chunks(order.size, THREADS, ROWS_PER_THREAD, 1)
+        self._get("shuffle_order", "shuffle_order", lambda: sources.shuffle("float32"))(
+            (chunks,),
+            (THREADS,),
+            (keys, order, np.int64(order.size), np.int32(low), np.int32(chunks)),
+        )
+
+
+def _train_resident(kernel, shared_bytes: int, block, what: resident.Training, steps: int):
+    """The next so many batches of every network."""
+    data, state, real = what.data, what.state, what.theta.dtype.type
+    slots = [slot for slot in what.slots if slot is not None]
+    kernel(
+        (len(what.theta),),
+        block,
+        (
+            *(what.theta, *slots, *(NULL for _ in range(3 - len(slots)))),
+            *(what.order, _stride(what.order), np.int64(what.positions), np.int32(what.batch)),
+            *(data.x, _stride(data.x), _or_null(data.weight), _stride(data.weight)),
+            *(_or_null(data.labels), _or_null(data.dense)),
+            _stride(data.dense if data.labels is None else data.labels),
+            *(real(what.targets.scale), real(what.targets.shift)),
+            *(np.int32(what.mean), what.p, np.int32(what.penalised), what.seeds, what.dropout),
+            *(what.hyper, _or_null(what.rates), what.first_rate, state.cursor, state.t),
+            *(state.halted, state.losses, state.weights, state.norm, state.scalars),
+            *(np.int64(len(what.theta)), np.int64(len(state.losses)), np.int64(steps)),
+        ),
+        shared_mem=shared_bytes,
+    )
+
+
+def _tile(columns: int, itemsize: int):
+    """The block (lanes, rows) over a tile of columns, and the number of tiles.
+
+    A lane takes 128 bits where the row divides into such packs, else one element.
+    """
+    packs = _packs(columns, itemsize)
+    lanes, height = _lanes(packs)
+    return (lanes, height), _ceil_div(packs, lanes)
+
+
+def _packs(columns: int, itemsize: int) -> int:
+    """Loads that a row takes."""
+    pack = 16 // itemsize
+    return columns // pack if columns % pack == 0 else columns
+
+
+def _lanes(columns: int):
+    """The block (lanes, rows) whose lanes, within one warp, share a row."""
+    lanes = min(32, _power_of_two(columns))
+    return lanes, THREADS // lanes
+
+
+def _chunks(count: int, at_once: int, each: int, others: int) -> int:
+    """Blocks that share `count` rows or packs, each block taking so many at once.
+
+    A thread takes `each` of them, or fewer until there are ENOUGH blocks; there are `others` times
+    as many, for the networks and tiles.
+    """
+    fewest = max(_ceil_div(count, at_once * each), _ceil_div(ENOUGH, others))
+    return min(_ceil_div(count, at_once), fewest)
+
+
+def _weight_blocks(rows: int, models: int) -> int:
+    """Blocks of each network in which `gather` adds the weights of a batch."""
+    return min(_chunks(rows, THREADS, SUMMED_ROWS_PER_THREAD, models), 2 * THREADS)
+
+
+def _update_chunks(theta) -> int:
+    models, size = theta.shape
+    packs = size * theta.itemsize // 16
+    return min(_chunks(packs, THREADS, ROWS_PER_THREAD, models), 8 * THREADS)
+
+
+def _noise(noise):
+    """The arguments seeds, step, dropout, layer."""
+    if noise is None:
+        return NULL, NULL, NULL, np.uint32(0)
+    return noise.seeds, noise.step, _or_null(noise.dropout), np.uint32(noise.layer)

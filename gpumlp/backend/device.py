@@ -1,0 +1,400 @@
+"""Device strings, what "auto" means here, and what was found for `gpumlp info`.
+
+A device is "auto", "cpu", "cuda" (the first GPU) or "cuda:1"; resolve() turns it into "cpu" or
+"cuda:0", "cuda:1", …  CuPy is imported only inside these functions.
+"""
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import sys
+import warnings
+
+import numpy
+
+from gpumlp.backend.cpu import compiler, host_sources, pool
+from gpumlp.backend.cuda import cublaslt, driver
+from gpumlp.functions.activation import activations
+
+VARIABLE = "GPUMLP_DEVICE"
+VALID = '"auto", "cpu", "cuda" or "cuda:<number>", such as "cuda:1"'
+
+# The CUDA runtime's numbers for "no device" and "no driver, or one too old".
+NO_DEVICE, INSUFFICIENT_DRIVER = 100, 35
+# And for "not initialized", of the driver too: what a process gets that was forked after CUDA was.
+NOT_INITIALIZED = 3
+# And for "out of memory", of the driver too: of a stream, a graph, page-locked memory, a program.
+OUT_OF_MEMORY = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Why no GPU can be used: what failed, what to do, and whether "auto" should say so."""
+
+    what: str
+    remedy: str
+    broken: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.what}. {self.remedy}"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether there was no room for something, on the device or the host; whoever says so."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    of_cuda = type(error).__name__ in ("CUDARuntimeError", "CUDADriverError")
+    return of_cuda and getattr(error, "status", None) == OUT_OF_MEMORY
+
+
+_answered: dict[int, object] = {}  # GPU -> the cupy module with which it has worked
+_warned = False  # "auto" complains once a process
+_used_in: int | None = None  # the process that first reached for a GPU
+
+
+def resolve(device: str = "auto", check: bool = True) -> str:
+    """The device that a string means here: "cpu", or "cuda:<i>" for a GPU that answers.
+
+    "auto" is what the environment variable GPUMLP_DEVICE says; without it the first GPU, or the
+    CPU where none can be used. A broken CuPy or a driver too old is then told once, as a
+    RuntimeWarning; a machine without an NVIDIA GPU, driver or CuPy is not worth a word.
+    check: see `gpu_problem`.
+
+    Raises ValueError for an invalid string, RuntimeError for a GPU that cannot be used.
+    """
+    asked = f"device {device!r}"
+    kind, index = parse(device)
+    if kind == "auto" and os.environ.get(VARIABLE):
+        device = os.environ[VARIABLE]
+        asked = f"device {device!r} (from {VARIABLE})"
+        try:
+            kind, index = parse(device)
+        except ValueError as error:
+            raise ValueError(f"{VARIABLE}: {error}") from None
+    if kind == "cpu":
+        return "cpu"
+    problem = gpu_problem(index, check)
+    if problem is None:
+        return f"cuda:{index}"
+    if kind == "cuda":
+        raise RuntimeError(f'{asked}: {problem} Or use device="cpu".')
+    if problem.broken:
+        _warn_once(f"{problem} Using the CPU.")
+    return "cpu"
+
+
+def parse(device: str) -> tuple[str, int]:
+    """A device string as ("auto" | "cpu" | "cuda", GPU number)."""
+    match = re.fullmatch(r"(auto|cpu)|cuda(?::([0-9]{1,4}))?", str(device))
+    if not match:
+        raise ValueError(f"{device!r} is no device; valid are {VALID}")
+    return match[1] or "cuda", int(match[2] or 0)
+
+
+def gpu_problem(index: int = 0, check: bool = True) -> Problem | None:
+    """Why GPU number `index` cannot be used, or None if it works.
+
+    check: and if it computes what NumPy does, when it is first used (gpumlp/backend/selfcheck).
+    """
+    global _used_in
+    if _is_forked():
+        return _forked()
+    if index in _answered and _answered[index] is sys.modules.get("cupy"):
+        return None
+    try:
+        import cupy
+    except Exception as error:
+        return _import_problem(error)
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+        _used_in = _used_in or os.getpid()  # that call alone has initialized CUDA
+        if index < count:
+            _try_out(cupy, index)
+            from gpumlp.backend import selfcheck  # which needs this module
+
+            problem = selfcheck.first_use(index) if check else None
+            if check and problem is None:
+                _answered[index] = cupy
+            return problem
+    except Exception as error:
+        return _runtime_problem(cupy, error)
+    if count == 0:
+        return _no_device()
+    names = "only cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+    what = f"there is no GPU number {index}: found {count} GPU{'s' * (count > 1)}, {names}"
+    return Problem(what, "Name one of these.")
+
+
+def refuse_after_fork() -> None:
+    """Raises RuntimeError in a process that was forked from one that had used a GPU.
+
+    CUDA does not work there: its calls fail at best, and at worst never return.
+    """
+    if _is_forked():
+        raise RuntimeError(f"{_forked()}")
+
+
+def _is_forked() -> bool:
+    return _used_in is not None and _used_in != os.getpid()
+
+
+def _forked() -> Problem:
+    return Problem(
+        "CUDA does not work in a process that was forked from one that had used it",
+        'Start processes with multiprocessing\'s "spawn" method or with joblib\'s "loky" backend.',
+        True,
+    )
+
+
+def _try_out(cupy, index: int) -> None:
+    """Raises unless the GPU runs what training needs: a compiled kernel, and cuBLASLt."""
+    with cupy.cuda.Device(index):
+        one = cupy.arange(2, dtype="int32")[1].item()  # by a program that every fit needs
+        if one != 1:
+            raise RuntimeError(f"GPU {index} counted 0, {one}")
+        cublaslt.handle(index)
+
+
+def _import_problem(error: Exception) -> Problem:
+    version = driver.cuda_version()
+    if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+        what = "CuPy is not installed"
+        if version is None:
+            what = f"{what}, and no NVIDIA driver was found"
+        return Problem(what, _install(version))
+    what = f"CuPy is installed but cannot be imported ({_one_line(error)})"
+    remove = f"Remove it (pip uninstall {_packages()})."
+    return Problem(what, f"{remove} {_install(version)}" if version else remove, True)
+
+
+def _runtime_problem(cupy, error: Exception) -> Problem:
+    """What an error of the CUDA runtime, or of a library that CuPy loads, means."""
+    version = driver.cuda_version()
+    status = getattr(error, "status", None)
+    if version is None and status in (NO_DEVICE, INSUFFICIENT_DRIVER):
+        return Problem("no NVIDIA driver was found", _install(None, cupy=False))
+    if status == NO_DEVICE:
+        return _no_device()
+    if status == NOT_INITIALIZED:
+        return _forked()
+    if version is not None and status == INSUFFICIENT_DRIVER:
+        built_for = cupy.cuda.runtime.runtimeGetVersion() // 1000
+        what = (
+            f"the NVIDIA driver supports CUDA {_dotted(version)}, but the installed CuPy "
+            f"{cupy.__version__} needs CUDA {built_for}"
+        )
+        remedy = _install(version)
+        if driver.extra(version):
+            remedy = f"Remove that CuPy (pip uninstall {_packages()}). {remedy}"
+        return Problem(what, remedy, True)
+    what = f"CuPy {cupy.__version__} is installed but the GPU does not work ({_one_line(error)})"
+    if status is not None or isinstance(error, MemoryError):
+        return Problem(what, "See with nvidia-smi whether the GPU works and is free.", True)
+    return Problem(what, _install(version), True)
+
+
+def _no_device() -> Problem:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return Problem("no NVIDIA GPU was found", "See whether nvidia-smi lists one.")
+    what = f"no NVIDIA GPU is visible (CUDA_VISIBLE_DEVICES={visible!r})"
+    return Problem(what, "Unset CUDA_VISIBLE_DEVICES or name a GPU in it.")
+
+
+def _install(version: tuple[int, int] | None, cupy: bool = True) -> str:
+    """What to install for a driver of this CUDA version (None: there is no driver)."""
+    newest = max(driver.EXTRAS)
+    extra = driver.extra(version)
+    if extra:
+        return f'Install CuPy: pip install "gpumlp[{extra}]".'
+    update = f"NVIDIA driver {driver.OLDEST_DRIVER[newest]} or newer"
+    if version is not None:
+        update += f" (this one supports only CUDA {_dotted(version)})"
+    then = f', then CuPy: pip install "gpumlp[{driver.EXTRAS[newest]}]"' if cupy else ""
+    return f"Install {update}{then}."
+
+
+def _packages() -> str:
+    """The installed packages that offer a module named cupy, as pip names them."""
+    names = importlib.metadata.packages_distributions().get("cupy", [])
+    return " ".join(sorted(set(names))) or "cupy"
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
+
+
+def _one_line(error: Exception) -> str:
+    """The line that says what happened; CuPy's ImportError is a banner that ends with it."""
+    text = str(error)
+    banner, _, original = text.partition("Original error:")
+    said = re.findall(r".*\w.*", original or banner)
+    if original and said:
+        return said[0].strip()
+    return f"{type(error).__name__}: {said[0].strip()}" if said else type(error).__name__
+
+
+def _warn_once(message: str) -> None:
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What `gpumlp info` shows; a value is None where the thing is missing."""
+
+    python: str
+    platform: str
+    numpy: str
+    blas: str
+    host: str
+    cupy: str | None
+    cupy_problem: str | None
+    driver: str | None
+    cuda: str | None
+    gpus: list[str]
+    auto: str
+    auto_reason: str
+    advice: list[str]
+
+
+def found() -> Found:
+    """Looks at Python, NumPy, CuPy, the driver and the GPUs. Never raises, and never warns."""
+    version = driver.cuda_version()
+    problem = gpu_problem()
+    auto, reason = _auto(problem)
+    cupy, cupy_problem = _cupy_version()
+    return Found(
+        python=f"{platform.python_version()} ({sys.executable})",
+        platform=platform.platform(),
+        numpy=numpy.__version__,
+        blas=_blas(),
+        host=_host(),
+        cupy=cupy,
+        cupy_problem=cupy_problem,
+        driver=driver.driver_version(),
+        cuda=_dotted(version) if version else None,
+        gpus=_gpus(),
+        auto=auto,
+        auto_reason=reason,
+        advice=_advice(problem),
+    )
+
+
+def _advice(problem: Problem | None) -> list[str]:
+    """What to install or mend, a sentence each."""
+    advice = []
+    if problem:
+        advice.append(f"To use a GPU: {problem.remedy}")
+    if compiler.remedy():
+        advice.append(f"To train faster on the CPU: {compiler.remedy()}")
+    if _misses_avx512():
+        advice.append(f"To multiply faster on the CPU: {_use_avx512()}")
+    if importlib.util.find_spec("matplotlib") is None:
+        advice.append('To draw the curves of a training: pip install "gpumlp[plot]".')
+    return advice
+
+
+def _auto(problem: Problem | None) -> tuple[str, str]:
+    """What "auto" means and why."""
+    value = os.environ.get(VARIABLE)
+    if value and value != "auto":
+        try:
+            kind, index = parse(value)
+        except ValueError as error:
+            return "an error", f"{VARIABLE}: {error}"
+        chosen = gpu_problem(index) if kind == "cuda" else None
+        if chosen:
+            return "an error", f"{VARIABLE}={value}: {chosen.what}"
+        return resolve(value), f"{VARIABLE}={value}"
+    if problem:
+        return "cpu", problem.what
+    return "cuda:0", "the first GPU that works"
+
+
+def _cupy_version() -> tuple[str | None, str | None]:
+    """CuPy's version with the CUDA it was built for, or None and why it cannot be imported."""
+    try:
+        import cupy
+
+        number = cupy.cuda.runtime.runtimeGetVersion()
+    except Exception as error:
+        return None, _import_problem(error).what
+    return f"{cupy.__version__}, CUDA {number // 1000}.{number % 1000 // 10}", None
+
+
+def _gpus() -> list[str]:
+    """One line a GPU: as CuPy numbers them, or as nvidia-smi lists them where CuPy cannot."""
+    try:
+        import cupy
+
+        runtime = cupy.cuda.runtime
+        lines = []
+        for index in range(runtime.getDeviceCount()):
+            facts = runtime.getDeviceProperties(index)
+            lines.append(
+                f"cuda:{index} {facts['name'].decode()}, {facts['totalGlobalMem'] / 2**30:.1f} GiB,"
+                f" compute capability {facts['major']}.{facts['minor']}"
+            )
+        return lines
+    except Exception:
+        return [f"{name}, {memory / 2**30:.1f} GiB" for name, memory in driver.gpus()]
+
+
+def _host() -> str:
+    """What computes on the CPU all but the matrix products."""
+    try:
+        # Does it work?  This is the program of the default hidden layers.
+        compiler.library(host_sources.layer("float32", activations["relu"]))
+    except OSError as error:
+        return f"an error ({_one_line(error)})"
+    problem = compiler.problem()
+    if problem:
+        return f"NumPy ({problem})"
+    threads = pool.threads()
+    return f"kernels by {compiler.toolchain()}; {threads} thread{'s' * (threads > 1)}"
+
+
+def _blas() -> str:
+    """NumPy's BLAS as it was built, and as it runs where threadpoolctl can tell."""
+    built = numpy.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    text = f"{built.get('name', 'unknown')} {built.get('version', '')}".strip()
+    running = _running_blas()
+    if "num_threads" in running:
+        text += f", {running['num_threads']} threads"
+    if "architecture" in running:
+        text += f", {running['architecture']} kernels"
+    return text
+
+
+def _running_blas() -> dict:
+    """What threadpoolctl says of NumPy's BLAS; nothing where it is not installed."""
+    try:
+        import threadpoolctl
+    except ImportError:
+        return {}
+    found = (each for each in threadpoolctl.threadpool_info() if each["user_api"] == "blas")
+    return next(found, {})
+
+
+def _misses_avx512() -> bool:
+    """Whether OpenBLAS runs its kernels for AVX2 on a CPU with AVX-512: on an AMD EPYC of family 26
+    they take 1.7 times as long as those for AVX-512."""
+    vectors = numpy.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
+    older = _running_blas().get("architecture") in ("Haswell", "Zen")
+    return older and any("AVX512" in each or "X86_V4" in each for each in vectors)
+
+
+def _use_avx512() -> str:
+    """What to do about it.  Left to itself OpenBLAS finds AVX-512, unless it is too old."""
+    chosen = os.environ.get("OPENBLAS_CORETYPE")
+    if chosen:
+        what = "unset OPENBLAS_CORETYPE in the environment"
+        return f"{what}; this CPU has AVX-512, which OPENBLAS_CORETYPE={chosen} does not use."
+    what = "set OPENBLAS_CORETYPE=SkylakeX in the environment"
+    return f"{what}; this CPU has AVX-512, which OpenBLAS has not found."

@@ -1,0 +1,215 @@
+"""Does a GPU compute what NumPy does?  Every operation of gpumlp.backend on small random arrays.
+
+A `Case` is worked out twice by the same lines, on the device and by NumpyOps in float64.  A few
+dozen of them run when a GPU is first used, in a fraction of a second and what it takes to compile
+eight programs, which CuPy keeps and most fits need anyway.  That they passed is remembered in the
+user's cache until the GPU, its driver, a library or this package is another; where the cache cannot
+be written, they run once a process.  `gpumlp info --check` runs all of them.
+
+The environment variable GPUMLP_CHECK=0 switches the check at first use off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpumlp import backend
+from gpumlp.backend import device as devices
+from gpumlp.backend import sources
+from gpumlp.backend.cuda import cublaslt, driver
+from gpumlp.backend.reference.numpy_ops import NumpyOps
+from gpumlp.backend.selfcheck import layers, several, training
+from gpumlp.backend.selfcheck.case import Case, Side
+from gpumlp.utils import cache
+
+VARIABLE = "GPUMLP_CHECK"
+ROUNDED = 80  # the compute capability, times ten, from which on GPUs have TF32 and bf16
+
+_failed: dict[str, devices.Problem] = {}  # what a GPU was found to be -> what it computed wrong
+
+
+class Outcome(NamedTuple):
+    """error: the largest, or infinite where something was raised."""
+
+    case: Case
+    error: float
+    raised: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.case.tolerance
+
+    def __str__(self) -> str:
+        if self.raised:
+            return f"{self.case}: {self.raised}"
+        return f"{self.case}: largest error {self.error:.1e} of at most {self.case.tolerance:.1e}"
+
+
+# ---------------------------------------------------------------------- running
+
+
+def cases() -> list[Case]:
+    return [case for module in (layers, training, several) for case in module.cases()]
+
+
+def run(device: str, chosen: Iterable[Case]) -> Iterator[Outcome]:
+    """The outcomes on a device; cases are left out that it has no way to do.
+
+    An operation that raises has failed.  Raises what says that memory has run out.
+    """
+    made: dict[str, Any] = {}  # the case's dtype -> operations, which are of one dtype each
+    reference = NumpyOps()
+    for case in chosen:
+        if not _possible(device, case):
+            continue
+        try:
+            if case.dtype not in made:
+                precision = "tf32" if case.dtype == "tf32" else "float32"
+                made[case.dtype] = backend.get(device, precision)
+            error = _error(case, made[case.dtype], reference)
+        except Exception as error:
+            if devices.is_out_of_memory(error):
+                raise
+            yield Outcome(case, np.inf, _one_line(error))
+        else:
+            if error is not None:
+                yield Outcome(case, error)
+
+
+def _possible(device: str, case: Case) -> bool:
+    if device == "cpu":
+        return not case.gpu
+    if case.dtype not in ("tf32", "bf16"):
+        return True
+    import cupy
+
+    index = devices.parse(device)[1]
+    return int(cupy.cuda.Device(index).compute_capability) >= ROUNDED
+
+
+def _error(case: Case, ops, reference) -> float | None:
+    """The largest of all arrays that come out; None where the device cannot do it."""
+    exact = Side(reference, case.dtype, exact=True)
+    expected = case.work(exact)
+    with ops.on_device():
+        side = Side(ops, case.dtype, exact=False)
+        computed = case.work(side)
+        if computed is None:
+            return None
+        computed = [side.read(array) for array in computed]
+    assert expected is not None
+    pairs = zip(computed, map(exact.read, expected), strict=True)
+    return max(_difference(*pair) for pair in pairs)
+
+
+def _difference(computed, expected) -> float:
+    """Of an element, in proportion to it and to the mean of those that are finite."""
+    if expected.dtype.kind != "f":
+        return float((computed != expected).any())
+    finite = np.abs(expected[np.isfinite(expected)])
+    scale = np.mean(finite) if finite.any() else 1.0
+    with np.errstate(invalid="ignore"):
+        error = np.abs(computed - expected) / (scale + np.abs(expected))
+    same = (computed == expected) | (np.isnan(computed) & np.isnan(expected))
+    error = np.where(same, 0, np.where(np.isnan(error), np.inf, error))
+    return float(error.max())
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+
+
+# ---------------------------------------------------------------------- when a GPU is first used
+
+
+def first_use(index: int) -> devices.Problem | None:
+    """Why GPU number `index` should not be used: what it computes wrong."""
+    if os.environ.get(VARIABLE) == "0":
+        return None
+    facts = json.dumps(_facts(index), indent=0)
+    if facts not in _failed and not _is_remembered(facts):
+        outcomes = run(f"cuda:{index}", (case for case in cases() if case.first))
+        wrong = next((outcome for outcome in outcomes if not outcome.passed), None)
+        if wrong is None:
+            _remember(facts)
+            return None
+        what = f"GPU {index} computes something wrong: {wrong}"
+        remedy = "Report what `gpumlp info --check` prints; another driver or CuPy may mend it."
+        _failed[facts] = devices.Problem(what, remedy, True)
+    return _failed.get(facts)
+
+
+def state() -> str:
+    """For `gpumlp info`."""
+    if os.environ.get(VARIABLE) == "0":
+        return f"none when a GPU is first used ({VARIABLE}=0)"
+    return f"of a few operations when a GPU is first used ({VARIABLE}=0 switches it off)"
+
+
+def cublaslt_version() -> str:
+    number = cublaslt.library().cublasLtGetVersion()
+    return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+
+
+def nvrtc_version() -> str:
+    """Of what compiles the kernels, which is installed apart from CuPy."""
+    import cupy
+
+    return "{}.{}".format(*cupy.cuda.nvrtc.getVersion())
+
+
+def _facts(index: int) -> dict[str, object]:
+    """All that a result depends on."""
+    import cupy
+
+    import gpumlp
+
+    runtime = cupy.cuda.runtime
+    gpu = runtime.getDeviceProperties(index)
+    return {
+        "GPU": gpu["name"].decode(),
+        "which": str(gpu.get("uuid", index)),
+        "compute capability": f"{gpu['major']}.{gpu['minor']}",
+        "driver": driver.driver_version(),
+        "its CUDA": runtime.driverGetVersion(),
+        "CUDA runtime": runtime.runtimeGetVersion(),
+        "NVRTC": nvrtc_version(),
+        "cuBLASLt": cublaslt_version(),
+        "CuPy": cupy.__version__,
+        "gpumlp": gpumlp.__version__,
+        "sources": _sources(),
+    }
+
+
+def _sources() -> str:
+    """Of what is computed and how it is checked: a checkout changes without a new version."""
+    texts = [sources.text(name) for name in sources.names()]
+    for folder in (Path(backend.__file__).parent, Path(__file__).parent):
+        texts += [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))]
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
+def _path(facts: str) -> Path:
+    """OSError or RuntimeError where there is no folder for it."""
+    name = hashlib.sha256(facts.encode()).hexdigest()[:32]
+    return cache.folder("checked") / f"{name}.json"
+
+
+def _is_remembered(facts: str) -> bool:
+    with contextlib.suppress(OSError, RuntimeError):
+        return cache.read(_path(facts)) == facts.encode()
+    return False
+
+
+def _remember(facts: str) -> None:
+    """That all went well; if it cannot be written, the next process finds out anew."""
+    with contextlib.suppress(OSError, RuntimeError):
+        cache.keep(_path(facts), facts.encode())

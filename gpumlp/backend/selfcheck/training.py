@@ -1,0 +1,160 @@
+"""advance, update, gather, tally and shuffle."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from gpumlp.backend import Batch, Data, State, Targets
+from gpumlp.backend.selfcheck.case import DTYPES, LOOSE, MODELS, Case, Side, case
+from gpumlp.backend.sources import SOURCE
+from gpumlp.functions.optimizer import HYPERS, SGD, Adam, AdamW, Optimizer, RMSprop
+
+
+def cases() -> Iterator[Case]:
+    yield from _updates()
+    yield from _minibatches()
+
+
+# ------------------------------------------------------------------ the update
+
+
+SIZE, MANY = 1056, 100_000  # parameters; so many that a thread takes several packs of them
+
+
+def advance(side: Side, penalty: bool, size=SIZE):
+    """Two steps; the gradient of one network is clipped, that of another becomes NaN."""
+    decayed, steps = size - 32, 4
+    hyper = np.zeros((MODELS, len(HYPERS)))
+    numbers = {
+        "LR": [0.1, 0.2, 0.3],
+        "CLIP_NORM": [2.0, 0.0, 1e4],
+        "L1": [0.01, 0.01, 0.0],
+        "L2": [0.5, 0.0, 0.5],
+        "DECAY_PER_WEIGHT": [1.0, 0.0, 1.0],
+    }
+    for name, values in numbers.items():
+        hyper[:, HYPERS.index(name)] = values
+    state = State(
+        t=side.send([4, 6, 5], np.int64),
+        halted=side.send(np.zeros(MODELS), np.int64),
+        cursor=side.send(np.full(MODELS, 2), np.int64),
+        losses=side.empty(steps, MODELS),
+        weights=side.empty(steps, MODELS),
+        norm=side.empty(MODELS),
+        scalars=side.empty(MODELS, 4),
+    )
+    g, theta = side.rng.standard_normal((2, MODELS, size))
+    rates, first_rate = side.send(1 / np.arange(2, 9)), side.send([4], np.int64)
+    last = (side.send(theta), decayed) if penalty else (None, 0)
+    for step in range(2):
+        g[1, 700] = np.nan if step else g[1, 700]
+        value, w_sum = side.send([1.5, 2.5, 3.5]), side.send([2.0, 3.0, 4.0])
+        sent = side.send(g), value, w_sum, side.send(hyper)
+        side.ops.advance(*sent, rates, first_rate, state, *last)
+    # A network that stands still has no clipping factor worth comparing.
+    scalars = side.read(state.scalars) * np.array([[1], [0], [1]])
+    return [scalars] + [getattr(state, field.name) for field in dataclasses.fields(state)[:-1]]
+
+
+def update(side: Side, law: Optimizer, size=SIZE):
+    """Two steps from nothing; one network stands still."""
+    decayed = size - 32
+    theta, used = side.normal(MODELS, size), law.slots().values()
+    slots = [side.send(np.zeros((MODELS, size))) if in_use else None for in_use in used]
+    scalars = [[1, 0.5, 0.1, 1], [0, 1, 0.1, 1], [1, 1, 0.2, 0.25]]
+    hyper, halted = side.send(law.hyper(MODELS)), side.send(np.zeros(MODELS), np.int64)
+    for t in (1, 2):
+        step = side.send(np.full(MODELS, t), np.int64)
+        g = side.normal(MODELS, size)
+        now = side.send(scalars), hyper, step, halted
+        side.ops.update(law.family, theta, g, slots, *now, decayed)
+    return [theta, *(slot for slot in slots if slot is not None)]
+
+
+LAWS: dict[str, Optimizer] = {
+    "SGD": SGD(l1=0.1, l2=0.5),
+    "SGD, momentum": SGD(momentum=0.9, l2=0.5),
+    "SGD, Nesterov": SGD(momentum=0.9, nesterov=True),
+    "RMSprop": RMSprop(eps=1e-3, l2=0.5),
+    "RMSprop, centred": RMSprop(eps=1e-2, momentum=0.5, centered=True),
+    "Adam": Adam(eps=1e-3, l2=0.5),
+    "Adam, plain epsilon": Adam(eps=1e-2, eps_corrected=False),
+    "AdamW": AdamW(eps=1e-3, weight_decay=0.5),
+}
+
+
+def _updates() -> Iterator[Case]:
+    for dtype in DTYPES:
+        for what, penalty in (("norm and clipping", False), ("with the penalty", True)):
+            yield case("advance", what, dtype, advance, penalty, factor=LOOSE, first=True)
+        for what, law in LAWS.items():
+            yield case("update", what, dtype, update, law, factor=LOOSE, first=True)
+    options = {"size": MANY, "factor": LOOSE}
+    yield case("advance", "many parameters", "float32", advance, True, **options)
+    yield case("update", "Adam, many parameters", "float32", update, LAWS["Adam"], **options)
+
+
+# ------------------------------------------------------------------ minibatches
+
+
+def gather(side: Side, source: str, columns: int, dense: bool = False, shared: bool = False):
+    """A batch of each network, at different places of the epoch; some rows are padding."""
+    rows, count, networks = 70, 90, 1 if shared else MODELS
+    x = (50 * side.rng.standard_normal((networks, count, columns))).clip(0, 127).astype(source)
+    y = side.normal(networks, count, 3) if dense else None
+    labels = None if dense else side.send(side.rng.integers(0, 9, (networks, count)), np.int32)
+    weight = side.send(side.rng.uniform(0.2, 2, (networks, count)))
+    order = np.stack([side.rng.permutation(3 * count) % count for _ in range(networks)])
+    order[:, [5, rows - 1, rows + 3]] = -1
+    out = Batch(
+        x=side.blank(MODELS, rows, columns),
+        labels=None if dense else side.send(np.zeros((MODELS, rows)), np.int32),
+        dense=side.empty(MODELS, rows, 3) if dense else None,
+        w=side.empty(MODELS, rows),
+        w_sum=side.empty(MODELS),
+    )
+    data = Data(side.ops.to_device(x), labels, y, weight)
+    cursor = side.send([1, 0, 2], np.int64)
+    side.ops.gather(data, side.send(order, np.int32), cursor, rows, out)
+    counts = side.read(out.w) > 0  # the target of padding may be anything
+    target = side.read(out.dense if dense else out.labels)
+    return [out.x, np.where(counts[..., None] if dense else counts, target, 0), out.w, out.w_sum]
+
+
+def tally(side: Side, threshold: float | None, dense: bool):
+    rows, columns = 37, 5
+    sums, cursor = side.send(np.zeros((3, MODELS, 3))), side.send(np.ones(MODELS), np.int64)
+    w = side.rng.uniform(0.2, 2, (MODELS, rows))
+    weights = side.send(w), side.send(w.sum(axis=1))
+    value = side.normal(MODELS)
+    n = side.normal(MODELS, rows, columns)
+    labels = side.send(side.rng.integers(0, columns, (MODELS, rows)), np.int32)
+    y = side.send(side.rng.integers(0, 2, (MODELS, rows, columns)))
+    targets = Targets(None, y, 1.0, 0.0) if dense else Targets(labels, None, 1.0, 0.0)
+    side.ops.tally(n, targets, *weights, value, True, threshold, cursor, sums)
+    side.ops.tally(None, targets, *weights, value, False, threshold, cursor, sums)
+    return [sums, cursor]
+
+
+def shuffle(side: Side, models: int):
+    rows, seeds = 1100, side.send(np.arange(models) * 2**33 + 5, np.uint64)
+    order = side.send(np.zeros((models, rows)), np.int32)
+    side.ops.shuffle(seeds, 9, order)
+    return [order]
+
+
+def _minibatches() -> Iterator[Case]:
+    for dtype in DTYPES:
+        yield case("gather", "labels", dtype, gather, dtype, 37, first=True)
+        yield case("gather", "values, one data set", dtype, gather, dtype, 40, True, True)
+        yield case("tally", "largest output", dtype, tally, None, dense=False, first=True)
+        yield case("tally", "outputs above 0.5", dtype, tally, 0.5, dense=True)
+    for source in SOURCE:
+        yield case("gather", f"of {source}", "float32", gather, source, 40)
+    yield case("gather", "into bf16", "bf16", gather, "float32", 40, gpu=True)
+    for models in (1, MODELS, 70):
+        what, options = f"orders, M = {models}", {"models": models, "first": models < 70}
+        yield case("shuffle", what, "float32", shuffle, **options)

@@ -1,0 +1,389 @@
+"""What MLPClassifier and MLPRegressor share: how a fit runs, weights, prediction, pickling."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, NamedTuple
+
+import numpy as np
+import sklearn
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import check_array, metadata_routing
+from sklearn.utils.validation import validate_data
+
+from gpumlp.backend import device as devices
+from gpumlp.estimators import adopted, bagging, contents, lbfgs, parameters, sides, stochastic
+from gpumlp.estimators.by_hand import ByHand, activation_name
+from gpumlp.estimators.constructed import Constructed
+from gpumlp.estimators.display import Display
+from gpumlp.estimators.engine import Engine, Spec, draw
+from gpumlp.estimators.ensemble import Ensemble, pooled
+from gpumlp.estimators.layers import Layers
+from gpumlp.estimators.refusal import QUIET, naming, no_nan, sample_weights
+from gpumlp.estimators.validation import Samples
+from gpumlp.io import saved
+from gpumlp.utils.checks import ParameterError
+
+SPARSE = ["csr", "csc"]
+# What a fit leaves, beside the attributes that end with an underscore.
+OF_FITS = ("_engine", "_binarizer", "_output", "_stalled", "_unfinished", "_resuming")
+
+
+def is_ensemble(estimator) -> bool:
+    """For available_if: what only several networks can tell."""
+    if estimator.n_models is None:
+        raise AttributeError("this is of ensembles: give n_models")
+    return True
+
+
+def is_stochastic(estimator) -> bool:
+    """For available_if: partial_fit is an epoch of one network, which "lbfgs" has not."""
+    if estimator.n_models is not None:
+        raise AttributeError("an ensemble has no partial_fit; its estimators_ have")
+    if estimator.solver == "lbfgs":
+        raise AttributeError("partial_fit needs solver='adam' or 'sgd'; 'lbfgs' has no epochs")
+    return True
+
+
+class Plan(NamedTuple):
+    """What a fit trains: a network and a loss; follows: the activation that each layer's initial
+    weights are drawn for."""
+
+    spec: Spec
+    loss: Any
+    follows: list
+
+
+class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstimator):
+    """See MLPClassifier and MLPRegressor, which add how targets are coded and what is predicted."""
+
+    # The constructor's parameters, and what a fit leaves.
+    device: str
+    dtype: Any
+    solver: str
+    n_models: Any
+    activation: Any
+    dropout: Any
+    random_state: Any
+    warm_start: bool
+    n_outputs_: int
+    n_layers_: int
+    n_iter_: int
+    t_: int
+    loss_curve_: list
+    best_loss_: Any
+    best_validation_score_: Any
+    validation_scores_: Any
+    validation_loss_curve_: Any
+    _y_numeric: bool
+    _no_targets: dict[str, str]  # what y may not hold, and what to do
+    _for_missing = "leave these rows out"
+    _engine: Engine
+    _trusted: Any
+    _stalled: int
+    _unfinished: dict[str, Any]  # the fit that a checkpoint was written in
+    _coding: Any = None  # of classes that are known before a fit
+    _resuming = False  # whether the next fit is to go on with that one
+
+    # Layer numbers are no metadata to be routed.
+    __metadata_request__transform = {"layer": metadata_routing.UNUSED}  # noqa: RUF012
+
+    # ------------------------------------------------------------ fitting
+    def _fit(self, X, y, sample_weight, validation, incremental: bool):
+        """fit, and partial_fit if incremental; validation: X_val, y_val, their weights."""
+        if not sklearn.get_config()["skip_parameter_validation"]:
+            parameters.check(self)
+        goes_on = incremental or (self.warm_start and self.n_models is None) or self._resuming
+        if not (goes_on and self._has_weights):
+            self._leave_output()
+        if self.n_models is not None:
+            bagging.fit(self, X, y, sample_weight, validation)
+            return self
+        if isinstance(vars(self).get("_engine"), Ensemble):  # of a fit that had n_models
+            self._forget()
+        unfinished = vars(self).get("_unfinished") if self._resuming and not incremental else None
+        goes_on = incremental or unfinished is not None
+        first = not self._has_weights or not (self.warm_start or goes_on)
+        device = devices.resolve(self.device)
+        samples = self._samples(X, y, sample_weight, device, first, goes_on)
+        given = self._given(validation, device, samples.encoded)
+        spec, loss, follows = self._plan(samples.X.shape[1], samples.X.dtype, samples.encoded)
+        rng = parameters.random_of(self.random_state)
+        if first:
+            self._begin(spec)
+            if "_engine" not in vars(self):
+                self._engine = Engine()
+            self._engine.build(spec, device, weights=draw(spec.sizes, follows, rng))
+        else:
+            self._go_on(spec, device)
+        engine = self._engine
+        if self.solver == "lbfgs":
+            self._fit_lbfgs(engine, spec, samples, loss)
+        else:
+            with engine.training(in_place=incremental):
+                stochastic.fit(self, engine, samples, given, loss, rng, incremental, unfinished)
+        for name in ("_unfinished", "_resuming"):
+            self.__dict__.pop(name, None)
+        return self
+
+    def _forget(self):
+        """Drop all that an earlier fit has left."""
+        for name in list(vars(self)):
+            if name.endswith("_") or name in OF_FITS:
+                del self.__dict__[name]
+
+    def _plan(self, features: int, dtype, encoded) -> Plan:
+        """What is to be trained on so many features and these targets, as `_encoded` codes them."""
+        self.n_outputs_ = self._outputs_of(encoded)
+        loss, output = self._loss_and_output(dtype)
+        sizes = (features, *parameters.layer_sizes(self), self.n_outputs_)
+        hidden, follows = self._activations(len(sizes) - 1)
+        output = self._output_for(output)
+        self.__dict__["out_activation_"] = activation_name(output)
+        dropout = self._dropout()
+        if isinstance(dropout, tuple) and len(dropout) != len(hidden):
+            raise ParameterError(
+                f"{type(self).__name__}: dropout = {self.dropout!r} for {len(hidden)} hidden layers"
+            )
+        spec = Spec(sizes, hidden, output, str(dtype), dropout, self.precision)
+        return Plan(spec, loss, follows)
+
+    def _begin(self, spec):
+        """Curves and counters anew."""
+        self.n_iter_ = self.t_ = 0
+        self.n_layers_ = len(spec.sizes)
+        for name in ("loss_curve_", "validation_scores_", "validation_loss_curve_"):
+            self.__dict__.pop(name, None)
+        if self.solver != "lbfgs":
+            self._begin_curves()
+
+    def _begin_curves(self):
+        self.loss_curve_ = []
+        self._stalled = 0
+        self.validation_scores_ = self.validation_loss_curve_ = None
+        self.best_validation_score_ = self.best_loss_ = None
+
+    def _go_on(self, spec, device):
+        """With the weights that are there."""
+        engine = self._engine
+        if engine.spec is not None and engine.spec.sizes != spec.sizes:
+            raise ValueError(
+                f"the fitted network has sizes {engine.spec.sizes}; these parameters and data make "
+                f"{spec.sizes}: use fit with warm_start=False"
+            )
+        engine.build(spec, device)
+        self.n_layers_ = len(spec.sizes)
+        self._fill_in()
+
+    def _fit_lbfgs(self, engine, spec, samples, loss):
+        """In float64 on the CPU whatever the dtype: line searches need the digits."""
+        if engine.net.device == "cpu":
+            engine.build(spec._replace(dtype="float64"), "cpu")
+        engine.trainer = None
+        with engine.training(in_place=False):
+            lbfgs.minimize(self, engine.net, samples, loss, self._training_weight(samples))
+        engine.build(spec, engine.net.device)
+
+    # ------------------------------------------------------------ what is given
+    def _working_dtype(self, device: str):
+        """The dtypes that validation leaves as they are; all else becomes the first."""
+        if self.dtype is not None:
+            return np.dtype(self.dtype)
+        if self.precision != "float32":
+            return np.dtype(np.float32)
+        return (np.float64, np.float32) if device == "cpu" else np.dtype(np.float32)
+
+    def _samples(self, X, y, sample_weight, device, first, incremental) -> Samples:
+        dtype = self._working_dtype(device)
+        if not first and self._engine.spec is not None and self.dtype is None:
+            dtype = np.dtype(self._engine.spec.dtype) if device == "cpu" else dtype
+        X, y = self._validated(X, y, device, dtype, first, "")
+        with naming("y"):
+            y, encoded = self._encoded(y, X.dtype, first, incremental)
+        return Samples(X, y, encoded, sample_weights(sample_weight, X.shape[0], X.dtype))
+
+    def _given(self, validation, device, trained) -> Samples | None:
+        """The user's own validation set; trained: the encoded targets that it goes with."""
+        X, y, weight = validation
+        if X is None and y is None and weight is None:
+            return None
+        if X is None or y is None:
+            raise ValueError("X_val and y_val belong together")
+        if self.solver == "lbfgs":
+            raise ValueError("X_val needs solver='adam' or 'sgd'; 'lbfgs' has no epochs")
+        X, y = self._validated(X, y, device, self._working_dtype(device), False, "_val")
+        with naming("y_val"):
+            y, encoded = self._encoded_again(y, X.dtype)
+            if encoded.shape[1:] != trained.shape[1:]:
+                raise ValueError(f"y_val has shape {np.shape(y)}; it must be coded as y is")
+        return Samples(
+            X, y, encoded, sample_weights(weight, X.shape[0], X.dtype, "sample_weight_val")
+        )
+
+    def _validated(self, X, y, device, dtype, reset, suffix):
+        """Features, left on the GPU if they are there, and targets, on the host.
+
+        suffix: of the arguments' names.
+        """
+        with naming(f"X{suffix}"):
+            X = self._features(X, device, dtype, reset, f"X{suffix}")
+        with naming(f"y{suffix}"):
+            y = self._targets(sides.host(y), f"y{suffix}")
+        if y.shape[0] != X.shape[0]:
+            raise ValueError(
+                f"X{suffix} has {X.shape[0]} samples and y{suffix} {y.shape[0]}: inconsistent "
+                "numbers"
+            )
+        return X, y
+
+    def _targets(self, y, name: str):
+        """As validate_data does it, which would also compare feature names that y has not."""
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is None"
+            )
+        contents.refuse(y, name, self._no_targets)
+        contents.refuse_missing(y, name, self._for_missing)
+        y = check_array(
+            y, accept_sparse="csr", ensure_2d=False, dtype=None, input_name=name, estimator=self
+        )
+        y = y.astype(np.float64) if self._y_numeric and y.dtype.kind == "O" else y
+        return contents.native(y)
+
+    def _features(self, X, device, dtype, reset, name="X"):
+        if sides.on_gpu(X) and not sides.is_gpu_sparse(X):
+            return sides.features(self, X, device, dtype, reset)
+        with QUIET():
+            X = contents.native(sides.host(X))
+            contents.refuse(X, name, contents.NO_FEATURES)
+            return validate_data(self, X, accept_sparse=SPARSE, dtype=dtype, reset=reset)
+
+    def _activations(self, K: int) -> tuple[tuple, list]:
+        """Of the hidden layers; and the one that each layer's initial weights are drawn for."""
+        f = self.activation
+        if not isinstance(f, list | tuple):
+            return (f,) * (K - 1), [f] * K
+        if len(f) != K - 1:
+            raise ParameterError(
+                f"{type(self).__name__}: activation = {f!r} for {K - 1} hidden layers"
+            )
+        return tuple(f), [*f, f[-1] if f else "identity"]
+
+    def _dropout(self):
+        return tuple(self.dropout) if isinstance(self.dropout, list | tuple) else self.dropout
+
+    def _to_file(self, fit: bool):
+        """For `gpumlp.save`; a fit that runs has a _to_file of its own."""
+        return saved.describe(self)
+
+    def _as_network(self):
+        """For gpumlp/io: the network, what to say of it, and what is left to do with its
+        outputs (see MLPClassifier)."""
+        self._ready()
+        self._refuse_ensemble()
+        about = {}
+        if "feature_names_in_" in vars(self):
+            about["features"] = self.feature_names_in_.tolist()
+        return self._engine.awake(), about, "nothing"
+
+    def _overwriting(self):
+        """For gpumlp/io: a context in which the network's parameters may be written."""
+        self._ready()
+        self._refuse_ensemble()
+        return self._engine.training(in_place=True)
+
+    def _refuse_ensemble(self):
+        if isinstance(self._engine, Ensemble):
+            raise ValueError("an ensemble is many networks; take one of its estimators_")
+
+    @classmethod
+    def from_sklearn(cls, fitted, **parameters):
+        """What scikit-learn has fitted, its class of the same name, as if this one had: weights,
+        curves, classes.  The optimiser's state begins anew.  Weights that were set without a fit
+        do too; a classifier has to have classes_ then.
+
+        parameters: of the constructor, such as device="cuda"; the others are those of `fitted`.
+        """
+        return adopted.adopt(cls, fitted, parameters)
+
+    # ------------------------------------------------------------ what it computes
+    def _outputs(self, X):
+        """n^(K) (n_samples, n_outputs), on the side that X is on."""
+        if "_trusted" in vars(self) and X is self._trusted[0]:
+            return self._trusted[1]
+        outputs = self._computed(X)
+        ops = self._engine.net.ops
+        with ops.on_device():
+            outputs = no_nan(outputs)
+            if outputs.ndim == 3:
+                xp = np if isinstance(outputs, np.ndarray) else ops.xp
+                outputs = pooled(outputs, self._left_to_do, xp)
+            return outputs
+
+    # What makes probabilities of outputs, see MLPClassifier.
+    _left_to_do = "nothing"
+
+    def _computed(self, X):
+        """n^(K), as the engine gives it: of all members, (M, n_samples, n_outputs)."""
+        self._ready()
+        return self._engine.outputs(self._checked(X))
+
+    def _checked(self, X):
+        if "_trusted" in vars(self) and X is self._trusted[0]:
+            return X
+        spec = self._engine.spec
+        device = self._engine.awake().device if sides.on_gpu(X) else "cpu"
+        with naming("X"):
+            return self._features(X, device, spec.dtype, reset=False)
+
+    def _over_members(self, X, function):
+        """function(outputs of all members (M, n_samples, n_outputs), on the host), on X's side."""
+        self._ready()
+        if not isinstance(self._engine, Ensemble):
+            raise NotFittedError(
+                f"this {type(self).__name__} was fitted without n_models: fit it again"
+            )
+        outputs = no_nan(sides.host(self._computed(X)))
+        return sides.back(function(outputs), X)
+
+    def _quantiles(self, X, q, values):
+        """The quantiles q over the members of values(outputs of one); for several q with one more
+        axis for them, the last."""
+        levels = np.asarray(q)
+        if (
+            levels.dtype.kind not in "iuf"
+            or levels.ndim > 1
+            or levels.size == 0
+            or not np.all((0 <= levels) & (levels <= 1))
+        ):
+            raise ValueError(f"q = {q!r}; it is a number in [0, 1], or several")
+
+        def quantiles(outputs):
+            found = np.quantile([values(each) for each in outputs], levels, axis=0)
+            return np.moveaxis(found, 0, -1) if levels.ndim else found
+
+        return self._over_members(X, quantiles)
+
+    @property
+    def estimators_(self) -> list:
+        """With n_models: the members, each a fitted estimator."""
+        engine = vars(self).get("_engine")
+        if not isinstance(engine, Ensemble):
+            raise AttributeError(f"{type(self).__name__} has estimators_ after fit with n_models")
+        return engine.estimators
+
+    @contextlib.contextmanager
+    def _trusting(self, X, outputs):
+        """Within, this very X is not checked again: it was, and has lost its feature names; and its
+        outputs are known."""
+        self._trusted = X, outputs
+        try:
+            yield
+        finally:
+            del self._trusted
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags

@@ -1,0 +1,49 @@
+"""How a fitted estimator shows itself: a table, curves, and in notebooks."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from gpumlp.training.history import History
+
+
+class Display:
+    """Methods of the estimators."""
+
+    solver: str
+    loss_curve_: list
+    validation_scores_: Any
+    validation_loss_curve_: Any
+    _engine: Any
+    _ready: Any
+
+    def summary(self) -> str:
+        """The network as a table: layers, shapes, activations, parameters, dtype, device."""
+        self._ready()
+        return self._engine.awake().summary()
+
+    def plot(self, path=None):
+        """The curves of the fit as a matplotlib figure: loss, and score if there was a validation
+        set; written to a PNG file if a path is given.  Needs `pip install "gpumlp[plot]"`."""
+        from gpumlp.training import plot
+
+        self._ready()
+        if self.solver == "lbfgs":
+            raise ValueError("solver='lbfgs' has no epochs, and so no curves")
+        if hasattr(self, "estimators_"):
+            raise ValueError("an ensemble has the curves of many networks: plot its estimators_")
+        curves = History(
+            self.loss_curve_, self.validation_loss_curve_ or [], self.validation_scores_ or []
+        )
+        drawn = plot.figure(curves, score="validation score")
+        if path is not None:
+            drawn.savefig(path, format="png", dpi=120)
+        return drawn
+
+    def _repr_mimebundle_(self, **kwargs):
+        """In notebooks: scikit-learn's display, and after a fit the network's table."""
+        shown = super()._repr_mimebundle_(**kwargs)  # type: ignore[misc]
+        if "text/html" in shown and getattr(self, "_engine", None) and self._engine.spec:
+            shown["text/html"] += f"<pre>{html.escape(self.summary())}</pre>"
+        return shown

@@ -1,0 +1,180 @@
+"""A fitted ensemble: many networks as one, asked at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpumlp.estimators.engine import GROUPS, Spec, dense_parts, device_or_cpu
+from gpumlp.model.network import MLP
+from gpumlp.model.parameters import Parameters
+from gpumlp.model.threads import Lock
+
+
+class Ensemble:
+    """The members of a fitted ensemble, and for predictions their networks in one stack, which is
+    made when it is first needed.  Takes the place that the `Engine` has of a single network.
+
+    Whoever asks for the estimators may change them: from then on they are looked at before the
+    stack works, and what has changed in their weights is sent.
+
+    diverged: (M,) of bool; these have no say in the predictions.
+    """
+
+    has_weights = True
+
+    def __init__(self, estimators: list, diverged: np.ndarray):
+        self._estimators, self.diverged = estimators, diverged
+        self.net: Any = None
+        self._shown = False  # the estimators
+        self._made_of: tuple = (None, "", [])  # spec, device, the members' `Engine.version`
+        self._sent: dict[int, np.ndarray] = {}  # row of the stack -> its parameters, where known
+        self._lock = Lock()
+
+    @property
+    def estimators(self) -> list:
+        self._shown = True
+        return self._estimators
+
+    @property
+    def _asked(self) -> list:
+        return [e for e, out in zip(self._estimators, self.diverged, strict=True) if not out]
+
+    @property
+    def count(self) -> int:
+        """Networks that are asked."""
+        return len(self._asked)
+
+    @property
+    def spec(self):
+        return self._asked[0]._engine.spec
+
+    @property
+    def lists(self):
+        raise AttributeError("an ensemble has the weights of many networks: see its estimators_")
+
+    def handed_out(self, name: str):
+        return self.lists
+
+    def take(self, name: str, values):
+        return self.lists
+
+    def move(self, device: str):
+        """Let the networks be made there."""
+        for each in self.estimators:
+            each._engine.move(device)
+
+    def awake(self):
+        """The stack of networks."""
+        with self._lock:
+            if self.net is None or self._shown:
+                engines = [each._ready() for each in self._asked]
+                outputs = {each.out_activation_ for each in self._asked}
+                if len(outputs) > 1:
+                    raise ValueError(
+                        f"out_activation_ differs among the estimators_: {', '.join(outputs)}"
+                    )
+                self._renew(engines)
+            return self.net
+
+    def _renew(self, engines: list):
+        """Make the stack, or send the rows of theta that have changed since, in one copy."""
+        spec, device = self.spec, device_or_cpu(engines[0].device)
+        made_of = spec, device, [engine.version for engine in engines]
+        *kind, before = self._made_of
+        if [spec, device] != kind or len(before) != len(engines):
+            self.net = make_stack(spec, device, [engine.weights() for engine in engines])
+            self._made_of, self._sent = made_of, {}
+            return
+        ops, theta, changed = self.net.ops, self.net.parameters.buffer, {}
+        with ops.on_device():
+            for m, engine in enumerate(engines):
+                if engine.version != before[m]:
+                    weights = engine.weights()
+                elif engine.shared:
+                    weights = {name: engine.listed(name) for name in GROUPS}
+                else:
+                    continue
+                sent = self._sent.get(m)
+                row = np.array(ops.to_host(theta[m : m + 1]) if sent is None else sent)
+                write(Parameters(self.net.layout, row), 0, weights)
+                if sent is None or row.tobytes() != sent.tobytes():
+                    changed[m] = row
+            if changed:
+                rows = ops.to_device(np.concatenate(list(changed.values())))
+                for m, row in zip(changed, rows, strict=True):
+                    theta[m] = row
+        self._made_of = made_of
+        self._sent |= changed
+
+    def outputs(self, X):
+        """n^(K) (M, rows, N_K) of features, sparse ones too, on their side."""
+        with self._lock:
+            net = self.awake()
+            if not hasattr(X, "toarray"):
+                return net.forward(X)
+            return np.concatenate([net.forward(part) for part in dense_parts(X, net)], axis=1)
+
+    def hidden(self, X, k: int):
+        """n^(k) of all members side by side, (rows, M N_k), on the side that X is on."""
+        parts = [each._engine.hidden(X, k) for each in self._asked]
+        net = self.awake()
+        with net.ops.on_device():
+            xp = np if isinstance(parts[0], np.ndarray) else net.ops.xp
+            return xp.concatenate(parts, axis=1)
+
+    def __getstate__(self):
+        return {"estimators": self._estimators, "diverged": self.diverged}
+
+    def __setstate__(self, state):
+        self.__init__(state["estimators"], state["diverged"])  # type: ignore[misc]
+
+
+def pooled(outputs, left_to_do: str, xp):
+    """One output (rows, N_K) for those of all members, (M, rows, N_K), such that it stands for the
+    mean of their probabilities.
+
+    left_to_do: what makes an output a probability, see `_from_outputs_to_probabilities`.
+    """
+    if left_to_do == "exp":
+        return xp.log(xp.exp(outputs).mean(axis=0))
+    if left_to_do == "shares":
+        outputs = outputs / outputs.sum(axis=2, keepdims=True)
+    return outputs.mean(axis=0)
+
+
+def empty_stack(spec: Spec, device: str, models: int, dropout: Any = 0.0) -> MLP:
+    """A stack of so many networks, whose weights are still to be given."""
+    return MLP(
+        spec.sizes,
+        spec.hidden,
+        spec.output,
+        models=models,
+        dtype=spec.dtype,
+        device=device,
+        init="zeros",
+        dropout=dropout,
+        precision=spec.precision,
+    )
+
+
+def make_stack(spec: Spec, device: str, states: list[dict[str, Any]], dropout: Any = 0.0) -> MLP:
+    """A stack of networks with these weights: coefs, intercepts and slopes of each."""
+    net = empty_stack(spec, device, len(states), dropout)
+    with net.ops.on_device():
+        theta = np.array(net.ops.to_host(net.parameters.buffer))
+        views = Parameters(net.layout, theta)
+        for m, state in enumerate(states):
+            write(views, m, state)
+        net.parameters.buffer[...] = net.ops.to_device(theta)
+    return net
+
+
+def write(views: Parameters, m: int, state: dict[str, Any]) -> None:
+    """coefs, intercepts and slopes, where there are such, become those of network m."""
+    for k, (coef, intercept) in enumerate(zip(state["coefs"], state["intercepts"], strict=True), 1):
+        views.W[k][m] = np.asarray(coef).T
+        views.b[k][m] = intercept
+    for k, slope in state.get("slopes", {}).items():
+        views.slope[k][m] = slope

@@ -1,0 +1,79 @@
+"""The outputs of a layer as features, and as frames with named columns (set_output)."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import sklearn
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+
+from gpumlp.estimators import sides
+from gpumlp.estimators.refusal import no_nan
+
+
+class Layers(ClassNamePrefixFeaturesOutMixin):
+    """What makes the estimators transformers.
+
+    scikit-learn wraps the `transform` of a class that has TransformerMixin itself, and gives every
+    result the names of get_feature_names_out.  This class has it not: a layer of the user's choice
+    has other columns.
+    """
+
+    n_layers_: int
+    _engine: Any
+    _checked: Any
+    _ready: Any
+
+    def transform(self, X, layer: int | None = None):
+        """The outputs n^(k) of a layer, (n_samples, N_k); a frame after set_output.
+
+        layer: k = 1 is the first hidden layer, n_layers_ - 1 the output; negative numbers count
+        from the end.  None is the last hidden layer.  Of an ensemble, those of all members side by
+        side.
+        """
+        self._ready()
+        K = self.n_layers_ - 1
+        k = self._last_hidden if layer is None else layer
+        if not isinstance(k, Integral) or not 1 <= abs(k) <= K:
+            raise ValueError(f"layer = {layer!r}; it is 1 .. {K}, or -{K} .. -1")
+        k = K + 1 + k if k < 0 else k
+        values = no_nan(self._engine.hidden(self._checked(X), k))
+        return self._framed(values, X)
+
+    def fit_transform(self, X, y=None, **fit_params):
+        """fit, then transform; so that a pipeline can take the last hidden layer as features."""
+        return self.fit(X, y, **fit_params).transform(X)  # type: ignore[attr-defined]
+
+    @property
+    def _last_hidden(self) -> int:
+        return max(self.n_layers_ - 2, 1)
+
+    @property
+    def _n_features_out(self) -> int:
+        """Columns of `transform`, for get_feature_names_out."""
+        engine = self._ready()
+        return engine.count * engine.spec.sizes[self._last_hidden]
+
+    def _framed(self, values, X):
+        """The values on X's side, or in the frame that was asked for."""
+        chosen = getattr(self, "_sklearn_output_config", {}).get("transform")
+        if (chosen or sklearn.get_config()["transform_output"]) == "default":
+            return sides.back(values, X)
+        prefix = type(self).__name__.lower()
+        names = [f"{prefix}{i}" for i in range(values.shape[1])]
+        return _Named(sides.host(values), names).set_output(transform=chosen).transform(X)
+
+
+class _Named(TransformerMixin, BaseEstimator):
+    """These values with these names, so that scikit-learn makes the frame."""
+
+    def __init__(self, values, names):
+        self.values, self.names = values, names
+
+    def transform(self, X):
+        return self.values
+
+    def get_feature_names_out(self, input_features=None):
+        return np.asarray(self.names, dtype=object)

@@ -1,0 +1,160 @@
+"""solver="lbfgs": SciPy's L-BFGS-B on the engine's loss and gradient over the whole set.
+
+What is minimised is the loss as scikit-learn reports it plus ½ alpha ‖W‖² / Σ weights, and the
+gradient is its derivative.  scikit-learn's own is not where there are several outputs (#8349): it
+averages the squared error over outputs and takes the gradient of the sum.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+
+from gpumlp.backend import Batch
+from gpumlp.estimators import data
+from gpumlp.estimators.progress import warn
+from gpumlp.model import memory, propagate, threads, workspace
+from gpumlp.model.objective import Objective
+from gpumlp.model.parameters import Parameters
+from gpumlp.training.rows import Rows, read
+
+CHUNK_BYTES = 256 << 20  # of the workspace of one pass
+
+
+def minimize(estimator, net, samples, loss, weight) -> None:
+    """Moves the network to a minimum; sets n_iter_ and loss_."""
+    from scipy import optimize
+
+    est = estimator
+    with (
+        net.ops.on_device(),
+        memory.explained(net, samples.rows),
+        threads.limited(net, samples.rows),
+    ):
+        function = _Function(est, net, samples, loss, weight)
+        result = optimize.minimize(
+            function,
+            function.start(),
+            method="L-BFGS-B",
+            jac=True,
+            callback=_Report() if est.verbose else None,
+            options={"maxfun": est.max_fun, "maxiter": est.max_iter, "gtol": est.tol},
+        )
+        function.place(result.x)
+    est.n_iter_ = min(result.nit, est.max_iter)
+    est.loss_ = float(result.fun)
+    est.converged_ = result.status == 0
+    if not np.isfinite(result.x).all() or not np.isfinite(result.fun):
+        raise ValueError(
+            "Solver produced non-finite parameter weights: the loss became NaN or infinite; scale "
+            "the data"
+        )
+    if result.status != 0:
+        more = "; raise max_iter" if est.n_iter_ == est.max_iter else ""
+        warn(
+            f"lbfgs has not converged within {est.n_iter_} iterations ({result.message}){more}, or "
+            "scale the data",
+            ConvergenceWarning,
+        )
+
+
+def _packed_places(layout) -> np.ndarray:
+    """Where the parameters lie in theta: weights, biases, slopes; without the padding."""
+    places = Parameters(layout, np.arange(layout.size)[None])
+    weights = [W[0].T.ravel() for W in places.W[1:]]
+    biases = [b[0] for b in places.b[1:]]
+    return np.concatenate([*weights, *biases, *(s for s in places.slope[1:] if s is not None)])
+
+
+class _Report:
+    def __init__(self):
+        self._done = 0
+
+    def __call__(self, intermediate_result):
+        self._done += 1
+        print(f"Iteration {self._done}, loss = {intermediate_result.fun:.8f}")
+
+
+class _Function:
+    """Packed parameters -> loss and gradient, float64 on the host; the data stays on the device.
+
+    They are packed as scikit-learn packs them, (fan_in, fan_out) weights first: the minimiser's
+    sums over all parameters then round as its sums do.
+    """
+
+    def __init__(self, est, net, samples, loss, weight):
+        self._net, self._alpha = net, est.alpha
+        self._objective = Objective(net, loss, "sum")
+        self._samples = samples._replace(X=data.dense_if_small(samples.X, net.dtype), weight=weight)
+        self._resident = None if data.is_sparse(self._samples.X) else self._rows(slice(None))
+        count = samples.rows
+        self._total = float(count if weight is None else weight.sum())
+        # Where the reported squared error is ½ / outputs (ŷ - y)², its δ is still ŷ - y.
+        self._data_scale = 2 * loss.parameters.get("factor", 0.5)
+        self._places = _packed_places(net.layout)
+        self._decayed = sum(out * into for into, out in pairwise(net.sizes))
+        self._grad = Parameters(net.layout, net.ops.xp.zeros_like(net.parameters.buffer))
+        per_row = workspace.size(net, min(count, 1024), "step") / min(count, 1024)
+        self._chunk = max(1, int(CHUNK_BYTES / per_row))
+
+    def start(self) -> np.ndarray:
+        theta = self._net.ops.to_host(self._net.parameters.buffer)[0]
+        return theta[self._places].astype(np.float64)
+
+    def place(self, packed):
+        """The network's parameters become these."""
+        net = self._net
+        theta = np.zeros(net.layout.size, net.dtype)
+        theta[self._places] = packed
+        net.parameters.buffer[0, :] = net.ops.to_device(theta)
+
+    def __call__(self, packed):
+        net = self._net
+        self.place(packed)
+        value, gradient = 0.0, np.zeros(len(packed))
+        for start in range(0, self._samples.rows, self._chunk):
+            part = slice(start, start + self._chunk)
+            if self._resident is None:  # sparse, and too large to be made dense at once
+                batch = self._batch(self._rows(part), slice(None))
+            else:
+                batch = self._batch(self._resident, part)
+            ws = net.workspaces.get(batch.x.shape[1], "step")
+            noise = [None] * (net.K + 1)
+            propagate.loss_and_backward(net, ws, batch, self._objective, self._grad, noise)
+            value += float(net.ops.to_host(ws.loss)[0])
+            gradient += net.ops.to_host(self._grad.buffer)[0, self._places]
+        W = packed[: self._decayed]
+        gradient *= self._data_scale
+        gradient[: self._decayed] += self._alpha * W
+        gradient /= self._total
+        return value / self._total + 0.5 * self._alpha * (W @ W) / self._total, gradient
+
+    def _rows(self, part: slice) -> Rows:
+        """These samples on the device, dense."""
+        X, _, y, weight = self._samples
+        X = X[part]
+        X = X.toarray() if data.is_sparse(X) else X
+        X = X.astype(self._net.dtype, copy=False)
+        # A part may be without weight, which `read` refuses of a whole set.
+        weight = None if weight is None else weight[part]
+        rows = Rows(self._net, read(self._net, self._objective, X, y[part], None), len(X))
+        if weight is not None:
+            rows.data = rows.data._replace(
+                weight=self._net.ops.to_device(weight.astype(self._net.dtype))[None]
+            )
+        return rows
+
+    def _batch(self, rows: Rows, part: slice) -> Batch:
+        held, xp, net = rows.data, self._net.ops.xp, self._net
+        x = held.x[:, part]
+        w = held.weight
+        w = xp.ones((1, x.shape[1]), net.dtype) if w is None else w[:, part]
+        return Batch(
+            x,
+            None if held.labels is None else held.labels[:, part],
+            None if held.dense is None else held.dense[:, part],
+            w,
+            xp.ones(1, net.dtype) * w.sum(axis=1),
+        )

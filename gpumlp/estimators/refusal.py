@@ -1,0 +1,62 @@
+"""Refusals that say which argument is to blame."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+from numbers import Real
+
+import numpy as np
+from sklearn.utils import check_array
+
+from gpumlp.estimators import contents, sides
+from gpumlp.utils import checks
+
+# Numbers that float32 cannot hold become infinite, and are then refused as such.
+QUIET = functools.partial(np.errstate, over="ignore", invalid="ignore")
+
+
+@contextlib.contextmanager
+def naming(argument: str):
+    """What is refused within is refused by that name."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        if re.search(rf"\b{argument}\b", str(error)):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{argument}: {error}") from error
+
+
+def no_nan(outputs):
+    """The outputs; NaN, which overflow leaves, is no answer."""
+    if np.isnan(float(outputs.min())):  # min passes NaN on, and needs no memory
+        raise ValueError(
+            "the network's outputs are NaN: X holds numbers that are too large, or the weights are "
+            "not finite"
+        )
+    return outputs
+
+
+def sample_weights(weight, count: int, dtype, name: str = "sample_weight") -> np.ndarray | None:
+    """Checked sample weights (n_samples,)."""
+    if weight is None:
+        return None
+    weight = sides.host(weight)
+    if isinstance(weight, Real):
+        weight = np.full(count, checks.number(weight, name, checks.NONNEGATIVE))
+    contents.refuse(weight, name, contents.NO_WEIGHTS)
+    with naming(name), QUIET():
+        weight = check_array(weight, ensure_2d=False, dtype=dtype, input_name=name)
+    if weight.shape != (count,):
+        raise ValueError(f"{name} has shape {weight.shape}; there are {count} samples")
+    if weight.min() < 0:
+        raise ValueError(f"{name} holds negative weights")
+    if not weight.any():
+        raise ValueError(f"every {name} is zero")
+    with QUIET(divide="ignore"):
+        total = weight.sum()
+        if not (np.isfinite(total) and np.isfinite(1 / total)):
+            raise ValueError(f"the sum of {name} is {total}: too large or too small for {dtype}")
+    return weight

@@ -1,0 +1,35 @@
+"""A network that has seen some features, as one that takes them all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpumlp.model.parameters import Layout, Parameters
+
+
+def widened(state: dict[str, Any], columns, features: int) -> dict[str, Any]:
+    """An engine's state (see `Engine.__getstate__`) for so many features, of which it has seen
+    these columns: the first layer's weights, and their optimiser's state, are 0 for the others."""
+    spec, learned = state["spec"], tuple(state["slopes"])
+    sizes = (features, *spec.sizes[1:])
+
+    def wide(theta):
+        """A row (1, P) in the larger layout."""
+        narrow = Parameters(Layout(spec.sizes, learned, theta.itemsize), theta)
+        layout = Layout(sizes, learned, theta.itemsize)
+        found = Parameters(layout, np.zeros((1, layout.size), theta.dtype))
+        found.W[1][:, :, columns] = narrow.W[1]
+        for mine, its in zip(found.all()[1:], narrow.all()[1:], strict=True):
+            mine[...] = its
+        return found.buffer
+
+    coefs = list(state["coefs"])
+    coefs[0] = np.zeros((features, spec.sizes[1]), coefs[0].dtype)
+    coefs[0][columns] = state["coefs"][0]
+    optimizer = dict(state["optimizer"])
+    optimizer["slots"] = {name: wide(slot) for name, slot in optimizer["slots"].items()}
+    best = None if state["best"] is None else wide(state["best"])
+    changed = {"spec": spec._replace(sizes=sizes), "coefs": coefs}
+    return state | changed | {"optimizer": optimizer, "best": best}

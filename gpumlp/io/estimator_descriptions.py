@@ -1,0 +1,336 @@
+"""What an estimator's file may hold, as gpumlp/io/values.py reads it: the types of all attributes, and
+that their shapes agree with each other and with the weights.  `save` refuses what `load` would.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+from sklearn.base import ClassifierMixin, is_classifier
+
+from gpumlp.backend import device as devices
+from gpumlp.estimators.by_hand import activation_name
+from gpumlp.estimators.engine import Spec
+from gpumlp.estimators.ensemble import Ensemble
+from gpumlp.functions.activation import Activation
+from gpumlp.functions.optimizer import Optimizer
+from gpumlp.io.descriptions import HISTORY
+from gpumlp.io.files import FileError
+from gpumlp.model.network import MLP
+from gpumlp.utils.schema import anything, check, count, size
+
+
+def labels(value) -> bool:
+    """an array of labels"""
+    if not isinstance(value, np.ndarray) or value.ndim != 1 or not value.size:
+        return False
+    return all(isinstance(each, str | int | float | np.generic) for each in value.tolist())
+
+
+def names(value) -> bool:
+    """an array of names"""
+    return labels(value) and all(isinstance(each, str) for each in value.tolist())
+
+
+def flags(value) -> bool:
+    """an array of true and false"""
+    return isinstance(value, np.ndarray) and value.dtype == bool and value.ndim == 1
+
+
+def places(value) -> bool:
+    """an array of whole numbers from 0"""
+    if not isinstance(value, np.ndarray) or value.ndim != 1:
+        return False
+    return value.dtype.kind in "iu" and not (value < 0).any()
+
+
+def finite(value) -> bool:
+    """an array of finite numbers"""
+    return _is_real(value) and bool(np.isfinite(value).all())
+
+
+def _is_real(value) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+
+
+def memory(value) -> bool:
+    """an array of one number"""
+    return _is_real(value) and value.shape == (1,) and not np.isnan(value).any()
+
+
+def steps(value) -> bool:
+    """an array of one whole number from 0"""
+    return places(value) and value.shape == (1,)
+
+
+def slots(value) -> bool:
+    """arrays of finite numbers, which are not below 0 where they are squares"""
+    return (
+        isinstance(value, dict)
+        and all(finite(each) and each.ndim == 2 and len(each) == 1 for each in value.values())
+        and not any((value[name] < 0).any() for name in ("second", "square") if name in value)
+    )
+
+
+def flag(value) -> bool:
+    """true or false"""
+    return isinstance(value, bool | np.bool_)
+
+
+def function(value) -> bool:
+    """an activation"""
+    return isinstance(value, str | Activation)
+
+
+def law(value) -> bool:
+    """an optimiser"""
+    return isinstance(value, Optimizer)
+
+
+def order(value) -> bool:
+    """an order of samples"""
+    return places(value) and np.array_equal(np.sort(value), np.arange(len(value)))
+
+
+def generator(value) -> bool:
+    """a generator of random numbers"""
+    return isinstance(value, np.random.RandomState)
+
+
+def network(value) -> bool:
+    """sizes, activations, dtype, dropout and precision of a network"""
+    return (
+        isinstance(value, tuple)
+        and len(value) in (5, 6)
+        and isinstance(value[0], tuple)
+        and all(map(size, value[0]))
+    )
+
+
+def callback_state(value) -> bool:
+    """class, numbers and arrays of a callback"""
+    kinds = (str, dict, dict)
+    fits = isinstance(value, tuple) and len(value) == len(kinds)
+    if not (fits and all(map(isinstance, value, kinds))):
+        return False
+    arrays = value[2]
+    weights = "theta" not in arrays or finite(arrays["theta"])
+    return weights and all(isinstance(each, np.ndarray) for each in arrays.values())
+
+
+ATTRIBUTES = {
+    "n_features_in_": size,
+    "n_layers_": size,
+    "n_outputs_": size,
+    "n_iter_": count,
+    "out_activation_": str,
+    "feature_names_in_?": names,
+    "t_?": count,
+    "loss_?": float,
+    "converged_?": flag,
+    "best_loss_?": (None, float),
+    "best_validation_score_?": (None, float),
+    "loss_curve_?": [float],
+    "validation_scores_?": (None, [float]),
+    "validation_loss_curve_?": (None, [float]),
+    # Of ensembles:
+    "diverged_?": flags,
+    "estimators_samples_?": [(None, places)],
+    "estimators_features_?": [(None, places)],
+    "estimators_held_out_?": [(None, places)],
+    # Nobody's, but what a file has to keep:
+    "_output?": function,
+    "_stalled?": count,
+    "_sklearn_output_config?": {str: (None, str)},
+}
+OF_CLASSIFIERS = {"classes_": labels}
+
+BINARIZER = {
+    "neg_label": frozenset([0]),
+    "pos_label": frozenset([1]),
+    "sparse_output": frozenset([False]),
+    "y_type_": frozenset(["binary", "multiclass", "multilabel-indicator"]),
+    "sparse_input_": flag,
+    "classes_": labels,
+}
+
+ENGINE = {
+    "spec": network,
+    "device": str,
+    "coefs": [finite],
+    "intercepts": [finite],
+    "slopes": {str: float},
+    "optimizer": (
+        None,
+        {
+            "slots": slots,
+            "steps": steps,
+            "optimizer": law,
+            "seed": count,
+            "issued": count,
+            "factors": {"best?": memory, "waited?": memory, "factor?": memory},
+        },
+    ),
+    "best": (None, finite),
+}
+
+FIT = {
+    "random_at_begin": generator,
+    "random": generator,
+    "order": order,
+    "batch_size": size,
+    "validated": flag,
+    "diverged": flag,
+    "seed": count,
+    "epoch": count,
+    "epochs_left": count,
+    "stopping": flag,
+    "total": (None, count),
+    "history": HISTORY,
+    "callbacks": [callback_state],
+}
+
+ENTRY = {
+    "class": str,
+    "parameters": {str: anything},
+    "attributes": {str: anything},
+    "binarizer": (None, BINARIZER),
+    "requests": {str: {str: (None, bool, str)}},
+}
+ENTRIES = (
+    ENTRY | {"kind?": anything, "engine": ENGINE, "fit?": FIT},
+    ENTRY | {"kind?": anything, "members": [{str: anything}]},
+)
+
+
+def check_entry(entry: dict[str, Any], kind: type) -> None:
+    """Raises SchemaError for what is not of its type, or FileError for weights that are not those
+    of the network; kind: the estimator's class."""
+    check(entry, ENTRIES["members" in entry], "the estimator")
+    check(entry["attributes"], attributes_of(kind, entry["attributes"]), "attributes")
+    if "engine" in entry:
+        _check_network(entry["engine"])
+
+
+def attributes_of(kind: type, names) -> dict[str, Any]:
+    """The schema of a class's attributes.  A subclass of the user's own has also those others among
+    the names that end as a fit's do, and that the class does not define otherwise."""
+    known = ATTRIBUTES | (OF_CLASSIFIERS if issubclass(kind, ClassifierMixin) else {})
+    if kind.__module__.partition(".")[0] == "gpumlp":
+        return known
+    taken = {name.rstrip("?") for name in ATTRIBUTES} | set(OF_CLASSIFIERS)
+    return known | {name: anything for name in names if name not in taken and _is_own(kind, name)}
+
+
+def _is_own(kind: type, name) -> bool:
+    defined = getattr(kind, name, None)
+    public = name.endswith("_") and not name.startswith("_")
+    return public and not (callable(defined) or hasattr(defined, "__get__"))
+
+
+# ---------------------------------------------------------------- shapes
+def _check_network(state: dict[str, Any]) -> None:
+    """Before any network is made: that its weights are all there, and fit."""
+    spec = Spec(*state["spec"])
+    found = [[each.shape for each in state[name]] for name in ("coefs", "intercepts")]
+    pairs = list(zip(spec.sizes[:-1], spec.sizes[1:], strict=True))
+    if found != [pairs, [(n,) for _, n in pairs]]:
+        raise FileError(f"coefs and intercepts have shapes {found}, and sizes are {spec.sizes}")
+    devices.parse(state["device"])
+    learned = _learned(spec)
+    values = [*state["coefs"], *state["intercepts"], list(state["slopes"].values())]
+    with np.errstate(over="ignore"):
+        if not all(np.isfinite(np.asarray(each, spec.dtype)).all() for each in values):
+            raise FileError(f"weights or slopes are not finite in {spec.dtype}")
+    if not state["slopes"].keys() <= set(learned):
+        raise FileError(f"slopes are of layers {list(state['slopes'])}, learned {learned}")
+    if state["optimizer"] is not None:
+        _check_optimizer(**state["optimizer"])
+
+
+@functools.lru_cache(maxsize=64)  # the members of an ensemble have the same
+def _learned(spec: Spec) -> list[int]:
+    """The layers with a learned slope.  Raises what MLP raises for such a network: it is asked for
+    one with layers of one unit, which costs nothing."""
+    ones = (1,) * len(spec.sizes)
+    net = MLP(
+        ones,
+        spec.hidden,
+        spec.output,
+        dtype=spec.dtype,
+        device="cpu",
+        init="zeros",
+        dropout=spec.dropout,
+        precision=spec.precision,
+    )
+    return [k for k in range(1, net.K + 1) if net.f[k].learned]
+
+
+def _check_optimizer(slots, optimizer, factors, **others) -> None:
+    used = {name for name, is_used in optimizer.slots().items() if is_used}
+    if slots.keys() != used:
+        raise FileError(f"{type(optimizer).__name__} has slots {sorted(used)}, not {sorted(slots)}")
+    if np.ndim(optimizer.lr):
+        raise FileError(f"the optimizer's lr = {optimizer.lr!r}, of a single network")
+    if factors and len(factors) < 3:
+        raise FileError(f"a plateau's memory has best, waited and factor, not {list(factors)}")
+
+
+def check_agreement(estimator) -> None:
+    """Raises FileError or ValueError where an attribute is of another network than the weights."""
+    known, members = vars(estimator), _members(estimator)
+    sizes = members[0]._engine.spec.sizes
+    shape = known["n_features_in_"], known["n_layers_"], known["n_outputs_"]
+    for each in members:
+        spec = each._engine.spec
+        if spec.sizes != sizes or (spec.sizes[0], len(sizes), spec.sizes[-1]) != shape:
+            raise FileError(
+                f"n_features_in_, n_layers_, n_outputs_ = {shape}, of weights of sizes {spec.sizes}"
+            )
+        if activation_name(spec.output) != known["out_activation_"]:
+            raise FileError(f"out_activation_ = {known['out_activation_']!r}, not {spec.output!r}")
+        if type(each) is not type(estimator):
+            raise FileError(f"a {type(each).__name__} is in an ensemble of another class")
+    if len(known.get("feature_names_in_", range(sizes[0]))) != sizes[0]:
+        raise FileError(f"feature_names_in_ has {len(known['feature_names_in_'])} names")
+    scores, losses = known.get("validation_scores_"), known.get("validation_loss_curve_")
+    if (scores is None) != (losses is None) or len(scores or ()) != len(losses or ()):
+        raise FileError("validation_scores_ and validation_loss_curve_ differ in length")
+    _check_classes(estimator, members)
+
+
+def _members(estimator) -> list:
+    """The networks: of an ensemble all of them, else the estimator."""
+    if not isinstance(estimator._engine, Ensemble):
+        return [estimator]
+    members, known = estimator._engine._estimators, vars(estimator)  # nobody is shown them
+    diverged = known.get("diverged_")
+    if diverged is None or len(diverged) != len(members) or diverged.all():
+        raise FileError(f"diverged_ is {diverged!r}, of {len(members)} members")
+    for name in ("estimators_samples_", "estimators_features_", "estimators_held_out_"):
+        if len(known.get(name, ())) != len(members):
+            raise FileError(f"{name} is not of {len(members)} members")
+    for columns in known["estimators_features_"]:
+        if columns is not None and (columns >= known["n_features_in_"]).any():
+            raise FileError(f"estimators_features_ has {columns}")
+    return members
+
+
+def _check_classes(estimator, members: list) -> None:
+    if not is_classifier(estimator):
+        if vars(estimator).get("_binarizer") is not None:
+            raise FileError("a binarizer is of a classifier")
+        return
+    for each in (estimator, *members):
+        classes, binarizer = each.classes_, vars(each).get("_binarizer")
+        if binarizer is None or not (
+            np.array_equal(binarizer.classes_, classes)
+            and np.array_equal(np.unique(classes), classes)
+        ):
+            raise FileError(f"classes_ = {classes!r} are not those of the binarizer, in order")
+        several = binarizer.y_type_ == "multiclass"
+        if several != (len(classes) > 2) and not binarizer.y_type_.startswith("multilabel"):
+            raise FileError(f"the binarizer's y_type_ is {binarizer.y_type_!r}, of {classes!r}")
+        each._know_classes(each.n_outputs_)

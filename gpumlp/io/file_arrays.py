@@ -1,0 +1,78 @@
+"""The arrays of networks and trainers in files: by name, and what their numbers may be."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from gpumlp.model.parameters import Parameters
+from gpumlp.utils.schema import SchemaError
+
+
+def named(layout, buffer, prefix: str = "") -> dict[str, np.ndarray]:
+    views = Parameters(layout, buffer)
+    return {
+        f"{prefix}{group}.{k}": getattr(views, group)[k]
+        for group in ("W", "b", "slope")
+        for k in range(1, len(layout.sizes))
+        if getattr(views, group)[k] is not None
+    }
+
+
+def fill(net, buffer, arrays, prefix: str = "") -> None:
+    """The named arrays into a buffer (M, P) on the network's device."""
+    on_host = np.zeros(buffer.shape, net.dtype)
+    for name, view in named(net.layout, on_host, prefix).items():
+        view[...] = array_of(arrays, name, view.dtype, view.shape)
+    buffer[...] = net.ops.to_device(on_host)
+
+
+def array_of(arrays, name: str, dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """The array of that name, which has to be of that dtype and shape."""
+    if name not in arrays:
+        raise SchemaError(f"there is no array {name}")
+    array = arrays[name]
+    if (array.dtype, array.shape) != (np.dtype(dtype), shape):
+        raise SchemaError(f"{name} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}")
+    return array
+
+
+# The arrays of which every number is finite: weights, also the best ones that a callback keeps, and
+# the optimiser's state; and those of which none is below 0.  A learning rate that a schedule
+# raised out of range is infinite: its network stands still, and others of the stack go on.
+FINITE = re.compile(r"(W|b|slope)\.|(.+\.)?(engine|optimizer)\.|.+\.theta$")
+NOT_NEGATIVE = re.compile(r"(.+\.)?optimizer\.(slots\.)?(second|square)(\.|$)|lr$")
+
+
+def wrong_numbers(arrays: dict[str, np.ndarray]) -> str | None:
+    """What is wrong with weights or an optimiser's state of which not every number is finite."""
+    for name, array in arrays.items():
+        if array.dtype.kind != "f":
+            continue
+        if FINITE.match(name) and (wrong := np.count_nonzero(~np.isfinite(array))):
+            return f"{name} has {wrong} of {array.size} numbers that are NaN or infinite"
+        if NOT_NEGATIVE.match(name) and (wrong := np.count_nonzero(~(array >= 0))):
+            return f"{name} has {wrong} of {array.size} numbers that are NaN or below 0"
+    return None
+
+
+def check_shapes(state, functions, arrays) -> None:
+    """Before a network of that description takes memory: its weights are all in the file."""
+    sizes, models, dtype = state["sizes"], state["models"] or 1, np.dtype(state["dtype"])
+    if len(functions) != len(sizes) - 1 or not functions:
+        raise SchemaError(f"{len(functions)} activations for sizes {sizes}")
+    for k, f in enumerate(functions, 1):
+        array_of(arrays, f"W.{k}", dtype, (models, sizes[k], sizes[k - 1]))
+        array_of(arrays, f"b.{k}", dtype, (models, sizes[k]))
+        if f.learned:
+            array_of(arrays, f"slope.{k}", dtype, (models,))
+
+
+def check_counts(arrays, issued: int, models: int) -> None:
+    """Updates that were made, and those at which networks stopped."""
+    steps, halted = (array_of(arrays, name, np.int64, (models,)) for name in ("steps", "halted"))
+    if not ((0 <= steps) & (steps <= issued)).all():
+        raise SchemaError(f"steps has {steps.min()} .. {steps.max()}, of {issued} updates")
+    if not ((-1 <= halted) & (halted <= issued)).all():
+        raise SchemaError(f"halted has {halted.min()} .. {halted.max()}, of {issued} updates")

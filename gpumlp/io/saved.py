@@ -1,0 +1,161 @@
+"""Estimators in files: what `gpumlp.save` writes of one, and what `gpumlp.load` makes of it.
+
+The entry "estimator" of a file is {class, parameters, attributes, binarizer, requests, engine}, its
+values as gpumlp/io/values.py writes them, in a checkpoint also "fit" (gpumlp/estimators/resuming.py);
+arrays are named after their place, such as attributes.classes_, engine.coefs.0 and
+engine.optimizer.slots.first.  Of an ensemble there is, instead of engine, members: a list of such.
+A subclass of the user's own is also named in "kind"; `load` is given it, as all that is a user's.
+What each of them may be stands in gpumlp/io/estimator_descriptions.py.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.preprocessing import LabelBinarizer
+
+from gpumlp.backend import device as devices
+from gpumlp.estimators import parameters
+from gpumlp.estimators.engine import GROUPS, Engine, Spec
+from gpumlp.estimators.ensemble import Ensemble
+from gpumlp.estimators.progress import warn
+from gpumlp.io.estimator_descriptions import BINARIZER, attributes_of, check_agreement, check_entry
+from gpumlp.io.files import FileError
+from gpumlp.io.values import Reader, Writer
+
+
+def describe(estimator, fit: dict | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The description and the arrays of a fitted estimator; fit: the state of its running fit."""
+    est, writer = estimator, Writer()
+    est._ready()
+    entry = _entry(est)
+    if fit is not None:
+        entry["fit"] = fit
+    _check(entry, est)
+    kind = entry.pop("class")
+    entry = {name: writer.write(value, name) for name, value in entry.items()}
+    entry["class"] = kind
+    return {"estimator": entry}, writer.arrays
+
+
+def _entry(est) -> dict[str, Any]:
+    """What is to be written of one estimator; of an ensemble, of all its members."""
+    binarizer = vars(est).get("_binarizer")
+    entry = {
+        "class": type(est).__name__,
+        "parameters": est._all_params(),
+        "attributes": _attributes(est),
+        "binarizer": binarizer and {name: vars(binarizer)[name] for name in BINARIZER},
+        "requests": _requests(est),
+    }
+    if type(est) not in _classes().values():
+        entry["kind"] = type(est)
+    if isinstance(est._engine, Ensemble):
+        return entry | {"members": [_entry(each) for each in est.estimators_]}
+    return entry | {"engine": _engine_state(est._engine)}
+
+
+def _attributes(est) -> dict[str, Any]:
+    """Those that a file may hold."""
+    fitted = {name for name in vars(est) if name.endswith("_") and not name.startswith("_")}
+    known = {name.rstrip("?") for name in attributes_of(type(est), fitted)}
+    if others := fitted - known:
+        names = ", ".join(sorted(others))
+        warn(f"{names} is left out of the file, as no attribute of {type(est).__name__}")
+    return {name: value for name, value in vars(est).items() if name in known}
+
+
+def _check(entry: dict[str, Any], est) -> None:
+    """Raises ValueError for what is of the wrong type, or does not agree: `save` and `load` refuse
+    the same."""
+    check_entry(entry, type(est))
+    for each, member in zip(entry.get("members", ()), getattr(est, "estimators_", ()), strict=True):
+        _check(each, member)
+    parameters.check_each(est)
+    check_agreement(est)
+
+
+def restore(entry, arrays, device: str, custom: dict[str, Any], checkpoints: Path | None):
+    """The estimator that was described; checkpoints: see `files.read`.  Raises FileError, or one of
+    `files.WRONG` for what `describe` has not written."""
+    reader = Reader(arrays, custom, checkpoints)
+    est = _made({name: reader.read(value) for name, value in entry.items()})
+    if device != "auto":
+        est.device = device
+        est._engine.move(devices.resolve(device))
+    return est
+
+
+def _made(read: dict[str, Any]):
+    kind = _kind(read)
+    check_entry(read, kind)
+    listed = {name: read["parameters"][name] for name in kind._get_param_names()}
+    est = kind(**listed)
+    if read["parameters"].keys() != est._all_params().keys():
+        raise KeyError(f"the parameters of {read['class']}")
+    vars(est).update(read["parameters"] | read["attributes"])
+    parameters.check_each(est)
+    if read["binarizer"] is not None:
+        est._binarizer = LabelBinarizer()
+        vars(est._binarizer).update(read["binarizer"])
+    _take_requests(est, read["requests"])
+    if "members" in read:
+        est._engine = Ensemble([_made(each) for each in read["members"]], est.diverged_)
+    else:
+        est._engine = Engine()
+        est._engine.__setstate__(read["engine"] | {"spec": Spec(*read["engine"]["spec"])})
+        est._ready()
+    check_agreement(est)
+    if "fit" in read:
+        est._unfinished = read["fit"]
+    return est
+
+
+def _kind(read: dict[str, Any]) -> Any:
+    """The class: the user's own, or the one of that name."""
+    kind, known = read.get("kind"), _classes()
+    if kind is None:
+        return known[read["class"]]
+    if not (isinstance(kind, type) and issubclass(kind, tuple(known.values()))):
+        raise FileError(f"the file's estimator is a {read['class']}, which {kind!r} is not")
+    return kind
+
+
+def _classes() -> dict[str, type]:
+    from gpumlp.estimators import MLPClassifier, MLPRegressor
+
+    return {cls.__name__: cls for cls in (MLPClassifier, MLPRegressor)}
+
+
+# ---------------------------------------------------------------- weights and optimiser
+def _engine_state(engine: Engine) -> dict[str, Any]:
+    state = engine.__getstate__()
+    weights = {name: [_numbers(each, engine) for each in state[name]] for name in GROUPS}
+    return state | weights | {"spec": tuple(state["spec"])}
+
+
+def _numbers(value, engine: Engine) -> np.ndarray:
+    """An item of a list that may be the user's: anything that the network would take."""
+    array = np.asarray(value)
+    return array if array.dtype.kind in "biuf" else np.asarray(value, engine.spec.dtype)
+
+
+# ---------------------------------------------------------------- metadata routing
+def _requests(estimator) -> dict[str, dict]:
+    """What set_fit_request and its like have asked for: method -> {name: request}."""
+    asked = vars(estimator).get("_metadata_request")
+    if asked is None:
+        return {}
+    methods = {name: getattr(each, "requests", None) for name, each in vars(asked).items()}
+    return {name: dict(requests) for name, requests in methods.items() if requests}
+
+
+def _take_requests(estimator, requests: dict[str, dict]) -> None:
+    if requests:
+        asked = estimator.get_metadata_routing()
+        for method, each in requests.items():
+            for name, request in each.items():
+                getattr(asked, method).add_request(param=name, alias=request)
+        estimator._metadata_request = asked

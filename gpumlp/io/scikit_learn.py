@@ -1,0 +1,274 @@
+"""Networks from scikit-learn's fitted MLPs, and the other way round."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+
+from gpumlp.io import weights as parameters
+from gpumlp.model.network import MLP
+from gpumlp.utils import checks
+
+# The names of what both have: scikit-learn's, and the engine's.
+HIDDEN = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
+OUTPUT = {"identity": "identity", "exp": "exp", "logistic": "sigmoid", "softmax": "softmax"}
+
+
+def from_sklearn(estimator, device: str = "auto", dtype=None) -> MLP:
+    """The network of a fitted MLPClassifier or MLPRegressor of scikit-learn.
+
+    net.forward(x) is then what the estimator's predict_proba gives (for two classes: its second
+    column), or a regressor's predict, as (B, N_K).  A classifier's classes_ become
+    net.metadata["classes"], a list.
+
+    dtype: "float32" or "float64"; None takes that of the estimator's weights.
+
+    Raises TypeError for another kind of object, scikit-learn's NotFittedError before it is fitted.
+    """
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+    from sklearn.utils.validation import check_is_fitted
+
+    if not isinstance(estimator, MLPClassifier | MLPRegressor):
+        raise TypeError(
+            "from_sklearn takes a fitted MLPClassifier or MLPRegressor of scikit-learn, not "
+            f"{type(estimator).__name__}; of a pipeline or a search, the MLP in it"
+        )
+    check_is_fitted(estimator)
+    coefs, intercepts = (_weights(estimator, name) for name in ("coefs_", "intercepts_"))
+    sizes = check_sizes(coefs, intercepts)
+    net = MLP(
+        sizes,
+        HIDDEN[estimator.activation],
+        (OUTPUT | HIDDEN)[_out_activation(estimator, sizes[-1])],
+        dtype=coefs[0].dtype.newbyteorder("=") if dtype is None else dtype,
+        device=device,
+        init="zeros",
+    )
+    own = parameters.read(net)
+    for k in range(1, net.K + 1):
+        # scikit-learn writes z = x W + b: its weights are (fan_in, fan_out).
+        own.W[k][...] = coefs[k - 1].T
+        own.b[k][...] = intercepts[k - 1]
+    parameters.write(net, own)
+    classes = getattr(getattr(estimator, "_label_binarizer", estimator), "classes_", None)
+    if classes is not None:
+        net.metadata["classes"] = labels(np.asarray(classes))
+    return net
+
+
+def _weights(estimator, name: str) -> list[np.ndarray]:
+    if not hasattr(estimator, name):
+        raise ValueError(f"this {type(estimator).__name__} has no {name}: set {name}, or fit it")
+    return [np.asarray(array) for array in getattr(estimator, name)]
+
+
+def _out_activation(estimator, outputs: int) -> str:
+    """out_activation_, or what scikit-learn makes of targets with so many outputs."""
+    from sklearn.base import is_classifier
+
+    if hasattr(estimator, "out_activation_"):
+        return estimator.out_activation_
+    if not is_classifier(estimator):
+        return "exp" if getattr(estimator, "loss", "") == "poisson" else "identity"
+    binarizer = getattr(estimator, "_label_binarizer", None)
+    several = getattr(binarizer, "y_type_", "").startswith("multilabel")
+    return "logistic" if outputs == 1 or several else "softmax"
+
+
+def labels(classes: np.ndarray) -> list:
+    """The classes as a list; items of object arrays may be NumPy scalars, which JSON does not
+    hold."""
+    return [label.item() if isinstance(label, np.generic) else label for label in classes.tolist()]
+
+
+def check_sizes(coefs, intercepts) -> list[int]:
+    """N_0 .. N_K; coefs_ and intercepts_ can be set by users, so they are checked."""
+    if len(coefs) != len(intercepts) or not coefs:
+        raise ValueError(
+            f"coefs_ has {len(coefs)} arrays and intercepts_ {len(intercepts)}; there is one of "
+            "each for every layer"
+        )
+    for k, coef in enumerate(coefs):
+        if coef.ndim != 2 or 0 in coef.shape:
+            raise ValueError(f"coefs_[{k}] has shape {coef.shape}; it is (fan_in, fan_out)")
+    sizes = [coefs[0].shape[0], *(coef.shape[1] for coef in coefs)]
+    for k, (coef, intercept) in enumerate(zip(coefs, intercepts, strict=True)):
+        if coef.shape[0] != sizes[k] or intercept.shape != (sizes[k + 1],):
+            raise ValueError(
+                f"coefs_[{k}] is {coef.shape} and intercepts_[{k}] {intercept.shape}; after a layer"
+                f" of {sizes[k]} units they are ({sizes[k]}, N) and (N,)"
+            )
+    return sizes
+
+
+# What both kinds of estimators have after a fit, beside the weights.
+FITTED = """
+    n_features_in_ feature_names_in_ n_iter_ t_ loss_ loss_curve_ best_loss_ validation_scores_
+    best_validation_score_
+""".split()
+
+
+def to_sklearn(net, classes=None, *, model: int | None = None):
+    """A fitted MLPClassifier or MLPRegressor of scikit-learn that predicts as the network does.
+
+    net: a network; or a fitted gpumlp.MLPClassifier or MLPRegressor, whose parameters, classes and
+         curves the new one takes over, except for those that scikit-learn does not have.
+
+    The output activation says which: softmax a classifier; sigmoid with one output a classifier of
+    two classes, with several a multilabel classifier; identity a regressor, exp one with
+    loss="poisson".  predict_proba, or a regressor's predict, equals net.forward.
+
+    classes: the labels of the outputs, in ascending order, as scikit-learn has them; None takes
+             net.metadata["classes"], or else 0, 1, ....
+    model:   which network of a stack.
+
+    Softmax over two classes becomes the equal single sigmoid of the difference, which is how
+    scikit-learn writes two classes.  Made of a network, the estimator has scikit-learn's defaults
+    for training, and partial_fit goes on from these weights; nothing is known of how they were
+    made, so n_iter_ and t_ are 0, loss_curve_ is empty, and there is no loss_.
+
+    Raises ValueError for what scikit-learn's MLP cannot be: hidden activations other than identity,
+    sigmoid, tanh and relu, or not the same in each layer; other output activations.
+    """
+    if hasattr(net, "_as_network"):
+        return _from_estimator(net, classes, model)
+    parameters.check_network(net, "to_sklearn")
+    W, b = _one_network(net, model)
+    hidden, output = _hidden(net), _output(net)
+    arguments = {"hidden_layer_sizes": net.sizes[1:-1], "activation": hidden}
+    x = np.zeros((1, net.sizes[0]), net.dtype)  # a row for scikit-learn to make its attributes from
+    if output in ("softmax", "logistic"):
+        if output == "softmax" and net.sizes[-1] == 2:
+            W[-1], b[-1] = W[-1][1:] - W[-1][:1], b[-1][1:] - b[-1][:1]
+        estimator = _classifier(arguments, x, net, output, classes)
+    elif classes is not None:
+        raise ValueError(f"classes are given, but the output activation {output} is a regressor's")
+    else:
+        estimator = _regressor(arguments, x, net, output)
+    estimator.coefs_ = [np.ascontiguousarray(each.T) for each in W]
+    estimator.intercepts_ = b
+    _forget_training(estimator)
+    return estimator
+
+
+def _from_estimator(estimator, classes, model):
+    """Of one of gpumlp's."""
+    from sklearn.base import is_classifier
+
+    if classes is not None or model is not None:
+        raise ValueError("classes and model go with a network; the estimator has its own classes")
+    net, _, left_to_do = estimator._as_network()
+    if left_to_do in ("exp", "one", "shares"):
+        raise ValueError(
+            f"scikit-learn's MLPClassifier of {len(estimator.classes_)} classes has no output "
+            f"activation {estimator.out_activation_!r}"
+        )
+    made = to_sklearn(net, getattr(estimator, "classes_", None))
+    if is_classifier(made) != is_classifier(estimator):
+        raise ValueError(
+            f"scikit-learn's {type(estimator).__name__} has no output activation "
+            f"{estimator.out_activation_!r}"
+        )
+    fixed = ("hidden_layer_sizes", "activation", "loss")
+    given = estimator._all_params()
+    made.set_params(**{k: given[k] for k in made.get_params() if k in given and k not in fixed})
+    for name in FITTED:
+        if name in vars(estimator):
+            setattr(made, name, copy.deepcopy(getattr(estimator, name)))
+    return made
+
+
+def _one_network(net, model):
+    """Copies of W^(1) .. W^(K) and of b^(1) .. b^(K)."""
+    own = parameters.read(net)
+    W, b = own.W[1:], own.b[1:]
+    if net.models is None:
+        if model is not None:
+            raise ValueError(f"model = {model}, but the network is not a stack")
+    else:
+        model = checks.number(model, "model", checks.Interval(0, net.models, "[)", whole=True))
+        W, b = [each[model] for each in W], [each[model] for each in b]
+    return [each.copy() for each in W], [each.copy() for each in b]
+
+
+def _hidden(net) -> str:
+    """scikit-learn's name of the one activation of all hidden layers."""
+    names = {engine: name for name, engine in HIDDEN.items()}
+    used = dict.fromkeys(f.name for f in net.f[1 : net.K])
+    for f in net.f[1 : net.K]:
+        if not f.built_in or f.name not in names:
+            raise ValueError(
+                f"scikit-learn's MLP has no activation {f.name!r}; it has {', '.join(HIDDEN)}"
+            )
+    if len(used) > 1:
+        raise ValueError(
+            "scikit-learn's MLP has one activation for all hidden layers; here there are "
+            f"{', '.join(used)}"
+        )
+    return names[next(iter(used))] if used else "relu"
+
+
+def _output(net) -> str:
+    """scikit-learn's name of the output activation."""
+    names = {engine: name for name, engine in OUTPUT.items()}
+    f = net.f[net.K]
+    if not f.built_in or f.name not in names:
+        raise ValueError(
+            f"scikit-learn's MLP has no output activation {f.name!r}; it has {', '.join(OUTPUT)}"
+        )
+    if f.name == "softmax" and net.sizes[-1] == 1:
+        raise ValueError("softmax over one output is always 1; scikit-learn has no such MLP")
+    return names[f.name]
+
+
+def _classifier(arguments, x, net, output, classes):
+    """An MLPClassifier with every attribute of a fitted one, its weights still to be replaced."""
+    from sklearn.neural_network import MLPClassifier
+
+    outputs = net.sizes[-1]
+    multilabel = output == "logistic" and outputs > 1
+    wanted = 2 if outputs == 1 else outputs
+    if classes is None:
+        stored = net.metadata if isinstance(net.metadata, dict) else {}
+        classes = stored.get("classes", range(wanted))
+    classes = np.asarray(classes)
+    if classes.shape != (wanted,):
+        raise ValueError(
+            f"classes has shape {classes.shape}; {outputs} outputs of {output} take ({wanted},)"
+        )
+    if not np.array_equal(np.unique(classes), classes):
+        raise ValueError(
+            f"classes = {classes.tolist()}; scikit-learn has them in ascending order, each once"
+        )
+    estimator = MLPClassifier(**arguments)
+    if not multilabel:
+        return estimator.partial_fit(x, classes[:1], classes=classes)
+    if not np.array_equal(classes, np.arange(outputs)):
+        raise ValueError(
+            f"classes = {classes.tolist()}; a multilabel MLP of scikit-learn has 0 .. {outputs - 1}"
+        )
+    return estimator.partial_fit(x, np.zeros((1, outputs), int), classes=classes)
+
+
+def _regressor(arguments, x, net, output):
+    """An MLPRegressor with every attribute of a fitted one, its weights still to be replaced."""
+    from sklearn.neural_network import MLPRegressor
+
+    if output == "exp":
+        if "loss" not in MLPRegressor().get_params():
+            raise ValueError("the output activation exp needs scikit-learn 1.7 or newer")
+        arguments = arguments | {"loss": "poisson"}
+    y = np.zeros((1, net.sizes[-1]))
+    return MLPRegressor(**arguments).partial_fit(x, y[:, 0] if net.sizes[-1] == 1 else y)
+
+
+def _forget_training(estimator) -> None:
+    """What the row of zeros left behind: scikit-learn's values before the first epoch."""
+    estimator.n_iter_ = estimator.t_ = 0
+    estimator.loss_curve_ = []
+    estimator.best_loss_ = np.inf
+    # The optimiser's moments; partial_fit makes it anew.
+    for name in ("loss_", "_optimizer"):
+        if hasattr(estimator, name):
+            delattr(estimator, name)

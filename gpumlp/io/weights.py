@@ -1,0 +1,28 @@
+"""The parameters of a network, copied to the host and back."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpumlp.model.network import MLP
+from gpumlp.model.parameters import Named, Parameters
+
+
+def check_network(net, function: str) -> None:
+    """A TypeError for anything but an MLP."""
+    if not isinstance(net, MLP):
+        raise TypeError(f"{function} takes a network (gpumlp.MLP), not {type(net).__name__}")
+
+
+def read(net: MLP) -> Named:
+    """Copies of W[k], b[k] and slope[k] as NumPy arrays, shaped as the network shows them."""
+    with net.ops.on_device():
+        buffer = np.array(net.ops.to_host(net.parameters.buffer))
+    return Parameters(net.layout, buffer).public(stacked=net.models is not None)
+
+
+def write(net: MLP, values: Named) -> None:
+    """What `read` gave, changed in place, becomes the network's parameters."""
+    buffer = values.theta.reshape(net.parameters.buffer.shape)
+    with net.ops.on_device():
+        net.parameters.buffer[...] = net.ops.to_device(buffer)

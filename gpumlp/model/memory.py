@@ -1,0 +1,193 @@
+"""How much memory training takes, worked out beforehand, and what to say if there is too little."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from itertools import pairwise
+from typing import NamedTuple
+
+from gpumlp import backend
+from gpumlp.backend import device as devices
+from gpumlp.backend.sources import SCALARS
+from gpumlp.functions.optimizer import HYPERS
+from gpumlp.model import blocks, slices, workspace
+from gpumlp.training.noted import STEPS_NOTED
+from gpumlp.utils.checks import shown
+
+SHARE = 0.8  # of the free memory that data may take; the rest is for what cannot be foreseen
+
+
+class Fit(NamedTuple):
+    """What a fit takes besides its batches.
+
+    positions: of an epoch's order;  orders: 1, or one for each network.
+    sorts:     whether orders are made on the device; else they are sent there.
+    held:      rows that are validated on;  held_orders: of them, 1 or one for each network.
+    resident:  whether networks train in shared memory (residence.py), where they gather batches.
+    """
+
+    positions: int
+    orders: int = 1
+    sorts: bool = False
+    held: int = 0
+    held_orders: int = 1
+    resident: bool = False
+
+
+def predict(
+    net,
+    rows: int,
+    slots: int = 0,
+    data_bytes: int = 0,
+    purpose: str = "fit",
+    fit: Fit | None = None,
+) -> int:
+    """Bytes on the device: parameters, gradient, `slots` optimiser buffers, one batch of so many
+    rows, the data, and what `fit` says.
+
+    net: or whatever has its attributes, with another models_count.  What the device's libraries
+    keep for themselves is not in it, such as cuBLASLt's workspace, 32 MiB at most.
+    """
+    copies = 1 if purpose == "predict" else 2 + slots
+    theta = net.layout.size * net.dtype.itemsize * copies
+    if net.stored != net.dtype:
+        theta += net.layout.size * net.stored.itemsize
+    found = net.models_count * theta + data_bytes
+    if not rows or purpose != "fit":
+        return found + (workspace.size(net, rows, purpose) if rows else 0)
+    fit = Fit(rows) if fit is None else fit
+    steps = math.ceil(fit.positions / rows)
+    return found + _counters(net, steps) + _orders(net, fit) + _passes(net, rows, fit)
+
+
+def _counters(net, steps: int) -> int:
+    """What each network has besides its parameters: `Updates` and `State` name them."""
+    int64s = "t", "halted", "cursor", "seed", "nothing done"
+    reals = len(HYPERS) + len(SCALARS) + len(("norm",)) + 2 * max(STEPS_NOTED, steps)
+    thresholds = 2 * 4 * (net.K + 1)
+    return net.models_count * (8 * len(int64s) + net.dtype.itemsize * reals + thresholds)
+
+
+def _orders(net, fit: Fit) -> int:
+    """The order of an epoch, and what is there while a new one is made or arrives."""
+    from gpumlp.training.rows import ORDER_BYTES, SORTING_BYTES
+
+    positions = fit.positions * fit.orders
+    if not fit.sorts:
+        return ORDER_BYTES * positions * (1 if fit.orders == 1 else 2)
+    sorting = SORTING_BYTES // (2 if net.device == "cpu" else 1)  # NumPy sorts keys in their place
+    return (ORDER_BYTES + sorting) * positions
+
+
+def _passes(net, rows: int, fit: Fit) -> int:
+    """The workspaces: of a batch, and of the rows that are validated on at once."""
+    from gpumlp.training.rows import ORDER_BYTES
+
+    gradients = slices.size(net, rows)
+    batch = 0 if fit.resident else workspace.size(net, rows, "fit")
+    if not fit.held:
+        return batch + gradients
+    chunk = min(net.chunk_rows, fit.held)
+    held = workspace.size(net, chunk, "fit")
+    # The same memory serves both, unless networks are cut into other blocks.
+    same = blocks.number(net, rows) == blocks.number(net, chunk)
+    sums = 8 + 3 * net.dtype.itemsize * math.ceil(fit.held / chunk)
+    order = ORDER_BYTES * fit.held * fit.held_orders
+    passes = max(batch, held) if same else batch + held
+    return passes + gradients + net.models_count * sums + order
+
+
+def size_of(*arrays) -> int:
+    """Bytes of what was given, as far as it says."""
+    return sum(getattr(array, "nbytes", 0) for array in arrays)
+
+
+def text(size: float) -> str:
+    """1536 -> '1.5 KiB'."""
+    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1024 or unit == "TiB":
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+
+
+class NoRoomForPieces(MemoryError):
+    """Not even pieces of the data fit; takes: their bytes."""
+
+    def __init__(self, text: str, takes: int):
+        self.takes = takes
+        super().__init__(text)
+
+
+def room(net, rows: int, wanted: int) -> int | None:
+    """Bytes that the data of a fit in batches of so many rows may take, beside the workspace that
+    is still to be made; None on the CPU, where they are in the same memory anyhow.
+
+    wanted: if there are so many, it does not matter how many more.
+    """
+    missing = net.workspaces.missing(rows, "fit")
+    free = net.ops.free_memory(enough=(wanted + missing) / SHARE)
+    return None if free is None else int(SHARE * free) - missing
+
+
+def in_chunks(rows: int, chunk: int, work) -> None:
+    """work(start, stop) for all rows, `chunk` at a time, or half as many where memory runs out."""
+    start = 0
+    while start < rows:
+        chunk = min(chunk, rows - start)
+        try:
+            work(start, start + chunk)
+        except Exception as error:
+            if chunk == 1 or not devices.is_out_of_memory(error):
+                raise
+            chunk = chunk // 2
+        else:
+            start += chunk
+
+
+def check(net) -> None:
+    """Raises MemoryError, before any is taken, where there is none for the parameters alone."""
+    # They are drawn on the host, also for a GPU.
+    largest = min(ops.total_memory() for ops in (net.ops, backend.get("cpu")))
+    if predict(net, 0, purpose="predict") > largest:
+        raise MemoryError
+
+
+def check_weights(sizes, models: int = 1) -> None:
+    """`check` of weights that are drawn on the host in float64, of networks still to be made."""
+    numbers = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
+    needed, there = 8 * numbers * models, backend.get("cpu").total_memory()
+    if needed > there:
+        of = f"{models} networks" if models > 1 else "a network"
+        raise MemoryError(
+            f"out of memory: the weights of {of} of sizes {shown(tuple(sizes))} take {text(needed)}"
+            f", and there are {text(there)}; lower hidden_layer_sizes"
+            + (" or n_models" if models > 1 else "")
+        )
+
+
+@contextlib.contextmanager
+def explained(net, rows=0, slots: int = 0, data_bytes: int = 0, purpose: str = "fit"):
+    """Out of memory becomes a MemoryError with the bytes predicted and what to lower.
+
+    rows: of a batch or a chunk; 0 where only the parameters are made.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not devices.is_out_of_memory(error):
+            raise
+        data_bytes = getattr(error, "takes", data_bytes)
+        needed = predict(net, rows, slots, data_bytes, purpose)
+        free = net.ops.free_memory()
+        lower = ["batch_size"] if rows and purpose == "fit" else []
+        lower += ["sizes"] + (["models"] if net.models_count > 1 else [])
+        lower += ["the rows given at once"] if data_bytes or purpose != "fit" else []
+        raise MemoryError(
+            f"out of memory on {net.device}: about {text(needed)} are needed"
+            + (f", {text(free)} are free" if free is not None else "")
+            + f"; lower {', '.join(lower)}"
+            + (", or use dtype='float32'" if net.dtype.itemsize == 8 else "")
+            + (f" ({error})" if str(error) else "")
+        ) from error

@@ -1,0 +1,68 @@
+"""Forward and backward propagation, equations (1)-(13).
+
+A batch is stored one sample a row, so that z = W n + b of one sample reads Z = N W^T + b here, and
+an index in the code is the index in the equation: slot 0 is the input or None.
+"""
+
+from __future__ import annotations
+
+from gpumlp.functions.activation import activations
+
+IDENTITY = activations["identity"]
+
+
+def forward(net, ws, x, noise, last: int):
+    """z^(k) and n^(k) of layers 1..K into the workspace; of the last layer only z, unless last = K.
+
+    x (1 or M, B, N_0).  noise[k] is the randomness of layer k in training, or None.
+    """
+    enter(net, ws, x)
+    go_on(net, ws, noise, last)
+
+
+def enter(net, ws, x):
+    """z^(1) without its bias: all of `forward` that reads x."""
+    if net.operands is not net.parameters:
+        net.ops.narrow(net.parameters.buffer, net.operands.buffer)
+        if x.dtype != net.stored:
+            narrow = ws.x[: len(x)]
+            net.ops.narrow(net.ops.xp.ascontiguousarray(x), narrow)
+            x = narrow
+    ws.n[0] = x
+    net.ops.gemm(x, net.operands.W[1], out=ws.z[1], tb=True)
+
+
+def go_on(net, ws, noise, last: int):
+    """The rest of `forward`."""
+    ops, W, b, z, n = net.ops, net.operands.W, net.parameters.b, ws.z, ws.n
+    for k in range(1, net.K + 1):
+        # (1)(3)(5)(8)  z^(k) = W^(k) n^(k-1) + b^(k); the bias is added with f
+        if k > 1:
+            ops.gemm(n[k - 1], W[k], out=z[k], tb=True)
+        if k <= last:
+            # (2)(4)(6)(9)  n^(k) = f^(k)(z^(k))
+            ops.activate(net.f[k], z[k], b[k], n[k], net.p[k], noise[k])
+
+
+def loss_and_backward(net, ws, batch, objective, grad, noise):
+    """L and every gradient of one batch: the whole of (1)-(13).
+
+    batch: a `Batch`; objective: the loss as this network's output meets it (an `Objective`);
+    grad: `Parameters`, overwritten.  The loss of each network is left in ws.loss.
+    """
+    ops, K = net.ops, net.K
+    W, n, z, delta, f = net.operands.W, ws.n, ws.z, ws.delta, net.f
+    fused = objective.pair.fused
+    forward(net, ws, batch.x, noise, last=K - 1 if fused else K)
+
+    # (7) L(y, ŷ), and delta^(K) = dL/dz^(K) if fused, else dL/dŷ
+    objective.evaluate(ws, batch, delta[K])
+
+    for k in range(K, 0, -1):
+        # (11)  delta^(k) = f^(k)'(z^(k)) * (W^(k+1))^T delta^(k+1);  (13)  dL/db^(k) = delta^(k)
+        if k < K:
+            ops.gemm(delta[k + 1], W[k + 1], out=delta[k])
+        df = IDENTITY if k == K and fused else f[k]
+        ops.backprop(df, z[k], n[k], delta[k], grad.b[k], net.p[k], grad.slope[k], noise[k])
+        # (12)  dL/dW^(k) = delta^(k) (n^(k-1))^T
+        ops.gemm(delta[k], n[k - 1], out=grad.W[k], ta=True)

@@ -1,0 +1,89 @@
+"""One network on the CPU: its batches are shared among threads, by rows.
+
+A slice of a batch's rows goes through (1)-(13) by itself, on a core of its own.  Only the sums over
+the batch, of (12), (13) and the loss, are left in parts, which are added at the end.  So threads
+meet once in a step; if they shared each product, as BLAS's do, they would meet in every one, which
+takes longer than small products themselves.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from gpumlp.backend import Batch
+from gpumlp.model import propagate, threads
+from gpumlp.model.parameters import Parameters
+
+# Multiplications of a slice's forward pass.  Threads that meet sooner gain nothing.
+LEAST = 1 << 21
+# Rows of a slice that make its products large against its gradient, which is written and added up:
+# then slices are as fast as BLAS's own threads in large products, and faster in all the rest.
+MANY_ROWS = 256
+
+
+class Slices:
+    """Gradients and losses of the slices of a network's batches, made at need."""
+
+    def __init__(self):
+        self._made: Any = None
+
+    def __reduce__(self):
+        return Slices, ()  # a copy makes its own
+
+    def get(self, net, count: int):
+        """Gradients (count, P), and losses (count, 1)."""
+        if self._made is None or len(self._made[0]) < count:
+            xp = net.ops.xp
+            shapes = (count, net.layout.size), (count, 1)
+            self._made = tuple(xp.zeros(shape, net.dtype) for shape in shapes)
+        return tuple(parts[:count] for parts in self._made)
+
+
+def number(net, rows: int, objective=None) -> int:
+    """Slices of a batch of so many rows; 1 where it is not to be divided."""
+    most = threads.multiplications(net, rows) // LEAST
+    if net.models_count > 1 or most < 2:
+        return 1  # whole networks are shared among threads: blocks.py
+    cores = net.ops.threads(net, objective)
+    count = min(cores, most)
+    if threads.widest(net, rows) >= threads.SMALL_PRODUCT:
+        if count < cores or rows < count * MANY_ROWS:
+            return 1  # BLAS shares its products among threads
+    return count
+
+
+def limited(net, rows: int, objective):
+    """`threads.limited`, while a network is trained in batches of so many rows."""
+    return threads.limited(net, rows, number(net, rows, objective))
+
+
+def size(net, rows: int) -> int:
+    """Bytes that slices take besides the workspace of the batch."""
+    count = number(net, rows)
+    return 0 if count == 1 else count * (net.layout.size + 1) * net.dtype.itemsize
+
+
+def loss_and_backward(net, ws, batch, objective, grad, noise, count: int):
+    """`propagate.loss_and_backward`, by so many slices."""
+    count = min(count, ws.rows)
+    if count == 1:
+        propagate.loss_and_backward(net, ws, batch, objective, grad, noise)
+        return
+    grads, losses = net.slices.get(net, count)
+
+    def work(i):
+        rows = slice(ws.rows * i // count, ws.rows * (i + 1) // count)
+        x, labels, dense, w = (None if a is None else a[:, rows] for a in batch[:-1])
+        propagate.loss_and_backward(
+            net,
+            ws.part(net, rows, losses[i]),
+            Batch(x, labels, dense, w, batch.w_sum),
+            objective,
+            Parameters(net.layout, grads[i : i + 1]),
+            [each if each is None else each._replace(first_row=rows.start) for each in noise],
+        )
+
+    net.ops.parallel([functools.partial(work, i) for i in range(count)])
+    net.ops.add_up(grads, grad.buffer[0])
+    net.ops.add_up(losses, ws.loss)

@@ -1,0 +1,107 @@
+"""BLAS threads on the CPU: one, where the matrices are small; and locks."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from gpumlp.backend.cpu import blas
+
+# Below so many multiplications the largest product of a step gains nothing from BLAS's threads;
+# and where other programs use the cores too, its threads' waiting makes a step many times slower.
+SMALL_PRODUCT = 1 << 23
+# Below so many BLAS takes one thread by itself (OpenBLAS: 2^18), and to say so only takes time.
+TINY_PRODUCT = 1 << 18
+
+
+class Lock:
+    """A reentrant lock that is free in a forked process.
+
+    There the thread that held it does not exist, and would never release it.
+    """
+
+    def __init__(self):
+        self.renew()
+        _made.add(self)
+
+    def renew(self):
+        self._lock = threading.RLock()
+
+    def __enter__(self):
+        self._lock.acquire()
+
+    def __exit__(self, *error):
+        self._lock.release()
+
+
+def _renew_all():
+    for lock in list(_made):
+        lock.renew()
+
+
+_made: weakref.WeakSet[Lock] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_renew_all)
+
+_lock = Lock()
+_users = 0  # fits that want one thread; the limit holds for the whole process
+_lift: Callable[[], Any] = int  # gives BLAS its threads back, while there are such
+
+
+def widest(net, rows: int) -> int:
+    """Multiplications of the largest product of one network."""
+    return rows * max(a * b for a, b in zip(net.sizes, net.sizes[1:], strict=False))
+
+
+def multiplications(net, rows: int) -> int:
+    """Of a pass forward of one network."""
+    return rows * sum(a * b for a, b in zip(net.sizes, net.sizes[1:], strict=False))
+
+
+@contextlib.contextmanager
+def limited(net, rows: int, slices: int = 1):
+    """One BLAS thread while small networks work on the CPU in batches of so many rows, or others by
+    slices of them (gpumlp/model/slices.py).
+
+    The limit is the process's: the first to work sets it, the last one that wanted it lifts it.
+    """
+    product = widest(net, rows)
+    one = slices > 1 or product < SMALL_PRODUCT
+    if net.device != "cpu" or product < TINY_PRODUCT or not one:
+        yield
+        return
+    _enter()
+    try:
+        yield
+    finally:
+        _leave()
+
+
+def _enter():
+    global _users, _lift
+    with _lock:
+        if _users == 0:
+            _lift = _limit_to_one()
+        _users += 1
+
+
+def _leave():
+    global _users
+    with _lock:
+        _users -= 1
+        if _users == 0:
+            _lift()
+
+
+def _limit_to_one():
+    """A function that lifts the limit."""
+    known = blas.find()
+    if known is None or known.threads is None:
+        return blas.controller().limit(limits=1, user_api="blas").restore_original_limits
+    before = known.threads.get()
+    known.threads.set(1)
+    return functools.partial(known.threads.set, before)

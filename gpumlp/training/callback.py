@@ -1,0 +1,184 @@
+"""What users can hang into a fit, and early stopping."""
+
+from __future__ import annotations
+
+import warnings
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpumlp.utils import checks
+from gpumlp.utils.schema import check, count
+
+# What `EarlyStopping` remembers, of each network.
+STATE = {"best": [float], "best_epoch": [count], "waited": [count], "running": [bool]}
+
+
+class Callback:
+    """Methods that `Trainer.fit` calls; override what you need.
+
+    `trainer.stop()` ends the fit after this epoch; `trainer.stop(members)` stops the networks of a
+    stack where members (M,) is true, and the fit when none is left.
+
+    A callback that remembers something from epoch to epoch gives it to checkpoints by `state`, and
+    gets it back by `restore` when a fit is resumed, after on_fit_begin.
+    """
+
+    goes_last = False  # True: it is called after all the others, and sees what they did
+
+    def on_fit_begin(self, trainer, history) -> None: ...
+
+    def on_epoch_end(self, trainer, history) -> None: ...
+
+    def on_interrupt(self, trainer, history) -> None:
+        """Ctrl-C ended the training, perhaps within an epoch; on_fit_end comes after it."""
+
+    def on_fit_end(self, trainer, history) -> None: ...
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Any]] | None:
+        """What JSON can hold, and arrays, on the network's device or the host; None: nothing."""
+        return None
+
+    def restore(self, numbers: dict[str, Any], arrays: dict[str, Any]) -> None:
+        """Take back what `state` gave; the arrays are on the network's device."""
+
+
+class Kept(NamedTuple):
+    """The state of a callback of that class, in a checkpoint."""
+
+    kind: str
+    numbers: dict[str, Any]
+    arrays: dict[str, Any]
+
+
+def keep(callbacks: Iterable[Callback]) -> list[Kept]:
+    """The states of those that have one."""
+    found = ((type(callback).__name__, callback.state()) for callback in callbacks)
+    return [Kept(kind, *state) for kind, state in found if state is not None]
+
+
+def hand_back(states: Iterable[Kept], callbacks: Iterable[Callback], to_device: Callable) -> None:
+    """Each state to the callback of its class; of several, in their order."""
+    waiting = list(callbacks)
+    for kind, numbers, arrays in states:
+        i = next((i for i, each in enumerate(waiting) if type(each).__name__ == kind), None)
+        if i is None:
+            warnings.warn(
+                f"the checkpoint holds the state of a callback {kind}, and the resumed fit has "
+                "none: it goes on without",
+                RuntimeWarning,
+                stacklevel=4,  # whoever called fit
+            )
+        else:
+            owner = waiting.pop(i)
+            owner.restore(numbers, {name: to_device(array) for name, array in arrays.items()})
+
+
+class EarlyStopping(Callback):
+    """Stops each network when `monitor` has not fallen by more than `delta` for `patience` epochs,
+    and restores its weights of the best epoch.
+
+    monitor: "val_loss", "loss", or "val_accuracy", which has to rise; None takes the validation
+             loss if there is a validation set, else the training loss.
+    best, best_epoch: of each network, (M,); a number for a single one.
+
+    A second fit of the same trainer goes on with the best seen so far.
+    """
+
+    def __init__(self, patience: int = 10, delta: float = 0.0, monitor=None, restore_best=True):
+        self.patience = checks.number(patience, "patience", checks.COUNT)
+        self.delta = checks.number(delta, "delta", checks.NONNEGATIVE)
+        self.monitor = checks.choice(monitor, "monitor", (None, "loss", "val_loss", "val_accuracy"))
+        self.restore_best = checks.flag(restore_best, "restore_best")
+        self._trainer: Any = None
+        self._best: Any = None
+        self._theta: Any = None
+
+    @property
+    def best(self):
+        sign = -1 if self.monitor == "val_accuracy" else 1
+        return _public(sign * self._best, self._stacked)
+
+    @property
+    def best_epoch(self):
+        return _public(self._best_epoch, self._stacked)
+
+    def __getstate__(self):
+        # Pickled as an estimator's parameter, for example: without the trainer, and without what it
+        # may hold on a GPU.
+        return vars(self) | {"_trainer": None, "_theta": None}
+
+    def on_fit_begin(self, trainer, history):
+        models = trainer.net.models_count
+        self._stacked = trainer.net.models is not None
+        # What was best in another training says nothing about this one.
+        if self._trainer is None or self._trainer() is not trainer:
+            self._trainer = weakref.ref(trainer)
+            self._best = np.full(models, np.inf)
+            self._best_epoch = np.zeros(models, np.int64)
+            self._theta = None
+        self._waited = np.zeros(models, np.int64)
+        self._running = np.ones(models, bool)
+
+    def on_epoch_end(self, trainer, history):
+        monitor = self.monitor or ("val_loss" if history.val_loss else "loss")
+        value = np.atleast_1d(history.last(monitor))
+        if monitor == "val_accuracy":
+            value = -value
+        buffer = trainer.net.parameters.buffer
+        # "<" fails for NaN; a stopped network's weights no longer change
+        better = self._running & (value < self._best - self.delta)
+        if self.restore_best:
+            if self._theta is None:
+                self._theta = buffer.copy()
+            _copy(trainer.net, buffer, self._theta, better)
+        self._best = np.where(better, value, self._best)
+        self._best_epoch = np.where(better, history.epochs, self._best_epoch)
+        self._waited = np.where(better, 0, self._waited + 1)
+        full = self._running & (self._waited >= self.patience)
+        if full.any():
+            self._running &= ~full
+            trainer.stop(full)
+
+    def on_fit_end(self, trainer, history):
+        if self.restore_best and self._theta is not None:
+            net = trainer.net
+            _copy(net, self._theta, net.parameters.buffer, self._best_epoch > 0)
+
+    def state(self):
+        numbers = {
+            "best": self._best.tolist(),
+            "best_epoch": self._best_epoch.tolist(),
+            "waited": self._waited.tolist(),
+            "running": self._running.tolist(),
+        }
+        return numbers, {} if self._theta is None else {"theta": self._theta}
+
+    def restore(self, numbers, arrays):
+        place, models = "the state of EarlyStopping", len(self._running)
+        check(numbers, STATE, place)
+        for name, values in numbers.items():
+            if len(values) != models:
+                raise ValueError(f"{place}: {name} has {len(values)} values of {models} networks")
+        theta, now = arrays.get("theta"), self._trainer().net.parameters.buffer
+        if theta is not None and (theta.shape, theta.dtype) != (now.shape, now.dtype):
+            raise ValueError(
+                f"{place}: theta is {theta.dtype} {theta.shape}, not {now.dtype} {now.shape}"
+            )
+        self._best = np.array(numbers["best"], dtype=np.float64)
+        self._best_epoch = np.array(numbers["best_epoch"], dtype=np.int64)
+        self._waited = np.array(numbers["waited"], dtype=np.int64)
+        self._running = np.array(numbers["running"], dtype=bool)
+        self._theta = None if theta is None else theta.copy()  # it will be written to
+
+
+def _copy(net, source, target, members):
+    """target[m] <- source[m] (M, P) of the networks where members (M,) is true, all at once."""
+    if members.any():
+        net.ops.xp.copyto(target, source, where=net.ops.to_device(members)[:, None])
+
+
+def _public(values, stacked):
+    return values if stacked else values[0]

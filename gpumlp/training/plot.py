@@ -1,0 +1,64 @@
+"""The curves of a training run: loss and accuracy against epochs."""
+
+import io
+import warnings
+from pathlib import Path
+
+from gpumlp.utils import atomic
+
+COLORS = {"training": "tab:blue", "validation": "tab:orange"}
+
+
+def curves(history, path, title: str = "") -> Path:
+    """Draws a History into a PNG file, in one piece or not at all; returns the path."""
+    path, drawn = Path(path), io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # of letters that the font lacks
+        figure(history, title).savefig(drawn, format="png", dpi=120)
+    atomic.write(path, drawn.getvalue())
+    return path
+
+
+def figure(history, title: str = "", score: str = "accuracy"):
+    """A matplotlib figure of a History: its losses and, where there is one, its score.
+
+    A stack of networks gets one line a network. Raises ImportError, with what to install, where
+    matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        message = f'drawing curves needs matplotlib ({error}): pip install "gpumlp[plot]"'
+        raise ImportError(message) from error
+
+    panels = [("loss", {"training": history.loss, "validation": history.val_loss})]
+    if history.val_accuracy:
+        panels.append((score, {"validation": history.val_accuracy}))
+
+    # A Figure of its own, not pyplot: no window, no global state.
+    drawn = Figure(figsize=(5.5 * len(panels), 4), layout="constrained")
+    row = drawn.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (name, lines) in zip(row, panels, strict=True):
+        _panel(axes, name, lines)
+    if title:
+        # As it is: no mathematics, and no letters that there are not.
+        text = title.encode(errors="backslashreplace").decode()
+        drawn.suptitle(text, parse_math=False)
+    return drawn
+
+
+def _panel(axes, name: str, lines: dict) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for part, values in lines.items():
+        if not values:
+            continue
+        epochs = range(1, len(values) + 1)
+        drawn = axes.plot(epochs, values, color=COLORS[part], marker="." if len(values) < 3 else "")
+        drawn[0].set_label(part)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    if axes.lines:
+        axes.legend()

@@ -1,0 +1,115 @@
+"""The schedule's factors on the device, where `advance` looks up each network's own."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from gpumlp.functions.schedule import Plateau, Schedule
+from gpumlp.utils import checks
+
+AHEAD = 1024  # factors are worked out for at least so many updates at once
+
+
+class Rates:
+    """table[t - first[0]]: the factor of the update after t updates; None for a constant rate.
+    Beyond the updates that are covered the table holds anything.
+
+    One table serves all networks: how many updates a network has made may differ, the schedule does
+    not.  A plateau's factors, one per network, are memory["factor"] (M,), which the trainer puts
+    into the learning rates themselves.
+    """
+
+    def __init__(self, net, state, schedule):
+        self._net, self._state = net, state
+        self.schedule = schedule
+        self.steps_per_epoch: int | None = None
+        self.total: int | None = None  # updates of all fits, when the running one will have ended
+        self.issued = 0  # updates asked for so far; a network that skipped some is behind
+        self._until = 0
+        self.table = None
+        self.first = net.ops.xp.zeros(1, np.int64)
+        self.memory = schedule.begin(net.models_count) if self._by_plateau else {}
+
+    @property
+    def _by_plateau(self) -> bool:
+        return isinstance(self.schedule, Plateau)
+
+    def plan(self, steps_per_epoch: int, steps: int, resume: bool = False):
+        """A fit of so many updates begins; or goes on, and its schedule is as long as it was."""
+        end = self.issued + steps
+        self.total = max(end, self.total or 0) if resume else end
+        self.steps_per_epoch = steps_per_epoch
+        self._until = 0  # the factors may differ from those worked out before
+
+    def cover(self, steps: int):
+        """Make sure that the table holds the next updates."""
+        needed = self.issued + steps
+        if self.schedule is not None and not self._by_plateau and needed > self._until:
+            start = self._fewest()
+            until = max(needed, self.issued + AHEAD)
+            if self.total is not None and needed <= self.total:
+                until = min(until, self.total)  # a function may end where the fit ends
+            factors = self.factors(np.arange(start, until))
+            usable = _usable(factors)
+            if start + usable < needed:
+                raise ValueError(
+                    f"schedule = {checks.shown(self.schedule)} gave the factor {factors[usable]} "
+                    f"for update {start + usable}: it is negative or not finite"
+                )
+            self._until = start + usable
+            self._write(factors[:usable])
+            self.first.fill(start)
+        self.issued = needed
+
+    def _write(self, factors):
+        """Into the same table, as long as it is large enough: captured steps know its address."""
+        xp = self._net.ops.xp
+        if self.table is None or len(self.table) < len(factors):
+            self.table = xp.zeros(max(AHEAD, len(factors)), self._net.dtype)
+        self.table[: len(factors)] = xp.asarray(factors)
+
+    def _fewest(self) -> int:
+        """The fewest updates made by any network that still moves; reads the device."""
+        t, halted = (self._net.ops.to_host(a) for a in (self._state.t, self._state.halted))
+        return int(t[halted == 0].min(initial=self.issued))
+
+    def factors(self, steps: np.ndarray) -> np.ndarray:
+        """The factor of each update, in the network's dtype."""
+        function = self.schedule
+        if isinstance(function, Schedule):
+            function = functools.partial(
+                function.factors, steps_per_epoch=self.steps_per_epoch, total=self.total
+            )
+        try:
+            values = function(steps)
+            with np.errstate(over="ignore"):  # `cover` says what is infinite
+                values = np.asarray(values, dtype=self._net.dtype)
+            values = np.broadcast_to(values, steps.shape)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"schedule = {checks.shown(self.schedule)} takes an array of updates and gives "
+                f"their factors, but: {error}"
+            ) from error
+        return np.ascontiguousarray(values)
+
+    def observe(self, history) -> bool:
+        """Take note of an epoch; true if the plateau's factors may have changed."""
+        if not self._by_plateau:
+            return False
+        monitor = self.schedule.monitor or ("val_loss" if history.val_loss else "loss")
+        self.schedule.observe(self.memory, np.atleast_1d(history.last(monitor)))
+        return True
+
+    def at(self, member: int, step: int) -> float:
+        """The factor of one network in the update after `step` updates."""
+        if self._by_plateau:
+            return float(self.memory["factor"][member])
+        return 1.0 if self.schedule is None else float(self.factors(np.array([step]))[0])
+
+
+def _usable(factors: np.ndarray) -> int:
+    """How many factors come before the first that is negative or not finite."""
+    good = np.isfinite(factors) & (factors >= 0)
+    return len(good) if good.all() else int(good.argmin())

@@ -1,0 +1,177 @@
+"""Which of two ways the updates of a fit take on a GPU: operations, or one kernel for many updates.
+
+Small networks stay in shared memory for as long as a launch lasts, one to a block; the others take
+the operations one after another, each over the whole GPU.  The results are the same.
+
+Estimates of both ways decide, from the multiplications of a batch, the GPU's multiprocessors and
+the constants below; never a clock, so that a fit takes the same way each time.  The constants come
+from data sheets and machine code.  None of them has been measured, and they may be wrong by a
+factor of three; the benchmarks time epochs of stacks both ways.  By these estimates an H200 trains
+1 or 16 networks 64-64-10 in batches of 200 by operations, as one block computes for longer than all
+launches of a step take, and 132 or 1,000 of them in shared memory.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from gpumlp.backend import Targets
+from gpumlp.backend.cuda.resident import Chip, Places, Shape, Training, fit
+from gpumlp.training.streamed import Streamed
+
+# Multiply-adds in float32 of one multiprocessor in a second: 64 in a cycle of 1.5 GHz.  Those with
+# 128 lanes (sm_86, sm_89, sm_90, ...) could do twice as many, those with 64 (sm_75, sm_80) no more.
+RATE = 1e11
+ELEMENT = 32  # of them: f, f' and noise of a unit; a feature's copy; the update of a parameter
+
+# Seconds from one barrier of a block to the next, besides: loads and sums that wait for each other.
+PHASE = 0.5e-6
+
+# Seconds of a launch or matrix product in a replayed graph, however small it is.
+NODE = 3e-6
+# Of RATE, what operations reach: their matrices are small, too, and pass through the GPU's memory.
+SHARE = 0.25
+
+# Seconds of a step that the kernel has to save: its program is compiled for the one shape, which
+# takes seconds unless CuPy has kept it, while networks of all shapes share those of the operations.
+SAVED = 50e-6
+
+# Seconds of a launch at most, by the estimate.  A display's watchdog ends kernels after two, unless
+# it is told otherwise; an interrupt is seen between two launches.
+LAUNCH = 0.1
+
+
+class Plan(NamedTuple):
+    """How networks train in shared memory: their places, and how many batches a launch takes."""
+
+    shape: Shape
+    at: Places
+    steps: int
+
+
+def launcher(updates, rows):
+    """launch(steps): the next batches of every network, so many or fewer; returns how many.
+
+    None, if they are to take the operations.
+    """
+    if isinstance(rows, Streamed):
+        return None
+    chosen = plan(updates, rows.data.x.dtype, rows.batch_size)
+    if chosen is None:
+        return None
+    train = updates.net.ops.resident(chosen.shape, chosen.at)
+    what = training_of(updates, rows)
+
+    def launch(steps):
+        steps = min(steps, chosen.steps)
+        train(what, steps)
+        updates.net.ops.pace(long=True)  # or an interrupt would come after all of an epoch
+        return steps
+
+    return launch
+
+
+def plan(updates, source, batch: int) -> Plan | None:
+    """How networks train in shared memory, on features of this dtype in batches of so many rows.
+
+    None, if they are to take the operations: where they do not fit; where one batch is too long for
+    a launch, even if `resident` is True; and where it is None and too little would be saved.
+    updates: or whatever has its net, objective, optimizer and resident, before there are updates.
+    """
+    net, wanted = updates.net, updates.resident
+    chip = net.ops.chip()
+    if wanted is False or chip is None or net.precision != "float32":
+        return None
+    shape = shape_of(updates, source)
+    at = fit(shape, chip)
+    if at is None:
+        return None
+    seconds = kernel_seconds(shape, at, chip, batch, net.models_count)
+    if seconds > LAUNCH:
+        return None
+    if not wanted and operations_seconds(shape, chip, batch, net.models_count) < seconds + SAVED:
+        return None
+    return Plan(shape, at, steps=int(LAUNCH / seconds))
+
+
+def multiplications(shape: Shape, batch: int) -> int:
+    """Multiply-adds of one network's update, and what takes as long as so many."""
+    products = [inputs * outputs for inputs, outputs in itertools.pairwise(shape.sizes)]
+    # Forward, the gradient of W, delta of the layer below: not below the first.
+    in_products = batch * (3 * sum(products) - products[0])
+    return in_products + ELEMENT * (batch * sum(shape.sizes) + shape.layout.count)
+
+
+def kernel_seconds(shape: Shape, at: Places, chip: Chip, batch: int, models: int) -> float:
+    """Of an update of all networks in shared memory, without the launch, which is for many.
+
+    The blocks of a multiprocessor share its rate, but wait each for itself; and those that find no
+    room wait until others end.
+    """
+    K, tiles = len(shape.layers), math.ceil(batch / at.tile)
+    waiting = (tiles * (4 * K + 1) + 4) * PHASE  # a tile's gather, products and f; sums, the update
+    waves = math.ceil(models / (chip.multiprocessors * at.blocks))
+    networks = math.ceil(models / chip.multiprocessors)  # of the busiest multiprocessor
+    return waves * waiting + networks * multiplications(shape, batch) / _rate(shape, chip)
+
+
+def operations_seconds(shape: Shape, chip: Chip, batch: int, models: int) -> float:
+    """Of an update of all networks by a replayed graph: 2K + 3 launches and 3K - 1 products."""
+    nodes = 5 * len(shape.layers) + 2
+    rate = SHARE * chip.multiprocessors * _rate(shape, chip)
+    return nodes * NODE + models * multiplications(shape, batch) / rate
+
+
+def _rate(shape: Shape, chip: Chip) -> float:
+    return RATE / (chip.double if shape.dtype == "float64" else 1)
+
+
+def thresholds(net):
+    """Below which bits a unit of layer k of network m is dropped, (K + 1, M)."""
+    table = net.ops.xp.zeros((net.K + 1, net.models_count), np.uint32)
+    for k, threshold in enumerate(net.thresholds):
+        if threshold is not None:
+            table[k] = threshold
+    return table
+
+
+def shape_of(updates, source) -> Shape:
+    """What the program of these updates is compiled for, on features of this dtype."""
+    net = updates.net
+    return Shape(
+        dtype=str(net.dtype),
+        sizes=net.sizes,
+        f=tuple(net.f),
+        dropout=tuple(threshold is not None for threshold in net.thresholds),
+        pair=updates.objective.pair,
+        family=updates.optimizer.family,
+        slots=tuple(updates.optimizer.slots().values()),
+        source=str(source),
+    )
+
+
+def training_of(updates, rows) -> Training:
+    """What the launches on these rows work on."""
+    objective = updates.objective
+    return Training(
+        theta=updates.net.parameters.buffer,
+        slots=list(updates.slots.values()),
+        data=rows.data,
+        order=rows.order,
+        positions=rows.length,
+        batch=rows.batch_size,
+        targets=Targets(None, None, objective.scale, objective.shift),
+        mean=objective.mean,
+        p=objective.p,
+        penalised=updates.penalty_in_loss,
+        seeds=updates.seeds,
+        dropout=updates.thresholds,
+        hyper=updates.hyper,
+        rates=updates.rates.table,
+        first_rate=updates.rates.first,
+        state=updates.state,
+    )

@@ -1,0 +1,154 @@
+"""Training rows that the device has no room for: pieces of the epoch, sent while it computes.
+
+An epoch is cut into pieces of whole batches.  The host gathers the rows of a piece in the epoch's
+order, on all its cores, into page-locked memory, from where they go to one of two buffers on the
+device; while that happens the device computes on the other.  Nobody waits but for a buffer that is
+still in use.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from gpumlp.backend import Data
+from gpumlp.backend.cpu import pool
+from gpumlp.backend.reference.numpy_ops import NumpyOps
+from gpumlp.model import memory
+from gpumlp.training.rows import ORDER_BYTES, SORTING_BYTES, Rows, aligned, shapes, size
+
+# A piece takes so much, or this part of what is free: enough to hide the latency of a copy.
+PIECE_BYTES = 64 << 20
+MOST_BATCHES = 64  # of a piece: an interrupt waits for what has been submitted, of two pieces
+PART_OF_FREE = 16
+# That one thread gathers at a time: many times what it takes to hand the work to it.
+SHARE_BYTES = 2 << 20
+
+
+def least(net, given: Data, batch_size: int, orders: int) -> int:
+    """Bytes on the device that cannot be done without: two pieces of a single batch."""
+    return ORDER_BYTES * given.x.shape[1] + 2 * size(net, given, batch_size, orders)
+
+
+class Streamed(Rows):
+    """Rows in host memory, of which the device holds two pieces.
+
+    order (1, R) is the position within the piece, the same in all epochs.  Data that all networks
+    share are sent to each apart where each has an order of its own.
+    """
+
+    def __init__(self, net, given: Data, batch_size: int, orders: int, room: int):
+        """orders: see `make_rows`; room: bytes on the device that these rows may take."""
+        self._divide(net, given, batch_size)
+        ops, xp = net.ops, net.ops.xp
+        needed = least(net, given, self.batch_size, orders)
+        if needed > room:
+            told = f"two pieces of {self.batch_size} rows of the data take {memory.text(needed)}"
+            raise memory.NoRoomForPieces(told, needed)
+        self._given = Data(*(None if a is None else ops.to_host(a) for a in given))
+        batch_bytes = size(net, given, self.batch_size, orders)
+        order_bytes = ORDER_BYTES * self.count
+        wanted = min(PIECE_BYTES, room // PART_OF_FREE, (room - order_bytes) // 2)
+        most = min(MOST_BATCHES, max(1, wanted // batch_bytes))
+        pieces = math.ceil(self.steps / most)
+        self._batches = math.ceil(self.steps / pieces)  # of a piece
+        rows = self._batches * self.batch_size
+        parts = shapes(net, given, rows, orders)
+        piece_bytes = size(net, given, rows, orders)
+        left = room - order_bytes - 2 * piece_bytes
+        self._sorted_there = (SORTING_BYTES + ORDER_BYTES) * self.count <= left
+        self._transfers = ops.transfers(piece_bytes)
+        self._host = [_views(each.host, parts) for each in self._transfers]
+        self._device = [_views(each.array, parts) for each in self._transfers]
+        self._turn = 0  # the transfer that was used last
+        self._piece: int | None = None  # that it holds
+        self._order: np.ndarray | None = None  # (1 or M, R) of the running epoch; None: as given
+        self._orders = max(1, orders)
+        self.order = xp.arange(self.count, dtype=np.int32)[None]
+        self.order %= np.int32(rows)
+
+    def alike(self, i: int) -> int:
+        return min(super().alike(i), self._batches - i % self._batches)
+
+    def ready(self, i: int) -> Data:
+        piece = i // self._batches
+        if piece != self._piece:
+            self._leave()
+            self._turn = 1 - self._turn
+            transfer = self._transfers[self._turn]
+            transfer.wait()
+            self._fill(self._host[self._turn], piece)
+            transfer.send()
+            self._piece = piece
+        return self._device[self._turn]
+
+    def pace(self):
+        """The two buffers hold the host back; were it to wait for the device within a piece, the
+        next would be gathered only when nothing is left to compute."""
+
+    def _leave(self):
+        """The work on the current piece has been submitted."""
+        if self._piece is not None:
+            self._transfers[self._turn].release()
+            self._piece = None
+
+    def _fill(self, parts: Data, piece: int):
+        """The rows of the piece, in the epoch's order; threads share them."""
+        start = piece * self._batches * self.batch_size
+        rows = min(self._batches * self.batch_size, self.count - start)
+        size = sum(part.nbytes for part in parts if part is not None)
+        shares = min(rows, math.ceil(size / SHARE_BYTES))
+        ends = [rows * i // shares for i in range(shares + 1)]
+        pool.run(lambda i: self._gather(parts, start, ends[i], ends[i + 1]), shares)
+
+    def _gather(self, parts: Data, start: int, first: int, last: int):
+        """Rows first .. last - 1 of the piece that begins at that position of the epoch."""
+        for source, part in zip(self._given, parts, strict=True):
+            for m in range(0 if part is None else len(part)):
+                index: slice | np.ndarray = slice(start + first, start + last)
+                if self._order is not None:
+                    index = self._order[m if len(self._order) > 1 else 0, index]
+                _take(source[m if len(source) > 1 else 0], index, part[m, first:last])
+
+    def shuffle(self, seeds, epoch: int):
+        ops = self._net.ops
+        to_host = ops.to_host
+        if not self._sorted_there:
+            ops, seeds = NumpyOps(), to_host(seeds)
+        order = np.empty((len(seeds), self.count), np.int32)
+        row = ops.xp.empty((1, self.count), np.int32)
+        for m in range(len(seeds)):  # one by one: keys take more room than their order
+            ops.shuffle(seeds[m : m + 1], epoch, row)
+            order[m] = to_host(row)[0]
+        self.arrange(order)
+
+    def arrange(self, order):
+        self._leave()
+        order = self._net.ops.to_host(order)
+        self._order = np.broadcast_to(order, (max(len(order), self._orders), self.count))
+
+
+def _views(buffer, parts: Data) -> Data:
+    """The parts, one behind the other in a buffer of bytes."""
+    views: list = []
+    offset = 0
+    for part in parts:
+        if part is None:
+            views.append(None)
+            continue
+        shape, dtype = part
+        length = math.prod(shape) * dtype.itemsize
+        views.append(buffer[offset : offset + length].view(dtype).reshape(shape))
+        offset += aligned(length)
+    return Data(*views)
+
+
+def _take(rows, index, out):
+    """out <- the rows of that index, a slice or an array, in out's dtype."""
+    # np.take is the fastest, but copies whatever else than this it is given as a whole first.
+    simple = rows.dtype == out.dtype and rows.flags.c_contiguous and rows.flags.aligned
+    if simple and not isinstance(index, slice):
+        np.take(rows, index, axis=0, out=out, mode="clip")  # no index is beyond; "raise" buffers
+    else:
+        out[...] = rows[index]

@@ -1,0 +1,201 @@
+// What the programs of this folder share: CUDA's words for the host, mathematics that the compiler
+// makes into vectors, and tiles.  They compile the structs of activations.cuh, losses.cuh and laws.cuh
+// for the CPU; the contract is that of the CUDA kernels (gpumlp/backend/__init__.py).
+//
+// `Real` is float or double, and SIMD_MATH 0 or 1, defined before this text.  No headers are included:
+// every function of libm is declared here, with its vectors where the C library has them.
+//
+// A program's function takes a struct of 8-byte arguments, which gpumlp/backend/cpu/host_ops.py fills, and
+// does the items piece, piece + pieces, ... of them: items do not depend on the number of threads, nor
+// does any sum.  Where a sum crosses items, each leaves its part, and `..._end` adds them in order;
+// a piece that is alone does that itself.
+
+typedef long long Int;
+static_assert(sizeof(void*) == 8 && sizeof(Int) == 8, "arguments are 8 bytes each");
+
+#define __device__ __attribute__((always_inline))
+#define __forceinline__ inline
+
+// GCC's own choice for many CPUs with AVX-512 is half of its vectors.
+#if defined(__AVX512F__) && defined(__GNUC__) && !defined(__clang__)
+#pragma GCC target("prefer-vector-width=512")
+#endif
+
+#if SIMD_MATH
+#define VECTOR __attribute__((simd("notinbranch")))
+#else
+#define VECTOR
+#endif
+
+extern "C" {
+float expf(float) noexcept VECTOR;          double exp(double) noexcept VECTOR;
+float logf(float) noexcept VECTOR;          double log(double) noexcept VECTOR;
+float expm1f(float) noexcept VECTOR;        double expm1(double) noexcept VECTOR;
+float log1pf(float) noexcept VECTOR;        double log1p(double) noexcept VECTOR;
+float tanhf(float) noexcept VECTOR;         double tanh(double) noexcept VECTOR;
+float erff(float) noexcept VECTOR;          double erf(double) noexcept VECTOR;
+float powf(float, float) noexcept VECTOR;   double pow(double, double) noexcept VECTOR;
+void* malloc(unsigned long) noexcept;
+void free(void*) noexcept;
+}
+
+inline float exp(float a)                   { return expf(a); }
+inline float log(float a)                   { return logf(a); }
+inline float expm1(float a)                 { return expm1f(a); }
+inline float log1p(float a)                 { return log1pf(a); }
+inline float tanh(float a)                  { return tanhf(a); }
+inline float erf(float a)                   { return erff(a); }
+inline float pow(float a, float b)          { return powf(a, b); }
+inline float sqrt(float a)                  { return __builtin_sqrtf(a); }
+inline double sqrt(double a)                { return __builtin_sqrt(a); }
+inline float fabs(float a)                  { return __builtin_fabsf(a); }
+inline double fabs(double a)                { return __builtin_fabs(a); }
+inline float rint(float a)                  { return __builtin_rintf(a); }
+inline double rint(double a)                { return __builtin_rint(a); }
+inline float fma(float a, float b, float c)     { return __builtin_fmaf(a, b, c); }
+inline double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
+inline bool isfinite(Real a)                { return a - a == Real(0); }     // the compiler makes vectors of it
+inline Real fmax(Real a, Real b)            { return a > b || b != b ? a : b; }    // a number, if one is
+inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned((unsigned long long)a * b >> 32); }
+
+// The laws move packs of neighbours; here they are of one, and the compiler makes the vectors.
+constexpr int VEC = 1;
+template<int V> struct Pack { Real v[V]; };
+
+template<int V> inline Pack<V> load(const Real* a)
+{
+    Pack<V> pack;
+    for (int v = 0; v < V; ++v) pack.v[v] = a[v];
+    return pack;
+}
+
+template<int V> inline void store(Real* a, const Pack<V>& pack)
+{
+    for (int v = 0; v < V; ++v) a[v] = pack.v[v];
+}
+
+// ---------------------------------------------------------------- items
+// Part `chunk` of `chunks` of `size` things: from first up to last.
+struct Part { Int network, chunk, first, last; };
+
+// item(Part) for each item of this piece; there are `chunks` of them for each network.
+template<class Item>
+inline void each_item(Int networks, Int chunks, Int size, int piece, int pieces, Item item)
+{
+    for (Int i = piece; i < networks * chunks; i += pieces) {
+        const Int m = i / chunks, chunk = i % chunks;
+        item(Part{m, chunk, size * chunk / chunks, size * (chunk + 1) / chunks});
+    }
+}
+
+// ---------------------------------------------------------------- tiles
+// Elements are computed in tiles that stay in the first-level cache: some whole rows, or a part of a
+// row that is longer.  In memory a tile is contiguous, so that its loops run over all its elements,
+// whatever the length of the rows; in a local copy they run on to whole vectors.
+constexpr int TILE = 4096 / sizeof(Real);
+constexpr int LANES = 64 / sizeof(Real);
+
+inline int whole_vectors(int count)
+{
+    return (count + LANES - 1) / LANES * LANES;
+}
+
+// to[0 .. ] <- from[0 .. count - 1], and zeros up to whole vectors.
+inline void take(Real* to, const Real* from, int count)
+{
+    for (int i = 0; i < count; ++i) to[i] = from[i];
+    for (int i = count; i < whole_vectors(count); ++i) to[i] = Real(0);
+}
+
+// The numbers of a row, `height` times one after the other.
+inline void repeat(Real* to, const Real* row, int width, int height)
+{
+    for (int r = 0; r < height; ++r)
+        for (int j = 0; j < width; ++j) to[r * width + j] = row[j];
+}
+
+// tile(row, column, rows, columns) for the rows [first, last): all tiles of the same columns after one
+// another, so that what belongs to a column is made once; before them, columns(column, width, height).
+template<class Columns, class Tile>
+inline void each_tile(Int first, Int last, Int columns, Columns begin, Tile tile)
+{
+    const Int height = columns < TILE ? TILE / columns : 1;
+    for (Int column = 0; column < columns; column += TILE) {
+        const int width = int(columns - column < TILE ? columns - column : TILE);
+        begin(column, width, int(height));
+        for (Int row = first; row < last; row += height)
+            tile(row, column, int(last - row < height ? last - row : height), width);
+    }
+}
+
+// ---------------------------------------------------------------- rows, sums
+// A sum's order is part of the result, so the compiler makes no vectors of it: these are written as such.
+typedef Real Lanes __attribute__((vector_size(64)));
+typedef Real Loose __attribute__((vector_size(64), aligned(sizeof(Real)), may_alias));
+
+inline Lanes lanes_at(const Real* a)    { return *reinterpret_cast<const Loose*>(a); }
+
+inline Real sum_of(const Lanes& lanes)
+{
+    Real sum = Real(0);
+    for (int l = 0; l < LANES; ++l) sum += lanes[l];
+    return sum;
+}
+
+inline Real sum_of(const Real* a, int count)
+{
+    Real sum = Real(0);
+    if (count >= 2 * LANES) {
+        Lanes lanes = {};
+        for (; count >= LANES; count -= LANES, a += LANES) lanes += lanes_at(a);
+        sum = sum_of(lanes);
+    }
+    for (int i = 0; i < count; ++i) sum += a[i];
+    return sum;
+}
+
+// The largest number that is not NaN.
+inline Real most_of(const Real* a, int count)
+{
+    Real most = -__builtin_inff();
+    if (count >= 2 * LANES) {
+        Lanes lanes = Lanes{} + most;
+        for (; count >= LANES; count -= LANES, a += LANES) {
+            const Lanes more = lanes_at(a);
+            lanes = more > lanes ? more : lanes;
+        }
+        for (int l = 0; l < LANES; ++l) most = lanes[l] > most ? lanes[l] : most;
+    }
+    for (int i = 0; i < count; ++i) most = a[i] > most ? a[i] : most;
+    return most;
+}
+
+// For each row of a tile: v <- v less its maximum, e <- exp(v), and of the sum of e its inverse and log.
+inline void exponentials(Real* v, Real* e, Real* inverse, Real* log_sum, int rows, int columns)
+{
+    for (int r = 0; r < rows; ++r) {
+        const Real most = most_of(v + r * columns, columns);
+        for (int j = 0; j < columns; ++j) v[r * columns + j] -= most;
+    }
+    for (int i = 0; i < whole_vectors(rows * columns); ++i) e[i] = exp(v[i]);
+    for (int r = 0; r < rows; ++r) log_sum[r] = sum_of(e + r * columns, columns);
+    for (int r = rows; r < whole_vectors(rows); ++r) log_sum[r] = Real(1);
+    for (int r = 0; r < whole_vectors(rows); ++r) {
+        inverse[r] = Real(1) / log_sum[r];
+        log_sum[r] = log(log_sum[r]);
+    }
+}
+
+// Room for `count` local copies of a tile of whole rows.
+struct Scratch {
+    Real* memory;
+    Int size;
+
+    Scratch(Int columns, int count) : size((columns > TILE ? columns : TILE) + LANES)
+    {
+        memory = static_cast<Real*>(malloc(sizeof(Real) * size * count));
+    }
+    ~Scratch() { free(memory); }
+    Scratch(const Scratch&) = delete;
+    Real* operator[](int i) const { return memory + i * size; }
+};
