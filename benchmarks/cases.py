@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from gpumlp import losses
-from gpumlp.backend import Batch, Data, State, Targets, sources
+from gpumlp.backend import sources
+from gpumlp.backend.contract import Batch, Data, State, Targets
 from gpumlp.functions import optimizer
 from gpumlp.functions.activation import activations
 from gpumlp.functions.loss import pair

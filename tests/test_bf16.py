@@ -7,7 +7,7 @@ Odd sizes, and one whose rows go by 128 bits: 8 elements.  Without a GPU the ker
 import pytest
 
 from gpumlp import backend
-from gpumlp.backend import sources
+from gpumlp.backend.cuda import cuda_sources
 from gpumlp.backend.sources import BF16
 from tests import simt
 from tests.operations import bf16, layers, losses, minibatches
@@ -21,12 +21,12 @@ def programs(request):
     """Build all programs that these tests need at once, on all processors."""
     if request.config.getoption("--require-gpu") or simt.why_no_compiler():
         return
-    named = dict(sources.programs("float32"))
+    named = dict(cuda_sources.programs("float32"))
     texts = [
         text for label, text in named.items() if "bf16" in label and not label.startswith("loss-")
     ]
     texts += [
-        sources.loss("float32", form, rows, log_u, BF16)
+        cuda_sources.loss("float32", form, rows, log_u, BF16)
         for form, _, rows, log_u in map(losses.pair_of, LOSSES)
     ]
     simt.build_all([("module.cu", text) for text in texts], options=("-std=c++17",))

@@ -12,7 +12,7 @@ from gpumlp.backend.cpu import compiler, pool
 from gpumlp.model import blocks, workspace
 from gpumlp.training import noted
 from gpumlp.training.evaluate import Evaluation
-from gpumlp.training.rows import make_rows
+from gpumlp.training.placement import make_rows
 from tests.training import blobs
 from tests.waiting import HANGS
 

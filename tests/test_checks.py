@@ -9,6 +9,8 @@ import gpumlp
 from gpumlp.functions.schedule import Cosine, Exponential, InverseScaling, OneCycle, Plateau, Step
 from gpumlp.utils import checks
 
+TOTAL_MEMORY = "gpumlp.backend.reference.numpy_ops.NumpyOps.total_memory"
+
 X, Y = np.random.default_rng(0).normal(size=(12, 4)), np.arange(12) % 3
 
 
@@ -234,9 +236,7 @@ def test_a_stack_that_no_machine_holds(monkeypatch):
     for sizes, models in (((4, 3), 2**31 * 2**20), ((2**40, 2**40), None), ((4, 3), 10**30)):
         with pytest.raises(MemoryError, match=r"out of memory on cpu: about .* TiB are needed"):
             gpumlp.MLP(sizes, models=models, init=draw, device="cpu")
-    monkeypatch.setattr(
-        "gpumlp.backend.reference.numpy_ops.NumpyOps.total_memory", lambda ops: 1000
-    )
+    monkeypatch.setattr(TOTAL_MEMORY, lambda ops: 1000)
     with pytest.raises(MemoryError, match="lower sizes, models"):
         network(models=100, init=draw)
     assert network(init="zeros").models is None  # 172 bytes
@@ -245,9 +245,7 @@ def test_a_stack_that_no_machine_holds(monkeypatch):
 def test_an_ensemble_or_layers_that_no_machine_holds(monkeypatch):
     """The prediction comes before weights are drawn and members made."""
     pytest.importorskip("sklearn", reason="needs scikit-learn")
-    monkeypatch.setattr(
-        "gpumlp.backend.reference.numpy_ops.NumpyOps.total_memory", lambda ops: 2**20
-    )
+    monkeypatch.setattr(TOTAL_MEMORY, lambda ops: 2**20)
     monkeypatch.setattr("gpumlp.estimators.bagging.clone", lambda est: pytest.fail("a member"))
     X, y = np.eye(12), np.arange(12) % 3
     for numbers, said in (

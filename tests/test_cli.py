@@ -15,7 +15,8 @@ from commandline import LABELS, blobs, run, train, trained
 
 import gpumlp
 from gpumlp.backend import device
-from gpumlp.cli import DATASETS, OPTIMIZERS, target
+from gpumlp.cli import OPTIMIZERS, target
+from gpumlp.cli.datasets import DATASETS
 from gpumlp.cli.preparation import Preparation
 from gpumlp.cli.train import _scored
 from tests.optional import where_installed

@@ -20,8 +20,7 @@ import sys
 
 import pytest
 
-from gpumlp.backend import sources
-from gpumlp.backend.cuda import resident
+from gpumlp.backend.cuda import cuda_sources, resident
 from tests import cubin
 
 ARCHS = (75, 80, 90, 100, 120)
@@ -107,7 +106,7 @@ def programs_for(compiler: str, arch: int, dtype: str) -> list[tuple[str, str]]:
     turn = ARCHS.index(arch) + 2 * DTYPES.index(dtype)
     return [
         program
-        for number, program in enumerate(sources.programs(dtype))
+        for number, program in enumerate(cuda_sources.programs(dtype))
         if (number + turn) % len(ARCHS) < share(compiler, dtype, program)
     ]
 
@@ -134,7 +133,7 @@ def test_machine_code(compiler, arch, dtype):
 @pytest.mark.parametrize("compiler", cubin.COMPILERS)
 def test_no_program_is_left_out(compiler, dtype):
     taken = [program for arch in ARCHS for program in programs_for(compiler, arch, dtype)]
-    for program in sources.programs(dtype):
+    for program in cuda_sources.programs(dtype):
         assert taken.count(program) >= share(compiler, dtype, program)
 
 
@@ -144,11 +143,11 @@ def test_every_kernel_is_compiled_for_every_architecture(arch, dtype):
     def kernels(programs):
         return {name for _, text in programs for name in cubin.KERNEL.findall(text)}
 
-    assert kernels(programs_for("nvrtc", arch, dtype)) == kernels(sources.programs(dtype))
+    assert kernels(programs_for("nvrtc", arch, dtype)) == kernels(cuda_sources.programs(dtype))
 
 
 def test_tables_name_what_there_is():
-    programs = [program for dtype in DTYPES for program in sources.programs(dtype)]
+    programs = [program for dtype in DTYPES for program in cuda_sources.programs(dtype)]
     kernels = [(label, name) for label, text in programs for name in cubin.KERNEL.findall(text)]
     assert {name for _, name in kernels} >= WIDE.keys()
     assert {*kernels} >= WIDE_IN_PROGRAM.keys()
@@ -301,7 +300,7 @@ def test_refused_text_is_reported_with_its_program(compiler):
 
 @pytest.mark.parametrize("compiler", cubin.COMPILERS)
 def test_programs_in_one_text_are_compiled_as_they_are_alone(compiler):
-    programs = list(sources.programs("float32"))[::50]
+    programs = list(cuda_sources.programs("float32"))[::50]
     together = examine(compiler, programs).kernels
     alone = [kernel for program in programs for kernel in examine(compiler, [program]).kernels]
     assert sorted(together, key=repr) == sorted(alone, key=repr)

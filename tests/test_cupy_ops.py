@@ -5,10 +5,11 @@ import pytest
 
 import gpumlp
 from gpumlp import backend
-from gpumlp.backend import Data
+from gpumlp.backend.contract import Data
 from gpumlp.backend.cuda import cupy_ops
 from gpumlp.functions.activation import activations
-from gpumlp.training import rows
+from gpumlp.model import memory
+from gpumlp.training import placement
 from tests.operations import minibatches, random, send
 from tests.operations.selection import IN_MANY_BLOCKS
 from tests.training import fit
@@ -242,14 +243,15 @@ def test_work_and_memory_of_an_order(counters, models):
     """One sort for all networks, in as much room again, and no copy of the keys."""
     net = gpumlp.MLP((3, 2), device="cuda", models=models)
     trainer = gpumlp.Trainer(net)
-    made = rows.make_rows(net, trainer.objective, random(1000, 3), np.zeros(1000, int), None, 100)
+    x, y = random(1000, 3), np.zeros(1000, int)
+    made = placement.make_rows(net, trainer.objective, x, y, None, 100)
     made.shuffle(trainer.seeds, 0)
     with counters.count() as c:
         before = c.current_bytes
         made.shuffle(trainer.seeds, 1)
     assert c.kernels == ["shuffle_keys", "shuffle_order"]
     assert (c.sorts, c.elementwise, c.d2d) == (1, 0, 0)
-    assert c.peak_bytes - before == rows.SORTING_BYTES * models * 1000
+    assert c.peak_bytes - before == memory.SORTING_BYTES * models * 1000
 
 
 def test_keys_that_64_bits_are_too_few_for(counters, monkeypatch):

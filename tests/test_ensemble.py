@@ -16,7 +16,7 @@ from sklearn.utils.estimator_checks import check_estimator
 import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
 from gpumlp.estimators import bagging
-from gpumlp.estimators import data as estimator_data
+from gpumlp.estimators import estimator_rows as estimator_data
 from tests.estimators import BOTH, DIABETES, IRIS, data
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

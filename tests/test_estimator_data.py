@@ -7,7 +7,7 @@ from sklearn import datasets
 from sklearn.exceptions import DataConversionWarning
 
 from gpumlp import MLPClassifier, MLPRegressor
-from gpumlp.estimators import data as estimator_data
+from gpumlp.estimators import estimator_rows as estimator_data
 from tests.estimators import BOTH, DIABETES, IRIS, data, fitted, same_weights, small
 from tests.optional import Package
 
@@ -47,8 +47,8 @@ def test_sparse_equals_dense(cls, kind, solver, monkeypatch):
     arguments = {"batch_size": 16, "solver": solver, "early_stopping": solver == "adam"}
     dense = small(cls, **arguments).fit(X, y, weight)
     for limit in (1 << 30, 0):
-        monkeypatch.setattr("gpumlp.estimators.data.DENSE_BYTES", limit)
-        monkeypatch.setattr("gpumlp.estimators.data.PIECE_BYTES", 5000)
+        monkeypatch.setattr("gpumlp.estimators.estimator_rows.DENSE_BYTES", limit)
+        monkeypatch.setattr("gpumlp.estimators.estimator_rows.PIECE_BYTES", 5000)
         other = small(cls, **arguments).fit(kind(X), y, weight)
         np.testing.assert_allclose(other.coefs_[0], dense.coefs_[0], rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(other.loss_, dense.loss_, rtol=1e-12)
@@ -62,8 +62,8 @@ def test_sparse_pieces_without_weight(monkeypatch):
     weight = np.r_[np.zeros(40), np.ones(110)]
     arguments = {"batch_size": 5, "shuffle": False}
     dense = small(MLPClassifier, **arguments).fit(X, y, weight)
-    monkeypatch.setattr("gpumlp.estimators.data.DENSE_BYTES", 0)
-    monkeypatch.setattr("gpumlp.estimators.data.PIECE_BYTES", 800)
+    monkeypatch.setattr("gpumlp.estimators.estimator_rows.DENSE_BYTES", 0)
+    monkeypatch.setattr("gpumlp.estimators.estimator_rows.PIECE_BYTES", 800)
     other = small(MLPClassifier, **arguments).fit(sparse.csr_matrix(X), y, weight)
     np.testing.assert_allclose(other.coefs_[0], dense.coefs_[0], rtol=1e-12)
     np.testing.assert_allclose(other.loss_curve_, dense.loss_curve_, rtol=1e-12)
@@ -232,5 +232,5 @@ def test_what_is_made_dense_at_once(shape, dtype, monkeypatch):
     X = sparse.csr_array(np.eye(*shape, dtype=dtype))
     size = X.toarray().nbytes
     for limit, dense in ((size, True), (size - 1, False)):
-        monkeypatch.setattr("gpumlp.estimators.data.DENSE_BYTES", limit)
+        monkeypatch.setattr("gpumlp.estimators.estimator_rows.DENSE_BYTES", limit)
         assert isinstance(estimator_data.dense_if_small(X, dtype), np.ndarray) == dense

@@ -9,8 +9,8 @@ import sklearn
 
 import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
-from gpumlp.io import estimator_descriptions as descriptions
-from gpumlp.io.values import Reader, Writer
+from gpumlp.io import estimator_schema as descriptions
+from gpumlp.io.codec import Reader, Writer
 from tests.estimators import BOTH, DIABETES, IRIS, data, fitted, same_weights, small
 from tests.optional import Package
 from tests.saving import rewrite

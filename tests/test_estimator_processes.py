@@ -20,6 +20,7 @@ from sklearn.model_selection import GridSearchCV
 import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
 from gpumlp.backend import device as devices
+from gpumlp.backend.cuda import faults
 from gpumlp.model import threads
 from tests import standin
 from tests.estimators import BOTH, IRIS, data, same_weights, small
@@ -137,7 +138,7 @@ def test_the_process_that_used_the_gpu_goes_on(used):
 
 
 def test_a_fork_before_the_gpu_was_used_may_use_it(cuda, monkeypatch, counters):
-    monkeypatch.setattr(devices, "_used_in", None)
+    monkeypatch.setattr(faults, "_used_in", None)
     assert in_a_fork(lambda: devices.resolve(cuda)) == "cuda:0"
 
 

@@ -12,8 +12,8 @@ from sklearn.base import clone
 
 import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
-from gpumlp.io.values import Reader, Writer
-from gpumlp.training.rows import make_rows
+from gpumlp.io.codec import Reader, Writer
+from gpumlp.training.placement import make_rows
 from tests.estimators import BOTH, DIABETES, IRIS, data, same_weights, small
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

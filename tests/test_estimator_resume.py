@@ -172,7 +172,7 @@ def test_other_data_are_refused_and_then_the_right_ones_taken(tmp_path):
 
 
 def test_ctrl_c_leaves_the_last_whole_epoch(tmp_path, monkeypatch):
-    from gpumlp.estimators import data as rows
+    from gpumlp.estimators import estimator_rows as rows
 
     X, y = data(MLPClassifier)
     whole = make(MLPClassifier, "adam", tmp_path / "whole").fit(X, y)
@@ -193,7 +193,7 @@ def test_ctrl_c_leaves_the_last_whole_epoch(tmp_path, monkeypatch):
 
 
 def test_sparse_rows_in_pieces(tmp_path, monkeypatch):
-    from gpumlp.estimators import data as rows
+    from gpumlp.estimators import estimator_rows as rows
 
     monkeypatch.setattr(rows, "DENSE_BYTES", 0)
     monkeypatch.setattr(rows, "PIECE_BYTES", 4 * 8 * 60)

@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import gpumlp
 from gpumlp import backend
-from gpumlp.backend import Data, Noise, Targets
+from gpumlp.backend.contract import Data, Noise, Targets
 from gpumlp.backend.cpu import blas, compiler, host_ops, pool, sequence
 from gpumlp.backend.cpu.host_ops import HostOps
 from gpumlp.backend.reference.numpy_ops import NumpyOps

@@ -117,10 +117,8 @@ def test_the_nearest_tests():
         return max(tests, key=lambda test: nearness(file, f"tests/{test}.py::test_it"))
 
     assert nearest("gpumlp/estimators/stack.py", "test_files", "test_stack") == "test_stack"
-    assert (
-        nearest("gpumlp/training/rates.py", "test_trainer_rates", "test_cli")
-        == "test_trainer_rates"
-    )
+    near = nearest("gpumlp/training/rates.py", "test_trainer_rates", "test_cli")
+    assert near == "test_trainer_rates"
     assert nearest("kernels/cuda/forward.cu", "test_search", "test_operations") == "test_operations"
 
 

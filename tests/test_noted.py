@@ -9,7 +9,7 @@ import pytest
 import gpumlp
 from gpumlp.training import noted
 from gpumlp.training.noted import Noted
-from gpumlp.training.rows import make_rows
+from gpumlp.training.placement import make_rows
 from tests.comparison import to_numpy
 from tests.training import blobs, make_trainer
 

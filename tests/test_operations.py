@@ -12,12 +12,12 @@ import pytest
 
 import gpumlp
 from gpumlp import backend
-from gpumlp.backend import sources
 from gpumlp.backend.cpu import compiler
 from gpumlp.backend.cpu.host_ops import HostOps
+from gpumlp.backend.cuda import cuda_sources
 from gpumlp.backend.reference.numpy_ops import NumpyOps
 from gpumlp.model.objective import Objective
-from gpumlp.training.rows import make_rows
+from gpumlp.training.placement import make_rows
 from tests import simt
 from tests.conftest import require_cuda
 from tests.operations import layers, losses, minibatches, noise, tallies, updates
@@ -37,10 +37,10 @@ def programs(request):
         return
     texts = []
     for dtype in DTYPES:
-        named = dict(sources.programs(dtype))
+        named = dict(cuda_sources.programs(dtype))
         texts += [text for label, text in named.items() if not label.startswith("loss-")]
         texts += [
-            sources.loss(dtype, form, rows, log_u)
+            cuda_sources.loss(dtype, form, rows, log_u)
             for form, _, rows, log_u in map(losses.pair_of, losses.NATURAL + losses.OTHERS)
         ]
     unique = dict.fromkeys(texts)

@@ -11,7 +11,7 @@ from gpumlp.backend.cuda import resident
 from gpumlp.functions.activation import activations
 from gpumlp.functions.loss import losses, pair
 from gpumlp.training import residence
-from gpumlp.training.rows import make_rows
+from gpumlp.training.placement import make_rows
 from gpumlp.training.streamed import Streamed
 from tests.operations.resident import data, make, run, state
 from tests.training import blobs, fit

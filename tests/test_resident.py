@@ -11,9 +11,8 @@ import pytest
 
 import gpumlp
 from gpumlp import backend
-from gpumlp.backend import sources
-from gpumlp.backend.cuda import resident
-from gpumlp.training.rows import make_rows
+from gpumlp.backend.cuda import cuda_sources, resident
+from gpumlp.training.placement import make_rows
 from tests import cubin
 from tests.operations.resident import (
     CASES,
@@ -187,7 +186,7 @@ def test_results_do_not_depend_on_the_order_of_threads(cuda, dtype, monkeypatch)
 
 
 def compiled(dtype, arch):
-    programs = [each for each in sources.programs(dtype) if each[0].startswith("resident-")]
+    programs = [each for each in cuda_sources.programs(dtype) if each[0].startswith("resident-")]
     try:
         return cubin.examine_all("nvrtc", programs, arch).kernels
     except cubin.ToolMissing as missing:
@@ -197,7 +196,7 @@ def compiled(dtype, arch):
 @pytest.mark.parametrize("label", ["slopes", "noise"])
 def test_other_shared_memory_is_as_little_as_is_kept_for_it(label, tmp_path):
     """In float64, where it is most; the tool counts what the GPU keeps from each block, too."""
-    program = dict(sources.programs("float64"))[f"resident-{label}"]
+    program = dict(cuda_sources.programs("float64"))[f"resident-{label}"]
     try:
         code, _ = cubin.compiler("nvrtc").compile(program, 90)
         tool = cubin.find_disassembler("cuobjdump")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from gpumlp import backend
-from gpumlp.backend import Targets, sources
+from gpumlp.backend.contract import Targets
+from gpumlp.backend.cuda import cuda_sources
 from gpumlp.functions.activation import activations
 from gpumlp.functions.loss import losses, pair
 from tests import simt, standin
@@ -46,7 +47,7 @@ def test_kernels_in_another_order_of_threads(name, order, monkeypatch):
 def test_the_selection_runs_every_kernel():
     with standin.count() as counted:
         run()
-    every = {name for _, text in sources.programs("float32") for name in KERNEL.findall(text)}
+    every = {name for _, text in cuda_sources.programs("float32") for name in KERNEL.findall(text)}
     assert every <= {*counted.kernels}
 
 

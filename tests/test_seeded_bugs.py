@@ -9,6 +9,7 @@ import pytest
 
 from gpumlp import backend
 from gpumlp.backend import sources
+from gpumlp.backend.cuda import cuda_sources
 from tests import cubin, simt
 from tests.operations.selection import SELECTION
 from tests.seeded import ADDRESS, MACHINE_CODE, NUMBERS, THREAD, planted, run
@@ -96,7 +97,7 @@ WIDE = {"activate": (2, 1), "backprop": (2, 1), "narrow": (5, 5)}
 
 def machine_code_faults(label):
     """What is wrong with the kernels of a float32 program, as in test_cubin.py."""
-    program = dict(sources.programs("float32"))[label]
+    program = dict(cuda_sources.programs("float32"))[label]
     try:
         compiled = cubin.examine("nvrtc", [(label, program)], 90)
     except cubin.ToolMissing as missing:

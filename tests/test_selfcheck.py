@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-import gpumlp
 from gpumlp import backend
 from gpumlp.backend import device, selfcheck, sources
 from gpumlp.backend.cuda import driver
+from gpumlp.training import resident_cases
 from tests.commandline import run
 from tests.seeded import Bug, planted
 from tests.spoiling import WAYS_TO_SPOIL
 
-CASES = selfcheck.cases()
+CASES = [*selfcheck.cases(), *resident_cases.cases()]
 
 
 @pytest.fixture
@@ -51,6 +51,7 @@ def few(monkeypatch):
     """A few cases, for tests of what is around them."""
     chosen = [case for case in CASES if case.first and case.operation in ("gemm", "copies")]
     monkeypatch.setattr(selfcheck, "cases", lambda: chosen)
+    monkeypatch.setattr(resident_cases, "cases", list)
     return chosen
 
 
@@ -206,7 +207,7 @@ def other_gpu(monkeypatch):
 CHANGES = {
     "driver": lambda patch: patch.setattr(driver, "driver_version", lambda: "999.1"),
     "CuPy": lambda patch: patch.setattr("cupy.__version__", "99.0"),
-    "gpumlp": lambda patch: patch.setattr(gpumlp, "__version__", "99.0"),
+    "gpumlp": lambda patch: patch.setattr(selfcheck, "__version__", "99.0"),
     "cuBLASLt": lambda patch: patch.setattr(selfcheck, "cublaslt_version", lambda: "99.0"),
     "NVRTC": lambda patch: patch.setattr(selfcheck, "nvrtc_version", lambda: "99.0"),
     "kernels": other_text,

@@ -8,14 +8,15 @@ import pytest
 
 import gpumlp
 import gpumlp.functions.sklearn_losses
-from gpumlp import backend
-from gpumlp.backend import selfcheck
+from gpumlp.backend import contract, selfcheck
 from gpumlp.backend.selfcheck.case import TOLERANCE
 from gpumlp.functions.loss import pair
+from gpumlp.functions.optimizer import optimizers
+from gpumlp.training import resident_cases
 from tests.seeded import planted
 from tests.seeded.bugs import BUGS
 
-CASES = selfcheck.cases()
+CASES = [*selfcheck.cases(), *resident_cases.cases()]
 FIRST = [case for case in CASES if case.first]
 
 
@@ -72,15 +73,11 @@ def test_every_loss_of_the_estimators_is_covered():
 def test_every_law_is_covered():
     for dtype in "float32", "float64":
         covered = {case.what.split(",")[0] for case in of("update") if case.dtype == dtype}
-        assert (
-            covered
-            == {"SGD", "RMSprop", "Adam", "AdamW"}
-            == set(gpumlp.functions.optimizer.optimizers)
-        )
+        assert covered == {"SGD", "RMSprop", "Adam", "AdamW"} == set(optimizers)
 
 
 def test_every_operation_of_the_contract_is_covered():
-    named = set(re.findall(r"^(\w+)\(", backend.__doc__, re.MULTILINE))
+    named = set(re.findall(r"^(\w+)\(", contract.__doc__, re.MULTILINE))
     # the host's, or nothing is computed
     others = {"threads", "parallel", "choices", "free_memory", "total_memory", "pace", "chip"}
     assert named - others == {case.operation for case in CASES} - {"copies"}

@@ -281,9 +281,9 @@ def test_what_no_stack_has_a_place_for():
 
 
 def test_large_sparse_rows(monkeypatch):
-    from gpumlp.estimators import data
+    from gpumlp.estimators import estimator_rows
 
-    monkeypatch.setattr(data, "DENSE_BYTES", 0)
+    monkeypatch.setattr(estimator_rows, "DENSE_BYTES", 0)
     X, y = DIGITS
     compare(members_of(classifier(), RATES[:2]), folds(150, 2), sparse.csr_array(X), y)
 

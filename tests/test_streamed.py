@@ -9,7 +9,7 @@ import pytest
 import gpumlp
 from gpumlp.backend.cpu import pool
 from gpumlp.backend.cuda import transfer
-from gpumlp.training import rows, streamed
+from gpumlp.training import placement, rows, streamed
 from gpumlp.training.evaluate import Evaluation
 from tests.training import PressCtrlC, fit, theta
 
@@ -35,7 +35,7 @@ def stream(cuda, monkeypatch):
             assert self._sorted_there == (sorted_there or not orders)
             made.append(self)
 
-        monkeypatch.setattr(rows, "ORDER_BYTES", 1 << 60)  # which nothing has room for
+        monkeypatch.setattr(placement, "ORDER_BYTES", 1 << 60)  # which nothing has room for
         monkeypatch.setattr(streamed, "PART_OF_FREE", 1)
         monkeypatch.setattr(streamed.Streamed, "__init__", make)
         return made
@@ -267,7 +267,8 @@ def test_the_same_rows_after_an_interrupt(stream, monkeypatch):
     for trainer in (expected, found):
         made = stream(3) if trainer is found else None
         with trainer.net.ops.on_device():
-            data = rows.make_rows(trainer.net, trainer.objective, values(), labels(), None, BATCH)
+            net, objective = trainer.net, trainer.objective
+            data = placement.make_rows(net, objective, values(), labels(), None, BATCH)
             trainer.rates.plan(data.steps, 3 * data.steps)
 
             class Asked:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.training import rows
+from gpumlp.training import placement
 from tests.comparison import fill
 from tests.training import blobs, fit, make_trainer, theta
 
@@ -279,7 +279,7 @@ def test_cuda_itself_without_memory(counters, monkeypatch, where, status):
     def fails(*given, **options):
         raise cupy.cuda.runtime.CUDARuntimeError(status)
 
-    monkeypatch.setattr(rows, "ORDER_BYTES", 1 << 60)  # so that rows are streamed
+    monkeypatch.setattr(placement, "ORDER_BYTES", 1 << 60)  # so that rows are streamed
     monkeypatch.setattr(cupy.cuda, where, fails)
     error = MemoryError if status == 2 else RuntimeError
     with pytest.raises(error, match=r"cudaError") as raised:

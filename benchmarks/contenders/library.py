@@ -10,7 +10,7 @@ import gpumlp
 from benchmarks.agreement import TOLERANCE, difference
 from benchmarks.contenders import Contender
 from benchmarks.networks import ADAM
-from gpumlp.training.rows import make_rows
+from gpumlp.training.placement import make_rows
 
 OUTPUT = {"cross_entropy": "softmax", "squared_error": "identity"}
 

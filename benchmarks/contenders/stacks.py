@@ -15,7 +15,7 @@ from benchmarks.contenders import (
 )
 from benchmarks.contenders.library import Library
 from gpumlp.training import residence
-from gpumlp.training.rows import make_rows
+from gpumlp.training.placement import make_rows
 
 
 class OneWay(Library):

@@ -55,9 +55,8 @@ def facts(task: Task):
         return importlib.import_module("cupy_backends.cuda.libs.nvrtc").getVersion()
 
     def cublaslt():
-        return (
-            importlib.import_module("gpumlp.backend.cuda.cublaslt").library().cublasLtGetVersion()
-        )
+        cublaslt = importlib.import_module("gpumlp.backend.cuda.cublaslt")
+        return cublaslt.library().cublasLtGetVersion()
 
     yield "machine", machine.describe
     yield "device", device

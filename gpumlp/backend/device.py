@@ -15,8 +15,10 @@ import warnings
 
 import numpy
 
+from gpumlp.backend import selfcheck
 from gpumlp.backend.cpu import compiler, host_sources, pool
-from gpumlp.backend.cuda import cublaslt, driver
+from gpumlp.backend.cuda import cublaslt, driver, faults
+from gpumlp.backend.cuda.faults import Problem
 from gpumlp.functions.activation import activations
 
 VARIABLE = "GPUMLP_DEVICE"
@@ -26,33 +28,10 @@ VALID = '"auto", "cpu", "cuda" or "cuda:<number>", such as "cuda:1"'
 NO_DEVICE, INSUFFICIENT_DRIVER = 100, 35
 # And for "not initialized", of the driver too: what a process gets that was forked after CUDA was.
 NOT_INITIALIZED = 3
-# And for "out of memory", of the driver too: of a stream, a graph, page-locked memory, a program.
-OUT_OF_MEMORY = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """Why no GPU can be used: what failed, what to do, and whether "auto" should say so."""
-
-    what: str
-    remedy: str
-    broken: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.what}. {self.remedy}"
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether there was no room for something, on the device or the host; whoever says so."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    of_cuda = type(error).__name__ in ("CUDARuntimeError", "CUDADriverError")
-    return of_cuda and getattr(error, "status", None) == OUT_OF_MEMORY
 
 
 _answered: dict[int, object] = {}  # GPU -> the cupy module with which it has worked
 _warned = False  # "auto" complains once a process
-_used_in: int | None = None  # the process that first reached for a GPU
 
 
 def resolve(device: str = "auto", check: bool = True) -> str:
@@ -99,9 +78,8 @@ def gpu_problem(index: int = 0, check: bool = True) -> Problem | None:
 
     check: and if it computes what NumPy does, when it is first used (gpumlp/backend/selfcheck).
     """
-    global _used_in
-    if _is_forked():
-        return _forked()
+    if faults.is_forked():
+        return faults.forked()
     if index in _answered and _answered[index] is sys.modules.get("cupy"):
         return None
     try:
@@ -110,11 +88,9 @@ def gpu_problem(index: int = 0, check: bool = True) -> Problem | None:
         return _import_problem(error)
     try:
         count = cupy.cuda.runtime.getDeviceCount()
-        _used_in = _used_in or os.getpid()  # that call alone has initialized CUDA
+        faults.note_use()  # that call alone has initialized CUDA
         if index < count:
             _try_out(cupy, index)
-            from gpumlp.backend import selfcheck  # which needs this module
-
             problem = selfcheck.first_use(index) if check else None
             if check and problem is None:
                 _answered[index] = cupy
@@ -126,27 +102,6 @@ def gpu_problem(index: int = 0, check: bool = True) -> Problem | None:
     names = "only cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
     what = f"there is no GPU number {index}: found {count} GPU{'s' * (count > 1)}, {names}"
     return Problem(what, "Name one of these.")
-
-
-def refuse_after_fork() -> None:
-    """Raises RuntimeError in a process that was forked from one that had used a GPU.
-
-    CUDA does not work there: its calls fail at best, and at worst never return.
-    """
-    if _is_forked():
-        raise RuntimeError(f"{_forked()}")
-
-
-def _is_forked() -> bool:
-    return _used_in is not None and _used_in != os.getpid()
-
-
-def _forked() -> Problem:
-    return Problem(
-        "CUDA does not work in a process that was forked from one that had used it",
-        'Start processes with multiprocessing\'s "spawn" method or with joblib\'s "loky" backend.',
-        True,
-    )
 
 
 def _try_out(cupy, index: int) -> None:
@@ -179,7 +134,7 @@ def _runtime_problem(cupy, error: Exception) -> Problem:
     if status == NO_DEVICE:
         return _no_device()
     if status == NOT_INITIALIZED:
-        return _forked()
+        return faults.forked()
     if version is not None and status == INSUFFICIENT_DRIVER:
         built_for = cupy.cuda.runtime.runtimeGetVersion() // 1000
         what = (

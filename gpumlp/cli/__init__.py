@@ -12,10 +12,10 @@ import os
 import sys
 import warnings
 
-from gpumlp import __version__
+from gpumlp.cli.datasets import DATASETS
 from gpumlp.cli.error import InputError, complain
+from gpumlp.utils.version import __version__
 
-DATASETS = ("digits", "breast_cancer", "wine", "iris", "diabetes")
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw")
 PRECISIONS = ("float32", "tf32", "bf16")
 

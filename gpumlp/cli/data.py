@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gpumlp.cli import DATASETS, table
+from gpumlp.cli import table
 from gpumlp.cli.answers import check_classes, check_values
+from gpumlp.cli.datasets import DATASETS
 from gpumlp.cli.error import InputError, brief
 from gpumlp.cli.target import target_of
 

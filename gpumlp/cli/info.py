@@ -2,10 +2,12 @@
 
 import time
 
-from gpumlp import __version__
 from gpumlp.backend import device, selfcheck
-from gpumlp.cli.device import choose
+from gpumlp.backend.cuda import faults
+from gpumlp.cli.choose_device import choose
 from gpumlp.cli.error import InputError
+from gpumlp.training import resident_cases
+from gpumlp.utils.version import __version__
 
 ROW = "{:13} {:34} {:8} {:>8} {:>8}  {}"
 
@@ -49,12 +51,12 @@ def _check(asked: str) -> int:
     print("\n" + ROW.format("operation", "case", "type", "error", "allowed", "").rstrip())
     start, count, failed = time.perf_counter(), 0, []
     try:
-        for outcome in selfcheck.run(chosen, selfcheck.cases()):
+        for outcome in selfcheck.run(chosen, [*selfcheck.cases(), *resident_cases.cases()]):
             _print_outcome(outcome)
             count += 1
             failed += [] if outcome.passed else [outcome.case]
     except Exception as error:
-        if not device.is_out_of_memory(error):
+        if not faults.is_out_of_memory(error):
             raise
         raise InputError(f"{chosen} has no memory left for the check ({error})") from error
     print(f"\n{count} checks in {time.perf_counter() - start:.1f} s, {len(failed)} failed")

@@ -10,8 +10,8 @@ import numpy as np
 
 import gpumlp
 from gpumlp.cli import output, table
+from gpumlp.cli.choose_device import choose
 from gpumlp.cli.data import features_of
-from gpumlp.cli.device import choose
 from gpumlp.cli.error import InputError
 from gpumlp.cli.estimator import Estimator, check_finite
 from gpumlp.cli.preparation import Preparation

@@ -8,7 +8,7 @@ import numpy as np
 
 import gpumlp
 from gpumlp.cli import data, output
-from gpumlp.cli.device import choose
+from gpumlp.cli.choose_device import choose
 from gpumlp.cli.error import InputError, complain
 from gpumlp.cli.preparation import Preparation
 from gpumlp.utils.interrupt import Interrupt

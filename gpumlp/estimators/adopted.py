@@ -10,7 +10,7 @@ from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
 from gpumlp.estimators.engine import GROUPS
-from gpumlp.io.scikit_learn import FITTED
+from gpumlp.estimators.fitted import FITTED
 
 
 def adopt(cls, fitted, parameters):

@@ -13,16 +13,15 @@ from sklearn.utils import check_array, metadata_routing
 from sklearn.utils.validation import validate_data
 
 from gpumlp.backend import device as devices
-from gpumlp.estimators import adopted, bagging, contents, lbfgs, parameters, sides, stochastic
+from gpumlp.estimators import adopted, bagging, contents, hyperparameters, lbfgs, sides, stochastic
 from gpumlp.estimators.by_hand import ByHand, activation_name
 from gpumlp.estimators.constructed import Constructed
 from gpumlp.estimators.display import Display
 from gpumlp.estimators.engine import Engine, Spec, draw
 from gpumlp.estimators.ensemble import Ensemble, pooled
-from gpumlp.estimators.layers import Layers
+from gpumlp.estimators.layer_outputs import Layers
 from gpumlp.estimators.refusal import QUIET, naming, no_nan, sample_weights
 from gpumlp.estimators.validation import Samples
-from gpumlp.io import saved
 from gpumlp.utils.checks import ParameterError
 
 SPARSE = ["csr", "csc"]
@@ -93,7 +92,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
     def _fit(self, X, y, sample_weight, validation, incremental: bool):
         """fit, and partial_fit if incremental; validation: X_val, y_val, their weights."""
         if not sklearn.get_config()["skip_parameter_validation"]:
-            parameters.check(self)
+            hyperparameters.check(self)
         goes_on = incremental or (self.warm_start and self.n_models is None) or self._resuming
         if not (goes_on and self._has_weights):
             self._leave_output()
@@ -109,7 +108,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         samples = self._samples(X, y, sample_weight, device, first, goes_on)
         given = self._given(validation, device, samples.encoded)
         spec, loss, follows = self._plan(samples.X.shape[1], samples.X.dtype, samples.encoded)
-        rng = parameters.random_of(self.random_state)
+        rng = hyperparameters.random_of(self.random_state)
         if first:
             self._begin(spec)
             if "_engine" not in vars(self):
@@ -137,7 +136,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         """What is to be trained on so many features and these targets, as `_encoded` codes them."""
         self.n_outputs_ = self._outputs_of(encoded)
         loss, output = self._loss_and_output(dtype)
-        sizes = (features, *parameters.layer_sizes(self), self.n_outputs_)
+        sizes = (features, *hyperparameters.layer_sizes(self), self.n_outputs_)
         hidden, follows = self._activations(len(sizes) - 1)
         output = self._output_for(output)
         self.__dict__["out_activation_"] = activation_name(output)
@@ -274,8 +273,9 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         return tuple(self.dropout) if isinstance(self.dropout, list | tuple) else self.dropout
 
     def _to_file(self, fit: bool):
-        """For `gpumlp.save`; a fit that runs has a _to_file of its own."""
-        return saved.describe(self)
+        """For `gpumlp.save`: the estimator, and the state of its running fit (see
+        `stochastic.Fit`)."""
+        return self, None
 
     def _as_network(self):
         """For gpumlp/io: the network, what to say of it, and what is left to do with its

@@ -9,12 +9,12 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
 from gpumlp.backend import device as devices
-from gpumlp.estimators import contents, parameters
+from gpumlp.estimators import contents, hyperparameters
 from gpumlp.estimators.engine import GROUPS, Engine, Spec, device_or_cpu
 from gpumlp.estimators.ensemble import Ensemble
-from gpumlp.estimators.progress import warn
+from gpumlp.estimators.fitted import check_sizes
+from gpumlp.estimators.messages import warn
 from gpumlp.functions import activation
-from gpumlp.io.scikit_learn import check_sizes
 
 
 class ByHand:
@@ -138,7 +138,7 @@ class ByHand:
 
     def _build_by_hand(self):
         """The network of weights that were set, and not fitted."""
-        parameters.check(self)
+        hyperparameters.check(self)
         engine = self._engine
         coefs, intercepts = (_arrays(f"{name}_", engine.lists[name]) for name in GROUPS)
         sizes = tuple(check_sizes(coefs, intercepts))

@@ -13,11 +13,11 @@ from gpumlp.estimators import contents, sides
 from gpumlp.estimators.base import BaseMLP, is_ensemble, is_stochastic
 from gpumlp.estimators.classes import Classes
 from gpumlp.estimators.constructed import keep, with_defaults
+from gpumlp.estimators.fitted import labels
 from gpumlp.estimators.refusal import naming
 from gpumlp.functions import activation
 from gpumlp.functions import loss as losses
 from gpumlp.functions import sklearn_losses as reported
-from gpumlp.io.scikit_learn import labels
 from gpumlp.utils.checks import ParameterError
 
 PROBABILITIES = ("softmax", "log_softmax", "sigmoid", "hard_sigmoid")

@@ -13,7 +13,7 @@ from gpumlp.functions import activation
 from gpumlp.model import arrays, memory, propagate
 from gpumlp.model.network import CHUNK_BYTES, MLP
 from gpumlp.model.parameters import Parameters
-from gpumlp.model.threads import Lock
+from gpumlp.utils.locks import Lock
 
 GROUPS = {"coefs": "W", "intercepts": "b"}  # as users and as parameters.py name them
 

@@ -9,7 +9,7 @@ import numpy as np
 from gpumlp.estimators.engine import GROUPS, Spec, dense_parts, device_or_cpu
 from gpumlp.model.network import MLP
 from gpumlp.model.parameters import Parameters
-from gpumlp.model.threads import Lock
+from gpumlp.utils.locks import Lock
 
 
 class Ensemble:

@@ -12,9 +12,9 @@ from itertools import pairwise
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from gpumlp.backend import Batch
-from gpumlp.estimators import data
-from gpumlp.estimators.progress import warn
+from gpumlp.backend.contract import Batch
+from gpumlp.estimators import estimator_rows
+from gpumlp.estimators.messages import warn
 from gpumlp.model import memory, propagate, threads, workspace
 from gpumlp.model.objective import Objective
 from gpumlp.model.parameters import Parameters
@@ -87,8 +87,12 @@ class _Function:
     def __init__(self, est, net, samples, loss, weight):
         self._net, self._alpha = net, est.alpha
         self._objective = Objective(net, loss, "sum")
-        self._samples = samples._replace(X=data.dense_if_small(samples.X, net.dtype), weight=weight)
-        self._resident = None if data.is_sparse(self._samples.X) else self._rows(slice(None))
+        self._samples = samples._replace(
+            X=estimator_rows.dense_if_small(samples.X, net.dtype), weight=weight
+        )
+        self._resident = (
+            None if estimator_rows.is_sparse(self._samples.X) else self._rows(slice(None))
+        )
         count = samples.rows
         self._total = float(count if weight is None else weight.sum())
         # Where the reported squared error is ½ / outputs (ŷ - y)², its δ is still ŷ - y.
@@ -135,7 +139,7 @@ class _Function:
         """These samples on the device, dense."""
         X, _, y, weight = self._samples
         X = X[part]
-        X = X.toarray() if data.is_sparse(X) else X
+        X = X.toarray() if estimator_rows.is_sparse(X) else X
         X = X.astype(self._net.dtype, copy=False)
         # A part may be without weight, which `read` refuses of a whole set.
         weight = None if weight is None else weight[part]

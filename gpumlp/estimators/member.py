@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpumlp.estimators import data, stochastic
+from gpumlp.estimators import estimator_rows, stochastic
 from gpumlp.estimators.course import Course
 from gpumlp.estimators.engine import GROUPS, draw
-from gpumlp.estimators.parameters import random_of
+from gpumlp.estimators.hyperparameters import random_of
 from gpumlp.estimators.validation import Samples, Score, split_rows
 from gpumlp.functions import activation
 from gpumlp.functions.function import Function
@@ -94,7 +94,7 @@ class Prepared:
         self._refuse_nothing(weight)
         self.weight = weight if self.weighs_classes else None
         self.optimizer: Any = stochastic.make_optimizer(est)
-        sizes = data.batch_sizes(len(self.train), self.batch_size)
+        sizes = estimator_rows.batch_sizes(len(self.train), self.batch_size)
         self.course = Course(est, sizes, est.learning_rate_init, rng)
         self.validated = given or held is not None
         self.score: Any = Score(est) if self.validated else None

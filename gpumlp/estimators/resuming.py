@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.estimators.parameters import random_of
+from gpumlp.estimators.hyperparameters import random_of
 from gpumlp.training import callback, history
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.utils.validation import validate_data
 
 from gpumlp import backend
-from gpumlp.backend import device as devices
+from gpumlp.backend.cuda import faults
 from gpumlp.model import arrays
 
 
@@ -28,7 +28,7 @@ def host(array) -> Any:
     """The same on the host; tensors of other libraries as NumPy's arrays.  What scikit-learn
     validates itself, frames, lists, sparse matrices and None, is left alone."""
     if on_gpu(array):
-        devices.refuse_after_fork()
+        faults.refuse_after_fork()
     if is_gpu_sparse(array):
         return array.get()
     if arrays.is_on_gpu(array):

@@ -14,11 +14,11 @@ from sklearn.utils import _safe_indexing
 
 from gpumlp import backend
 from gpumlp.backend import device as devices
-from gpumlp.estimators import data, parameters, sides
+from gpumlp.estimators import estimator_rows, hyperparameters, sides
 from gpumlp.estimators.engine import Engine
 from gpumlp.estimators.ensemble import empty_stack
 from gpumlp.estimators.member import Member, Prepared
-from gpumlp.estimators.progress import warn
+from gpumlp.estimators.messages import warn
 from gpumlp.estimators.refusal import sample_weights
 from gpumlp.estimators.stacked import Stacked, dropouts
 from gpumlp.estimators.stochastic import NON_FINITE
@@ -93,7 +93,7 @@ class Fitting:
     # ------------------------------------------------------------ beforehand
     def _prepare(self, place: int, member: Member):
         est = member.estimator
-        parameters.check(est)
+        hyperparameters.check(est)
         if _goes_alone(est):
             self._alone.append(place)
             return
@@ -126,9 +126,11 @@ class Fitting:
             weight = sample_weights(sample_weight, X.shape[0], X.dtype)
         except (ValueError, TypeError):
             return None, {}
-        X = data.dense_if_small(X, X.dtype)
+        X = estimator_rows.dense_if_small(X, X.dtype)
         free = backend.get(device).free_memory()
-        if data.is_sparse(X) or (free is not None and memory.size_of(X) > DATA_SHARE * free):
+        if estimator_rows.is_sparse(X) or (
+            free is not None and memory.size_of(X) > DATA_SHARE * free
+        ):
             return None, {}
         names = ("n_features_in_", "feature_names_in_")
         about = {name: vars(est)[name] for name in names if name in vars(est)}
@@ -181,7 +183,7 @@ class Fitting:
         given = None
         if self._validated:
             given = runs[0].est._given(self._given[3], device, runs[0].targets)
-            given = given._replace(X=data.dense_if_small(given.X, given.X.dtype))
+            given = given._replace(X=estimator_rows.dense_if_small(given.X, given.X.dtype))
         parts = np.array_split(np.arange(len(runs)), _stacks(runs, samples, given, device))
         pauses = epochs is not None and len(parts) == 1 and not runs[0].timed
         if epochs is not None and not pauses:

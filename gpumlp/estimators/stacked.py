@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backend import Data
-from gpumlp.estimators import data, sides
+from gpumlp.backend.contract import Data
+from gpumlp.estimators import estimator_rows, sides
 from gpumlp.estimators.engine import Engine
 from gpumlp.estimators.ensemble import make_stack
 from gpumlp.estimators.member import Prepared, share_orders
-from gpumlp.estimators.progress import Progress
+from gpumlp.estimators.messages import Progress
 from gpumlp.estimators.validation import Samples
 from gpumlp.estimators.widen import widened
 from gpumlp.functions.optimizer import AdamW, Optimizer
@@ -228,7 +228,7 @@ class Stacked:
             X = sides.host(given.X) if run.score.by_scikit_learn else None
             return X, given.y, given.weight
         if run.X_held is None and run.score.by_scikit_learn:
-            run.X_held = sides.host(data.rows_of(self._samples.X, run.held))
+            run.X_held = sides.host(estimator_rows.rows_of(self._samples.X, run.held))
         return run.X_held, run.y_held, run.weight_held
 
     def _watch(self, begin):

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from gpumlp.estimators import data, resuming
+from gpumlp.estimators import estimator_rows, resuming
 from gpumlp.estimators.course import Course
-from gpumlp.estimators.progress import Progress, warn
+from gpumlp.estimators.messages import Progress, warn
 from gpumlp.estimators.validation import Samples, Validation, split
 from gpumlp.functions.optimizer import SGD, Adam, AdamW, Optimizer
-from gpumlp.io import saved
 from gpumlp.model import memory, threads
 from gpumlp.training.callback import EarlyStopping
 from gpumlp.training.noted import Epoch
@@ -126,7 +125,7 @@ def fit(
         memory.explained(net, batch_size, slots, _bytes(samples.X)),
         threads.limited(net, batch_size),
     ):
-        rows = data.make(
+        rows = estimator_rows.make(
             net,
             trainer.objective,
             samples.X,
@@ -150,7 +149,7 @@ def fit(
 
 
 def _bytes(X) -> int:
-    return X.data.nbytes if data.is_sparse(X) else X.nbytes
+    return X.data.nbytes if estimator_rows.is_sparse(X) else X.nbytes
 
 
 class Fit:
@@ -188,8 +187,8 @@ class Fit:
         self._finish()
 
     def _to_file(self, fit: bool):
-        """For `gpumlp.Checkpoint`: the estimator, and what it takes to go on."""
-        return saved.describe(self.est, resuming.state(self) if fit else None)
+        """For `gpumlp.save`: the estimator, and what it takes to go on."""
+        return self.est, resuming.state(self) if fit else None
 
     def _begin(self):
         est, course, trainer, engine = self.est, self.course, self.trainer, self.engine

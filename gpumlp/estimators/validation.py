@@ -10,9 +10,9 @@ from sklearn.base import is_classifier
 from sklearn.metrics import check_scoring, r2_score
 from sklearn.model_selection import train_test_split
 
-from gpumlp.estimators import data, sides
+from gpumlp.estimators import estimator_rows, sides
+from gpumlp.estimators.fitted import labels
 from gpumlp.estimators.refusal import naming
-from gpumlp.io.scikit_learn import labels
 
 
 class Samples(NamedTuple):
@@ -30,7 +30,7 @@ class Samples(NamedTuple):
 
     def take(self, index) -> Samples:
         weight = None if self.weight is None else self.weight[index]
-        X = data.rows_of(self.X, index)
+        X = estimator_rows.rows_of(self.X, index)
         return Samples(X, self.y[index], self.encoded[index], weight)
 
 
@@ -116,7 +116,9 @@ class Validation:
 
     def __init__(self, estimator, engine, objective, held: Samples):
         self._engine, self._held = engine, held
-        self._evaluate = data.evaluation(engine.net, objective, held.X, held.encoded, held.weight)
+        self._evaluate = estimator_rows.evaluation(
+            engine.net, objective, held.X, held.encoded, held.weight
+        )
         self._score = Score(estimator)
         self._X = sides.host(held.X) if self._score.by_scikit_learn else None
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.model.parameters import Layout, Parameters
+from gpumlp.backend.layout import Layout
+from gpumlp.model.parameters import Parameters
 
 
 def widened(state: dict[str, Any], columns, features: int) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Activation functions f and their derivatives f', equations (2)(4)(6)(9) and (11).
 
 `activations` maps a name to an `Activation`; the CUDA side of each built-in one is the struct of
-the same name in kernels/shared/activations.cuh.  Where PyTorch has a function of that name, its formula,
-default constants and derivative at kinks hold.
+the same name in kernels/shared/activations.cuh.  Where PyTorch has a function of that name, its
+formula, default constants and derivative at kinks hold.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ class Activation(Function):
     `parameters`, each a scalar or broadcastable against z.
 
     df_from: "n" if df needs only n = f(z); then z is not kept, which saves memory and a pass.
-    cuda:    the struct in kernels/shared/activations.cuh, or the pair of CUDA expressions for f and f' in
-             `z`, `n` and `p[0]`, `p[1]`, ..., of type Real; None for an activation without GPU.
+    cuda:    the struct in kernels/shared/activations.cuh, or the pair of CUDA expressions for f and
+             f' in `z`, `n` and `p[0]`, `p[1]`, ..., of type Real; None for an activation without
+             GPU.
     learned: p[0] is a parameter of the network (PReLU), with ∂f/∂p[0] = dp(z).
     random:  in training the slope is drawn per element, uniform in [p[0], p[1]) (RReLU).
     rows:    f acts on whole rows (softmax, log_softmax); only at the output.

@@ -22,7 +22,8 @@ import numpy as np
 
 from gpumlp.utils import checks
 
-# The columns of the array (M, len(HYPERS)) that the kernels read; kernels/shared/laws.cuh uses the names.
+# The columns of the array (M, len(HYPERS)) that the kernels read; kernels/shared/laws.cuh uses the
+# names.
 HYPERS = (
     "LR L1 L2 WEIGHT_DECAY MOMENTUM NESTEROV BETA1 REST1 LOG_BETA1 BETA2 REST2 LOG_BETA2 "
     "EPSILON EPSILON_CORRECTED CLIP_NORM DECAY_PER_WEIGHT"

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from gpumlp.io import files
-from gpumlp.io.files import FileError
+from gpumlp.io.codec import CHECKPOINT
+from gpumlp.io.errors import FileError
 from gpumlp.training.callback import Callback
 from gpumlp.training.trainer import Trainer
 from gpumlp.utils import atomic, checks
@@ -37,6 +38,7 @@ class Checkpoint(Callback):
     Each running fit needs a folder of its own.
     """
 
+    _file_arguments = CHECKPOINT
     goes_last = True  # the state that is written has the other callbacks' view of the epoch
 
     def __init__(self, folder_or_path, every_epochs: int = 1, every_minutes=None, keep: int = 1):
@@ -99,7 +101,7 @@ class Checkpoint(Callback):
         warnings.warn(f"{message}; the training goes on", RuntimeWarning, stacklevel=6)
 
 
-def moved(arguments: dict[str, Any], folder_or_path: Path) -> Checkpoint:
+def _moved(arguments: dict[str, Any], folder_or_path: Path) -> Checkpoint:
     """A Checkpoint with these arguments, but for where it writes."""
     keep = 1 if isinstance(_place(folder_or_path), _OneFile) else arguments["keep"]
     return Checkpoint(**arguments | {"folder_or_path": folder_or_path, "keep": keep})
@@ -151,7 +153,7 @@ def _look(place) -> list[Path]:
 def _load(path: Path, place: Path, device, custom, refused: dict[Path, Exception]):
     """The trainer or estimator of a file, or None and an entry in refused."""
     try:
-        found = files.read(path, device, custom, checkpoints=place)
+        found = files.read(path, device, custom, lambda arguments: _moved(arguments, place))
         if not isinstance(found, Trainer) and not hasattr(found, "_unfinished"):
             raise FileError(f"{path} holds no training to go on with")
     except FileNotFoundError:

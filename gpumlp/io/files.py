@@ -8,7 +8,7 @@ The header's entry "gpumlp" is JSON: format, version, a digest of everything, th
 trainer's arguments, what training had come to.  Arrays are named W.1, b.1, slope.1, ..., for a
 trainer also optimizer.<slot>.W.1, ..., steps, halted and lr; in a file that was written in the
 midst of a fit also callback.<i>.<name>, and losses and weights of the epoch's batches so far.
-An estimator's file is described in gpumlp/io/saved.py.
+An estimator's file is described in gpumlp/io/estimator_codec.py.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ import numpy as np
 
 from gpumlp.backend import device as devices
 from gpumlp.backend.sources import SCALARS
-from gpumlp.functions import activation, loss, optimizer, schedule
-from gpumlp.io import file_arrays
-from gpumlp.io.descriptions import FILE
+from gpumlp.functions import activation, loss, optimizer
+from gpumlp.io import file_arrays, named
+from gpumlp.io.errors import FileError
+from gpumlp.io.file_schema import FILE
 from gpumlp.model import memory
 from gpumlp.model.network import MLP
 from gpumlp.training import callback, history
+from gpumlp.training.callback import Callback
 from gpumlp.training.trainer import Trainer
 from gpumlp.utils import atomic, checks
 from gpumlp.utils.schema import SchemaError, check
@@ -43,10 +46,6 @@ WRONG = (
     *(ValueError, TypeError, KeyError, IndexError, AttributeError),
     *(OverflowError, RecursionError),
 )
-
-
-class FileError(ValueError):
-    """The file is not what it should be; the message says in what."""
 
 
 def save(what, path, metadata: dict | None = None, fit: bool = False) -> None:
@@ -68,7 +67,9 @@ def save(what, path, metadata: dict | None = None, fit: bool = False) -> None:
     if hasattr(what, "_to_file"):
         if metadata is not None:
             raise ValueError("metadata goes with a network; an estimator has its own attributes")
-        about, arrays = what._to_file(fit)
+        from gpumlp.io import estimator_codec
+
+        about, arrays = estimator_codec.describe(*what._to_file(fit))
     else:
         about, arrays = _network_or_trainer(what, metadata, fit)
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
@@ -126,12 +127,17 @@ def load(path, device: str = "auto", custom: dict[str, Any] | None = None):
     return read(checks.path(path, "path"), device, custom)
 
 
-def read(path: Path, device: str, custom: dict[str, Any] | None, checkpoints: Path | None = None):
+def read(
+    path: Path,
+    device: str,
+    custom: dict[str, Any] | None,
+    make_checkpoint: Callable[[dict[str, Any]], Callback] | None = None,
+):
     """See `load`.
 
-    checkpoints: where a `Checkpoint` among an estimator's callbacks goes on writing, as the user
-    named it; without it such a callback is left out, with a warning: a file does not decide where
-    something is written.
+    make_checkpoint: makes a `Checkpoint` of the arguments of one among an estimator's callbacks;
+    without it such a callback is left out, with a warning: a file does not decide where something
+    is written.
     """
     # What is wrong with these is not the file's fault.
     devices.resolve(device)
@@ -142,9 +148,11 @@ def read(path: Path, device: str, custom: dict[str, Any] | None, checkpoints: Pa
     with refusing(path):
         arrays, about = _read(path)
         if "estimator" in about:
-            from gpumlp.io import saved
+            from gpumlp.io import estimator_codec
 
-            return saved.restore(about["estimator"], arrays, device, custom, checkpoints)
+            return estimator_codec.restore(
+                about["estimator"], arrays, device, custom, make_checkpoint
+            )
         net = _make_network(about["network"], arrays, device, custom)
         if "trainer" not in about:
             return net
@@ -169,7 +177,7 @@ def refusing(path: Path):
 def _network_state(net) -> dict:
     return {
         "sizes": list(net.sizes),
-        "activations": [function_state(f) for f in net.f[1:]],
+        "activations": [named.function_state(f) for f in net.f[1:]],
         "models": net.models,
         "dtype": str(net.dtype),
         "seed": _plain(net.seed),
@@ -183,7 +191,8 @@ def _network_state(net) -> dict:
 
 def _make_network(state, arrays, device, custom) -> MLP:
     functions = [
-        find(activation.activations, custom, each, "activation") for each in state["activations"]
+        named.find(activation.activations, custom, described, "activation")
+        for described in state["activations"]
     ]
     file_arrays.check_shapes(state, functions, arrays)
     net = MLP(
@@ -207,33 +216,14 @@ def _make_network(state, arrays, device, custom) -> MLP:
     return net
 
 
-def find(table, custom, state, kind):
-    """The built-in of that name with the stored constants, or the user's own."""
-    name = state["name"]
-    if state["own"] and name not in custom:
-        hint = f"load(..., custom={{{name!r}: ...}})"
-        raise FileError(f"the file uses your own {kind} {name!r}: {hint}")
-    if not state["own"] and name not in table:
-        raise FileError(f"there is no {kind} {name!r}; there are: {', '.join(table)}")
-    found = custom[name] if state["own"] else table[name]
-    made_by_class = isinstance(found, type) and not state["own"]
-    return found(**state["parameters"]) if state["parameters"] or made_by_class else found
-
-
-def function_state(function) -> dict:
-    """Of an Activation or a Loss; own: it is the user's, whatever its name."""
-    own = not function.built_in
-    return {"name": function.name, "parameters": function.parameters, "own": own}
-
-
 # ---------------------------------------------------------------- the trainer
 def _trainer_state(trainer) -> dict:
     rates = trainer.rates
     return {
-        "loss": function_state(trainer.loss),
+        "loss": named.function_state(trainer.loss),
         "optimizer": {"name": type(trainer.optimizer).__name__, **trainer.optimizer.state()},
         "batch_size": trainer.batch_size,
-        "schedule": schedule_state(rates.schedule),
+        "schedule": named.schedule_state(rates.schedule),
         "shuffle": bool(trainer.shuffle),
         "reduction": trainer.reduction,
         "seed": _plain(trainer.seed),
@@ -268,10 +258,10 @@ def _make_trainer(state, arrays, net, custom) -> Trainer:
     kind = optimizer.optimizers[arguments.pop("name")]
     trainer = Trainer(
         net,
-        find(loss.losses, custom, state["loss"], "loss"),
+        named.find(loss.losses, custom, state["loss"], "loss"),
         kind(**{key: _number(value) for key, value in arguments.items()}),
         state["batch_size"],
-        make_schedule(state["schedule"], custom),
+        named.make_schedule(state["schedule"], custom),
         state["shuffle"],
         state["reduction"],
         state["seed"],
@@ -356,20 +346,7 @@ def _take_up_fit(trainer, numbers, arrays) -> None:
                 )
 
 
-# ---------------------------------------------------------------- schedules and plain values
-def schedule_state(value) -> dict | None:
-    if value is None:
-        return None
-    for name, kind in schedule.schedules.items():
-        if type(value) is kind:
-            return {"name": name, "parameters": vars(value), "own": False}
-    return {"name": getattr(value, "__name__", "schedule"), "parameters": {}, "own": True}
-
-
-def make_schedule(state, custom):
-    return None if state is None else find(schedule.schedules, custom, state, "schedule")
-
-
+# ---------------------------------------------------------------- plain values
 def _plain(value):
     return value.tolist() if hasattr(value, "tolist") else _each(value)
 

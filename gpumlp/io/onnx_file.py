@@ -11,6 +11,7 @@ from gpumlp.io import weights as parameters
 from gpumlp.io.onnx_functions import OLDEST_OPSET, Graph, add_activation
 from gpumlp.model.network import MLP
 from gpumlp.utils import atomic, checks
+from gpumlp.utils.version import __version__
 
 # Protocol buffers, which an ONNX file is, end at 2 GiB; some room is for all but the parameters.
 ONE_FILE_BYTES = (2 << 30) - (16 << 20)
@@ -127,8 +128,6 @@ def _model(net: MLP, graph: Graph, about: dict, tensors: list, width: int):
     of its output."""
     from onnx import helper
 
-    import gpumlp
-
     real = helper.np_dtype_to_tensor_dtype(net.dtype)
     stack = [] if net.models is None else [net.models]
     opsets = [helper.make_opsetid("", graph.opset)]
@@ -144,7 +143,7 @@ def _model(net: MLP, graph: Graph, about: dict, tensors: list, width: int):
         # The oldest format that this operator set allows: older runtimes read it too.
         ir_version=helper.find_min_ir_version_for(opsets),
         producer_name="gpumlp",
-        producer_version=gpumlp.__version__,
+        producer_version=__version__,
     )
     helper.set_model_props(model, about)
     return model

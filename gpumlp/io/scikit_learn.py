@@ -6,6 +6,7 @@ import copy
 
 import numpy as np
 
+from gpumlp.estimators.fitted import FITTED, check_sizes, labels
 from gpumlp.io import weights as parameters
 from gpumlp.model.network import MLP
 from gpumlp.utils import checks
@@ -74,39 +75,6 @@ def _out_activation(estimator, outputs: int) -> str:
     binarizer = getattr(estimator, "_label_binarizer", None)
     several = getattr(binarizer, "y_type_", "").startswith("multilabel")
     return "logistic" if outputs == 1 or several else "softmax"
-
-
-def labels(classes: np.ndarray) -> list:
-    """The classes as a list; items of object arrays may be NumPy scalars, which JSON does not
-    hold."""
-    return [label.item() if isinstance(label, np.generic) else label for label in classes.tolist()]
-
-
-def check_sizes(coefs, intercepts) -> list[int]:
-    """N_0 .. N_K; coefs_ and intercepts_ can be set by users, so they are checked."""
-    if len(coefs) != len(intercepts) or not coefs:
-        raise ValueError(
-            f"coefs_ has {len(coefs)} arrays and intercepts_ {len(intercepts)}; there is one of "
-            "each for every layer"
-        )
-    for k, coef in enumerate(coefs):
-        if coef.ndim != 2 or 0 in coef.shape:
-            raise ValueError(f"coefs_[{k}] has shape {coef.shape}; it is (fan_in, fan_out)")
-    sizes = [coefs[0].shape[0], *(coef.shape[1] for coef in coefs)]
-    for k, (coef, intercept) in enumerate(zip(coefs, intercepts, strict=True)):
-        if coef.shape[0] != sizes[k] or intercept.shape != (sizes[k + 1],):
-            raise ValueError(
-                f"coefs_[{k}] is {coef.shape} and intercepts_[{k}] {intercept.shape}; after a layer"
-                f" of {sizes[k]} units they are ({sizes[k]}, N) and (N,)"
-            )
-    return sizes
-
-
-# What both kinds of estimators have after a fit, beside the weights.
-FITTED = """
-    n_features_in_ feature_names_in_ n_iter_ t_ loss_ loss_curve_ best_loss_ validation_scores_
-    best_validation_score_
-""".split()
 
 
 def to_sklearn(net, classes=None, *, model: int | None = None):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 
-from gpumlp.backend import Data, State
+from gpumlp.backend.contract import Data, State
 from gpumlp.backend.cpu import pool
 from gpumlp.model import threads, workspace
 from gpumlp.model.parameters import Parameters

@@ -8,13 +8,15 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from gpumlp import backend
-from gpumlp.backend import device as devices
+from gpumlp.backend.cuda import faults
 from gpumlp.backend.sources import SCALARS
 from gpumlp.functions.optimizer import HYPERS
 from gpumlp.model import blocks, slices, workspace
-from gpumlp.training.noted import STEPS_NOTED
 from gpumlp.utils.checks import shown
 
+STEPS_NOTED = 1024  # losses of at least so many batches are kept on the device
+ORDER_BYTES = 4  # of each position of an order, in int32
+SORTING_BYTES = 16  # of each, where the device shuffles: its key, and as much to sort it
 SHARE = 0.8  # of the free memory that data may take; the rest is for what cannot be foreseen
 
 
@@ -71,8 +73,6 @@ def _counters(net, steps: int) -> int:
 
 def _orders(net, fit: Fit) -> int:
     """The order of an epoch, and what is there while a new one is made or arrives."""
-    from gpumlp.training.rows import ORDER_BYTES, SORTING_BYTES
-
     positions = fit.positions * fit.orders
     if not fit.sorts:
         return ORDER_BYTES * positions * (1 if fit.orders == 1 else 2)
@@ -82,8 +82,6 @@ def _orders(net, fit: Fit) -> int:
 
 def _passes(net, rows: int, fit: Fit) -> int:
     """The workspaces: of a batch, and of the rows that are validated on at once."""
-    from gpumlp.training.rows import ORDER_BYTES
-
     gradients = slices.size(net, rows)
     batch = 0 if fit.resident else workspace.size(net, rows, "fit")
     if not fit.held:
@@ -139,7 +137,7 @@ def in_chunks(rows: int, chunk: int, work) -> None:
         try:
             work(start, start + chunk)
         except Exception as error:
-            if chunk == 1 or not devices.is_out_of_memory(error):
+            if chunk == 1 or not faults.is_out_of_memory(error):
                 raise
             chunk = chunk // 2
         else:
@@ -176,7 +174,7 @@ def explained(net, rows=0, slots: int = 0, data_bytes: int = 0, purpose: str = "
     try:
         yield
     except Exception as error:
-        if not devices.is_out_of_memory(error):
+        if not faults.is_out_of_memory(error):
             raise
         data_bytes = getattr(error, "takes", data_bytes)
         needed = predict(net, rows, slots, data_bytes, purpose)

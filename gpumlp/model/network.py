@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 
 from gpumlp import backend
-from gpumlp.backend import Batch, Data, Noise
 from gpumlp.backend import device as devices
+from gpumlp.backend.contract import Batch, Data, Noise
 from gpumlp.backend.cpu import pool
+from gpumlp.backend.layout import Layout
 from gpumlp.functions import activation, initializer
 from gpumlp.model import arrays, memory, propagate, threads
 from gpumlp.model.blocks import Blocks, shared
 from gpumlp.model.objective import Objective
-from gpumlp.model.parameters import Layout, Named, Parameters
+from gpumlp.model.parameters import Named, Parameters
 from gpumlp.model.repeated import Repeated
 from gpumlp.model.slices import Slices
 from gpumlp.model.workspace import Workspaces

@@ -6,13 +6,14 @@ import copy
 
 import numpy as np
 
-from gpumlp.backend import Targets
+from gpumlp.backend.contract import Targets
 from gpumlp.functions import loss as losses
 from gpumlp.utils import checks
 
 
 class Objective:
-    """Loss and reduction of a network, ready for `propagate` (see gpumlp/functions/loss.py for the forms)."""
+    """Loss and reduction of a network, ready for `propagate`; the forms are those of
+    gpumlp/functions/loss.py."""
 
     def __init__(self, net, loss, reduction: str = "mean"):
         checks.choice(reduction, "reduction", ("mean", "sum"))

@@ -1,41 +1,10 @@
-"""All parameters of M networks in one buffer: where each W^(k), b^(k) and learned slope lies."""
+"""All parameters of M networks in one buffer: views of each W^(k), b^(k) and learned slope."""
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
-ALIGNMENT = 128  # bytes: a cache line, and a multiple of every vector load
-
-
-class Layout:
-    """Places in a row of P numbers: all W first (the decayed prefix), then all b, then the slopes.
-
-    Each segment starts at a multiple of 128 bytes; the padding stays zero.  A gradient and an
-    optimiser's state have the same layout.
-
-    sizes: N_0 .. N_K;  learned: the layers k whose activation has a learned slope.
-    """
-
-    def __init__(self, sizes: tuple[int, ...], learned: tuple[int, ...], itemsize: int):
-        self.sizes, self.learned = sizes, learned
-        self._align = ALIGNMENT // itemsize
-        layers = range(1, len(sizes))
-        self.size = 0
-        self.W = {k: self._segment(sizes[k] * sizes[k - 1]) for k in layers}
-        self.decayed = self.size
-        self.b = {k: self._segment(sizes[k]) for k in layers}
-        self.slope = {k: self._segment(1) for k in learned}
-        self.count = sum(
-            part.stop - part.start
-            for group in (self.W, self.b, self.slope)
-            for part in group.values()
-        )
-
-    def _segment(self, length: int) -> slice:
-        start = self.size
-        self.size = start + math.ceil(length / self._align) * self._align
-        return slice(start, start + length)
+from gpumlp.backend.layout import Layout
 
 
 class Parameters:

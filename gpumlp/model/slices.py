@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from gpumlp.backend import Batch
+from gpumlp.backend.contract import Batch
 from gpumlp.model import propagate, threads
 from gpumlp.model.parameters import Parameters
 

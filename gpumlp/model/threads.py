@@ -1,16 +1,14 @@
-"""BLAS threads on the CPU: one, where the matrices are small; and locks."""
+"""BLAS threads on the CPU: one, where the matrices are small."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import os
-import threading
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 from gpumlp.backend.cpu import blas
+from gpumlp.utils.locks import Lock
 
 # Below so many multiplications the largest product of a step gains nothing from BLAS's threads;
 # and where other programs use the cores too, its threads' waiting makes a step many times slower.
@@ -18,34 +16,6 @@ SMALL_PRODUCT = 1 << 23
 # Below so many BLAS takes one thread by itself (OpenBLAS: 2^18), and to say so only takes time.
 TINY_PRODUCT = 1 << 18
 
-
-class Lock:
-    """A reentrant lock that is free in a forked process.
-
-    There the thread that held it does not exist, and would never release it.
-    """
-
-    def __init__(self):
-        self.renew()
-        _made.add(self)
-
-    def renew(self):
-        self._lock = threading.RLock()
-
-    def __enter__(self):
-        self._lock.acquire()
-
-    def __exit__(self, *error):
-        self._lock.release()
-
-
-def _renew_all():
-    for lock in list(_made):
-        lock.renew()
-
-
-_made: weakref.WeakSet[Lock] = weakref.WeakSet()
-os.register_at_fork(after_in_child=_renew_all)
 
 _lock = Lock()
 _users = 0  # fits that want one thread; the limit holds for the whole process

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backend import Batch, Data
-from gpumlp.model.parameters import ALIGNMENT
+from gpumlp.backend.contract import Batch, Data
+from gpumlp.backend.layout import ALIGNMENT
 
 MOST_KEPT = 8  # a fit uses two batch sizes, its validation two more
 

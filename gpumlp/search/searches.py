@@ -12,7 +12,7 @@ from sklearn.base import is_classifier
 from sklearn.utils.metadata_routing import process_routing
 
 from gpumlp.estimators import contents
-from gpumlp.estimators.parameters import random_of
+from gpumlp.estimators.hyperparameters import random_of
 from gpumlp.search.fit import is_stackable
 from gpumlp.search.fits import Fits
 from gpumlp.search.stand_in import stand_in

@@ -87,6 +87,8 @@ class EarlyStopping(Callback):
     A second fit of the same trainer goes on with the best seen so far.
     """
 
+    _file_arguments = ("patience", "delta", "monitor", "restore_best")
+
     def __init__(self, patience: int = 10, delta: float = 0.0, monitor=None, restore_best=True):
         self.patience = checks.number(patience, "patience", checks.COUNT)
         self.delta = checks.number(delta, "delta", checks.NONNEGATIVE)

@@ -7,10 +7,10 @@ import functools
 
 import numpy as np
 
-from gpumlp.backend import Targets
+from gpumlp.backend.contract import Targets
 from gpumlp.backend.cpu import pool
 from gpumlp.model import blocks, propagate
-from gpumlp.training.rows import make_rows
+from gpumlp.training.placement import make_rows
 
 
 class Evaluation:

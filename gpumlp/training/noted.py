@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpumlp.backend import Array, State
+from gpumlp.backend.contract import Array, State
 from gpumlp.backend.sources import SCALARS
-
-STEPS_NOTED = 1024  # losses of at least so many batches are kept on the device
+from gpumlp.model.memory import STEPS_NOTED
 
 
 class Epoch(NamedTuple):

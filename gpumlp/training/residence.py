@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpumlp.backend import Targets
+from gpumlp.backend.contract import Targets
 from gpumlp.backend.cuda.resident import Chip, Places, Shape, Training, fit
 from gpumlp.training.streamed import Streamed
 

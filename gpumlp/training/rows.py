@@ -7,14 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backend import Data
+from gpumlp.backend.contract import Data
+from gpumlp.backend.layout import ALIGNMENT
 from gpumlp.backend.sources import SOURCE
-from gpumlp.model import arrays, memory
-from gpumlp.model.parameters import ALIGNMENT
+from gpumlp.model import arrays
 from gpumlp.model.repeated import Repeated
-
-ORDER_BYTES = 4  # of each position of an order, in int32
-SORTING_BYTES = 16  # of each, where the device shuffles: its key, and as much to sort it
 
 
 def read(net, objective, x, y, sample_weight, kind: str = "", values: bool = True) -> Data:
@@ -58,37 +55,6 @@ def size(net, given: Data, rows: int, orders: int = 0) -> int:
 
 def aligned(length: int) -> int:
     return math.ceil(length / ALIGNMENT) * ALIGNMENT
-
-
-def make_rows(
-    net,
-    objective,
-    x,
-    y,
-    sample_weight,
-    batch_size: int,
-    orders: int = 1,
-    kind: str = "",
-    values: bool = True,
-) -> Rows:
-    """The rows on the device or, where it has no room for them, in host memory.
-
-    orders: 1, or M where each network shuffles for itself; 0 if nothing is ever shuffled.
-    kind, values: see `read`.
-    """
-    given = read(net, objective, x, y, sample_weight, kind, values)
-    count = given.x.shape[1]
-    batch_size = min(batch_size, count)
-    positions = count * max(orders, 1)
-    whole = size(net, given, count) + ORDER_BYTES * positions + SORTING_BYTES * count * orders
-    room = memory.room(net, batch_size, whole)
-    if room is None or arrays.is_on_gpu(given.x):
-        return Rows(net, given, batch_size)
-    from gpumlp.training import streamed  # whose rows are rows, too
-
-    if whole <= max(room, streamed.least(net, given, batch_size, orders)):
-        return Rows(net, given, batch_size)
-    return streamed.Streamed(net, given, batch_size, orders, room)
 
 
 class Rows:

@@ -12,11 +12,12 @@ import math
 
 import numpy as np
 
-from gpumlp.backend import Data
+from gpumlp.backend.contract import Data
 from gpumlp.backend.cpu import pool
 from gpumlp.backend.reference.numpy_ops import NumpyOps
 from gpumlp.model import memory
-from gpumlp.training.rows import ORDER_BYTES, SORTING_BYTES, Rows, aligned, shapes, size
+from gpumlp.model.memory import ORDER_BYTES, SORTING_BYTES
+from gpumlp.training.rows import Rows, aligned, shapes, size
 
 # A piece takes so much, or this part of what is free: enough to hide the latency of a copy.
 PIECE_BYTES = 64 << 20

@@ -17,7 +17,7 @@ from gpumlp.training import progress as bars
 from gpumlp.training.evaluate import Evaluation
 from gpumlp.training.history import History
 from gpumlp.training.noted import Epoch
-from gpumlp.training.rows import make_rows
+from gpumlp.training.placement import make_rows
 from gpumlp.training.updates import Updates
 from gpumlp.utils import checks
 from gpumlp.utils.interrupt import Interrupt

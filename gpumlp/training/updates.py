@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backend import Batch
+from gpumlp.backend.contract import Batch
 from gpumlp.backend.sources import SCALARS
 from gpumlp.functions import initializer
 from gpumlp.functions import schedule as schedules

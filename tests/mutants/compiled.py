@@ -5,9 +5,10 @@ from __future__ import annotations
 import functools
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
-from gpumlp.backend import sources
 from gpumlp.backend.cpu import host_sources
+from gpumlp.backend.cuda import cuda_sources
 from gpumlp.functions.activation import activations
 from gpumlp.functions.loss import losses, pair
 from tests.seeded import Bug, planted
@@ -24,8 +25,9 @@ def is_program(file: str, before: str, after: str) -> bool:
         except SyntaxError:
             return False
         return True
-    name = file.removeprefix("kernels/")
-    programs, check = (_host, _host_takes) if name.startswith("host/") else (_cuda, _shim_takes)
+    name = Path(file).name
+    on_host = file.startswith("kernels/cpu/")
+    programs, check = (_host, _host_takes) if on_host else (_cuda, _shim_takes)
     chosen = _chosen(name, programs)
     with planted(Bug(name, before, after, check="")):
         texts = [text for label, text in programs() if label in chosen]
@@ -41,7 +43,7 @@ def _chosen(name: str, programs) -> set[str]:
 
 
 def _cuda() -> Iterator[tuple[str, str]]:
-    yield from sources.programs("float32")
+    yield from cuda_sources.programs("float32")
 
 
 def _host() -> Iterator[tuple[str, str]]:

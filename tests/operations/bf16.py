@@ -3,7 +3,7 @@ equal to the bit, against a rounding of numbers instead of bits."""
 
 import numpy as np
 
-from gpumlp.backend import Batch, Data
+from gpumlp.backend.contract import Batch, Data
 from gpumlp.functions.activation import activations
 from gpumlp.functions.loss import pair
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gpumlp.backend import Targets
+from gpumlp.backend.contract import Targets
 from gpumlp.functions.activation import activations
 from gpumlp.functions.loss import Form, Loss, losses, pair
 from tests import formulas

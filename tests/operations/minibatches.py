@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gpumlp.backend import Batch, Data
+from gpumlp.backend.contract import Batch, Data
 from gpumlp.backend.sources import SOURCE
 
 from . import assert_close, assert_same, empty, send

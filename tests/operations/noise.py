@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from gpumlp.backend import Noise, sources
+from gpumlp.backend.contract import Noise
+from gpumlp.backend.cuda import cuda_sources
 from gpumlp.backend.reference import philox
 from gpumlp.functions.activation import activations
 
@@ -75,7 +76,7 @@ def check_known_answers(ops):
     if ops.device == "cpu":
         out = philox.philox(*counters.T, keys)
     else:
-        code = sources.shuffle("float32") + KERNEL
+        code = cuda_sources.shuffle("float32") + KERNEL
         module = ops.xp.RawModule(code=code, options=("-std=c++17",))
         out = send(ops, np.zeros((len(keys), 4), np.uint32))
         arguments = send(ops, counters), send(ops, keys), out, np.int32(len(keys))

@@ -12,7 +12,7 @@ from gpumlp.backend.sources import SCALARS
 from gpumlp.functions.activation import Activation
 from gpumlp.functions.loss import Form, Loss
 from gpumlp.training import residence
-from gpumlp.training.rows import make_rows
+from gpumlp.training.placement import make_rows
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-10}
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gpumlp.backend import Targets
+from gpumlp.backend.contract import Targets
 
 from . import assert_close, assert_same, random, rounded, send
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gpumlp.backend import State
+from gpumlp.backend.contract import State
 from gpumlp.functions import optimizer as optimizers
 from gpumlp.functions.optimizer import HYPERS
 from tests import formulas

@@ -26,8 +26,8 @@ import signal
 import subprocess
 from pathlib import Path
 
-from gpumlp.model.threads import Lock
 from gpumlp.utils import cache
+from gpumlp.utils.locks import Lock
 from gpumlp.utils.schema import check
 
 VARIABLE = "GPUMLP_HOST"  # 0: compile nothing, load nothing

@@ -1,8 +1,8 @@
 """The operations on the CPU by compiled C++: the structs of kernels/ in the loops of kernels/host.
 
-The contract, with every argument's meaning, is in gpumlp/backend/__init__.py.  Each operation is
-one call of a library that is compiled when first used (gpumlp/backend/cpu/compiler.py).  What has no
-program, as an activation of the user's own, is done by NumPy.
+The contract, with every argument's meaning, is in gpumlp/backend/contract.py.  Each operation is
+one call of a library that is compiled when first used (gpumlp/backend/cpu/compiler.py).  What has
+no program, as an activation of the user's own, is done by NumPy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Calls of compiled functions: many as one, and shared among threads (host/sequence.cpp)."""
+"""Calls of compiled functions: many as one, and shared among threads (kernels/cpu/sequence.cpp)."""
 
 from __future__ import annotations
 

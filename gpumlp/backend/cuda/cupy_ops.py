@@ -1,6 +1,6 @@
 """The operations on CuPy arrays: the kernels of kernels/ and cuBLASLt.
 
-The contract, with every argument's meaning, is in gpumlp/backend/__init__.py.  Each operation is
+The contract, with every argument's meaning, is in gpumlp/backend/contract.py.  Each operation is
 one launch, but for `gemm`, which is one call of cuBLASLt, or one for each 65,535 networks, and
 `shuffle`, which is two and CuPy's sort between them.
 Programs are compiled by NVRTC when first used and kept on disk by CuPy.
@@ -15,9 +15,15 @@ from typing import Any
 import cupy as cp
 import numpy as np
 
-from gpumlp.backend import device as devices
-from gpumlp.backend import sources
-from gpumlp.backend.cuda import cublaslt, gemm_choice, graphs, resident, transfer
+from gpumlp.backend.cuda import (
+    cublaslt,
+    cuda_sources,
+    faults,
+    gemm_choice,
+    graphs,
+    resident,
+    transfer,
+)
 
 THREADS = 256  # of every block of every kernel; THREADS in kernels/cuda/common.cuh
 NULL = np.uintp(0)  # an absent array
@@ -92,7 +98,7 @@ class CupyOps:
         self.adopt(choices)
 
     def on_device(self):
-        devices.refuse_after_fork()
+        faults.refuse_after_fork()
         return cp.cuda.Device(self._index)
 
     def to_device(self, array):
@@ -231,7 +237,7 @@ class CupyOps:
         kernel = self._get(
             ("activate", f, z.dtype.char),
             "activate",
-            lambda: sources.layer(str(b.dtype), f, str(z.dtype), str(z.dtype)),
+            lambda: cuda_sources.layer(str(b.dtype), f, str(z.dtype), str(z.dtype)),
         )
         (lanes, height), tiles = _tile(columns, z.itemsize)
         chunks = _chunks(rows, height, ROWS_PER_THREAD, models * tiles)
@@ -247,7 +253,8 @@ class CupyOps:
 
     def _activate_rows(self, f, z, b, n):
         models, rows, columns = z.shape
-        kernel = self._get("activate_rows", "activate_rows", lambda: sources.rows(str(z.dtype)))
+        name, dtype = "activate_rows", str(z.dtype)
+        kernel = self._get(name, name, lambda: cuda_sources.rows(dtype))
         lanes, height = _lanes(columns)
         chunks = _chunks(rows, height, ROWS_PER_THREAD, models)
         kernel(
@@ -265,7 +272,7 @@ class CupyOps:
         kernel = self._get(
             ("backprop", f, z.dtype.char, delta.dtype.char),
             "backprop",
-            lambda: sources.layer(str(db.dtype), f, str(z.dtype), str(delta.dtype)),
+            lambda: cuda_sources.layer(str(db.dtype), f, str(z.dtype), str(delta.dtype)),
         )
         (lanes, height), tiles = _tile(columns, delta.itemsize)
         chunks = _chunks(rows, height, SUMMED_ROWS_PER_THREAD, models * tiles)
@@ -290,7 +297,7 @@ class CupyOps:
         else:
             models, size, strides = len(a), a[0].size, (_stride(a), _stride(out))
         chunks = _chunks(_ceil_div(size, 8), THREADS, ROWS_PER_THREAD, models)
-        self._get("narrow", "narrow", sources.narrow)(
+        self._get("narrow", "narrow", cuda_sources.narrow)(
             (models * chunks,),
             (THREADS,),
             (a, strides[0], out, strides[1], np.int64(size), np.int32(chunks)),
@@ -303,7 +310,7 @@ class CupyOps:
         kernel = self._get(
             ("loss", pair, written.char),
             "loss",
-            lambda: sources.loss(str(u.dtype), pair.form, pair.rows, pair.log_u, str(written)),
+            lambda: cuda_sources.loss(str(u.dtype), pair.form, pair.rows, pair.log_u, str(written)),
         )
         lanes, height = _lanes(columns)
         chunks = min(_chunks(rows, height, ROWS_PER_THREAD, models), 2 * THREADS)
@@ -326,7 +333,7 @@ class CupyOps:
         models, size = g.shape
         chunks = _update_chunks(g)
         partial, arrived = self._scratch(g.dtype, 2 * models * chunks, models)
-        kernel = self._get("advance", "advance", lambda: sources.update(str(g.dtype)))
+        kernel = self._get("advance", "advance", lambda: cuda_sources.update(str(g.dtype)))
         kernel(
             (models * chunks,),
             (THREADS,),
@@ -343,7 +350,7 @@ class CupyOps:
         models, size = theta.shape
         chunks = _update_chunks(theta)
         name = f"update_{family}"
-        kernel = self._get(name, name, lambda: sources.update(str(theta.dtype)))
+        kernel = self._get(name, name, lambda: cuda_sources.update(str(theta.dtype)))
         kernel(
             (models * chunks,),
             (THREADS,),
@@ -370,7 +377,7 @@ class CupyOps:
     def resident(self, shape, at):
         if shape not in self._kernels:
             with self.on_device():
-                kernel = _kernel(self._index, sources.resident(shape, at), "train_resident")
+                kernel = _kernel(self._index, cuda_sources.resident(shape, at), "train_resident")
                 kernel.max_dynamic_shared_size_bytes = at.bytes
                 kernel.preferred_shared_memory_carveout = resident.carveout(at, self.chip())
             train = functools.partial(_train_resident, kernel, at.bytes, _lanes(shape.sizes[-1]))
@@ -384,7 +391,7 @@ class CupyOps:
         kernel = self._get(
             ("gather", data.x.dtype.char, out.x.dtype.char),
             "gather",
-            lambda: sources.gather(str(out.w.dtype), str(data.x.dtype), str(out.x.dtype)),
+            lambda: cuda_sources.gather(str(out.w.dtype), str(data.x.dtype), str(out.x.dtype)),
         )
         lanes = min(THREADS, _power_of_two(_packs(columns, out.x.itemsize)))
         height = THREADS // lanes
@@ -412,7 +419,7 @@ class CupyOps:
         chunks = min(_chunks(rows, height, ROWS_PER_THREAD, models), 2 * THREADS)
         chunks = 1 if n is None else chunks
         partial, arrived = self._scratch(w.dtype, models * chunks, models)
-        kernel = self._get("tally", "tally", lambda: sources.tally(str(w.dtype)))
+        kernel = self._get("tally", "tally", lambda: cuda_sources.tally(str(w.dtype)))
         kernel(
             (models * chunks,),
             (lanes, height),
@@ -430,7 +437,7 @@ class CupyOps:
         together = (models - 1).bit_length() + 32 + low <= KEY_BITS
         keys = cp.empty((models, rows), np.uint64)
         chunks = _chunks(rows, THREADS, ROWS_PER_THREAD, models)
-        self._get("shuffle_keys", "shuffle_keys", lambda: sources.shuffle("float32"))(
+        self._get("shuffle_keys", "shuffle_keys", lambda: cuda_sources.shuffle("float32"))(
             (models * chunks,),
             (THREADS,),
             (
@@ -442,7 +449,7 @@ class CupyOps:
         for row in [keys.reshape(-1)] if together else keys:
             row.sort()
         chunks = _chunks(order.size, THREADS, ROWS_PER_THREAD, 1)
-        self._get("shuffle_order", "shuffle_order", lambda: sources.shuffle("float32"))(
+        self._get("shuffle_order", "shuffle_order", lambda: cuda_sources.shuffle("float32"))(
             (chunks,),
             (THREADS,),
             (keys, order, np.int64(order.size), np.int32(low), np.int32(chunks)),

@@ -1,7 +1,8 @@
 """What the NVIDIA driver says, asked without CuPy.
 
 Standard library only, so that it also runs before anything is installed:
-`python -I gpumlp/backend/cuda/driver.py` prints the extra to install ("cuda12", "cuda13") or nothing.
+`python -I gpumlp/backend/cuda/driver.py` prints the extra to install ("cuda12", "cuda13") or
+nothing.
 """
 
 import ctypes

@@ -17,8 +17,7 @@ from pathlib import Path
 
 import cupy as cp
 
-from gpumlp.backend import device as devices
-from gpumlp.backend.cuda import cublaslt, graphs
+from gpumlp.backend.cuda import cublaslt, faults, graphs
 from gpumlp.backend.cuda.cublaslt import Gemm, Plan
 from gpumlp.utils import cache
 
@@ -140,7 +139,7 @@ class Choices:
         try:
             times = _times(plans, gemm, a, b, d) if len(plans) > 1 else {}
         except Exception as error:
-            if not devices.is_out_of_memory(error):
+            if not faults.is_out_of_memory(error):
                 raise
             return plans[0]
         if not times and len(plans) > 1:  # all have failed: nothing has been found out
@@ -226,7 +225,7 @@ def _left_out_if_it_fails():
     try:
         yield
     except (cublaslt.CublasError, cp.cuda.runtime.CUDARuntimeError) as error:
-        if devices.is_out_of_memory(error):
+        if faults.is_out_of_memory(error):
             raise
 
 

@@ -1,7 +1,7 @@
 """Networks that train in an SM's shared memory: what lies where in it, and whether it fits.
 
-kernels/cuda/resident.cu is compiled for one `Shape`; `places` works out its memory, and the program is
-made from that, so that both count the same bytes.
+kernels/cuda/resident.cu is compiled for one `Shape`; `places` works out its memory, and the program
+is made from that, so that both count the same bytes.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from gpumlp.backend import Array, Data, State, Targets
+from gpumlp.backend.contract import Array, Data, State, Targets
+from gpumlp.backend.layout import Layout
 from gpumlp.functions.activation import Activation, activations
 from gpumlp.functions.loss import Pair, losses, pair
-from gpumlp.model.parameters import Layout
 
 PACK = 16  # bytes: the widest access to shared memory
 TILES = (64, 32, 16, 8)  # rows of a batch that are worked on at a time, the best first

@@ -1,7 +1,7 @@
 """The operations on NumPy arrays: the readable reference, which the CUDA kernels must equal.
 
 Every array is (M, B, N): M networks, B samples, N units; a leading axis of 1 is shared by all
-networks.  The contract, with every argument's meaning, is in gpumlp/backend/__init__.py.
+networks.  The contract, with every argument's meaning, is in gpumlp/backend/contract.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Philox4x32-10, the counter-based random numbers of both backends (NumPy side).
 
-Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".  kernels/shared/philox.cuh is the same
-function; both give the same bits, so that a seed gives the same masks on a CPU and on a GPU.
+Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".  kernels/shared/philox.cuh is the
+same function; both give the same bits, so that a seed gives the same masks on a CPU and on a GPU.
 
 The key is the network's own 64-bit seed; the counter is (element / 4, layer, step, purpose), whose
 four 32-bit results serve the elements 4 i .. 4 i + 3.

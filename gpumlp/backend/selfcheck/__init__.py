@@ -22,18 +22,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpumlp import backend
-from gpumlp.backend import device as devices
 from gpumlp.backend import sources
-from gpumlp.backend.cuda import cublaslt, driver
+from gpumlp.backend.cuda import cublaslt, driver, faults
+from gpumlp.backend.cuda.faults import Problem
 from gpumlp.backend.reference.numpy_ops import NumpyOps
-from gpumlp.backend.selfcheck import layers, several, training
+from gpumlp.backend.selfcheck import layer_cases, sequence_cases, update_cases
 from gpumlp.backend.selfcheck.case import Case, Side
 from gpumlp.utils import cache
+from gpumlp.utils.version import __version__
 
 VARIABLE = "GPUMLP_CHECK"
 ROUNDED = 80  # the compute capability, times ten, from which on GPUs have TF32 and bf16
 
-_failed: dict[str, devices.Problem] = {}  # what a GPU was found to be -> what it computed wrong
+_failed: dict[str, Problem] = {}  # what a GPU was found to be -> what it computed wrong
 
 
 class Outcome(NamedTuple):
@@ -57,7 +58,9 @@ class Outcome(NamedTuple):
 
 
 def cases() -> list[Case]:
-    return [case for module in (layers, training, several) for case in module.cases()]
+    return [
+        case for module in (layer_cases, update_cases, sequence_cases) for case in module.cases()
+    ]
 
 
 def run(device: str, chosen: Iterable[Case]) -> Iterator[Outcome]:
@@ -76,7 +79,7 @@ def run(device: str, chosen: Iterable[Case]) -> Iterator[Outcome]:
                 made[case.dtype] = backend.get(device, precision)
             error = _error(case, made[case.dtype], reference)
         except Exception as error:
-            if devices.is_out_of_memory(error):
+            if faults.is_out_of_memory(error):
                 raise
             yield Outcome(case, np.inf, _one_line(error))
         else:
@@ -91,7 +94,7 @@ def _possible(device: str, case: Case) -> bool:
         return True
     import cupy
 
-    index = devices.parse(device)[1]
+    index = int(device.removeprefix("cuda:"))
     return int(cupy.cuda.Device(index).compute_capability) >= ROUNDED
 
 
@@ -130,7 +133,7 @@ def _one_line(error: Exception) -> str:
 # ---------------------------------------------------------------------- when a GPU is first used
 
 
-def first_use(index: int) -> devices.Problem | None:
+def first_use(index: int) -> Problem | None:
     """Why GPU number `index` should not be used: what it computes wrong."""
     if os.environ.get(VARIABLE) == "0":
         return None
@@ -143,7 +146,7 @@ def first_use(index: int) -> devices.Problem | None:
             return None
         what = f"GPU {index} computes something wrong: {wrong}"
         remedy = "Report what `gpumlp info --check` prints; another driver or CuPy may mend it."
-        _failed[facts] = devices.Problem(what, remedy, True)
+        _failed[facts] = Problem(what, remedy, True)
     return _failed.get(facts)
 
 
@@ -170,8 +173,6 @@ def _facts(index: int) -> dict[str, object]:
     """All that a result depends on."""
     import cupy
 
-    import gpumlp
-
     runtime = cupy.cuda.runtime
     gpu = runtime.getDeviceProperties(index)
     return {
@@ -184,7 +185,7 @@ def _facts(index: int) -> dict[str, object]:
         "NVRTC": nvrtc_version(),
         "cuBLASLt": cublaslt_version(),
         "CuPy": cupy.__version__,
-        "gpumlp": gpumlp.__version__,
+        "gpumlp": __version__,
         "sources": _sources(),
     }
 
@@ -192,8 +193,8 @@ def _facts(index: int) -> dict[str, object]:
 def _sources() -> str:
     """Of what is computed and how it is checked: a checkout changes without a new version."""
     texts = [sources.text(name) for name in sources.names()]
-    for folder in (Path(backend.__file__).parent, Path(__file__).parent):
-        texts += [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))]
+    for path in sorted(Path(backend.__file__).parent.rglob("*.py")):
+        texts.append(path.read_text(encoding="utf-8"))
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gpumlp.backend import Noise
+from gpumlp.backend.contract import Noise
 from gpumlp.backend.reference.numpy_ops import NumpyOps
 
 SEED = 7

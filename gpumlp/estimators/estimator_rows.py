@@ -10,7 +10,8 @@ import numpy as np
 
 from gpumlp.model import arrays
 from gpumlp.training.evaluate import Evaluation
-from gpumlp.training.rows import Rows, make_rows, read
+from gpumlp.training.placement import make_rows
+from gpumlp.training.rows import Rows, read
 
 # A sparse matrix that is smaller than this when dense is made dense once.
 DENSE_BYTES = 1 << 30

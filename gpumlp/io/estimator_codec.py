@@ -1,29 +1,33 @@
 """Estimators in files: what `gpumlp.save` writes of one, and what `gpumlp.load` makes of it.
 
 The entry "estimator" of a file is {class, parameters, attributes, binarizer, requests, engine}, its
-values as gpumlp/io/values.py writes them, in a checkpoint also "fit" (gpumlp/estimators/resuming.py);
-arrays are named after their place, such as attributes.classes_, engine.coefs.0 and
-engine.optimizer.slots.first.  Of an ensemble there is, instead of engine, members: a list of such.
+values as gpumlp/io/codec.py writes them, in a checkpoint also "fit"
+(gpumlp/estimators/resuming.py); arrays are named after their place, such as attributes.classes_,
+engine.coefs.0 and engine.optimizer.slots.first.  Of an ensemble there is, instead of engine,
+members: a list of such.
 A subclass of the user's own is also named in "kind"; `load` is given it, as all that is a user's.
-What each of them may be stands in gpumlp/io/estimator_descriptions.py.
+What each of them may be stands in gpumlp/io/estimator_schema.py.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from sklearn.preprocessing import LabelBinarizer
 
 from gpumlp.backend import device as devices
-from gpumlp.estimators import parameters
+from gpumlp.estimators import hyperparameters
+from gpumlp.estimators.classifier import MLPClassifier
 from gpumlp.estimators.engine import GROUPS, Engine, Spec
 from gpumlp.estimators.ensemble import Ensemble
-from gpumlp.estimators.progress import warn
-from gpumlp.io.estimator_descriptions import BINARIZER, attributes_of, check_agreement, check_entry
-from gpumlp.io.files import FileError
-from gpumlp.io.values import Reader, Writer
+from gpumlp.estimators.messages import warn
+from gpumlp.estimators.regressor import MLPRegressor
+from gpumlp.io.codec import Reader, Writer
+from gpumlp.io.errors import FileError
+from gpumlp.io.estimator_schema import BINARIZER, attributes_of, check_agreement, check_entry
+from gpumlp.training.callback import Callback
 
 
 def describe(estimator, fit: dict | None = None) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -73,14 +77,22 @@ def _check(entry: dict[str, Any], est) -> None:
     check_entry(entry, type(est))
     for each, member in zip(entry.get("members", ()), getattr(est, "estimators_", ()), strict=True):
         _check(each, member)
-    parameters.check_each(est)
+    hyperparameters.check_each(est)
     check_agreement(est)
 
 
-def restore(entry, arrays, device: str, custom: dict[str, Any], checkpoints: Path | None):
-    """The estimator that was described; checkpoints: see `files.read`.  Raises FileError, or one of
-    `files.WRONG` for what `describe` has not written."""
-    reader = Reader(arrays, custom, checkpoints)
+def restore(
+    entry,
+    arrays,
+    device: str,
+    custom: dict[str, Any],
+    make_checkpoint: Callable[[dict[str, Any]], Callback] | None,
+):
+    """The estimator that was described; make_checkpoint: see `files.read`.
+
+    Raises FileError, or one of `files.WRONG` for what `describe` has not written.
+    """
+    reader = Reader(arrays, custom, make_checkpoint)
     est = _made({name: reader.read(value) for name, value in entry.items()})
     if device != "auto":
         est.device = device
@@ -96,7 +108,7 @@ def _made(read: dict[str, Any]):
     if read["parameters"].keys() != est._all_params().keys():
         raise KeyError(f"the parameters of {read['class']}")
     vars(est).update(read["parameters"] | read["attributes"])
-    parameters.check_each(est)
+    hyperparameters.check_each(est)
     if read["binarizer"] is not None:
         est._binarizer = LabelBinarizer()
         vars(est._binarizer).update(read["binarizer"])
@@ -124,8 +136,6 @@ def _kind(read: dict[str, Any]) -> Any:
 
 
 def _classes() -> dict[str, type]:
-    from gpumlp.estimators import MLPClassifier, MLPRegressor
-
     return {cls.__name__: cls for cls in (MLPClassifier, MLPRegressor)}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gpumlp.backend import Batch, Data, State, Targets
+from gpumlp.backend.contract import Batch, Data, State, Targets
 from gpumlp.backend.selfcheck.case import DTYPES, LOOSE, MODELS, Case, Side, case
 from gpumlp.backend.sources import SOURCE
 from gpumlp.functions.optimizer import HYPERS, SGD, Adam, AdamW, Optimizer, RMSprop

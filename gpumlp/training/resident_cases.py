@@ -1,4 +1,4 @@
-"""What is more than one operation: copies, sequences that are captured, the resident kernel."""
+"""The self-check of the kernel that trains networks in shared memory: epochs, as NumPy has them."""
 
 from __future__ import annotations
 
@@ -7,63 +7,20 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gpumlp.backend import State
+from gpumlp.backend.contract import State
 from gpumlp.backend.cuda import resident
 from gpumlp.backend.reference.numpy_ops import NumpyOps
-from gpumlp.backend.selfcheck.case import DTYPES, LOOSE, MODELS, Case, Side, case, constants
-from gpumlp.functions.activation import activations
+from gpumlp.backend.selfcheck.case import DTYPES, LOOSE, MODELS, Case, Side, case
 from gpumlp.functions.optimizer import SGD, Adam, Optimizer, RMSprop
-
-
-def copies(side: Side):
-    """To the device and back, of what goes in one piece and what does not."""
-    sizes = 1029, (1 << 18) + 3
-    return [side.ops.to_device(side.rng.standard_normal(size).astype("f4")) for size in sizes]
-
-
-def transfers(side: Side):
-    """Two rounds of copies beside the computing."""
-    data = side.rng.integers(0, 256, (4, 4099)).astype(np.uint8)
-    if side.exact:
-        return list(data)
-    results, both = [], side.ops.transfers(data.shape[1])
-    for i, row in enumerate(data):
-        transfer = both[i % 2]
-        transfer.wait()
-        transfer.host[:] = row
-        transfer.send()
-        results.append(transfer.array.copy())
-        transfer.release()
-    return results
-
-
-def capture(side: Side):
-    """A product, f and a sum, run and then replayed twice."""
-    a, b, c = (side.normal(MODELS, *shape) for shape in ((37, 5), (5, 13), (13, 7)))
-    z, out, bias = side.empty(MODELS, 37, 13), side.normal(MODELS, 37, 7), side.normal(MODELS, 13)
-    f = activations["relu"]
-    p = constants(side, f)
-
-    def work():
-        side.ops.gemm(a, b, z)
-        side.ops.activate(f, z, bias, z, p)
-        side.ops.gemm(z, c, out, beta=1.0)
-
-    work()
-    replay = side.ops.capture(work) or work
-    replay()
-    replay()
-    return [out]
+from gpumlp.model.network import MLP
+from gpumlp.training import residence
+from gpumlp.training.placement import make_rows
+from gpumlp.training.trainer import Trainer
 
 
 def train(side: Side, network: dict, of: str, law: Optimizer):
     """An epoch of a stack, by the kernel that keeps networks in shared memory; by NumPy's
     operations on the other side, in the same dtype."""
-    from gpumlp.model.network import MLP
-    from gpumlp.training import residence  # which use the operations, as these do
-    from gpumlp.training.rows import make_rows
-    from gpumlp.training.trainer import Trainer
-
     dtype = str(side.dtype)
     net = MLP(**network, models=MODELS, dtype=dtype, device="cpu", seed=3)
     net.ops = NumpyOps()
@@ -122,9 +79,6 @@ NETWORKS = {
 
 
 def cases() -> Iterator[Case]:
-    yield case("copies", "4 KiB and 1 MiB", "float32", copies, factor=0.0, first=True)
-    yield case("transfers", "two in turn", "float32", transfers, factor=0.0, first=True, gpu=True)
     for dtype in DTYPES:
-        yield case("capture", "run and replayed twice", dtype, capture, first=True)
         for what, network in NETWORKS.items():
             yield case("resident", what, dtype, train, *network, factor=LOOSE, gpu=True)

@@ -8,21 +8,23 @@ knows, such as a function, is stored by name, and `Reader` finds it among the us
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from gpumlp.functions import activation, loss, optimizer, schedule
-from gpumlp.io import checkpoint, files
-from gpumlp.io.checkpoint import Checkpoint
-from gpumlp.io.descriptions import FUNCTION, OPTIMIZERS, SCHEDULE
-from gpumlp.io.files import FileError
-from gpumlp.training.callback import EarlyStopping
+from gpumlp.io import named
+from gpumlp.io.errors import FileError
+from gpumlp.io.file_schema import FUNCTION, OPTIMIZERS, SCHEDULE
+from gpumlp.training.callback import Callback, EarlyStopping
 from gpumlp.utils.schema import anything, check
 
 # Dtypes that safetensors has; arrays of others are written as bytes.
 NATIVE = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64".split()
+
+# The arguments of a `Checkpoint`.
+CHECKPOINT = ("folder_or_path", "every_epochs", "every_minutes", "keep")
 
 AS_BYTES = "USMmcf"  # the kinds of these
 
@@ -35,12 +37,6 @@ BITS = {
     "PCG64DXSM": ("", 0),
     "Philox": ("buffer_pos", 4),
     "SFC64": ("", 0),
-}
-
-# Classes of which the constructor's arguments are all, and the attributes that hold these.
-CALLBACKS: dict[type, list[str]] = {
-    EarlyStopping: ["patience", "delta", "monitor", "restore_best"],
-    Checkpoint: ["folder_or_path", "every_epochs", "every_minutes", "keep"],
 }
 
 
@@ -98,15 +94,15 @@ class Writer:
 
     def _object(self, value, name: str) -> dict:
         if isinstance(value, activation.Activation) and value.built_in:
-            return {"activation": files.function_state(value)}
+            return {"activation": named.function_state(value)}
         if isinstance(value, loss.Loss) and value.built_in:
-            return {"loss": files.function_state(value)}
+            return {"loss": named.function_state(value)}
         if type(value) in schedule.schedules.values():
-            return {"schedule": files.schedule_state(value)}
+            return {"schedule": named.schedule_state(value)}
         if isinstance(value, optimizer.Optimizer):
             return {"optimizer": [type(value).__name__, value.state()]}
-        if type(value) in CALLBACKS:
-            arguments = {key: getattr(value, key) for key in CALLBACKS[type(value)]}
+        if "_file_arguments" in vars(type(value)):
+            arguments = {key: getattr(value, key) for key in value._file_arguments}
             arguments = {key: self.write(v, f"{name}.{key}") for key, v in arguments.items()}
             return {"callback": [type(value).__name__, arguments]}
         own = _name(value)
@@ -144,18 +140,25 @@ def _name(value) -> str:
 class Reader:
     """`read` gives back what a `Writer` has written.
 
-    custom: what the user made, by name.  checkpoints: where a `Checkpoint` writes, or None: it is
-    left out.  Each array is read once, as it was written.  Raises FileError for what is not in
-    custom, and KeyError, TypeError, ValueError or IndexError for what no Writer wrote.
+    custom: what the user made, by name.
+    make_checkpoint: makes a `Checkpoint` of the arguments that were written; None: it is left out.
+    Each array is read once, as it was written.
+
+    Raises FileError for what is not in custom, and KeyError, TypeError, ValueError or IndexError
+    for what no Writer wrote.
     """
 
     def __init__(
         self,
         arrays: dict[str, np.ndarray],
         custom: dict[str, Any],
-        checkpoints: Path | None = None,
+        make_checkpoint: Callable[[dict[str, Any]], Callback] | None = None,
     ):
-        self._arrays, self._custom, self._checkpoints = dict(arrays), custom, checkpoints
+        self._arrays, self._custom = dict(arrays), custom
+        self._callbacks = {
+            "EarlyStopping": (EarlyStopping._file_arguments, _early_stopping),
+            "Checkpoint": (CHECKPOINT, make_checkpoint or _leave_out),
+        }
 
     def read(self, value) -> Any:
         if isinstance(value, list):
@@ -211,15 +214,15 @@ class Reader:
 
     def _read_activation(self, state):
         check(state, FUNCTION, "an activation")
-        return files.find(activation.activations, self._custom, state, "activation")
+        return named.find(activation.activations, self._custom, state, "activation")
 
     def _read_loss(self, state):
         check(state, FUNCTION, "a loss")
-        return files.find(loss.losses, self._custom, state, "loss")
+        return named.find(loss.losses, self._custom, state, "loss")
 
     def _read_schedule(self, state):
         check(state, SCHEDULE, "a schedule")
-        return files.make_schedule(state, self._custom)
+        return named.make_schedule(state, self._custom)
 
     def _read_optimizer(self, content):
         name, numbers = content
@@ -228,22 +231,10 @@ class Reader:
 
     def _read_callback(self, content):
         name, arguments = content
-        kind = {kind.__name__: kind for kind in CALLBACKS}[name]
+        stored, make = self._callbacks[name]
         arguments = {key: self.read(value) for key, value in arguments.items()}
-        check(arguments, dict.fromkeys(CALLBACKS[kind], anything), name)
-        return kind(**arguments) if kind is not Checkpoint else self._checkpoint(arguments)
-
-    def _checkpoint(self, arguments):
-        """It writes where the user has said; a file does not decide that."""
-        if self._checkpoints is not None:
-            return checkpoint.moved(arguments, self._checkpoints)
-        warnings.warn(
-            f"the file's Checkpoint({arguments['folder_or_path']!r}) is left out: give the "
-            "estimator's parameter `callbacks` anew, or go on by gpumlp.resume",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return LEFT_OUT
+        check(arguments, dict.fromkeys(stored, anything), name)
+        return make(arguments)
 
     def _read_own(self, content):
         own, where = content
@@ -252,3 +243,18 @@ class Reader:
                 f"the file uses your own {own!r} ({where}): load(..., custom={{{own!r}: ...}})"
             )
         return self._custom[own]
+
+
+def _early_stopping(arguments: dict[str, Any]) -> EarlyStopping:
+    return EarlyStopping(**arguments)
+
+
+def _leave_out(arguments: dict[str, Any]) -> Any:
+    """Of a Checkpoint: it writes where the user has said; a file does not decide that."""
+    warnings.warn(
+        f"the file's Checkpoint({arguments['folder_or_path']!r}) is left out: give the estimator's "
+        "parameter `callbacks` anew, or go on by gpumlp.resume",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return LEFT_OUT

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backend import Targets
+from gpumlp.backend.contract import Targets
 from gpumlp.backend.selfcheck.case import (
     DTYPES,
     LOOSE,

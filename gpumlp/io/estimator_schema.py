@@ -1,5 +1,5 @@
-"""What an estimator's file may hold, as gpumlp/io/values.py reads it: the types of all attributes, and
-that their shapes agree with each other and with the weights.  `save` refuses what `load` would.
+"""What an estimator's file may hold, as gpumlp/io/codec.py reads it: the types of all attributes,
+and that their shapes agree with each other and with the weights.  `save` refuses what `load` would.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from gpumlp.estimators.engine import Spec
 from gpumlp.estimators.ensemble import Ensemble
 from gpumlp.functions.activation import Activation
 from gpumlp.functions.optimizer import Optimizer
-from gpumlp.io.descriptions import HISTORY
-from gpumlp.io.files import FileError
+from gpumlp.io.errors import FileError
+from gpumlp.io.file_schema import HISTORY
 from gpumlp.model.network import MLP
 from gpumlp.utils.schema import anything, check, count, size
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import joblib
 import sklearn
 
-import gpumlp
 from gpumlp.training import progress as bars
 
 # Whoever is in there only passes on what its user has called.
 INSIDE = tuple(
-    str(Path(file).parent) + os.sep for file in (gpumlp.__file__, sklearn.__file__, joblib.__file__)
+    str(folder) + os.sep
+    for folder in (Path(__file__).parents[1], *(Path(m.__file__).parent for m in (sklearn, joblib)))
 )
 
 

@@ -1,0 +1,37 @@
+"""Where the rows of a training lie: on the device, or in host memory."""
+
+from __future__ import annotations
+
+from gpumlp.model import arrays, memory
+from gpumlp.model.memory import ORDER_BYTES, SORTING_BYTES
+from gpumlp.training import streamed
+from gpumlp.training.rows import Rows, read, size
+
+
+def make_rows(
+    net,
+    objective,
+    x,
+    y,
+    sample_weight,
+    batch_size: int,
+    orders: int = 1,
+    kind: str = "",
+    values: bool = True,
+) -> Rows:
+    """The rows on the device or, where it has no room for them, in host memory.
+
+    orders: 1, or M where each network shuffles for itself; 0 if nothing is ever shuffled.
+    kind, values: see `read`.
+    """
+    given = read(net, objective, x, y, sample_weight, kind, values)
+    count = given.x.shape[1]
+    batch_size = min(batch_size, count)
+    positions = count * max(orders, 1)
+    whole = size(net, given, count) + ORDER_BYTES * positions + SORTING_BYTES * count * orders
+    room = memory.room(net, batch_size, whole)
+    if room is None or arrays.is_on_gpu(given.x):
+        return Rows(net, given, batch_size)
+    if whole <= max(room, streamed.least(net, given, batch_size, orders)):
+        return Rows(net, given, batch_size)
+    return streamed.Streamed(net, given, batch_size, orders, room)
