@@ -9,7 +9,7 @@ from sklearn.preprocessing import scale
 
 import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
-from gpumlp.estimators import stack
+from gpumlp.estimators import stack_fitter
 
 IRIS = datasets.load_iris(return_X_y=True)
 IRIS = scale(IRIS[0])[::2], IRIS[1][::2]
@@ -82,10 +82,10 @@ def stacks(monkeypatch) -> list[int]:
     """The networks of each stack that is trained from now on."""
     sizes: list[int] = []
 
-    class Counted(stack.Stacked):
+    class Counted(stack_fitter.Stacked):
         def __init__(self, runs, *others):
             sizes.append(len(runs))
             super().__init__(runs, *others)
 
-    monkeypatch.setattr(stack, "Stacked", Counted)
+    monkeypatch.setattr(stack_fitter, "Stacked", Counted)
     return sizes

@@ -32,7 +32,7 @@ from benchmarks.contenders import (
     searches,
 )
 from benchmarks.networks import Network, Problem
-from gpumlp.training import residence
+from gpumlp.training import persistent
 from tests.waiting import HANGS, has_ended, until
 
 SMALL = [Network((5, 7, 3), 8, 20, loss, models=3) for loss in ("cross_entropy", "squared_error")]
@@ -91,7 +91,7 @@ def test_all_train(name):
 @pytest.mark.parametrize("name", [OPERATIONS, RESIDENT])
 def test_both_ways_of_a_gpu_are_measured(cuda, name, monkeypatch):
     taken = []
-    launcher = residence.launcher
+    launcher = persistent.launcher
 
     def noted(updates, rows):
         launch = launcher(updates, rows)
@@ -99,7 +99,7 @@ def test_both_ways_of_a_gpu_are_measured(cuda, name, monkeypatch):
         return launch
 
     contender, expected = make(name, SMALL[0], "cuda:0"), make(LIBRARY, SMALL[0])
-    monkeypatch.setattr(residence, "launcher", noted)
+    monkeypatch.setattr(persistent, "launcher", noted)
     assert agreement.difference(contender.answers(), expected.answers()) < TOLERANCE
     contender.epoch()
     assert set(taken) == {name == RESIDENT}

@@ -10,7 +10,7 @@ import gpumlp
 from gpumlp import backend
 from gpumlp.backend.cpu import compiler, pool
 from gpumlp.model import blocks, workspace
-from gpumlp.training import noted
+from gpumlp.training import device_state
 from gpumlp.training.evaluate import Evaluation
 from gpumlp.training.placement import make_rows
 from tests.training import blobs
@@ -129,7 +129,7 @@ def test_ragged_orders(ops, divide, monkeypatch, steps):
 
 def test_more_rows_in_between(ops, divide, monkeypatch):
     """The tables of losses are replaced by larger ones, and the first rows come again."""
-    monkeypatch.setattr(noted, "STEPS_NOTED", 1)
+    monkeypatch.setattr(device_state, "STEPS_NOTED", 1)
     found = []
     for count in (1, 3):
         divide(count)

@@ -20,7 +20,7 @@ import sys
 
 import pytest
 
-from gpumlp.backend.cuda import cuda_sources, resident
+from gpumlp.backend.cuda import cuda_sources, persistent_kernel
 from tests import cubin
 
 ARCHS = (75, 80, 90, 100, 120)
@@ -48,8 +48,8 @@ CEILING_OF_RESIDENTS = {2: 128, 1: 255}
 RESIDENTS = {
     (f"resident-{label}", dtype): at.blocks
     for dtype in DTYPES
-    for label, shape in resident.samples(dtype)
-    if (at := resident.fit(shape, resident.H100)) is not None
+    for label, shape in persistent_kernel.samples(dtype)
+    if (at := persistent_kernel.fit(shape, persistent_kernel.H100)) is not None
 }
 
 # Kernels whose time is memory traffic move 128 bits at a time: how many such loads and stores the

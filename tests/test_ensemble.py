@@ -456,17 +456,17 @@ def test_what_is_refused(arguments, message):
 
 
 def test_ctrl_c(monkeypatch):
-    from gpumlp.estimators import stacked
+    from gpumlp.estimators import stack_trainer
 
     X, y = DIABETES
-    epoch, epochs = stacked.Stacked._epoch, []
+    epoch, epochs = stack_trainer.Stacked._epoch, []
 
     def interrupted(self, interrupt):
         epochs.append(1)
         interrupt.asked = len(epochs) == 3
         epoch(self, interrupt)
 
-    monkeypatch.setattr(stacked.Stacked, "_epoch", interrupted)
+    monkeypatch.setattr(stack_trainer.Stacked, "_epoch", interrupted)
     with pytest.warns(UserWarning, match="training was interrupted"):
         model = small(MLPRegressor).fit(X, y)
     assert model.n_iter_ == 2 and np.isfinite(model.predict(X)).all()

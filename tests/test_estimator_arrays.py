@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from gpumlp import MLPClassifier, MLPRegressor
-from gpumlp.estimators import sides
+from gpumlp.estimators import array_io
 from tests.estimators import BOTH, DIABETES, IRIS, data, fitted, same_weights, small
 from tests.optional import Package
 
@@ -341,7 +341,7 @@ def test_predictions_on_a_device_with_little_memory(cls, where, cuda, counters, 
     for name, values in expected.items():
         counters.leave(monkeypatch, 50_000 + (values.nbytes if where == "gpu" else 0))
         with counters.count() as done:
-            found = sides.host(getattr(model, name)(given))
+            found = array_io.host(getattr(model, name)(given))
         assert done.gemms > 2  # of two layers: more than one chunk
         np.testing.assert_allclose(found, values, rtol=1e-5, atol=1e-6)
 

@@ -21,7 +21,7 @@ import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
 from gpumlp.backend import device as devices
 from gpumlp.backend.cuda import faults
-from gpumlp.model import threads
+from gpumlp.model import blas_threads
 from tests import standin
 from tests.estimators import BOTH, IRIS, data, same_weights, small
 from tests.waiting import HANGS
@@ -106,7 +106,7 @@ def test_a_fork_while_another_thread_predicts_and_trains():
     held, done = threading.Event(), threading.Event()
 
     def hold():
-        with model._engine.lock, threads._lock:
+        with model._engine.lock, blas_threads._lock:
             held.set()
             done.wait(HANGS)
 

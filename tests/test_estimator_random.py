@@ -95,8 +95,8 @@ def test_the_searchs_own_generator(name):
 def test_generators_of_one_source_are_drawn_from_in_turn():
     """Networks of one stack whose generators have their bits in common: none of them draws for
     others."""
-    from gpumlp.estimators.member import Member
-    from gpumlp.estimators.stack import fit_members
+    from gpumlp.estimators.member_task import Member
+    from gpumlp.estimators.stack_fitter import fit_members
 
     X, y = IRIS
     random = generator("MT19937")

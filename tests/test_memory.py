@@ -9,10 +9,10 @@ import pytest
 
 import gpumlp
 from gpumlp.backend.cpu import pool
-from gpumlp.estimators import stack
-from gpumlp.estimators.member import Member
+from gpumlp.estimators import stack_fitter
+from gpumlp.estimators.member_task import Member
 from gpumlp.model import memory
-from gpumlp.training import residence, rows
+from gpumlp.training import persistent, rows
 
 R, HELD = 330, 170
 
@@ -71,7 +71,7 @@ def foreseen(trainer, training, validation):
             orders=net.models_count if shuffle else 1,
             sorts=shuffle,
             held=len(validation[0]) if validation else 0,
-            resident=residence.plan(trainer, training[0].dtype, trainer.batch_size) is not None,
+            resident=persistent.plan(trainer, training[0].dtype, trainer.batch_size) is not None,
         ),
     )
 
@@ -122,17 +122,17 @@ def test_members_of_a_stack(counters, monkeypatch, case):
     members = [
         Member(gpumlp.MLPClassifier(**base | MEMBERS[case], random_state=m)) for m in range(20)
     ]
-    monkeypatch.setattr(residence, "SAVED", -1.0)  # wherever they fit
-    calls, bytes_needed, plans, plan = [], stack.bytes_needed, [], residence.plan
+    monkeypatch.setattr(persistent, "SAVED", -1.0)  # wherever they fit
+    calls, bytes_needed, plans, plan = [], stack_fitter.bytes_needed, [], persistent.plan
     monkeypatch.setattr(
-        stack, "bytes_needed", lambda *given: calls.append(bytes_needed(*given)) or calls[-1]
+        stack_fitter, "bytes_needed", lambda *given: calls.append(bytes_needed(*given)) or calls[-1]
     )
-    monkeypatch.setattr(residence, "plan", lambda *given: plans.append(plan(*given)) or plans[-1])
+    monkeypatch.setattr(persistent, "plan", lambda *given: plans.append(plan(*given)) or plans[-1])
 
     def fit():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            assert stack.fit_members(members, X, y) == [None] * 20
+            assert stack_fitter.fit_members(members, X, y) == [None] * 20
 
     fit()
     gc.collect()

@@ -116,8 +116,8 @@ def test_the_nearest_tests():
     def nearest(file, *tests):
         return max(tests, key=lambda test: nearness(file, f"tests/{test}.py::test_it"))
 
-    assert nearest("gpumlp/estimators/stack.py", "test_files", "test_stack") == "test_stack"
-    near = nearest("gpumlp/training/rates.py", "test_trainer_rates", "test_cli")
+    assert nearest("gpumlp/estimators/stack_fitter.py", "test_files", "test_stack") == "test_stack"
+    near = nearest("gpumlp/training/learning_rates.py", "test_trainer_rates", "test_cli")
     assert near == "test_trainer_rates"
     assert nearest("kernels/cuda/forward.cu", "test_search", "test_operations") == "test_operations"
 

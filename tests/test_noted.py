@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.training import noted
-from gpumlp.training.noted import Noted
+from gpumlp.training import device_state
+from gpumlp.training.device_state import Noted
 from gpumlp.training.placement import make_rows
 from tests.comparison import to_numpy
 from tests.training import blobs, make_trainer
@@ -17,7 +17,7 @@ from tests.training import blobs, make_trainer
 @pytest.fixture(autouse=True)
 def short_tables(monkeypatch):
     """Epochs are longer than what there is room for at first."""
-    monkeypatch.setattr(noted, "STEPS_NOTED", 4)
+    monkeypatch.setattr(device_state, "STEPS_NOTED", 4)
 
 
 def rows_of(trainer, count):

@@ -8,7 +8,7 @@ import pytest
 
 import gpumlp
 from gpumlp.model import workspace
-from gpumlp.model.repeated import Repeated
+from gpumlp.model.graph_cache import Repeated
 from tests.training import fit, theta
 
 

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.backend.cuda import resident
+from gpumlp.backend.cuda import persistent_kernel
 from gpumlp.functions.activation import activations
 from gpumlp.functions.loss import losses, pair
-from gpumlp.training import residence
+from gpumlp.training import persistent
+from gpumlp.training.out_of_core import Streamed
 from gpumlp.training.placement import make_rows
-from gpumlp.training.streamed import Streamed
 from tests.operations.resident import data, make, run, state
 from tests.training import blobs, fit
 
 CHIPS = {  # as few multiprocessors as are sold of a kind, but for sm_90
-    "sm_75": resident.Chip(14, 32, 64 << 10, 64 << 10, 0),
-    "sm_80": resident.Chip(108, 2, 163 << 10, 164 << 10, 1 << 10),
-    "sm_90": resident.H100,
-    "sm_120": resident.Chip(20, 64, 99 << 10, 100 << 10, 1 << 10),
+    "sm_75": persistent_kernel.Chip(14, 32, 64 << 10, 64 << 10, 0),
+    "sm_80": persistent_kernel.Chip(108, 2, 163 << 10, 164 << 10, 1 << 10),
+    "sm_90": persistent_kernel.H100,
+    "sm_120": persistent_kernel.Chip(20, 64, 99 << 10, 100 << 10, 1 << 10),
 }
 
 
@@ -28,13 +28,13 @@ def shape_of(sizes, dtype="float32"):
     """Of a classifier that Adam trains."""
     f = (None, *[activations["relu"]] * (len(sizes) - 2), activations["softmax"])
     form = pair(losses["cross_entropy"], f[-1])
-    return resident.Shape(
+    return persistent_kernel.Shape(
         dtype, tuple(sizes), f, (False,) * len(sizes), form, "adam", (True, True), dtype
     )
 
 
 class Asking:
-    """What `residence.plan` asks of updates, without a device."""
+    """What `persistent.plan` asks of updates, without a device."""
 
     def __init__(self, chip, shape, models, resident=None):
         self.net, self.resident, self.shape = self, resident, shape
@@ -45,10 +45,10 @@ class Asking:
 @pytest.fixture
 def planned(monkeypatch):
     """The plan, or None, for networks of one shape."""
-    monkeypatch.setattr(residence, "shape_of", lambda updates, source: updates.shape)
+    monkeypatch.setattr(persistent, "shape_of", lambda updates, source: updates.shape)
 
     def plan(chip, shape, batch, models, **options):
-        return residence.plan(Asking(chip, shape, models, **options), shape.dtype, batch)
+        return persistent.plan(Asking(chip, shape, models, **options), shape.dtype, batch)
 
     return plan
 
@@ -60,7 +60,7 @@ def random_cases(count):
         sizes = rng.integers(1, rng.choice([8, 120]), rng.integers(2, 7)).tolist()
         chip = list(CHIPS.values())[rng.integers(len(CHIPS))]
         shape = shape_of(sizes, str(rng.choice(["float32", "float64"])))
-        at = resident.fit(shape, chip)
+        at = persistent_kernel.fit(shape, chip)
         if at is not None:
             count -= 1
             yield chip, shape, at, int(10 ** rng.uniform(0, 5))
@@ -97,15 +97,15 @@ def test_multiplications_of_a_batch():
     shape, batch = shape_of((3, 5, 2)), 7
     products = batch * (2 * (3 * 5 + 5 * 2) + 5 * 2)
     others = batch * (3 + 5 + 2) + (3 * 5 + 5) + (5 * 2 + 2)
-    assert residence.multiplications(shape, batch) == products + residence.ELEMENT * others
+    assert persistent.multiplications(shape, batch) == products + persistent.ELEMENT * others
 
 
 def test_estimates_grow_with_the_work_and_fall_with_the_multiprocessors():
     def estimates(shape, at, chip, batch, models):
         return np.array(
             [
-                residence.kernel_seconds(shape, at, chip, batch, models),
-                residence.operations_seconds(shape, chip, batch, models),
+                persistent.kernel_seconds(shape, at, chip, batch, models),
+                persistent.operations_seconds(shape, chip, batch, models),
             ]
         )
 
@@ -139,14 +139,14 @@ def test_a_launch_is_never_longer_than_its_bound(planned):
     steps = []
     for chip, shape, at, batch in random_cases(500):
         for models in (1, chip.multiprocessors, 1000, 100_000):
-            seconds = residence.kernel_seconds(shape, at, chip, batch, models)
+            seconds = persistent.kernel_seconds(shape, at, chip, batch, models)
             plan = planned(chip, shape, batch, models, resident=True)
             if plan is None:
-                assert seconds > residence.LAUNCH
+                assert seconds > persistent.LAUNCH
                 continue
             assert plan.steps >= 1
-            assert plan.steps * seconds <= residence.LAUNCH * (1 + 1e-9)
-            assert (plan.steps + 1) * seconds > residence.LAUNCH
+            assert plan.steps * seconds <= persistent.LAUNCH * (1 + 1e-9)
+            assert (plan.steps + 1) * seconds > persistent.LAUNCH
             steps.append(plan.steps)
     assert min(steps) == 1 and max(steps) > 1000
 
@@ -154,9 +154,9 @@ def test_a_launch_is_never_longer_than_its_bound(planned):
 def test_float64_is_as_slow_as_the_gpu_says():
     """A GPU for a display has a 64th of the float32 units for it."""
     shape, chip = shape_of((20, 30, 4), "float64"), CHIPS["sm_120"]
-    at = resident.fit(shape, chip)
+    at = persistent_kernel.fit(shape, chip)
     slow, fast = (
-        residence.kernel_seconds(shape, at, chip._replace(double=double), 1000, 20)
+        persistent.kernel_seconds(shape, at, chip._replace(double=double), 1000, 20)
         for double in (64, 2)
     )
     assert slow > 8 * fast
@@ -182,7 +182,7 @@ def test_where_a_step_gains_enough_the_kernel_is_taken(counters, monkeypatch):
     assert kernels_of_an_epoch(counters, sizes=deep) == kernel
     assert kernels_of_an_epoch(counters, sizes=deep, models=16, dtype="float64") == kernel
     assert not kernels_of_an_epoch(counters, sizes=flat, models=16) & kernel
-    monkeypatch.setattr(residence, "SAVED", 20e-6)
+    monkeypatch.setattr(persistent, "SAVED", 20e-6)
     assert kernels_of_an_epoch(counters, sizes=flat, models=16) == kernel
     assert not kernels_of_an_epoch(counters, sizes=(4, 4000, 3)) & kernel
     for precision in ("tf32", "bf16"):
@@ -203,16 +203,16 @@ def test_rows_in_host_memory_are_not_for_it(cuda):
     trainer = make("relu, one network", "float32", cuda, True)
     x, y, _ = data("relu, one network")
     rows = make_rows(trainer.net, trainer.objective, x, y, None, 8)
-    assert residence.launcher(trainer, rows) is not None
+    assert persistent.launcher(trainer, rows) is not None
     rows.__class__ = Streamed
-    assert residence.launcher(trainer, rows) is None
+    assert persistent.launcher(trainer, rows) is None
 
 
 def test_the_cpu_has_operations_alone():
     trainer = make("relu, one network", "float32", "cpu", True)
     x, y, _ = data("relu, one network")
     rows = make_rows(trainer.net, trainer.objective, x, y, None, 8)
-    assert residence.launcher(trainer, rows) is None
+    assert persistent.launcher(trainer, rows) is None
 
 
 def test_an_epoch_is_one_launch(counters):
@@ -239,9 +239,9 @@ def test_long_epochs_are_a_few_launches(counters, monkeypatch, steps, launches):
     for bound in (None, steps + 0.5):
         trainer = make(case, "float32", "cuda", True, batch_size=13)
         if bound:
-            shape, at, _ = residence.plan(trainer, "float32", 13)
-            step = residence.kernel_seconds(shape, at, trainer.net.ops.chip(), 13, 3)
-            monkeypatch.setattr(residence, "LAUNCH", bound * step)
+            shape, at, _ = persistent.plan(trainer, "float32", 13)
+            step = persistent.kernel_seconds(shape, at, trainer.net.ops.chip(), 13, 3)
+            monkeypatch.setattr(persistent, "LAUNCH", bound * step)
         with counters.count() as counted:
             losses, _ = run(trainer, data(case), 1)
         assert (trainer.steps == 8).all()
@@ -254,7 +254,7 @@ def test_long_epochs_are_a_few_launches(counters, monkeypatch, steps, launches):
 
 
 def test_a_step_too_long_for_a_launch_is_by_operations(counters, monkeypatch):
-    monkeypatch.setattr(residence, "LAUNCH", 1e-6)
+    monkeypatch.setattr(persistent, "LAUNCH", 1e-6)
     trainer = make("relu, one network", "float32", "cuda", True, batch_size=13)
     with counters.count() as counted:
         run(trainer, data("relu, one network"), 1)
@@ -268,14 +268,14 @@ def all_shapes():
     return [
         (f"{label}-{dtype}", shape)
         for dtype in ("float32", "float64")
-        for label, shape in resident.samples(dtype)
+        for label, shape in persistent_kernel.samples(dtype)
     ]
 
 
-@pytest.mark.parametrize("tile", resident.TILES)
+@pytest.mark.parametrize("tile", persistent_kernel.TILES)
 @pytest.mark.parametrize(("name", "shape"), all_shapes(), ids=lambda value: str(value)[:20])
 def test_places_do_not_overlap(name, shape, tile):
-    at, sizes = resident.places(shape, tile), shape.sizes
+    at, sizes = persistent_kernel.places(shape, tile), shape.sizes
     layers = range(1, len(sizes))
     numbers = [(at.W[k], sizes[k] * at.leads[k - 1]) for k in layers]
     numbers += [(at.b[k], sizes[k]) for k in layers]
@@ -286,14 +286,14 @@ def test_places_do_not_overlap(name, shape, tile):
     parts += [(start, tile * at.leads[k]) for k, start in at.z.items()]
     taken = np.zeros(at.bytes // shape.itemsize, int)
     for start, size in parts:
-        assert start * shape.itemsize % resident.PACK == 0
+        assert start * shape.itemsize % persistent_kernel.PACK == 0
         assert start + size <= len(taken)
         taken[start : start + size] += 1
     assert taken.max() == 1
     assert at.decayed == at.b[1]
     assert {k for k in layers if shape.keeps_z(k)} == at.z.keys()
     for size, lead in zip(sizes, at.leads, strict=True):
-        packs, rest = divmod(lead * shape.itemsize, resident.PACK)
+        packs, rest = divmod(lead * shape.itemsize, persistent_kernel.PACK)
         assert packs % 2 == 1 and rest == 0, "rows in the same banks"
         assert lead >= size
 
@@ -302,15 +302,15 @@ def test_places_do_not_overlap(name, shape, tile):
 @pytest.mark.parametrize(("name", "shape"), all_shapes(), ids=lambda value: str(value)[:20])
 def test_what_fits_is_the_best_that_does(name, shape, gpu):
     chip = CHIPS[gpu]
-    at = resident.fit(shape, chip)
+    at = persistent_kernel.fit(shape, chip)
     if at is None:
-        smallest = resident.places(shape, resident.TILES[-1])
-        assert smallest.bytes + resident.STATIC > chip.block
+        smallest = persistent_kernel.places(shape, persistent_kernel.TILES[-1])
+        assert smallest.bytes + persistent_kernel.STATIC > chip.block
         return
-    each = at.bytes + resident.STATIC
+    each = at.bytes + persistent_kernel.STATIC
     assert each <= chip.block and at.blocks * (each + chip.reserved) <= chip.multiprocessor
-    for tile in resident.TILES[: resident.TILES.index(at.tile)]:
-        larger = resident.places(shape, tile).bytes + resident.STATIC
+    for tile in persistent_kernel.TILES[: persistent_kernel.TILES.index(at.tile)]:
+        larger = persistent_kernel.places(shape, tile).bytes + persistent_kernel.STATIC
         two = 2 * (larger + chip.reserved)
         assert larger > chip.block or (at.blocks == 2 and two > chip.multiprocessor)
 
@@ -319,13 +319,13 @@ def test_what_fits_is_the_best_that_does(name, shape, gpu):
 @pytest.mark.parametrize(("name", "shape"), all_shapes(), ids=lambda value: str(value)[:20])
 def test_an_sm_is_divided_so_that_its_blocks_have_room(name, shape, gpu):
     chip = CHIPS[gpu]
-    at = resident.fit(shape, chip)
+    at = persistent_kernel.fit(shape, chip)
     if at is None:
         return
-    percent, needed = resident.carveout(at, chip), at.blocks * (at.bytes + chip.reserved)
+    percent, needed = persistent_kernel.carveout(at, chip), at.blocks * (at.bytes + chip.reserved)
     assert 0 < percent <= 100
     step = chip.multiprocessor / 100
-    assert needed < percent * step < needed + at.blocks * resident.STATIC + step
+    assert needed < percent * step < needed + at.blocks * persistent_kernel.STATIC + step
 
 
 @pytest.mark.parametrize(("sizes", "blocks"), [((64, 64, 10), 2), ((64, 100, 10), 1)])
@@ -335,7 +335,7 @@ def test_the_driver_is_told_how_to_divide_an_sm(cuda, sizes, blocks):
     trainer = gpumlp.Trainer(net, optimizer=gpumlp.Adam())
     trainer.resident = True
     chip = net.ops.chip()
-    plan = residence.plan(trainer, "float32", 200)
+    plan = persistent.plan(trainer, "float32", 200)
     if plan is None or plan.at.blocks != blocks:
         pytest.skip(f"this GPU has other shared memory than an H100: {chip}")
     kernel = net.ops.resident(plan.shape, plan.at).args[0]
@@ -346,6 +346,6 @@ def test_the_driver_is_told_how_to_divide_an_sm(cuda, sizes, blocks):
 
 def test_the_bytes_of_a_network():
     """64-64-10 with Adam in float32: rows of 68 and 12, four copies of the parameters."""
-    [shape] = [shape for label, shape in resident.samples("float32") if label == "digits"]
+    [shape] = [shape for label, shape in persistent_kernel.samples("float32") if label == "digits"]
     numbers = 64 * 68 + 10 * 68 + 64 + 12
-    assert resident.places(shape, 32).bytes == 4 * (4 * numbers + 32 * (68 + 68 + 12))
+    assert persistent_kernel.places(shape, 32).bytes == 4 * (4 * numbers + 32 * (68 + 68 + 12))

@@ -1,6 +1,6 @@
 """Networks that train in shared memory: the same fits as by operations, and the machine code.
 
-The kernel's numbers are compared with NumPy's operations in tests/operations/resident.py; here they
+The kernel's numbers are compared with NumPy's operations in tests/operations/persistent_kernel.py; here they
 are compared with those of the GPU's operations, for all cases, and with the fits of a trainer.
 """
 
@@ -11,7 +11,7 @@ import pytest
 
 import gpumlp
 from gpumlp import backend
-from gpumlp.backend.cuda import cuda_sources, resident
+from gpumlp.backend.cuda import cuda_sources, persistent_kernel
 from gpumlp.training.placement import make_rows
 from tests import cubin
 from tests.operations.resident import (
@@ -205,7 +205,7 @@ def test_other_shared_memory_is_as_little_as_is_kept_for_it(label, tmp_path):
     (tmp_path / "cubin").write_bytes(code)
     usage = cubin.run(tool, "--dump-resource-usage", str(tmp_path / "cubin"))
     [used] = re.findall(r"SHARED:(\d+)", usage)
-    assert 0 < int(used) - resident.H100.reserved <= resident.STATIC
+    assert 0 < int(used) - persistent_kernel.H100.reserved <= persistent_kernel.STATIC
 
 
 GENERIC = re.compile(r"^(LD|ST)\b")

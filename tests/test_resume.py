@@ -159,7 +159,7 @@ def test_a_run_resumed_after_ctrl_c(case, updates, device, tmp_path, monkeypatch
 
 def test_ctrl_c_in_an_epoch_of_many_batches(device, tmp_path, monkeypatch):
     """More than the trainer's tables hold before the epoch begins."""
-    monkeypatch.setattr(gpumlp.training.noted, "STEPS_NOTED", 3)
+    monkeypatch.setattr(gpumlp.training.device_state, "STEPS_NOTED", 3)
     test_a_run_resumed_after_ctrl_c("one cycle", 2 * STEPS - 1, device, tmp_path, monkeypatch)
 
 

@@ -7,9 +7,9 @@ from sklearn import model_selection
 from sklearn.metrics import make_scorer, mean_pinball_loss
 
 import gpumlp
-from gpumlp.estimators.course import Course
+from gpumlp.estimators.stopping_rule import Course
 from gpumlp.functions.schedule import schedules
-from gpumlp.search import fits
+from gpumlp.search import fit_queue
 from tests.searching import DIABETES, IRIS, both, classifier, regressor, stacks
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -258,13 +258,13 @@ def test_distributions(monkeypatch):
 def test_rows_that_are_trained_on_are_not_copied(monkeypatch):
     """scikit-learn gets them only where it scores them."""
     seen = []
-    original = fits.Fits.fit
+    original = fit_queue.Fits.fit
 
     def watch(self, estimator, X, y, **params):
         seen.append(len(X))
         return original(self, estimator, X, y, **params)
 
-    monkeypatch.setattr(fits.Fits, "fit", watch)
+    monkeypatch.setattr(fit_queue.Fits, "fit", watch)
     gpumlp.GridSearchCV(classifier(), RATES, cv=3, refit=False).fit(*IRIS)
     assert seen == [0] * 6
 

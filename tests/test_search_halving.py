@@ -8,7 +8,7 @@ from sklearn.preprocessing import StandardScaler
 
 import gpumlp
 from gpumlp import Trainer
-from gpumlp.estimators import stack
+from gpumlp.estimators import stack_fitter
 from tests.searching import DIABETES, IRIS, both, classifier, regressor, stacks
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -124,7 +124,7 @@ def test_distributions(device):
 
 
 def test_more_than_memory_has_room_for_are_fitted_anew(epochs, monkeypatch):
-    monkeypatch.setattr(stack, "_stacks", lambda runs, *_: 1 + (len(runs) > 9))
+    monkeypatch.setattr(stack_fitter, "_stacks", lambda runs, *_: 1 + (len(runs) > 9))
     search = both("HalvingGridSearchCV", classifier(), GRID, data=IRIS, **SPLIT)
     assert epochs[:15] == [14] * 3 + [13] * 3 + [9] * 9
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()

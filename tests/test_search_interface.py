@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.metadata_routing import get_routing_for_object
 
 import gpumlp
-from gpumlp.estimators import stack
+from gpumlp.estimators import stack_fitter
 from tests.searching import DIABETES, IRIS, both, classifier, regressor, stacks
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -91,7 +91,7 @@ def test_an_error_of_the_training_itself_is_raised(monkeypatch):
     def break_down(*arguments):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(stack, "Stacked", break_down)
+    monkeypatch.setattr(stack_fitter, "Stacked", break_down)
     with pytest.raises(MemoryError, match="no room"):
         gpumlp.GridSearchCV(classifier(), RATES).fit(*IRIS)
 

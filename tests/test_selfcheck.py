@@ -8,12 +8,12 @@ import pytest
 from gpumlp import backend
 from gpumlp.backend import device, selfcheck, sources
 from gpumlp.backend.cuda import driver
-from gpumlp.training import resident_cases
+from gpumlp.training import persistent_cases
 from tests.commandline import run
 from tests.seeded import Bug, planted
 from tests.spoiling import WAYS_TO_SPOIL
 
-CASES = [*selfcheck.cases(), *resident_cases.cases()]
+CASES = [*selfcheck.cases(), *persistent_cases.cases()]
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def few(monkeypatch):
     """A few cases, for tests of what is around them."""
     chosen = [case for case in CASES if case.first and case.operation in ("gemm", "copies")]
     monkeypatch.setattr(selfcheck, "cases", lambda: chosen)
-    monkeypatch.setattr(resident_cases, "cases", list)
+    monkeypatch.setattr(persistent_cases, "cases", list)
     return chosen
 
 

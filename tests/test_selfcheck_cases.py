@@ -12,11 +12,11 @@ from gpumlp.backend import contract, selfcheck
 from gpumlp.backend.selfcheck.case import TOLERANCE
 from gpumlp.functions.loss import pair
 from gpumlp.functions.optimizer import optimizers
-from gpumlp.training import resident_cases
+from gpumlp.training import persistent_cases
 from tests.seeded import planted
 from tests.seeded.bugs import BUGS
 
-CASES = [*selfcheck.cases(), *resident_cases.cases()]
+CASES = [*selfcheck.cases(), *persistent_cases.cases()]
 FIRST = [case for case in CASES if case.first]
 
 
@@ -166,5 +166,5 @@ def test_an_old_gpu_is_not_asked_to_round(cuda, counters, monkeypatch):
 
 
 def test_a_network_that_does_not_fit_is_left_out(cuda, monkeypatch):
-    monkeypatch.setattr(gpumlp.backend.cuda.resident, "fit", lambda shape, chip: None)
+    monkeypatch.setattr(gpumlp.backend.cuda.persistent_kernel, "fit", lambda shape, chip: None)
     assert list(selfcheck.run("cuda:0", of("resident"))) == []

@@ -13,7 +13,7 @@ from gpumlp.backend.cpu import blas, compiler, pool
 from gpumlp.backend.cpu.host_ops import HostOps
 from gpumlp.functions.activation import Activation
 from gpumlp.functions.loss import Form
-from gpumlp.model import blocks, slices, threads
+from gpumlp.model import blas_threads, blocks, slices
 from gpumlp.model.propagate import loss_and_backward
 from tests.training import blobs, fit, theta
 from tests.waiting import HANGS
@@ -167,7 +167,7 @@ def test_how_many_slices(monkeypatch):
     multiplications = 1024 * (20 * 64 + 64 * 64 + 64 * 2)
     assert count() == multiplications // slices.LEAST == 2
     assert count(rows=1500) == 3
-    assert 1500 * 64 * 64 < threads.SMALL_PRODUCT <= 1024 * 256 * 256
+    assert 1500 * 64 * 64 < blas_threads.SMALL_PRODUCT <= 1024 * 256 * 256
     assert count((64, 256, 256, 2)) == 4  # many rows for each thread
     assert count((64, 256, 256, 2), rows=1023) == 1  # fewer: BLAS shares the products
     assert count(rows=2048) == 4
@@ -225,11 +225,11 @@ needs_threads = pytest.mark.skipif(
 @pytest.mark.parametrize("where", ["main thread", "another"])
 def test_slices_multiply_on_one_thread_each(cores, monkeypatch, where):
     """Whichever Python thread asks; and afterwards BLAS has its own again."""
-    monkeypatch.setattr(threads, "TINY_PRODUCT", 1)
-    monkeypatch.setattr(threads, "SMALL_PRODUCT", 2)
+    monkeypatch.setattr(blas_threads, "TINY_PRODUCT", 1)
+    monkeypatch.setattr(blas_threads, "SMALL_PRODUCT", 2)
     monkeypatch.setattr(slices, "MANY_ROWS", 1)
     before = blas.find().threads.get()
-    with threads.limited(make().net, 1, slices=2):
+    with blas_threads.limited(make().net, 1, slices=2):
         pass  # the first to limit BLAS, which threadpoolctl would listen to
     updates = threads_of_blas(monkeypatch, "backprop")
     validation = threads_of_blas(monkeypatch, "tally")
@@ -252,19 +252,19 @@ def test_slices_multiply_on_one_thread_each(cores, monkeypatch, where):
 @needs_threads
 def test_the_limit_ends_with_its_last_user(monkeypatch):
     """Also where that is not the thread of the first, which lives on."""
-    monkeypatch.setattr(threads, "TINY_PRODUCT", 1)
+    monkeypatch.setattr(blas_threads, "TINY_PRODUCT", 1)
     net, before = gpumlp.MLP((4, 7, 3)), blas.find().threads.get()
     entered, left, end = threading.Barrier(2), threading.Event(), threading.Event()
 
     def first():
-        with threads.limited(net, 5):
+        with blas_threads.limited(net, 5):
             entered.wait(HANGS)
         left.set()
         end.wait(HANGS)
 
     thread = threading.Thread(target=first)
     thread.start()
-    with threads.limited(net, 5):
+    with blas_threads.limited(net, 5):
         entered.wait(HANGS)
         left.wait(HANGS)
         assert blas.find().threads.get() == 1
@@ -275,13 +275,13 @@ def test_the_limit_ends_with_its_last_user(monkeypatch):
 
 @needs_threads
 def test_the_threads_of_an_unknown_blas_are_limited_by_threadpoolctl(monkeypatch):
-    monkeypatch.setattr(threads, "TINY_PRODUCT", 1)
+    monkeypatch.setattr(blas_threads, "TINY_PRODUCT", 1)
     net, own = gpumlp.MLP((4, 7, 3)), blas.find().threads
     before = own.get()
     monkeypatch.setattr(blas, "find", lambda: None)
-    with threads.limited(net, 5):
+    with blas_threads.limited(net, 5):
         assert own.get() == 1
-        with threads.limited(net, 5):
+        with blas_threads.limited(net, 5):
             pass
         assert own.get() == 1
     assert own.get() == before
@@ -318,10 +318,10 @@ def test_the_ragged_batch_is_divided_as_the_others(cores, monkeypatch):
         slices, "loss_and_backward",
         lambda *given: counts.append(given[-1]) or loss_and_backward(*given[:-1]),
     )  # fmt: skip
-    monkeypatch.setattr(threads, "SMALL_PRODUCT", BATCH * 17 * 11)
+    monkeypatch.setattr(blas_threads, "SMALL_PRODUCT", BATCH * 17 * 11)
     trained(make(), epochs=1)
     assert set(counts) == {1}
     counts.clear()
-    monkeypatch.setattr(threads, "SMALL_PRODUCT", BATCH * 17 * 11 + 1)
+    monkeypatch.setattr(blas_threads, "SMALL_PRODUCT", BATCH * 17 * 11 + 1)
     trained(make(), epochs=1)
     assert set(counts) == {3}

@@ -13,8 +13,8 @@ from sklearn.preprocessing import scale
 
 import gpumlp
 from gpumlp import MLPClassifier, MLPRegressor
-from gpumlp.estimators import stack, stacked
-from gpumlp.estimators.stack import Member, fit_members
+from gpumlp.estimators import stack_fitter, stack_trainer
+from gpumlp.estimators.stack_fitter import Member, fit_members
 from tests import standin
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -168,7 +168,7 @@ def no_other_way(monkeypatch):
     def refuse(self, member):
         raise AssertionError("a member was fitted alone")
 
-    monkeypatch.setattr(stack.Fitting, "_fit_alone", refuse)
+    monkeypatch.setattr(stack_fitter.Fitting, "_fit_alone", refuse)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -424,10 +424,10 @@ def test_members_that_wait_take_little_memory():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(4000, 5)), rng.normal(size=(4000, 10))
     members = [Member(regressor(hidden_layer_sizes=(200, 200))) for _ in range(20)]
-    stack.Fitting(members[:1], X, y)
+    stack_fitter.Fitting(members[:1], X, y)
     tracemalloc.start()
     try:
-        waiting = stack.Fitting(members, X, y)
+        waiting = stack_fitter.Fitting(members, X, y)
         held = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
@@ -449,14 +449,14 @@ def test_those_that_have_not_converged_are_warned_of_once():
 def test_ctrl_c_leaves_what_they_have_come_to(monkeypatch):
     X, y = DIABETES
     members, epochs = members_of(regressor(), RATES), []
-    epoch = stacked.Stacked._epoch
+    epoch = stack_trainer.Stacked._epoch
 
     def interrupted(self, interrupt):
         epochs.append(1)
         interrupt.asked = len(epochs) == 3
         epoch(self, interrupt)
 
-    monkeypatch.setattr(stacked.Stacked, "_epoch", interrupted)
+    monkeypatch.setattr(stack_trainer.Stacked, "_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fit_members([Member(member) for member in members], X, y)
     assert [member.n_iter_ for member in members] == [2, 2, 2]
@@ -467,13 +467,13 @@ def test_ctrl_c_leaves_what_they_have_come_to(monkeypatch):
 def stacks_made(monkeypatch):
     """The sizes of the stacks that are made from now on."""
     made: list[int] = []
-    make = stacked.Stacked.__init__
+    make = stack_trainer.Stacked.__init__
 
     def noted(self, runs, *arguments):
         made.append(len(runs))
         make(self, runs, *arguments)
 
-    monkeypatch.setattr(stacked.Stacked, "__init__", noted)
+    monkeypatch.setattr(stack_trainer.Stacked, "__init__", noted)
     return made
 
 
@@ -506,18 +506,18 @@ def test_copies_of_an_object_do_not_make_groups(monkeypatch):
 def test_chunks_where_memory_is_short(monkeypatch):
     X, y = DIGITS
     base, own = classifier(early_stopping=True), each("max_iter", 2, 5, 3, 4, 2)
-    foreseen, needed, made = stack.bytes_needed, {}, stacks_made(monkeypatch)
+    foreseen, needed, made = stack_fitter.bytes_needed, {}, stacks_made(monkeypatch)
 
     def noted(*given):
         needed[given[-1]] = foreseen(*given)[1]
         return foreseen(*given)
 
-    monkeypatch.setattr(stack, "bytes_needed", noted)
-    monkeypatch.setattr(stack, "CPU_BYTES", 0)
+    monkeypatch.setattr(stack_fitter, "bytes_needed", noted)
+    monkeypatch.setattr(stack_fitter, "CPU_BYTES", 0)
     compare(members_of(base, own), [None] * 5, X, y)
     assert made == [1] * 5
     del made[:]
-    monkeypatch.setattr(stack, "CPU_BYTES", stack.MOVING * needed[2])
+    monkeypatch.setattr(stack_fitter, "CPU_BYTES", stack_fitter.MOVING * needed[2])
     compare(members_of(base, own), [None] * 5, X, y)
     assert made == [2, 2, 1]
     assert 0 < needed[2] < needed[3] < needed[5] < 3 * needed[2]
@@ -534,13 +534,13 @@ MEMORY = {
 
 @pytest.mark.parametrize("case", MEMORY)
 def test_memory_is_foreseen(case, monkeypatch, cuda, counters):
-    from gpumlp.training import residence
+    from gpumlp.training import persistent
 
     # Not for networks that are trained in shared memory, which need less.
-    monkeypatch.setattr(residence, "launcher", lambda *given: None)
+    monkeypatch.setattr(persistent, "launcher", lambda *given: None)
     rng, used = np.random.RandomState(0), standin.machine.used
     X, y = rng.normal(size=(300, 40)).astype(np.float32), rng.randint(0, 10, 300)
-    most, foreseen, shared = [0], stack.bytes_needed, []
+    most, foreseen, shared = [0], stack_fitter.bytes_needed, []
 
     class Watched(dict):
         def __setitem__(self, device, size):
@@ -549,7 +549,7 @@ def test_memory_is_foreseen(case, monkeypatch, cuda, counters):
 
     monkeypatch.setattr(standin.machine, "used", Watched(used))
     monkeypatch.setattr(
-        stack, "bytes_needed", lambda *given: shared.append(foreseen(*given)) or shared[-1]
+        stack_fitter, "bytes_needed", lambda *given: shared.append(foreseen(*given)) or shared[-1]
     )
     before = used.get(0, 0)
     base = MLPClassifier((70, 50), device=cuda, batch_size=100, max_iter=2)
@@ -570,13 +570,13 @@ def test_chunks_on_a_small_gpu(monkeypatch, cuda, counters):
 def test_they_leave_the_stack_when_half_have_ended(monkeypatch):
     X, y = DIABETES
     sizes = []
-    epoch = stacked.Stacked._epoch
+    epoch = stack_trainer.Stacked._epoch
 
     def noted(self, interrupt):
         epoch(self, interrupt)
         sizes.append(self.net.models)
 
-    monkeypatch.setattr(stacked.Stacked, "_epoch", noted)
+    monkeypatch.setattr(stack_trainer.Stacked, "_epoch", noted)
     for early_stopping in (False, True):
         sizes.clear()
         members = members_of(regressor(), each("max_iter", 1, 5, 2, 3, 5))
@@ -588,14 +588,14 @@ def test_they_leave_the_stack_when_half_have_ended(monkeypatch):
 
 def test_best_weights_are_copied_for_all_members_at_once(monkeypatch, cuda, counters):
     X, y = DIGITS
-    copies, follow = [], stacked.Stacked._follow
+    copies, follow = [], stack_trainer.Stacked._follow
 
     def counted(self, going):
         with counters.count() as c:
             follow(self, going)
         copies.append((sum(run.course.improved for _, run in going), c.d2d))
 
-    monkeypatch.setattr(stacked.Stacked, "_follow", counted)
+    monkeypatch.setattr(stack_trainer.Stacked, "_follow", counted)
     members = members_of(classifier(device=cuda, early_stopping=True, max_iter=4), RATES)
     assert fit_members([Member(member) for member in members], X, y) == [None] * 3
     assert max(improved for improved, _ in copies) > 1

@@ -9,7 +9,7 @@ import pytest
 import gpumlp
 from gpumlp.backend.cpu import pool
 from gpumlp.backend.cuda import transfer
-from gpumlp.training import placement, rows, streamed
+from gpumlp.training import out_of_core, placement, rows
 from gpumlp.training.evaluate import Evaluation
 from tests.training import PressCtrlC, fit, theta
 
@@ -22,22 +22,22 @@ def stream(cuda, monkeypatch):
     list of rows that are made."""
 
     def begin(batches, sorted_there=True):
-        made, whole = [], streamed.Streamed.__init__
+        made, whole = [], out_of_core.Streamed.__init__
 
         def make(self, net, given, batch_size, orders, room):
-            assert streamed.least(net, given, batch_size, orders) < room
+            assert out_of_core.least(net, given, batch_size, orders) < room
             piece = batches * rows.size(net, given, batch_size, orders)
-            monkeypatch.setattr(streamed, "PIECE_BYTES", piece)
+            monkeypatch.setattr(out_of_core, "PIECE_BYTES", piece)
             if not sorted_there:
-                room = 2 * piece + streamed.ORDER_BYTES * given.x.shape[1]
+                room = 2 * piece + out_of_core.ORDER_BYTES * given.x.shape[1]
             whole(self, net, given, batch_size, orders, room)
             assert self._batches == min(batches, -(-self.steps // -(-self.steps // batches)))
             assert self._sorted_there == (sorted_there or not orders)
             made.append(self)
 
         monkeypatch.setattr(placement, "ORDER_BYTES", 1 << 60)  # which nothing has room for
-        monkeypatch.setattr(streamed, "PART_OF_FREE", 1)
-        monkeypatch.setattr(streamed.Streamed, "__init__", make)
+        monkeypatch.setattr(out_of_core, "PART_OF_FREE", 1)
+        monkeypatch.setattr(out_of_core.Streamed, "__init__", make)
         return made
 
     return begin
@@ -143,10 +143,10 @@ def test_threads_gather_a_piece_together(stream, monkeypatch, case):
     expected, found = (make_trainer(**options) for _ in range(2))
     fit(expected, **given, epochs=2)
     made = stream(3)
-    monkeypatch.setattr(streamed, "SHARE_BYTES", 1)
+    monkeypatch.setattr(out_of_core, "SHARE_BYTES", 1)
     monkeypatch.setattr(pool, "_cores", lambda: 3)
     monkeypatch.setattr(pool, "_pool", pool._Pool())
-    monkeypatch.setattr(streamed, "_take", Together(streamed._take, 3))
+    monkeypatch.setattr(out_of_core, "_take", Together(out_of_core._take, 3))
     fit(found, **given, epochs=2)
     assert len(made) == 1
     assert_same(found, expected)
@@ -373,10 +373,10 @@ def test_pieces_of_a_real_size_are_a_sixteenth(cuda, monkeypatch):
     given = rows.Data(values(3000), labels(3000).astype(np.int32)[None], None, None)
     given = given._replace(x=given.x[None])
     batch = rows.size(net, given, BATCH, 1)
-    made = streamed.Streamed(net, given, BATCH, 1, 160 * batch)
+    made = out_of_core.Streamed(net, given, BATCH, 1, 160 * batch)
     assert 160 // 16 - 1 <= made._batches <= 160 // 16
-    monkeypatch.setattr(streamed, "PIECE_BYTES", 4 * batch)
-    assert streamed.Streamed(net, given, BATCH, 1, 160 * batch)._batches == 4
+    monkeypatch.setattr(out_of_core, "PIECE_BYTES", 4 * batch)
+    assert out_of_core.Streamed(net, given, BATCH, 1, 160 * batch)._batches == 4
 
 
 def test_not_even_pieces_fit(counters, monkeypatch):
@@ -429,7 +429,7 @@ def no_wait_of_the_computing(patch):
 
 
 def never_left(patch):
-    patch.setattr(streamed.Streamed, "_leave", lambda self: setattr(self, "_piece", None))
+    patch.setattr(out_of_core.Streamed, "_leave", lambda self: setattr(self, "_piece", None))
 
 
 MISSING = {

@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.agreement import as_float64
 from benchmarks.contenders import Contender
 from benchmarks.contenders.library import Library
-from gpumlp.model import slices, threads
+from gpumlp.model import blas_threads, slices
 
 TOLERANCE = {"float32": 1e-4, "tf32": 1e-2, "bf16": 2e-2}
 CHECKED_ROWS = 64  # of each product
@@ -121,7 +121,7 @@ class Gemms(Contender):
     def _limit_threads(self, rows, parts=1):
         if (rows, parts) != self._limited_for:
             self._limit.close()
-            self._limit.enter_context(threads.limited(self._library.net, rows, parts))
+            self._limit.enter_context(blas_threads.limited(self._library.net, rows, parts))
             self._limited_for = rows, parts
 
     def _limit_training(self):

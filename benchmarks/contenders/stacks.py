@@ -14,7 +14,7 @@ from benchmarks.contenders import (
     Declined,
 )
 from benchmarks.contenders.library import Library
-from gpumlp.training import residence
+from gpumlp.training import persistent
 from gpumlp.training.placement import make_rows
 
 
@@ -51,7 +51,7 @@ class Resident(OneWay):
 
     def load(self):
         super().load()
-        if residence.launcher(self.trainer, self.rows) is None:
+        if persistent.launcher(self.trainer, self.rows) is None:
             raise Declined("a network does not fit into shared memory")
 
 

@@ -22,9 +22,9 @@ from benchmarks.gpu.records import Skip
 from benchmarks.networks import LARGE, MIDDLE, PRECISIONS, SMALLEST, Network
 from benchmarks.stacks import FITS
 from gpumlp import backend
+from gpumlp.training.out_of_core import Streamed
 from gpumlp.training.placement import make_rows
 from gpumlp.training.rows import read
-from gpumlp.training.streamed import Streamed
 
 DEVICE = "cuda:0"
 TUNED = "gpumlp, timed algorithms"

@@ -48,7 +48,7 @@ shuffle(seeds, epoch, order)
     by 32 random bits, and where these are equal, by their number.
 
 chip()
-    The GPU's `resident.Chip` (gpumlp/backend/cuda/resident.py); None on the CPU.
+    The GPU's `resident.Chip` (gpumlp/backend/cuda/persistent_kernel.py); None on the CPU.
 resident(shape, at)
     train(what, steps), for networks of a `resident.Shape` that train in the GPU's shared memory,
     at these `resident.Places`, many updates in one launch; on a GPU only.  train does what gather,

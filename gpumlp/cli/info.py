@@ -6,7 +6,7 @@ from gpumlp.backend import device, selfcheck
 from gpumlp.backend.cuda import faults
 from gpumlp.cli.choose_device import choose
 from gpumlp.cli.error import InputError
-from gpumlp.training import resident_cases
+from gpumlp.training import persistent_cases
 from gpumlp.utils.version import __version__
 
 ROW = "{:13} {:34} {:8} {:>8} {:>8}  {}"
@@ -51,7 +51,7 @@ def _check(asked: str) -> int:
     print("\n" + ROW.format("operation", "case", "type", "error", "allowed", "").rstrip())
     start, count, failed = time.perf_counter(), 0, []
     try:
-        for outcome in selfcheck.run(chosen, [*selfcheck.cases(), *resident_cases.cases()]):
+        for outcome in selfcheck.run(chosen, [*selfcheck.cases(), *persistent_cases.cases()]):
             _print_outcome(outcome)
             count += 1
             failed += [] if outcome.passed else [outcome.case]

@@ -11,9 +11,9 @@ from sklearn.exceptions import ConvergenceWarning
 from gpumlp.backend import device as devices
 from gpumlp.estimators.ensemble import Ensemble
 from gpumlp.estimators.hyperparameters import PER_MEMBER, of_each, random_of
-from gpumlp.estimators.member import Member
+from gpumlp.estimators.member_task import Member
 from gpumlp.estimators.messages import warn
-from gpumlp.estimators.stack import fit_members
+from gpumlp.estimators.stack_fitter import fit_members
 from gpumlp.estimators.validation import Samples, split_rows
 from gpumlp.model import memory
 

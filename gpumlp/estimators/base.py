@@ -13,14 +13,22 @@ from sklearn.utils import check_array, metadata_routing
 from sklearn.utils.validation import validate_data
 
 from gpumlp.backend import device as devices
-from gpumlp.estimators import adopted, bagging, contents, hyperparameters, lbfgs, sides, stochastic
+from gpumlp.estimators import (
+    array_io,
+    bagging,
+    contents,
+    from_sklearn,
+    hyperparameters,
+    lbfgs,
+    stochastic,
+)
 from gpumlp.estimators.by_hand import ByHand, activation_name
 from gpumlp.estimators.constructed import Constructed
 from gpumlp.estimators.display import Display
-from gpumlp.estimators.engine import Engine, Spec, draw
 from gpumlp.estimators.ensemble import Ensemble, pooled
+from gpumlp.estimators.fitted_network import Engine, Spec, draw
+from gpumlp.estimators.input_checks import QUIET, naming, no_nan, sample_weights
 from gpumlp.estimators.layer_outputs import Layers
-from gpumlp.estimators.refusal import QUIET, naming, no_nan, sample_weights
 from gpumlp.estimators.validation import Samples
 from gpumlp.utils.checks import ParameterError
 
@@ -228,7 +236,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         with naming(f"X{suffix}"):
             X = self._features(X, device, dtype, reset, f"X{suffix}")
         with naming(f"y{suffix}"):
-            y = self._targets(sides.host(y), f"y{suffix}")
+            y = self._targets(array_io.host(y), f"y{suffix}")
         if y.shape[0] != X.shape[0]:
             raise ValueError(
                 f"X{suffix} has {X.shape[0]} samples and y{suffix} {y.shape[0]}: inconsistent "
@@ -251,10 +259,10 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         return contents.native(y)
 
     def _features(self, X, device, dtype, reset, name="X"):
-        if sides.on_gpu(X) and not sides.is_gpu_sparse(X):
-            return sides.features(self, X, device, dtype, reset)
+        if array_io.on_gpu(X) and not array_io.is_gpu_sparse(X):
+            return array_io.features(self, X, device, dtype, reset)
         with QUIET():
-            X = contents.native(sides.host(X))
+            X = contents.native(array_io.host(X))
             contents.refuse(X, name, contents.NO_FEATURES)
             return validate_data(self, X, accept_sparse=SPARSE, dtype=dtype, reset=reset)
 
@@ -305,7 +313,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
 
         parameters: of the constructor, such as device="cuda"; the others are those of `fitted`.
         """
-        return adopted.adopt(cls, fitted, parameters)
+        return from_sklearn.adopt(cls, fitted, parameters)
 
     # ------------------------------------------------------------ what it computes
     def _outputs(self, X):
@@ -333,7 +341,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         if "_trusted" in vars(self) and X is self._trusted[0]:
             return X
         spec = self._engine.spec
-        device = self._engine.awake().device if sides.on_gpu(X) else "cpu"
+        device = self._engine.awake().device if array_io.on_gpu(X) else "cpu"
         with naming("X"):
             return self._features(X, device, spec.dtype, reset=False)
 
@@ -344,8 +352,8 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
             raise NotFittedError(
                 f"this {type(self).__name__} was fitted without n_models: fit it again"
             )
-        outputs = no_nan(sides.host(self._computed(X)))
-        return sides.back(function(outputs), X)
+        outputs = no_nan(array_io.host(self._computed(X)))
+        return array_io.back(function(outputs), X)
 
     def _quantiles(self, X, q, values):
         """The quantiles q over the members of values(outputs of one); for several q with one more

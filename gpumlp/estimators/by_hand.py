@@ -10,9 +10,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from gpumlp.backend import device as devices
 from gpumlp.estimators import contents, hyperparameters
-from gpumlp.estimators.engine import GROUPS, Engine, Spec, device_or_cpu
 from gpumlp.estimators.ensemble import Ensemble
 from gpumlp.estimators.fitted import check_sizes
+from gpumlp.estimators.fitted_network import GROUPS, Engine, Spec, device_or_cpu
 from gpumlp.estimators.messages import warn
 from gpumlp.functions import activation
 

@@ -12,7 +12,7 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.multiclass import type_of_target, unique_labels
 
 from gpumlp.estimators import contents
-from gpumlp.estimators.refusal import naming
+from gpumlp.estimators.input_checks import naming
 from gpumlp.functions import activation
 from gpumlp.functions import loss as losses
 

@@ -9,12 +9,12 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 
-from gpumlp.estimators import contents, sides
+from gpumlp.estimators import array_io, contents
 from gpumlp.estimators.base import BaseMLP, is_ensemble, is_stochastic
 from gpumlp.estimators.classes import Classes
 from gpumlp.estimators.constructed import keep, with_defaults
 from gpumlp.estimators.fitted import labels
-from gpumlp.estimators.refusal import naming
+from gpumlp.estimators.input_checks import naming
 from gpumlp.functions import activation
 from gpumlp.functions import loss as losses
 from gpumlp.functions import sklearn_losses as reported
@@ -193,7 +193,7 @@ class MLPClassifier(Classes, ClassifierMixin, BaseMLP):
                 'class_weight="balanced" needs all samples at once; for partial_fit give '
                 "{class: weight}, e.g. from sklearn.utils.class_weight.compute_class_weight"
             )
-        self._first_classes(sides.host(y), sides.host(classes))
+        self._first_classes(array_io.host(y), array_io.host(classes))
         return self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val), incremental=True)
 
     def _outputs_of(self, encoded) -> int:
@@ -269,11 +269,11 @@ class MLPClassifier(Classes, ClassifierMixin, BaseMLP):
     # ------------------------------------------------------------ predicting
     def predict(self, X):
         """The class of each sample, or for several labels 0 or 1 each, (n_samples, n_labels)."""
-        return sides.back(self._from_outputs(sides.host(self._outputs(X))), X)
+        return array_io.back(self._from_outputs(array_io.host(self._outputs(X))), X)
 
     def score(self, X, y, sample_weight=None):
         """The accuracy."""
-        return super().score(*map(sides.host, (X, y, sample_weight)))
+        return super().score(*map(array_io.host, (X, y, sample_weight)))
 
     def _from_outputs(self, outputs):
         outputs = outputs.ravel() if self.n_outputs_ == 1 else outputs
@@ -283,7 +283,7 @@ class MLPClassifier(Classes, ClassifierMixin, BaseMLP):
     @available_if(_gives_probabilities)
     def predict_proba(self, X):
         """The probability of each class, (n_samples, n_classes); of each label by itself."""
-        return sides.back(self._probabilities(sides.host(self._outputs(X))), X)
+        return array_io.back(self._probabilities(array_io.host(self._outputs(X))), X)
 
     @property
     def _from_outputs_to_probabilities(self) -> str:
@@ -319,9 +319,9 @@ class MLPClassifier(Classes, ClassifierMixin, BaseMLP):
     @available_if(_gives_probabilities)
     def predict_log_proba(self, X):
         """The logarithm of predict_proba."""
-        probability = self._probabilities(sides.host(self._outputs(X)))
+        probability = self._probabilities(array_io.host(self._outputs(X)))
         with np.errstate(divide="ignore"):
-            return sides.back(np.log(probability), X)
+            return array_io.back(np.log(probability), X)
 
     @available_if(lambda self: is_ensemble(self) and _gives_probabilities(self))
     def predict_std(self, X):

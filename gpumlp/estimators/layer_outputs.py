@@ -9,8 +9,8 @@ import numpy as np
 import sklearn
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
-from gpumlp.estimators import sides
-from gpumlp.estimators.refusal import no_nan
+from gpumlp.estimators import array_io
+from gpumlp.estimators.input_checks import no_nan
 
 
 class Layers(ClassNamePrefixFeaturesOutMixin):
@@ -60,10 +60,10 @@ class Layers(ClassNamePrefixFeaturesOutMixin):
         """The values on X's side, or in the frame that was asked for."""
         chosen = getattr(self, "_sklearn_output_config", {}).get("transform")
         if (chosen or sklearn.get_config()["transform_output"]) == "default":
-            return sides.back(values, X)
+            return array_io.back(values, X)
         prefix = type(self).__name__.lower()
         names = [f"{prefix}{i}" for i in range(values.shape[1])]
-        return _Named(sides.host(values), names).set_output(transform=chosen).transform(X)
+        return _Named(array_io.host(values), names).set_output(transform=chosen).transform(X)
 
 
 class _Named(TransformerMixin, BaseEstimator):

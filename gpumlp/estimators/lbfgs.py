@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from gpumlp.backend.contract import Batch
 from gpumlp.estimators import estimator_rows
 from gpumlp.estimators.messages import warn
-from gpumlp.model import memory, propagate, threads, workspace
+from gpumlp.model import blas_threads, memory, propagate, workspace
 from gpumlp.model.objective import Objective
 from gpumlp.model.parameters import Parameters
 from gpumlp.training.rows import Rows, read
@@ -31,7 +31,7 @@ def minimize(estimator, net, samples, loss, weight) -> None:
     with (
         net.ops.on_device(),
         memory.explained(net, samples.rows),
-        threads.limited(net, samples.rows),
+        blas_threads.limited(net, samples.rows),
     ):
         function = _Function(est, net, samples, loss, weight)
         result = optimize.minimize(

@@ -6,10 +6,10 @@ from sklearn.base import RegressorMixin
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 
-from gpumlp.estimators import contents, sides
+from gpumlp.estimators import array_io, contents
 from gpumlp.estimators.base import BaseMLP, is_ensemble, is_stochastic
 from gpumlp.estimators.constructed import keep, with_defaults
-from gpumlp.estimators.refusal import QUIET
+from gpumlp.estimators.input_checks import QUIET
 from gpumlp.functions import loss as losses
 from gpumlp.functions import sklearn_losses as reported
 
@@ -145,7 +145,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def predict(self, X):
         """(n_samples,), or (n_samples, n_outputs) for several."""
-        return sides.back(self._from_outputs(self._outputs(X)), X)
+        return array_io.back(self._from_outputs(self._outputs(X)), X)
 
     @available_if(is_ensemble)
     def predict_std(self, X):
@@ -161,7 +161,7 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def score(self, X, y, sample_weight=None):
         """R²."""
-        return super().score(*map(sides.host, (X, y, sample_weight)))
+        return super().score(*map(array_io.host, (X, y, sample_weight)))
 
     def _from_outputs(self, outputs):
         return outputs.ravel() if self.n_outputs_ == 1 else outputs

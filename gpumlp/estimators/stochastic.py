@@ -10,13 +10,13 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from gpumlp.estimators import estimator_rows, resuming
-from gpumlp.estimators.course import Course
 from gpumlp.estimators.messages import Progress, warn
+from gpumlp.estimators.stopping_rule import Course
 from gpumlp.estimators.validation import Samples, Validation, split
 from gpumlp.functions.optimizer import SGD, Adam, AdamW, Optimizer
-from gpumlp.model import memory, threads
+from gpumlp.model import blas_threads, memory
 from gpumlp.training.callback import EarlyStopping
-from gpumlp.training.noted import Epoch
+from gpumlp.training.device_state import Epoch
 from gpumlp.training.trainer import Trainer
 from gpumlp.utils.interrupt import Interrupt
 
@@ -123,7 +123,7 @@ def fit(
     with (
         net.ops.on_device(),
         memory.explained(net, batch_size, slots, _bytes(samples.X)),
-        threads.limited(net, batch_size),
+        blas_threads.limited(net, batch_size),
     ):
         rows = estimator_rows.make(
             net,

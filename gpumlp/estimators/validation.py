@@ -10,9 +10,9 @@ from sklearn.base import is_classifier
 from sklearn.metrics import check_scoring, r2_score
 from sklearn.model_selection import train_test_split
 
-from gpumlp.estimators import estimator_rows, sides
+from gpumlp.estimators import array_io, estimator_rows
 from gpumlp.estimators.fitted import labels
-from gpumlp.estimators.refusal import naming
+from gpumlp.estimators.input_checks import naming
 
 
 class Samples(NamedTuple):
@@ -120,7 +120,7 @@ class Validation:
             engine.net, objective, held.X, held.encoded, held.weight
         )
         self._score = Score(estimator)
-        self._X = sides.host(held.X) if self._score.by_scikit_learn else None
+        self._X = array_io.host(held.X) if self._score.by_scikit_learn else None
 
     def __call__(self) -> tuple[float, float]:
         loss, accuracy = self._evaluate()
@@ -128,7 +128,7 @@ class Validation:
         return loss, float(self._score(loss, accuracy, self._outputs, self._X, y, weight))
 
     def _outputs(self):
-        return sides.host(self._engine.outputs(self._held.X))
+        return array_io.host(self._engine.outputs(self._held.X))
 
 
 def _accuracy(y, predicted, weight):

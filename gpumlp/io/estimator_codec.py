@@ -20,8 +20,8 @@ from sklearn.preprocessing import LabelBinarizer
 from gpumlp.backend import device as devices
 from gpumlp.estimators import hyperparameters
 from gpumlp.estimators.classifier import MLPClassifier
-from gpumlp.estimators.engine import GROUPS, Engine, Spec
 from gpumlp.estimators.ensemble import Ensemble
+from gpumlp.estimators.fitted_network import GROUPS, Engine, Spec
 from gpumlp.estimators.messages import warn
 from gpumlp.estimators.regressor import MLPRegressor
 from gpumlp.io.codec import Reader, Writer

@@ -12,8 +12,8 @@ from sklearn.base import ClassifierMixin, is_classifier
 
 from gpumlp.backend import device as devices
 from gpumlp.estimators.by_hand import activation_name
-from gpumlp.estimators.engine import Spec
 from gpumlp.estimators.ensemble import Ensemble
+from gpumlp.estimators.fitted_network import Spec
 from gpumlp.functions.activation import Activation
 from gpumlp.functions.optimizer import Optimizer
 from gpumlp.io.errors import FileError

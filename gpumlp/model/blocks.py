@@ -13,9 +13,9 @@ import math
 
 from gpumlp.backend.contract import Data, State
 from gpumlp.backend.cpu import pool
-from gpumlp.model import threads, workspace
+from gpumlp.model import blas_threads, workspace
+from gpumlp.model.graph_cache import Repeated
 from gpumlp.model.parameters import Parameters
-from gpumlp.model.repeated import Repeated
 from gpumlp.model.slices import Slices
 from gpumlp.model.workspace import Workspaces
 
@@ -55,7 +55,11 @@ class Blocks:
 def number(net, rows: int) -> int:
     """Blocks for batches of so many rows."""
     M = net.models_count
-    if M == 1 or net.device != "cpu" or threads.widest(net, rows) >= threads.SMALL_PRODUCT:
+    if (
+        M == 1
+        or net.device != "cpu"
+        or blas_threads.widest(net, rows) >= blas_threads.SMALL_PRODUCT
+    ):
         return 1  # BLAS shares its products among threads
     parameters = 4 * net.layout.size * net.dtype.itemsize  # with gradient and optimiser's state
     each = workspace.size(net, rows, "fit") // M + parameters

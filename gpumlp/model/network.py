@@ -14,11 +14,11 @@ from gpumlp.backend.contract import Batch, Data, Noise
 from gpumlp.backend.cpu import pool
 from gpumlp.backend.layout import Layout
 from gpumlp.functions import activation, initializer
-from gpumlp.model import arrays, memory, propagate, threads
+from gpumlp.model import arrays, blas_threads, memory, propagate
 from gpumlp.model.blocks import Blocks, shared
+from gpumlp.model.graph_cache import Repeated
 from gpumlp.model.objective import Objective
 from gpumlp.model.parameters import Named, Parameters
-from gpumlp.model.repeated import Repeated
 from gpumlp.model.slices import Slices
 from gpumlp.model.workspace import Workspaces
 from gpumlp.utils import checks
@@ -233,7 +233,7 @@ class MLP:
             memory.explained(
                 self, min(rows, self.chunk_rows), 0, memory.size_of(x), purpose="predict"
             ),
-            threads.limited(self, min(rows, self.chunk_rows)),
+            blas_threads.limited(self, min(rows, self.chunk_rows)),
         ):
             xp = np if given.on_host else self.ops.xp
             out = xp.empty((models, rows, self.sizes[-1]), self.dtype)
@@ -280,7 +280,7 @@ class MLP:
         with (
             self.ops.on_device(),
             memory.explained(self, rows, 0, data_bytes, purpose="step"),
-            threads.limited(self, rows),
+            blas_threads.limited(self, rows),
         ):
             xp = self.ops.xp
             batch = self.batch(given.array, y, objective, sample_weight)

@@ -12,7 +12,7 @@ import functools
 from typing import Any
 
 from gpumlp.backend.contract import Batch
-from gpumlp.model import propagate, threads
+from gpumlp.model import blas_threads, propagate
 from gpumlp.model.parameters import Parameters
 
 # Multiplications of a slice's forward pass.  Threads that meet sooner gain nothing.
@@ -42,20 +42,20 @@ class Slices:
 
 def number(net, rows: int, objective=None) -> int:
     """Slices of a batch of so many rows; 1 where it is not to be divided."""
-    most = threads.multiplications(net, rows) // LEAST
+    most = blas_threads.multiplications(net, rows) // LEAST
     if net.models_count > 1 or most < 2:
         return 1  # whole networks are shared among threads: blocks.py
     cores = net.ops.threads(net, objective)
     count = min(cores, most)
-    if threads.widest(net, rows) >= threads.SMALL_PRODUCT:
+    if blas_threads.widest(net, rows) >= blas_threads.SMALL_PRODUCT:
         if count < cores or rows < count * MANY_ROWS:
             return 1  # BLAS shares its products among threads
     return count
 
 
 def limited(net, rows: int, objective):
-    """`threads.limited`, while a network is trained in batches of so many rows."""
-    return threads.limited(net, rows, number(net, rows, objective))
+    """`blas_threads.limited`, while a network is trained in batches of so many rows."""
+    return blas_threads.limited(net, rows, number(net, rows, objective))
 
 
 def size(net, rows: int) -> int:

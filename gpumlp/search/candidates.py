@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 
 from gpumlp.search import pipelines
-from gpumlp.search.fit import Fit, Training, grouped, is_stackable
+from gpumlp.search.fit_task import Fit, Training, grouped, is_stackable
 
 VALIDATION = ("X_val", "y_val", "sample_weight_val")
 

@@ -10,7 +10,7 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.utils import _safe_indexing
 
-from gpumlp.search.fit import Fit, Training, grouped
+from gpumlp.search.fit_task import Fit, Training, grouped
 
 
 class Part(NamedTuple):

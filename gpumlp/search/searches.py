@@ -13,9 +13,9 @@ from sklearn.utils.metadata_routing import process_routing
 
 from gpumlp.estimators import contents
 from gpumlp.estimators.hyperparameters import random_of
-from gpumlp.search.fit import is_stackable
-from gpumlp.search.fits import Fits
-from gpumlp.search.stand_in import stand_in
+from gpumlp.search.delegate import stand_in
+from gpumlp.search.fit_queue import Fits
+from gpumlp.search.fit_task import is_stackable
 
 
 class StackedSearch:

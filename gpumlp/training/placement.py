@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gpumlp.model import arrays, memory
 from gpumlp.model.memory import ORDER_BYTES, SORTING_BYTES
-from gpumlp.training import streamed
+from gpumlp.training import out_of_core
 from gpumlp.training.rows import Rows, read, size
 
 
@@ -32,6 +32,6 @@ def make_rows(
     room = memory.room(net, batch_size, whole)
     if room is None or arrays.is_on_gpu(given.x):
         return Rows(net, given, batch_size)
-    if whole <= max(room, streamed.least(net, given, batch_size, orders)):
+    if whole <= max(room, out_of_core.least(net, given, batch_size, orders)):
         return Rows(net, given, batch_size)
-    return streamed.Streamed(net, given, batch_size, orders, room)
+    return out_of_core.Streamed(net, given, batch_size, orders, room)

@@ -11,7 +11,7 @@ from gpumlp.backend.contract import Data
 from gpumlp.backend.layout import ALIGNMENT
 from gpumlp.backend.sources import SOURCE
 from gpumlp.model import arrays
-from gpumlp.model.repeated import Repeated
+from gpumlp.model.graph_cache import Repeated
 
 
 def read(net, objective, x, y, sample_weight, kind: str = "", values: bool = True) -> Data:

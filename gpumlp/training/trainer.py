@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from gpumlp.functions.optimizer import HYPERS, Adam, Optimizer
-from gpumlp.model import memory, threads
+from gpumlp.model import blas_threads, memory
 from gpumlp.model.network import MLP
 from gpumlp.model.objective import Objective
 from gpumlp.training import callback
 from gpumlp.training import progress as bars
+from gpumlp.training.device_state import Epoch
 from gpumlp.training.evaluate import Evaluation
 from gpumlp.training.history import History
-from gpumlp.training.noted import Epoch
 from gpumlp.training.placement import make_rows
 from gpumlp.training.updates import Updates
 from gpumlp.utils import checks
@@ -144,7 +144,7 @@ class Trainer(Updates):
         with (
             net.ops.on_device(),
             memory.explained(net, self.batch_size, self._slot_count, data_bytes),
-            threads.limited(net, self.batch_size),
+            blas_threads.limited(net, self.batch_size),
         ):
             orders = net.models_count if self.shuffle else 1
             rows = make_rows(net, self.objective, x, y, sample_weight, self.batch_size, orders)

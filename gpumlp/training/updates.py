@@ -13,11 +13,11 @@ from gpumlp.functions import initializer
 from gpumlp.functions import schedule as schedules
 from gpumlp.functions.optimizer import HYPERS, Optimizer
 from gpumlp.model import arrays, blocks, memory, slices
+from gpumlp.model.graph_cache import Repeated
 from gpumlp.model.parameters import Parameters
-from gpumlp.model.repeated import Repeated
-from gpumlp.training import noted, residence
-from gpumlp.training.noted import Epoch, Noted
-from gpumlp.training.rates import Rates
+from gpumlp.training import device_state, persistent
+from gpumlp.training.device_state import Epoch, Noted
+from gpumlp.training.learning_rates import Rates
 from gpumlp.training.rows import Rows
 from gpumlp.utils import checks
 
@@ -27,7 +27,7 @@ class Updates:
 
     epoch, batches_done: where the next update stands.
     resident: whether epochs of a GPU's resident rows are to be one kernel's work, where that is
-        possible; None: if it is estimated to be faster by far (gpumlp/training/residence.py).
+        possible; None: if it is estimated to be faster by far (gpumlp/training/persistent.py).
     """
 
     resident: bool | None = None
@@ -62,7 +62,7 @@ class Updates:
             for name, used in self.optimizer.slots().items()
         }
         self.seeds = xp.asarray(seeds)
-        self.thresholds = residence.thresholds(net)
+        self.thresholds = persistent.thresholds(net)
         self.hyper = xp.asarray(self._hyper.astype(real))
         self.state = Noted.zeros(xp, net.models_count, real)
         self.noise = net.noise(self.seeds, self.state.t)
@@ -86,7 +86,7 @@ class Updates:
     @property
     def diverged(self) -> dict[int, int]:
         """network -> the update that was not finite, or its loss or gradient; reads the device."""
-        return noted.diverged(self.net.ops.to_host(self.state.halted))
+        return device_state.diverged(self.net.ops.to_host(self.state.halted))
 
     @property
     def lr(self):
@@ -192,7 +192,7 @@ class Updates:
         state.cursor.fill(first)
         self.rates.cover(rows.steps - first)
         done = first
-        launch = residence.launcher(self, rows) or blocks.launcher(self, rows)
+        launch = persistent.launcher(self, rows) or blocks.launcher(self, rows)
         with slices.limited(net, rows.batch_size, self.objective):
             while done < rows.steps and not (interrupt and interrupt.asked):
                 left = rows.steps - done

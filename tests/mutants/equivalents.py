@@ -75,7 +75,7 @@ EQUIVALENTS = [
         "both sides are 0 at 0",
     ),
     Equivalent(
-        "gpumlp/training/streamed.py",
+        "gpumlp/training/out_of_core.py",
         "self._turn = 0  # the transfer that was used last",
         "self._turn = 1  # the transfer that was used last",
         "the two take turns, whichever begins",

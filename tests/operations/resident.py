@@ -11,7 +11,7 @@ from gpumlp.backend.reference.numpy_ops import NumpyOps
 from gpumlp.backend.sources import SCALARS
 from gpumlp.functions.activation import Activation
 from gpumlp.functions.loss import Form, Loss
-from gpumlp.training import residence
+from gpumlp.training import persistent
 from gpumlp.training.placement import make_rows
 
 TOLERANCE = {"float32": 2e-5, "float64": 1e-10}
@@ -159,8 +159,8 @@ def run(trainer, given, epochs=3, orders=None):
 
 def launches_of(monkeypatch, steps):
     """Whatever the batches cost, a launch takes so many."""
-    plan = residence.plan
-    monkeypatch.setattr(residence, "plan", lambda *given: plan(*given)._replace(steps=steps))
+    plan = persistent.plan
+    monkeypatch.setattr(persistent, "plan", lambda *given: plan(*given)._replace(steps=steps))
 
 
 def state(trainer):

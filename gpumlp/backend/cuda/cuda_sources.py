@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gpumlp.backend import sources
-from gpumlp.backend.cuda import resident as residents
-from gpumlp.backend.cuda.resident import Places, Shape
+from gpumlp.backend.cuda import persistent_kernel as residents
+from gpumlp.backend.cuda.persistent_kernel import Places, Shape
 from gpumlp.backend.sources import BF16, REAL, SOURCE, columns, flag, traits
 from gpumlp.functions.activation import Activation, activations
 from gpumlp.functions.loss import Form, losses, pair

@@ -21,7 +21,7 @@ from gpumlp.backend.cuda import (
     faults,
     gemm_choice,
     graphs,
-    resident,
+    persistent_kernel,
     transfer,
 )
 
@@ -87,7 +87,7 @@ class CupyOps:
         self._arrived = None
         self._submitted = 0  # sequences since the last mark of `pace`
         self._mark: Any = None
-        self._chip: resident.Chip | None = None
+        self._chip: persistent_kernel.Chip | None = None
 
     def __reduce__(self):
         # Kernels, plans and room are the process's own; what was chosen by timing is not found
@@ -365,7 +365,7 @@ class CupyOps:
         if self._chip is None:
             with self.on_device():
                 limits = cp.cuda.Device(self._index).attributes
-            self._chip = resident.Chip(
+            self._chip = persistent_kernel.Chip(
                 limits["MultiProcessorCount"],
                 limits["SingleToDoublePrecisionPerfRatio"],
                 limits["MaxSharedMemoryPerBlockOptin"],
@@ -379,7 +379,9 @@ class CupyOps:
             with self.on_device():
                 kernel = _kernel(self._index, cuda_sources.resident(shape, at), "train_resident")
                 kernel.max_dynamic_shared_size_bytes = at.bytes
-                kernel.preferred_shared_memory_carveout = resident.carveout(at, self.chip())
+                kernel.preferred_shared_memory_carveout = persistent_kernel.carveout(
+                    at, self.chip()
+                )
             train = functools.partial(_train_resident, kernel, at.bytes, _lanes(shape.sizes[-1]))
             self._kernels[shape] = train
         return self._kernels[shape]
@@ -456,7 +458,7 @@ class CupyOps:
         )
 
 
-def _train_resident(kernel, shared_bytes: int, block, what: resident.Training, steps: int):
+def _train_resident(kernel, shared_bytes: int, block, what: persistent_kernel.Training, steps: int):
     """The next so many batches of every network."""
     data, state, real = what.data, what.state, what.theta.dtype.type
     slots = [slot for slot in what.slots if slot is not None]

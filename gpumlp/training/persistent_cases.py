@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from gpumlp.backend.contract import State
-from gpumlp.backend.cuda import resident
+from gpumlp.backend.cuda import persistent_kernel
 from gpumlp.backend.reference.numpy_ops import NumpyOps
 from gpumlp.backend.selfcheck.case import DTYPES, LOOSE, MODELS, Case, Side, case
 from gpumlp.functions.optimizer import SGD, Adam, Optimizer, RMSprop
 from gpumlp.model.network import MLP
-from gpumlp.training import residence
+from gpumlp.training import persistent
 from gpumlp.training.placement import make_rows
 from gpumlp.training.trainer import Trainer
 
@@ -36,12 +36,12 @@ def train(side: Side, network: dict, of: str, law: Optimizer):
         return _trained(net.parameters.buffer, list(trainer.slots.values()), trainer.state)
     data.shuffle(trainer.seeds, 0)
     trainer.make_room(data.steps)
-    shape = residence.shape_of(trainer, x.dtype)
-    places = resident.fit(shape, side.ops.chip())
+    shape = persistent.shape_of(trainer, x.dtype)
+    places = persistent_kernel.fit(shape, side.ops.chip())
     if places is None:
         return None
     run = side.ops.resident(shape, places)
-    what = _sent(side.ops, residence.training_of(trainer, data))
+    what = _sent(side.ops, persistent.training_of(trainer, data))
     run(what, data.steps)
     return _trained(what.theta, what.slots, what.state)
 

@@ -14,20 +14,20 @@ from sklearn.utils import _safe_indexing
 
 from gpumlp import backend
 from gpumlp.backend import device as devices
-from gpumlp.estimators import estimator_rows, hyperparameters, sides
-from gpumlp.estimators.engine import Engine
+from gpumlp.estimators import array_io, estimator_rows, hyperparameters
 from gpumlp.estimators.ensemble import empty_stack
-from gpumlp.estimators.member import Member, Prepared
+from gpumlp.estimators.feature_subset import widened
+from gpumlp.estimators.fitted_network import Engine
+from gpumlp.estimators.input_checks import sample_weights
+from gpumlp.estimators.member_task import Member, Prepared
 from gpumlp.estimators.messages import warn
-from gpumlp.estimators.refusal import sample_weights
-from gpumlp.estimators.stacked import Stacked, dropouts
+from gpumlp.estimators.stack_trainer import Stacked, dropouts
 from gpumlp.estimators.stochastic import NON_FINITE
 from gpumlp.estimators.validation import Samples
-from gpumlp.estimators.widen import widened
 from gpumlp.model import memory
 from gpumlp.model.network import MLP
 from gpumlp.model.objective import Objective
-from gpumlp.training import residence
+from gpumlp.training import persistent
 
 # That a stack may take on the CPU, beside the data: larger ones are no faster, as networks are
 # trained in blocks there.
@@ -277,7 +277,7 @@ def bytes_needed(
         held = given.rows if given is not None else max(len(run.held) for run in runs)
     positions = max(len(run.train) for run in runs)
     batch = max(run.batch_size for run in runs)
-    plan = residence.plan(updates, samples.X.dtype, min(batch, positions))
+    plan = persistent.plan(updates, samples.X.dtype, min(batch, positions))
     fit = memory.Fit(
         positions=positions,
         orders=count,
@@ -308,7 +308,7 @@ def _count(X) -> int:
 
 def _taken(array, index, axis: int = 0):
     """Rows or columns of whatever `fit` takes."""
-    if not sides.on_gpu(array):
+    if not array_io.on_gpu(array):
         return _safe_indexing(array, index, axis=axis)
     import cupy
 

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backend.contract import Data
-from gpumlp.estimators import estimator_rows, sides
-from gpumlp.estimators.engine import Engine
+from gpumlp.estimators import array_io, estimator_rows
 from gpumlp.estimators.ensemble import make_stack
-from gpumlp.estimators.member import Prepared, share_orders
+from gpumlp.estimators.feature_subset import widened
+from gpumlp.estimators.fitted_network import Engine
+from gpumlp.estimators.member_task import Prepared, share_orders
 from gpumlp.estimators.messages import Progress
 from gpumlp.estimators.validation import Samples
-from gpumlp.estimators.widen import widened
 from gpumlp.functions.optimizer import AdamW, Optimizer
-from gpumlp.model import arrays, memory, threads
+from gpumlp.model import arrays, blas_threads, memory
 from gpumlp.model.parameters import Parameters
 from gpumlp.training.evaluate import Evaluation
 from gpumlp.training.rows import Rows, read
@@ -155,7 +155,7 @@ class Stacked:
         with (
             net.ops.on_device(),
             memory.explained(net, trainer.batch_size, 2, memory.size_of(self._samples.X)),
-            threads.limited(net, trainer.batch_size),
+            blas_threads.limited(net, trainer.batch_size),
             Interrupt() as interrupt,
             Progress(told, longest) as progress,
         ):
@@ -225,10 +225,10 @@ class Stacked:
         """X, where the score asks for it, y and weights of a member's validation set."""
         given = self._given
         if given is not None:
-            X = sides.host(given.X) if run.score.by_scikit_learn else None
+            X = array_io.host(given.X) if run.score.by_scikit_learn else None
             return X, given.y, given.weight
         if run.X_held is None and run.score.by_scikit_learn:
-            run.X_held = sides.host(estimator_rows.rows_of(self._samples.X, run.held))
+            run.X_held = array_io.host(estimator_rows.rows_of(self._samples.X, run.held))
         return run.X_held, run.y_held, run.weight_held
 
     def _watch(self, begin):

@@ -9,8 +9,8 @@ from sklearn import neural_network
 from sklearn.base import is_classifier
 from sklearn.utils.validation import check_is_fitted
 
-from gpumlp.estimators.engine import GROUPS
 from gpumlp.estimators.fitted import FITTED
+from gpumlp.estimators.fitted_network import GROUPS
 
 
 def adopt(cls, fitted, parameters):

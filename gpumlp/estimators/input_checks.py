@@ -10,7 +10,7 @@ from numbers import Real
 import numpy as np
 from sklearn.utils import check_array
 
-from gpumlp.estimators import contents, sides
+from gpumlp.estimators import array_io, contents
 from gpumlp.utils import checks
 
 # Numbers that float32 cannot hold become infinite, and are then refused as such.
@@ -43,7 +43,7 @@ def sample_weights(weight, count: int, dtype, name: str = "sample_weight") -> np
     """Checked sample weights (n_samples,)."""
     if weight is None:
         return None
-    weight = sides.host(weight)
+    weight = array_io.host(weight)
     if isinstance(weight, Real):
         weight = np.full(count, checks.number(weight, name, checks.NONNEGATIVE))
     contents.refuse(weight, name, contents.NO_WEIGHTS)

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpumlp.estimators import estimator_rows, stochastic
-from gpumlp.estimators.course import Course
-from gpumlp.estimators.engine import GROUPS, draw
+from gpumlp.estimators.fitted_network import GROUPS, draw
 from gpumlp.estimators.hyperparameters import random_of
+from gpumlp.estimators.stopping_rule import Course
 from gpumlp.estimators.validation import Samples, Score, split_rows
 from gpumlp.functions import activation
 from gpumlp.functions.function import Function

@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from gpumlp.backend.contract import Targets
-from gpumlp.backend.cuda.resident import Chip, Places, Shape, Training, fit
-from gpumlp.training.streamed import Streamed
+from gpumlp.backend.cuda.persistent_kernel import Chip, Places, Shape, Training, fit
+from gpumlp.training.out_of_core import Streamed
 
 # Multiply-adds in float32 of one multiprocessor in a second: 64 in a cycle of 1.5 GHz.  Those with
 # 128 lanes (sm_86, sm_89, sm_90, ...) could do twice as many, those with 64 (sm_75, sm_80) no more.

@@ -10,8 +10,8 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from gpumlp.estimators import MLPClassifier, MLPRegressor
-from gpumlp.estimators.member import Member
-from gpumlp.estimators.stack import Fitting
+from gpumlp.estimators.member_task import Member
+from gpumlp.estimators.stack_fitter import Fitting
 
 NONE = (None, None, None)
 
