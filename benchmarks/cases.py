@@ -121,10 +121,10 @@ def loss(name: str, output: str, labelled: bool):
 
 
 def advancing(inputs, law, g):
-    """The call of `advance` for this gradient, and the state that it writes."""
+    """The call of `prepare_update` for this gradient, and the state that it writes."""
     hyper = inputs.real_array(law.hyper(1))
     state = State(
-        *(inputs.zeros(1, dtype=np.int64) for _ in ("t", "halted", "cursor")),
+        *(inputs.zeros(1, dtype=np.int64) for _ in ("t", "stopped_at", "cursor")),
         losses=inputs.zeros(1, 1),
         weights=inputs.zeros(1, 1),
         norm=inputs.zeros(1),
@@ -134,12 +134,12 @@ def advancing(inputs, law, g):
     first_rate = inputs.zeros(1, dtype=np.int64)
 
     def run():
-        inputs.ops.advance(g, value, w_sum, hyper, None, first_rate, state)
+        inputs.ops.prepare_update(g, value, w_sum, hyper, None, first_rate, state)
 
     return run, state
 
 
-def advance(inputs, rows, columns):
+def prepare_update(inputs, rows, columns):
     run, state = advancing(inputs, optimizer.SGD(), inputs.normal(1, rows * columns))
     return run, [state.norm, state.scalars]
 
@@ -148,29 +148,35 @@ def update(law):
     def make(inputs, rows, columns):
         size = rows * columns
         theta, g = inputs.normal(1, size), inputs.normal(1, size, scale=0.1, offset=1)
-        slots = [inputs.zeros(1, size) if used else None for used in law.slots().values()]
+        state_buffers = [
+            inputs.zeros(1, size) if used else None for used in law.state_buffers().values()
+        ]
         hyper, t = inputs.real_array(law.hyper(1)), inputs.put(np.ones(1, np.int64))
         scalars = inputs.real_array([[1, 1, law.lr, 1]])
-        halted = inputs.zeros(1, dtype=np.int64)
+        stopped_at = inputs.zeros(1, dtype=np.int64)
 
         def run():
-            inputs.ops.update(law.family, theta, g, slots, scalars, hyper, t, halted, size)
+            inputs.ops.update(
+                law.family, theta, g, state_buffers, scalars, hyper, t, stopped_at, size
+            )
 
-        return run, [theta, *(slot for slot in slots if slot is not None)]
+        return run, [theta, *(slot for slot in state_buffers if slot is not None)]
 
     return make
 
 
 def motion(inputs, law, theta, g):
-    """The whole step of an optimiser, `advance` and `update`, of theta (1, P)."""
+    """The whole step of an optimiser, `prepare_update` and `update`, of theta (1, P)."""
     advance_it, state = advancing(inputs, law, g)
-    slots = [inputs.zeros(*theta.shape) if used else None for used in law.slots().values()]
+    state_buffers = [
+        inputs.zeros(*theta.shape) if used else None for used in law.state_buffers().values()
+    ]
     hyper = inputs.real_array(law.hyper(1))
 
     def run():
         advance_it()
-        now = state.scalars, hyper, state.t, state.halted
-        inputs.ops.update(law.family, theta, g, slots, *now, theta.shape[1])
+        now = state.scalars, hyper, state.t, state.stopped_at
+        inputs.ops.update(law.family, theta, g, state_buffers, *now, theta.shape[1])
 
     return run
 
@@ -190,7 +196,7 @@ def shuffle(inputs, rows, columns):
     return lambda: inputs.ops.shuffle(seeds, 1, order), [order]
 
 
-def tally(inputs, rows, columns):
+def accumulate_metrics(inputs, rows, columns):
     n = inputs.normal(1, rows, columns)
     labels = inputs.put((np.arange(rows, dtype=np.int32) % columns)[None])
     w, w_sum = inputs.real_array(np.ones((1, rows))), inputs.real_array([rows])
@@ -198,7 +204,7 @@ def tally(inputs, rows, columns):
     targets, value = Targets(labels, None, 1.0, 0.0), inputs.real_array([1])
 
     def run():
-        inputs.ops.tally(n, targets, w, w_sum, value, True, None, cursor, sums)
+        inputs.ops.accumulate_metrics(n, targets, w, w_sum, value, True, None, cursor, sums)
 
     return run, [sums]
 
@@ -207,7 +213,7 @@ def narrow(inputs, rows, columns):
     a, out = inputs.normal(1, rows * columns), inputs.stored_zeros(1, rows * columns)
     if not inputs.bits:  # a reference
         return lambda: np.copyto(out, a), [out]
-    return lambda: inputs.ops.narrow(a, out), [out]
+    return lambda: inputs.ops.cast_bf16(a, out), [out]
 
 
 CASES = (
@@ -235,9 +241,9 @@ CASES = (
         loss("cross_entropy", "softmax", True),
         narrow=True,
     ),
-    Case("tally", "tally.cu", 4, 1024, tally),
-    Case("narrow", "narrow.cu", 6, 1024, narrow, narrow=True),
-    Case("advance", "update.cu", 4, 1024, advance),
+    Case("accumulate_metrics", "accumulate_metrics.cu", 4, 1024, accumulate_metrics),
+    Case("cast_bf16", "cast_bf16.cu", 6, 1024, narrow, narrow=True),
+    Case("prepare_update", "update.cu", 4, 1024, prepare_update),
     Case("update SGD", "update.cu", 12, 1024, update(optimizer.SGD())),
     Case("update momentum", "update.cu", 20, 1024, update(optimizer.SGD(momentum=0.9))),
     Case("update RMSprop", "update.cu", 20, 1024, update(optimizer.RMSprop())),
@@ -250,7 +256,7 @@ CASES = (
 
 # Kernels that are no operation on arrays but whole steps of training: the part of the suite that
 # measures them.
-WHOLE_STEPS = {"resident.cu": "stacks"}
+WHOLE_STEPS = {"persistent.cu": "stacks"}
 
 
 def chosen(device: str, name: str = "") -> list[Case]:

@@ -105,7 +105,7 @@ def memory_of_fit(name: str, device: str, quick: bool) -> dict:
 
         data = 0 if device == "cpu" else memory.size_of(problem.x, problem.y)
         # The rows are on the device, or on the host, once; Adam has two slots.
-        fit = memory.Fit(network.rows, sorts=True)
+        fit = memory.MemoryPlan(network.rows, sorts=True)
         found["predicted"] = memory.predict(contender.net, network.batch, 2, data, fit=fit)
     return found
 

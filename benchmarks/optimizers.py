@@ -9,7 +9,8 @@ from benchmarks.contenders.laws import Law
 from benchmarks.networks import WIDE
 from benchmarks.tables import Table, ratio, seconds
 
-# Reals of each parameter: `advance` reads g; the law reads g and reads and writes theta and slots.
+# Reals of each parameter: `prepare_update` reads g; the law reads g, and reads and writes theta and
+# its buffers.
 PASSES = {"SGD": 4, "momentum": 6, "RMSprop": 6, "Adam": 8, "AdamW": 8}
 QUICK_SIZE = 1 << 14
 

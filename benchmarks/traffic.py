@@ -24,7 +24,7 @@ def other_bytes(network: Network) -> dict[str, int]:
         # reads one Source, writes one operand
         "gather": batch * network.sizes[0] * (FLOAT + operand),
         # reads theta, writes its copy for the GEMMs
-        "narrow": network.count * (FLOAT + operand) if operand != FLOAT else 0,
+        "cast_bf16": network.count * (FLOAT + operand) if operand != FLOAT else 0,
         # reads z; writes n, and z + b where f' needs it
         "activate": batch * units * operand * (3 if f_reads_z else 2),
         # reads u and, unless the targets are labels, y (again from the caches); writes delta
@@ -32,7 +32,7 @@ def other_bytes(network: Network) -> dict[str, int]:
         # reads delta and n (or z), writes delta; of the output delta alone, for the bias gradient
         "backprop": batch * (3 * units + outputs) * operand,
         # reads g; the weights too where penalties are noted, which they are not here
-        "advance": network.count * FLOAT,
+        "prepare_update": network.count * FLOAT,
         # reads g; reads and writes theta and its slots
         "update": network.count * FLOAT * (1 + 2 * (1 + ADAM_SLOTS)),
     }

@@ -101,9 +101,9 @@ def whole_state(trainer) -> dict:
     found = {
         "theta": trainer.net.theta,
         "steps": trainer.state.t,
-        "halted": trainer.state.halted,
+        "halted": trainer.state.stopped_at,
         "hyper": trainer.hyper,
-        **{name: slot for name, slot in trainer.slots.items() if slot is not None},
+        **{name: slot for name, slot in trainer.state_buffers.items() if slot is not None},
     }
     return {
         **{name: to_numpy(array).tobytes() for name, array in found.items()},

@@ -82,7 +82,7 @@ def stacks(monkeypatch) -> list[int]:
     """The networks of each stack that is trained from now on."""
     sizes: list[int] = []
 
-    class Counted(stack_fitter.Stacked):
+    class Counted(stack_fitter.StackTrainer):
         def __init__(self, runs, *others):
             sizes.append(len(runs))
             super().__init__(runs, *others)

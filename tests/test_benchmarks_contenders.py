@@ -60,8 +60,12 @@ STATED = {
     "losses.cu": ("8 or 12 bytes in float32 (6 or 10 with", {8, 12}, {6}),
     "gather.cu": ("reads one Source, writes one Stored", {8}, {6}),
     "rows.cu": ("reads z (twice more from the cache); writes n: 2 Reals", {8}, set()),
-    "tally.cu": ("reads n, and y unless the targets are labels: 1 or 2 Reals", {4}, set()),
-    "narrow.cu": ("reads one Real, writes one Bf16: 6", set(), {6}),
+    "accumulate_metrics.cu": (
+        "reads n, and y unless the targets are labels: 1 or 2 Reals",
+        {4},
+        set(),
+    ),
+    "cast_bf16.cu": ("reads one Real, writes one Bf16: 6", set(), {6}),
     "shuffle.cu": ("shuffle_keys writes 8, shuffle_order reads 8 and writes 4", {20}, set()),
     "update.cu": (
         "1 Real, or 2; sgd 3 (5 with momentum), rmsprop 5 (7, centred",
@@ -78,7 +82,7 @@ def test_kernels_state_the_bytes_that_are_counted():
             its = [case for case in cases.CASES if (case.kernel, case.narrow) == (kernel, narrow)]
             assert {case.bytes for case in its} == counted
     counted = {case.name: case.bytes // 4 for case in cases.CASES if case.kernel == "update.cu"}
-    names = ("advance", "update SGD", "update momentum", "update RMSprop", "update Adam")
+    names = ("prepare_update", "update SGD", "update momentum", "update RMSprop", "update Adam")
     assert counted == dict(zip(names, (1, 3, 5, 5, 7), strict=True))
 
 
@@ -245,5 +249,5 @@ def test_optimisers_do_as_by_hand(device, law):
     problem = laws.Law(law, optimizers.PASSES[law], 1 << 10).problem()
     answers, expected = laws.Library(problem, resolve(device)).answers(), laws.by_hand(problem)
     assert agreement.difference(answers, expected) < 1e-5
-    slots = sum(problem.network.optimizer().slots().values())
-    assert optimizers.PASSES[law] == 1 + 3 + 2 * slots
+    state_buffers = sum(problem.network.optimizer().state_buffers().values())
+    assert optimizers.PASSES[law] == 1 + 3 + 2 * state_buffers

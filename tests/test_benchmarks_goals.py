@@ -123,11 +123,11 @@ def test_other_bytes_are_those_of_the_kernels_headers():
     assert network.count == count
     floats = {
         "gather": 2 * 8 * 5,
-        "narrow": 0,
+        "cast_bf16": 0,
         "activate": 2 * 8 * 13,
         "loss": 2 * 8 * 3,
         "backprop": 3 * 8 * 13 + 8 * 3,
-        "advance": count,
+        "prepare_update": count,
         "update": 7 * count,
     }
     assert traffic.other_bytes(network) == {name: 4 * n for name, n in floats.items()}
@@ -135,7 +135,7 @@ def test_other_bytes_are_those_of_the_kernels_headers():
     assert stack == {name: 20 * n for name, n in floats.items()}
     assert traffic.other_bytes(network._replace(hidden="gelu"))["activate"] == 12 * 8 * 13
     half = traffic.other_bytes(network._replace(precision="bf16"))
-    assert half["narrow"] == 6 * count and half["activate"] == 4 * 8 * 13
+    assert half["cast_bf16"] == 6 * count and half["activate"] == 4 * 8 * 13
     assert half["update"] == 28 * count
 
 

@@ -29,8 +29,8 @@ tool, rest = sys.argv[2], sys.argv[sys.argv.index({sys.executable!r}):]
 print("========= COMPUTE-SANITIZER", flush=True)
 done = subprocess.run(rest)
 if tool == "racecheck" and done.returncode == 0:
-    print("========= Error: Race reported between Write access at train_resident+0x40")
-    print("=========     and Read access at train_resident+0x80 [4 hazards]")
+    print("========= Error: Race reported between Write access at train_persistent+0x40")
+    print("=========     and Read access at train_persistent+0x80 [4 hazards]")
     print("========= RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)")
     sys.exit({processes.SANITIZER_FOUND})
 sys.exit(done.returncode)
@@ -65,7 +65,7 @@ def test_a_dry_run_goes_through_every_stage(counters, tmp_path):
     said = [line for line in text.splitlines() if line.startswith("FAILED")]
     (line,) = said
     assert "many blocks, compute-sanitizer and 1 more: Error: Race" in line
-    assert "train_resident+0x80" in line
+    assert "train_persistent+0x80" in line
     names = {path.name for path in folder.iterdir()}
     (kept,) = names - {records.FILE, processes.LOG, summary.TEXT}
     assert re.fullmatch(r"20\d\d-\d\d-\d\d-\d{4}-dry-run\.json", kept)
@@ -372,7 +372,7 @@ def test_slices_of_a_file_are_all_of_it(tmp_path):
 def test_the_files_that_are_left_out_touch_no_gpu(tmp_path):
     chosen = [f"test_{name}.py" for name in stages.test_files()]
     assert chosen[:4] == [
-        f"test_{name}.py" for name in ("cublaslt", "cupy_ops", "training_on_gpu", "resident")
+        f"test_{name}.py" for name in ("cublaslt", "cupy_ops", "training_on_gpu", "persistent")
     ]
     assert set(stages.SLICES) | set(stages.ORDER) <= set(stages.test_files())
     left = [str(p) for p in (ROOT / "tests").glob("test_*.py") if p.name not in chosen]

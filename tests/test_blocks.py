@@ -77,9 +77,9 @@ def trained(case, models, own, dtype="float32"):
     trainer.retune(lr=np.linspace(0.001, 0.01, models))
     history = trainer.fit(x, y, epochs=2, sample_weight=weight, progress=False)
     found = {name: getattr(history, name) for name in ("loss", "val_loss", "val_accuracy", "lr")}
-    slots = {name: slot for name, slot in trainer.slots.items() if slot is not None}
-    state = {name: getattr(trainer.state, name) for name in ("t", "halted", "norm", "scalars")}
-    found |= {"theta": net.theta, "forward": net.forward(xv), **slots, **state}
+    state_buffers = {name: slot for name, slot in trainer.state_buffers.items() if slot is not None}
+    state = {name: getattr(trainer.state, name) for name in ("t", "stopped_at", "norm", "scalars")}
+    found |= {"theta": net.theta, "forward": net.forward(xv), **state_buffers, **state}
     return {name: np.array(value) for name, value in found.items()}
 
 

@@ -91,8 +91,8 @@ def test_a_copy_has_no_buffers_until_it_needs_them(device):
 
 def test_a_copy_keeps_the_algorithms_that_were_chosen(cuda):
     trainer = trained(cuda, "tuned")
-    assert trainer.net.ops.choices()
-    assert copy.deepcopy(trainer).net.ops.choices() == trainer.net.ops.choices()
+    assert trainer.net.ops.export_algorithms()
+    assert copy.deepcopy(trainer).net.ops.export_algorithms() == trainer.net.ops.export_algorithms()
 
 
 def test_a_copy_stays_on_its_device(counters, monkeypatch):

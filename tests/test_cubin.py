@@ -46,7 +46,7 @@ CEILING = {"float32": 80, "float64": 128}
 # into its memory; or all that 256 threads can name.
 CEILING_OF_RESIDENTS = {2: 128, 1: 255}
 RESIDENTS = {
-    (f"resident-{label}", dtype): at.blocks
+    (f"persistent-{label}", dtype): at.blocks
     for dtype in DTYPES
     for label, shape in persistent_kernel.samples(dtype)
     if (at := persistent_kernel.fit(shape, persistent_kernel.H100)) is not None
@@ -59,8 +59,8 @@ WIDE = {
     "activate": (3, 1),  # z twice, b; n
     "backprop": (4, 1),  # delta, and n or z, twice; delta
     "gather": (0, 3),  # what it loads depends on the type of the data; x, two packs or more and one
-    "narrow": (5, 5),  # four packs and one
-    "advance": (1, 0),  # g
+    "cast_bf16": (5, 5),  # four packs and one
+    "prepare_update": (1, 0),  # g
     "update_sgd": (3, 2),  # theta, g, velocity; theta, velocity
     "update_rmsprop": (5, 4),  # theta, g, square, velocity, centre; all but g
     "update_adam": (4, 3),  # theta, g, first, second; all but g
@@ -241,7 +241,7 @@ SEEDS = {
         seed("hold(float* x)", HOLD),
         ["registers, more than 80"],
     ),
-    "narrow": (
+    "cast_bf16": (
         "float32",
         seed("backprop(float2* x)", "float2 v = x[i]; v.x += v.y; x[i] = v;"),
         ["0 loads of 128 bits, fewer than 4", "0 stores of 128 bits, fewer than 1"],

@@ -53,7 +53,7 @@ def operands(cuda):
 def test_the_first_proposal_is_taken_unless_asked(counters, cache, operands):
     ops = backend.get("cuda:0")
     assert ran(ops, *operands) == 0
-    assert ops.choices() == {}
+    assert ops.export_algorithms() == {}
     assert not list(cache.glob("*"))
 
 
@@ -101,7 +101,10 @@ def test_choices_are_kept_for_the_next_process(counters, cache, operands):
     with counters.count() as c:
         assert ran(second, *operands) == 3
     assert (heuristics(), c.gemms) == (before, 1)
-    assert second.choices()["algorithms"].items() <= first.choices()["algorithms"].items()
+    assert (
+        second.export_algorithms()["algorithms"].items()
+        <= first.export_algorithms()["algorithms"].items()
+    )
     file.unlink()
     assert ran(third, *operands) == 1
 
@@ -136,7 +139,7 @@ def broken(cache, operands, spoil):
     before = fake.calls["cublasLtMatmul"]
     assert ran(ops, *operands) == 3
     assert fake.calls["cublasLtMatmul"] > before + 8  # they were timed again
-    assert json.loads(read(file))[shape] == ops.choices()["algorithms"][shape]
+    assert json.loads(read(file))[shape] == ops.export_algorithms()["algorithms"][shape]
 
 
 def test_a_folder_that_cannot_be_made(counters, cache, operands):
@@ -147,24 +150,24 @@ def test_a_folder_that_cannot_be_made(counters, cache, operands):
 def test_choices_of_a_checkpoint(counters, cache, operands):
     tuned = backend.get("cuda:0", tune=True)
     assert ran(tuned, *operands) == 3
-    choices = json.loads(json.dumps(tuned.choices()))
+    choices = json.loads(json.dumps(tuned.export_algorithms()))
     assert choices["gpu"] == "Stand-in for a GPU"
 
     fake.seconds[3] = 0.001
     for tune in (False, True):
         ops = backend.get("cuda:0", tune=tune)
-        ops.adopt(choices)
+        ops.load_algorithms(choices)
         assert ran(ops, *operands) == 3
-        assert ops.choices() == choices
+        assert ops.export_algorithms() == choices
     ops = backend.get("cuda:0")
     assert ran(ops, *operands) == 0
-    ops.adopt(choices)  # after the first product, too
+    ops.load_algorithms(choices)  # after the first product, too
     assert ran(ops, *operands) == 3
     for name, value in (("gpu", "another"), ("cublaslt", 120000)):
         ops = backend.get("cuda:0")
-        ops.adopt({**choices, name: value})
+        ops.load_algorithms({**choices, name: value})
         assert ran(ops, *operands) == 0
-    ops.adopt({})
+    ops.load_algorithms({})
     assert ran(ops, *operands) == 0
 
 
@@ -179,7 +182,7 @@ def test_nothing_is_tried_while_capturing(counters, cache, operands):
         graph = stream.end_capture()
         graph.launch()
     assert fake.algorithms[-1] == 0
-    assert (ops.choices(), list(cache.iterdir())) == ({}, [])
+    assert (ops.export_algorithms(), list(cache.iterdir())) == ({}, [])
 
 
 def test_where_there_is_no_room_to_try_it_is_the_first_proposal(
@@ -196,7 +199,7 @@ def test_where_there_is_no_room_to_try_it_is_the_first_proposal(
     assert not list(cache.glob("*"))
     assert ran(backend.get("cuda:0", tune=True), a, out) == 3
     again = backend.get("cuda:0", tune=True)
-    again.adopt(ops.choices())
+    again.load_algorithms(ops.export_algorithms())
     assert ran(again, a, out) == 0
 
 

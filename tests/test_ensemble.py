@@ -459,14 +459,14 @@ def test_ctrl_c(monkeypatch):
     from gpumlp.estimators import stack_trainer
 
     X, y = DIABETES
-    epoch, epochs = stack_trainer.Stacked._epoch, []
+    epoch, epochs = stack_trainer.StackTrainer._epoch, []
 
     def interrupted(self, interrupt):
         epochs.append(1)
         interrupt.asked = len(epochs) == 3
         epoch(self, interrupt)
 
-    monkeypatch.setattr(stack_trainer.Stacked, "_epoch", interrupted)
+    monkeypatch.setattr(stack_trainer.StackTrainer, "_epoch", interrupted)
     with pytest.warns(UserWarning, match="training was interrupted"):
         model = small(MLPRegressor).fit(X, y)
     assert model.n_iter_ == 2 and np.isfinite(model.predict(X)).all()

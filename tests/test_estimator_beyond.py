@@ -59,9 +59,9 @@ def test_an_activation_for_each_layer_is_used_and_drawn_for():
     )
     with pytest.raises(ValueError, match=r"layer = 4; it is 1 \.\. 3"):
         model.transform(X, layer=4)
-    alike = small(MLPRegressor, hidden_layer_sizes=(5, 4), activation=["logistic"] * 2)
+    same = small(MLPRegressor, hidden_layer_sizes=(5, 4), activation=["logistic"] * 2)
     single = small(MLPRegressor, hidden_layer_sizes=(5, 4), activation="logistic")
-    np.testing.assert_array_equal(alike.fit(X, y).coefs_[2], single.fit(X, y).coefs_[2])
+    np.testing.assert_array_equal(same.fit(X, y).coefs_[2], single.fit(X, y).coefs_[2])
 
 
 CLASS_LOSSES = [name for name, loss in gpumlp.losses.items() if loss.classes]

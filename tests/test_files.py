@@ -285,7 +285,11 @@ def test_numbers_that_are_not_finite(name, wrong, tmp_path, monkeypatch):
     trainer = make_trainer("cpu")
     fit(trainer, **DATA)
     kind, _, which = name.partition(".")
-    array = trainer.slots[which] if kind == "optimizer" else getattr(trainer.net, kind)[int(which)]
+    array = (
+        trainer.state_buffers[which]
+        if kind == "optimizer"
+        else getattr(trainer.net, kind)[int(which)]
+    )
     array.flat[:2] = wrong
     told = rf"{name}\S* has 2 of \d+ numbers that are NaN or infinite"
     with pytest.raises(ValueError, match=rf"^save: {told}"):

@@ -29,8 +29,10 @@ def saved(tmp_path_factory):
 
 def assert_same_trainer(a, b):
     assert_same_network(a.net, b.net)
-    for name in a.slots:
-        np.testing.assert_array_equal(to_numpy(a.slots[name]), to_numpy(b.slots[name]))
+    for name in a.state_buffers:
+        np.testing.assert_array_equal(
+            to_numpy(a.state_buffers[name]), to_numpy(b.state_buffers[name])
+        )
     np.testing.assert_array_equal(a.steps, b.steps)
     np.testing.assert_array_equal(a.history.loss, b.history.loss)
     assert a.optimizer.state() == b.optimizer.state()

@@ -31,11 +31,11 @@ def test_every_kind_of_finding_is_seen(found):
 def test_the_summary_says_how_to_see_each_again(found):
     told = __main__.summary("faulty", 3, found)
     for verdict in {outcome.verdict for outcome in found}:
-        alike = [outcome.number for outcome in found if outcome.verdict == verdict]
-        line = f"{len(alike):8d}  {verdict}\n"
+        same = [outcome.number for outcome in found if outcome.verdict == verdict]
+        line = f"{len(same):8d}  {verdict}\n"
         assert line in told + "\n"
-        again = f"{'':10}--part faulty --seed 3 --case {alike[0]}\n"
-        assert (line + again in told) == found[alike[0]].is_finding
+        again = f"{'':10}--part faulty --seed 3 --case {same[0]}\n"
+        assert (line + again in told) == found[same[0]].is_finding
     assert "in the third place" in told and "Segmentation fault" in told
     assert "tests/fuzz/faulty.py" in told  # where
 

@@ -173,12 +173,15 @@ def test_every_function_of_the_tables_is_compiled(numpy_alone, dtype):
             ops.loss(way, z, bias, targets, w, w.sum(axis=1), True, p, np.empty_like(z), value)
             assert np.isfinite(value).all()
     for law in (gpumlp.SGD(), gpumlp.RMSprop(), gpumlp.Adam()):
-        theta, slots = np.ones((1, 64), dtype), [np.ones((1, 64), dtype)] * len(law.slots())
+        theta, state_buffers = (
+            np.ones((1, 64), dtype),
+            [np.ones((1, 64), dtype)] * len(law.state_buffers()),
+        )
         state = updates.make_state(ops, 1, dtype)
         hyper, one = law.hyper(1).astype(dtype), np.ones(1, dtype)
-        ops.advance(theta, one, one, hyper, None, np.zeros(1, np.int64), state)
-        now = state.scalars, hyper, state.t, state.halted
-        ops.update(law.family, theta, theta.copy(), slots, *now, 32)
+        ops.prepare_update(theta, one, one, hyper, None, np.zeros(1, np.int64), state)
+        now = state.scalars, hyper, state.t, state.stopped_at
+        ops.update(law.family, theta, theta.copy(), state_buffers, *now, 32)
     for source in SOURCE:
         out = minibatches.Minibatch(ops, dtype, 1, 2, 3, False, 0).out
         data = Data(np.ones((1, 5, 3), source), None, None, None)
@@ -370,9 +373,9 @@ def everything(ops, dtype, models, rows, columns):
     second = np.abs(first)
     state, hyper = updates.make_state(ops, models, dtype), law.hyper(models).astype(dtype)
     ones, zero = np.ones(models, dtype), np.zeros(1, np.int64)
-    ops.advance(g, ones, ones, hyper, None, zero, state, theta, size // 64 * 32)
+    ops.prepare_update(g, ones, ones, hyper, None, zero, state, theta, size // 64 * 32)
     ops.update(
-        *(law.family, theta, g, [first, second], state.scalars, hyper, state.t, state.halted),
+        *(law.family, theta, g, [first, second], state.scalars, hyper, state.t, state.stopped_at),
         size // 64 * 32,
     )
     results += [state.norm, state.losses[0], state.scalars, theta, first, second]

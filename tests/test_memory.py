@@ -64,9 +64,9 @@ def foreseen(trainer, training, validation):
     return memory.predict(
         net,
         trainer.batch_size,
-        sum(trainer.optimizer.slots().values()),
+        sum(trainer.optimizer.state_buffers().values()),
         data_bytes,
-        fit=memory.Fit(
+        fit=memory.MemoryPlan(
             positions=R,
             orders=net.models_count if shuffle else 1,
             sorts=shuffle,

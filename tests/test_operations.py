@@ -20,7 +20,7 @@ from gpumlp.model.objective import Objective
 from gpumlp.training.placement import make_rows
 from tests import simt
 from tests.conftest import require_cuda
-from tests.operations import layers, losses, minibatches, noise, tallies, updates
+from tests.operations import layers, losses, metrics, minibatches, noise, updates
 
 DTYPES = ("float32", "float64")
 MODELS = (1, 3)
@@ -361,14 +361,14 @@ def test_data_of_the_users_is_aligned_for_the_kernels(cuda):
 
 @dtypes
 @models
-@pytest.mark.parametrize("case", tallies.CASES)
+@pytest.mark.parametrize("case", metrics.CASES)
 def test_tally(ops, dtype, models, case):
     for shape in (37, 3), (5, 1), (70, 37), (1100, 2):
-        tallies.check_tally(ops, dtype, models, case, shape)
-    tallies.check_tally(ops, dtype, models, case, (1, 5), mean=False)
+        metrics.check_tally(ops, dtype, models, case, shape)
+    metrics.check_tally(ops, dtype, models, case, (1, 5), mean=False)
 
 
 @dtypes
 @models
 def test_tally_without_classes(ops, dtype, models):
-    tallies.check_without_classes(ops, dtype, models)
+    metrics.check_without_classes(ops, dtype, models)

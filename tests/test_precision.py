@@ -187,10 +187,10 @@ def test_files_keep_the_tuned_products(cuda, tmp_path, monkeypatch):
     x, y = np.ones((4, 13), "float32"), np.arange(4) % 5
     trainer = gpumlp.Trainer(gpumlp.MLP(SIZES, device=cuda, tune=True), batch_size=4)
     fit(trainer, x, y)
-    chosen = trainer.net.ops.choices()
+    chosen = trainer.net.ops.export_algorithms()
     assert len(chosen["algorithms"]) >= 6
     gpumlp.save(trainer, tmp_path / "trainer")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "two"))
     loaded = gpumlp.load(tmp_path / "trainer", device=cuda)
-    assert loaded.net.ops.choices() == chosen
+    assert loaded.net.ops.export_algorithms() == chosen
     gpumlp.load(tmp_path / "trainer", device="cpu").step(x, y)

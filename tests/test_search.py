@@ -7,7 +7,7 @@ from sklearn import model_selection
 from sklearn.metrics import make_scorer, mean_pinball_loss
 
 import gpumlp
-from gpumlp.estimators.stopping_rule import Course
+from gpumlp.estimators.stopping_rule import StoppingRule
 from gpumlp.functions.schedule import schedules
 from gpumlp.search import fit_queue
 from tests.searching import DIABETES, IRIS, both, classifier, regressor, stacks
@@ -258,13 +258,13 @@ def test_distributions(monkeypatch):
 def test_rows_that_are_trained_on_are_not_copied(monkeypatch):
     """scikit-learn gets them only where it scores them."""
     seen = []
-    original = fit_queue.Fits.fit
+    original = fit_queue.FitQueue.fit
 
     def watch(self, estimator, X, y, **params):
         seen.append(len(X))
         return original(self, estimator, X, y, **params)
 
-    monkeypatch.setattr(fit_queue.Fits, "fit", watch)
+    monkeypatch.setattr(fit_queue.FitQueue, "fit", watch)
     gpumlp.GridSearchCV(classifier(), RATES, cv=3, refit=False).fit(*IRIS)
     assert seen == [0] * 6
 
@@ -294,13 +294,13 @@ def test_random_splits_are_drawn_once():
 def test_orders_that_are_the_same_are_drawn_once(seed, each, monkeypatch):
     """Of networks with equal seeds and as many rows; those without seeds have their own."""
     drawn = []
-    next_order = Course.next_order
+    next_order = StoppingRule.next_order
 
     def noted(self):
         drawn.append(next_order(self))
         return drawn[-1]
 
-    monkeypatch.setattr(Course, "next_order", noted)
+    monkeypatch.setattr(StoppingRule, "next_order", noted)
     estimator = classifier(max_iter=4, random_state=seed)
     gpumlp.GridSearchCV(estimator, RATES, cv=3, refit=False).fit(*IRIS)
     assert len(drawn) == 4 * each == len(np.unique(drawn, axis=0))

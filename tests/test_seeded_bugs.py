@@ -92,7 +92,7 @@ def test_bug_is_seen_by_sanitizer(name):
 
 
 # Loads and stores of 128 bits, at least.
-WIDE = {"activate": (2, 1), "backprop": (2, 1), "narrow": (5, 5)}
+WIDE = {"activate": (2, 1), "backprop": (2, 1), "cast_bf16": (5, 5)}
 
 
 def machine_code_faults(label):

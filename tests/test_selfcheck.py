@@ -84,7 +84,7 @@ BUGS = {
     ),
     "update (Adam": ("laws.cuh", "return -expm1(t * log_beta);", "return Real(1);"),
     "gather (labels": ("gather.cu", "+ cursor[m] * batch", "+ cursor[m]"),
-    "tally (largest": ("tally.cu", "cursor[m] += 1;", ""),
+    "tally (largest": ("accumulate_metrics.cu", "cursor[m] += 1;", ""),
     "shuffle (": ("shuffle.cu", "SHUFFLE)", "DROPOUT)"),
 }
 

@@ -32,7 +32,9 @@ def test_every_operation_is_as_numpys(device):
     outcomes = list(selfcheck.run(name, CASES))
     assert [str(outcome) for outcome in outcomes if not outcome.passed] == []
     left_out = {case.operation for case in CASES} - {o.case.operation for o in outcomes}
-    assert left_out == (set() if device == "cuda" else {"narrow", "transfers", "resident"})
+    assert left_out == (
+        set() if device == "cuda" else {"cast_bf16", "transfers", "persistent_kernel"}
+    )
 
 
 def test_no_case_is_there_twice():
@@ -79,7 +81,15 @@ def test_every_law_is_covered():
 def test_every_operation_of_the_contract_is_covered():
     named = set(re.findall(r"^(\w+)\(", contract.__doc__, re.MULTILINE))
     # the host's, or nothing is computed
-    others = {"threads", "parallel", "choices", "free_memory", "total_memory", "pace", "chip"}
+    others = {
+        "threads",
+        "parallel",
+        "export_algorithms",
+        "free_memory",
+        "total_memory",
+        "pace",
+        "chip",
+    }
     assert named - others == {case.operation for case in CASES} - {"copies"}
 
 
@@ -106,9 +116,10 @@ def test_the_first_use_takes_programs_that_a_fit_takes(cuda, monkeypatch):
 
 # operation -> how many cases, and the multiple of the dtype's tolerance that they are allowed
 EXTENT = {
-    "activate": (60, 1), "advance": (5, 5), "backprop": (56, 5), "capture": (2, 1),
-    "copies": (1, 0), "gather": (14, 1), "gemm": (30, 1), "loss": (102, 5), "narrow": (1, 0),
-    "resident": (6, 5), "shuffle": (3, 1), "tally": (4, 1), "transfers": (1, 0), "update": (17, 5),
+    "activate": (60, 1), "prepare_update": (5, 5), "backprop": (56, 5), "capture": (2, 1),
+    "copies": (1, 0), "gather": (14, 1), "gemm": (30, 1), "loss": (102, 5), "cast_bf16": (1, 0),
+    "persistent_kernel": (6, 5), "shuffle": (3, 1), "accumulate_metrics": (4, 1),
+    "transfers": (1, 0), "update": (17, 5),
 }  # fmt: skip
 
 
@@ -128,7 +139,7 @@ NARROWING = [
 @pytest.mark.parametrize("bug", [*NARROWING, "a number that is cut instead of rounded"])
 def test_wrong_rounding_is_found(bug, cuda, counters):
     with planted(BUGS[bug]):
-        assert not any(outcome.passed for outcome in selfcheck.run("cuda:0", of("narrow")))
+        assert not any(outcome.passed for outcome in selfcheck.run("cuda:0", of("cast_bf16")))
 
 
 # ------------------------------------------------------------------ how they are compared
@@ -167,4 +178,4 @@ def test_an_old_gpu_is_not_asked_to_round(cuda, counters, monkeypatch):
 
 def test_a_network_that_does_not_fit_is_left_out(cuda, monkeypatch):
     monkeypatch.setattr(gpumlp.backend.cuda.persistent_kernel, "fit", lambda shape, chip: None)
-    assert list(selfcheck.run("cuda:0", of("resident"))) == []
+    assert list(selfcheck.run("cuda:0", of("persistent_kernel"))) == []

@@ -229,10 +229,10 @@ def test_slices_multiply_on_one_thread_each(cores, monkeypatch, where):
     monkeypatch.setattr(blas_threads, "SMALL_PRODUCT", 2)
     monkeypatch.setattr(slices, "MANY_ROWS", 1)
     before = blas.find().threads.get()
-    with blas_threads.limited(make().net, 1, slices=2):
+    with blas_threads.limit_blas_threads(make().net, 1, slices=2):
         pass  # the first to limit BLAS, which threadpoolctl would listen to
     updates = threads_of_blas(monkeypatch, "backprop")
-    validation = threads_of_blas(monkeypatch, "tally")
+    validation = threads_of_blas(monkeypatch, "accumulate_metrics")
     x, y, _ = data()
 
     def train():
@@ -257,14 +257,14 @@ def test_the_limit_ends_with_its_last_user(monkeypatch):
     entered, left, end = threading.Barrier(2), threading.Event(), threading.Event()
 
     def first():
-        with blas_threads.limited(net, 5):
+        with blas_threads.limit_blas_threads(net, 5):
             entered.wait(HANGS)
         left.set()
         end.wait(HANGS)
 
     thread = threading.Thread(target=first)
     thread.start()
-    with blas_threads.limited(net, 5):
+    with blas_threads.limit_blas_threads(net, 5):
         entered.wait(HANGS)
         left.wait(HANGS)
         assert blas.find().threads.get() == 1
@@ -279,9 +279,9 @@ def test_the_threads_of_an_unknown_blas_are_limited_by_threadpoolctl(monkeypatch
     net, own = gpumlp.MLP((4, 7, 3)), blas.find().threads
     before = own.get()
     monkeypatch.setattr(blas, "find", lambda: None)
-    with blas_threads.limited(net, 5):
+    with blas_threads.limit_blas_threads(net, 5):
         assert own.get() == 1
-        with blas_threads.limited(net, 5):
+        with blas_threads.limit_blas_threads(net, 5):
             pass
         assert own.get() == 1
     assert own.get() == before

@@ -168,7 +168,7 @@ def no_other_way(monkeypatch):
     def refuse(self, member):
         raise AssertionError("a member was fitted alone")
 
-    monkeypatch.setattr(stack_fitter.Fitting, "_fit_alone", refuse)
+    monkeypatch.setattr(stack_fitter.StackFitter, "_fit_alone", refuse)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -424,10 +424,10 @@ def test_members_that_wait_take_little_memory():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(4000, 5)), rng.normal(size=(4000, 10))
     members = [Member(regressor(hidden_layer_sizes=(200, 200))) for _ in range(20)]
-    stack_fitter.Fitting(members[:1], X, y)
+    stack_fitter.StackFitter(members[:1], X, y)
     tracemalloc.start()
     try:
-        waiting = stack_fitter.Fitting(members, X, y)
+        waiting = stack_fitter.StackFitter(members, X, y)
         held = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
@@ -449,14 +449,14 @@ def test_those_that_have_not_converged_are_warned_of_once():
 def test_ctrl_c_leaves_what_they_have_come_to(monkeypatch):
     X, y = DIABETES
     members, epochs = members_of(regressor(), RATES), []
-    epoch = stack_trainer.Stacked._epoch
+    epoch = stack_trainer.StackTrainer._epoch
 
     def interrupted(self, interrupt):
         epochs.append(1)
         interrupt.asked = len(epochs) == 3
         epoch(self, interrupt)
 
-    monkeypatch.setattr(stack_trainer.Stacked, "_epoch", interrupted)
+    monkeypatch.setattr(stack_trainer.StackTrainer, "_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fit_members([Member(member) for member in members], X, y)
     assert [member.n_iter_ for member in members] == [2, 2, 2]
@@ -467,13 +467,13 @@ def test_ctrl_c_leaves_what_they_have_come_to(monkeypatch):
 def stacks_made(monkeypatch):
     """The sizes of the stacks that are made from now on."""
     made: list[int] = []
-    make = stack_trainer.Stacked.__init__
+    make = stack_trainer.StackTrainer.__init__
 
     def noted(self, runs, *arguments):
         made.append(len(runs))
         make(self, runs, *arguments)
 
-    monkeypatch.setattr(stack_trainer.Stacked, "__init__", noted)
+    monkeypatch.setattr(stack_trainer.StackTrainer, "__init__", noted)
     return made
 
 
@@ -570,13 +570,13 @@ def test_chunks_on_a_small_gpu(monkeypatch, cuda, counters):
 def test_they_leave_the_stack_when_half_have_ended(monkeypatch):
     X, y = DIABETES
     sizes = []
-    epoch = stack_trainer.Stacked._epoch
+    epoch = stack_trainer.StackTrainer._epoch
 
     def noted(self, interrupt):
         epoch(self, interrupt)
         sizes.append(self.net.models)
 
-    monkeypatch.setattr(stack_trainer.Stacked, "_epoch", noted)
+    monkeypatch.setattr(stack_trainer.StackTrainer, "_epoch", noted)
     for early_stopping in (False, True):
         sizes.clear()
         members = members_of(regressor(), each("max_iter", 1, 5, 2, 3, 5))
@@ -588,14 +588,14 @@ def test_they_leave_the_stack_when_half_have_ended(monkeypatch):
 
 def test_best_weights_are_copied_for_all_members_at_once(monkeypatch, cuda, counters):
     X, y = DIGITS
-    copies, follow = [], stack_trainer.Stacked._follow
+    copies, follow = [], stack_trainer.StackTrainer._follow
 
     def counted(self, going):
         with counters.count() as c:
             follow(self, going)
         copies.append((sum(run.course.improved for _, run in going), c.d2d))
 
-    monkeypatch.setattr(stack_trainer.Stacked, "_follow", counted)
+    monkeypatch.setattr(stack_trainer.StackTrainer, "_follow", counted)
     members = members_of(classifier(device=cuda, early_stopping=True, max_iter=4), RATES)
     assert fit_members([Member(member) for member in members], X, y) == [None] * 3
     assert max(improved for improved, _ in copies) > 1

@@ -81,7 +81,7 @@ def test_weights_are_finite_after_a_first_update_that_overflows(
     else:
         fit(trainer, x, y, 2)
     assert list(trainer.diverged) == list(range(net.models_count))
-    for array in (theta(trainer), *filter(lambda a: a is not None, trainer.slots.values())):
+    for array in (theta(trainer), *filter(lambda a: a is not None, trainer.state_buffers.values())):
         assert np.isfinite(net.ops.to_host(array)).all()
 
 

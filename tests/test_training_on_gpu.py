@@ -12,7 +12,7 @@ import gpumlp
 from gpumlp.backend import device as gpus
 from gpumlp.backend.cuda import cupy_ops
 from tests.comparison import to_numpy
-from tests.operations.resident import launches_of
+from tests.operations.persistent_kernel import launches_of
 from tests.training import fit, theta
 
 # --- the same trajectories on both devices --------------------------------------------------------

@@ -36,7 +36,7 @@ class Product(NamedTuple):
     part: int | None
 
 
-class Noted:
+class DeviceState:
     """Makes and notes GEMMs.  An operand that an earlier product gave is that product's array;
     others are copied, so that repeating the list neither grows nor shrinks its numbers."""
 
@@ -85,7 +85,7 @@ class Gemms(Contender):
         """Those of a step, or of a prediction, of so many rows."""
         if (kind, rows) not in self._lists:
             library, gemm = self._library, self.ops.gemm
-            noted = Noted(gemm, self.ops.xp)
+            noted = DeviceState(gemm, self.ops.xp)
             library.load()  # nothing of it has been captured yet
             self.ops.gemm, self.ops.capture = noted, lambda work: work
             self.ops.parallel = noted.parallel
@@ -121,7 +121,9 @@ class Gemms(Contender):
     def _limit_threads(self, rows, parts=1):
         if (rows, parts) != self._limited_for:
             self._limit.close()
-            self._limit.enter_context(blas_threads.limited(self._library.net, rows, parts))
+            self._limit.enter_context(
+                blas_threads.limit_blas_threads(self._library.net, rows, parts)
+            )
             self._limited_for = rows, parts
 
     def _limit_training(self):

@@ -95,7 +95,7 @@ class OnBackend(OfLaw):
 
 
 class Library(OnBackend):
-    """`advance`, which a step cannot do without, and `update`."""
+    """`prepare_update`, which a step cannot do without, and `update`."""
 
     def load(self):
         law, problem = self.network, self.problem

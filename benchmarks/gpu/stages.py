@@ -73,7 +73,7 @@ def checks(task: Task):
         import cupy
 
         cupy.cuda.set_allocator(None)  # no pool: every array has an end that the tool sees
-    names = sorted(SELECTION, key=lambda name: not name.startswith("resident"))
+    names = sorted(SELECTION, key=lambda name: not name.startswith("persistent"))
     i, n = task.share
     for name in ("resident, rests", "tanh")[i::n] if task.dry else names[i::n]:
         for blocks, check in (("", SELECTION[name]), (", many blocks", IN_MANY_BLOCKS[name])):
@@ -169,7 +169,7 @@ def watched(task: Task, jobs: int):
 # What is most telling first; then, of the rest, what is long.
 ORDER = """cublaslt cupy_ops training_on_gpu resident operations repeated bf16 precision streamed
     against_oracle network_input""".split()
-SLICES = {"operations": 6, "resident": 4, "against_oracle": 3, "cublaslt": 3, "bf16": 2}
+SLICES = {"operations": 6, "persistent": 4, "against_oracle": 3, "cublaslt": 3, "bf16": 2}
 ON_A_DEVICE = re.compile(r"def \w+\(([^)]*\W)?(device|cuda|ops)\b")
 
 

@@ -21,13 +21,13 @@ activate(f, z, b, n, p, noise=None)
 backprop(f, z, n, delta, db, p, dp=None, noise=None)
     delta <- f'(z) * delta, (11), through the same dropout; db (M, N) <- sum of delta over the
     batch, (13); dp (M,) <- the gradient of a learned slope.  n is not kept.
-narrow(a, out)
+cast_bf16(a, out)
     out, bf16 bits in uint16, <- a (float32), rounded to nearest even.
 loss(pair, u, b, targets, w, w_sum, mean, p, delta, value)
     value (M,) <- sum_i w_i L_i / w_sum (or the sum); delta (M, B, N) <- its derivative, or None.
     u is z without its bias b (M, N) if pair.fused, else ŷ, and b is None.  w (1 or M, B);
     w_sum (M,).  A network whose w_sum is 0 gets 0.
-advance(g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0)
+prepare_update(g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0)
     For each network: the norm of its gradient g (M, P); whether it moves in this step (finite, some
     weight, not halted); the step's scalars; state is a `State`.  With theta, the penalty of its
     first `decayed` parameters is added to the loss that is noted.
@@ -38,7 +38,7 @@ update(family, theta, g, slots, scalars, hyper, t, halted, decayed)
 gather(data, order, cursor, batch, out)
     A minibatch into the buffers `out` (a `Batch`): the rows order[m, cursor[m] * batch + i] of data
     (a `Data`); -1 is a row of zeros with weight 0.
-tally(n, targets, w, w_sum, loss, mean, threshold, cursor, sums)
+accumulate_metrics(n, targets, w, w_sum, loss, mean, threshold, cursor, sums)
     What a batch adds to an evaluation: sums[cursor[m], m] (3,) <- the loss as a sum over samples,
     w_sum, and the weight of the samples whose class is right: whose largest output is its own, or
     with a threshold, whose outputs are all on its side of it.  n (M, B, N) is ŷ, or None where
@@ -48,13 +48,13 @@ shuffle(seeds, epoch, order)
     by 32 random bits, and where these are equal, by their number.
 
 chip()
-    The GPU's `resident.Chip` (gpumlp/backend/cuda/persistent_kernel.py); None on the CPU.
-resident(shape, at)
-    train(what, steps), for networks of a `resident.Shape` that train in the GPU's shared memory,
-    at these `resident.Places`, many updates in one launch; on a GPU only.  train does what gather,
-    the passes, advance and update do in `steps` batches of each network, from its cursor on, on a
-    `resident.Training`.  A network that is halted notes the loss 0 with weight 0, and leaves its
-    norm as it was.
+    The GPU's `persistent_kernel.Chip` (gpumlp/backend/cuda/persistent_kernel.py); None on the CPU.
+persistent_kernel(shape, at)
+    train(arguments, steps), for networks of a `persistent_kernel.Shape` that train in the GPU's
+    shared memory, at these `persistent_kernel.Places`, many updates in one launch; on a GPU only.
+    train does what gather, the passes, prepare_update and update do in `steps` batches of each
+    network, from its cursor on, on a `persistent_kernel.LaunchArgs`.  A network that has stopped
+    notes the loss 0 with weight 0, and leaves its norm as it was.
 
 transfers(size)
     Two `Transfer`s (gpumlp/backend/cuda/transfer.py) of so many bytes, whose copies to the device
@@ -76,7 +76,7 @@ parallel(works), add_up(parts, out)
     Each work() of some, which call operations and nothing else; out <- the sum of the parts along
     their first axis.  Where there is such an operation, it knows slices of a batch by Noise.
 
-choices(), adopt(choices)
+export_algorithms(), load_algorithms(algorithms)
     The algorithms that were chosen for products by timing them, for files; where there is no such
     choice, as on the CPU or another GPU, they are left alone.
 
@@ -143,7 +143,7 @@ class State:
     """What changes in training, for each of M networks, on the device."""
 
     t: Array  # (M,) int64: updates made
-    halted: Array  # (M,) int64: 0, or the step that was not finite; -1: stopped
+    stopped_at: Array  # (M,) int64: 0, or the step that was not finite; -1: stopped
     cursor: Array  # (M,) int64: batches done in this epoch
     losses: Array  # (steps, M): the loss of each batch
     weights: Array  # (steps, M): and its weight, 0 where it did not count

@@ -26,7 +26,7 @@ from gpumlp.estimators.by_hand import ByHand, activation_name
 from gpumlp.estimators.constructed import Constructed
 from gpumlp.estimators.display import Display
 from gpumlp.estimators.ensemble import Ensemble, pooled
-from gpumlp.estimators.fitted_network import Engine, Spec, draw
+from gpumlp.estimators.fitted_network import FittedNetwork, Spec, draw
 from gpumlp.estimators.input_checks import QUIET, naming, no_nan, sample_weights
 from gpumlp.estimators.layer_outputs import Layers
 from gpumlp.estimators.validation import Samples
@@ -53,7 +53,7 @@ def is_stochastic(estimator) -> bool:
     return True
 
 
-class Plan(NamedTuple):
+class ModelPlan(NamedTuple):
     """What a fit trains: a network and a loss; follows: the activation that each layer's initial
     weights are drawn for."""
 
@@ -86,7 +86,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
     _y_numeric: bool
     _no_targets: dict[str, str]  # what y may not hold, and what to do
     _for_missing = "leave these rows out"
-    _engine: Engine
+    _engine: FittedNetwork
     _trusted: Any
     _stalled: int
     _unfinished: dict[str, Any]  # the fit that a checkpoint was written in
@@ -120,7 +120,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         if first:
             self._begin(spec)
             if "_engine" not in vars(self):
-                self._engine = Engine()
+                self._engine = FittedNetwork()
             self._engine.build(spec, device, weights=draw(spec.sizes, follows, rng))
         else:
             self._go_on(spec, device)
@@ -140,7 +140,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
             if name.endswith("_") or name in OF_FITS:
                 del self.__dict__[name]
 
-    def _plan(self, features: int, dtype, encoded) -> Plan:
+    def _plan(self, features: int, dtype, encoded) -> ModelPlan:
         """What is to be trained on so many features and these targets, as `_encoded` codes them."""
         self.n_outputs_ = self._outputs_of(encoded)
         loss, output = self._loss_and_output(dtype)
@@ -154,7 +154,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
                 f"{type(self).__name__}: dropout = {self.dropout!r} for {len(hidden)} hidden layers"
             )
         spec = Spec(sizes, hidden, output, str(dtype), dropout, self.precision)
-        return Plan(spec, loss, follows)
+        return ModelPlan(spec, loss, follows)
 
     def _begin(self, spec):
         """Curves and counters anew."""
@@ -313,7 +313,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
 
         parameters: of the constructor, such as device="cuda"; the others are those of `fitted`.
         """
-        return from_sklearn.adopt(cls, fitted, parameters)
+        return from_sklearn.convert(cls, fitted, parameters)
 
     # ------------------------------------------------------------ what it computes
     def _outputs(self, X):

@@ -12,7 +12,7 @@ from gpumlp.backend import device as devices
 from gpumlp.estimators import contents, hyperparameters
 from gpumlp.estimators.ensemble import Ensemble
 from gpumlp.estimators.fitted import check_sizes
-from gpumlp.estimators.fitted_network import GROUPS, Engine, Spec, device_or_cpu
+from gpumlp.estimators.fitted_network import GROUPS, FittedNetwork, Spec, device_or_cpu
 from gpumlp.estimators.messages import warn
 from gpumlp.functions import activation
 
@@ -50,14 +50,14 @@ class ByHand:
     def intercepts_(self, values):
         self._set("intercepts", values)
 
-    def _made(self, name: str) -> Engine:
+    def _made(self, name: str) -> FittedNetwork:
         if "_engine" not in vars(self):
             raise AttributeError(f"{type(self).__name__} has no {name} before fit")
         return self._engine
 
     def _set(self, name: str, values):
         if "_engine" not in vars(self):
-            self._engine = Engine()
+            self._engine = FittedNetwork()
         self._engine.take(name, values)
 
     @property

@@ -14,7 +14,7 @@ from gpumlp.utils.locks import Lock
 
 class Ensemble:
     """The members of a fitted ensemble, and for predictions their networks in one stack, which is
-    made when it is first needed.  Takes the place that the `Engine` has of a single network.
+    made when it is first needed.  Takes the place that the `FittedNetwork` has of a single network.
 
     Whoever asks for the estimators may change them: from then on they are looked at before the
     stack works, and what has changed in their weights is sent.
@@ -28,7 +28,7 @@ class Ensemble:
         self._estimators, self.diverged = estimators, diverged
         self.net: Any = None
         self._shown = False  # the estimators
-        self._made_of: tuple = (None, "", [])  # spec, device, the members' `Engine.version`
+        self._made_of: tuple = (None, "", [])  # spec, device, the members' `FittedNetwork.version`
         self._sent: dict[int, np.ndarray] = {}  # row of the stack -> its parameters, where known
         self._lock = Lock()
 

@@ -11,8 +11,8 @@ from gpumlp.model.parameters import Parameters
 
 
 def widened(state: dict[str, Any], columns, features: int) -> dict[str, Any]:
-    """An engine's state (see `Engine.__getstate__`) for so many features, of which it has seen
-    these columns: the first layer's weights, and their optimiser's state, are 0 for the others."""
+    """The state of a `FittedNetwork` for so many features, of which it has seen these columns: the
+    first layer's weights, and their optimiser's state, are 0 for the others."""
     spec, learned = state["spec"], tuple(state["slopes"])
     sizes = (features, *spec.sizes[1:])
 

@@ -32,7 +32,7 @@ class Spec(NamedTuple):
     precision: str = "float32"
 
 
-class Engine:
+class FittedNetwork:
     """The network `net` (None until it is needed) and its `trainer` (None before a stochastic fit).
 
     coefs (N_{k-1}, N_k) and intercepts (N_k,) are lists of NumPy arrays, as scikit-learn has them.
@@ -243,14 +243,14 @@ class Engine:
             net, rows, on_gpu = self.awake(), X.shape[0], arrays.is_on_gpu(X)
             ops, noise = net.ops, [None] * (net.K + 1)
             chunk = max(1, CHUNK_BYTES // (3 * sum(net.sizes) * net.dtype.itemsize))
-            with ops.on_device(), memory.explained(net, min(rows, chunk), purpose="step"):
+            with ops.on_device(), memory.explain_oom(net, min(rows, chunk), purpose="step"):
                 out = (ops.xp if on_gpu else np).empty((rows, net.sizes[k]), net.dtype)
 
                 def compute(start, stop):
                     part = X[start:stop]
                     part = part.toarray() if hasattr(part, "toarray") else part
                     ws = net.workspaces.get(stop - start, "step")
-                    x = arrays.settle(part, net)[None]
+                    x = arrays.to_device(part, net)[None]
                     propagate.forward(net, ws, x, noise, last=net.K)
                     n = net.values(ws.n[k])[0]
                     out[start:stop] = n if on_gpu else ops.to_host(n)
@@ -266,13 +266,13 @@ class Engine:
             return self._stored.get("optimizer")
         ops = self.net.ops
         with ops.on_device():
-            slots = {
+            state_buffers = {
                 name: np.array(ops.to_host(buffer))
-                for name, buffer in trainer.slots.items()
+                for name, buffer in trainer.state_buffers.items()
                 if buffer is not None
             }
             return {
-                "slots": slots,
+                "slots": state_buffers,
                 "steps": np.array(ops.to_host(trainer.state.t)),
                 "optimizer": trainer.optimizer,
                 "seed": trainer.seed,
@@ -294,7 +294,7 @@ class Engine:
         ops, itemsize = self.net.ops, self.net.dtype.itemsize
         with ops.on_device():
             for name, stored in state["slots"].items():
-                buffer = trainer.slots[name]
+                buffer = trainer.state_buffers[name]
                 if buffer is not None and stored.shape == buffer.shape:
                     buffer[...] = ops.to_device(stored.astype(f"f{itemsize}"))
             trainer.state.t[...] = ops.to_device(state["steps"])

@@ -13,7 +13,7 @@ from gpumlp.estimators.fitted import FITTED
 from gpumlp.estimators.fitted_network import GROUPS
 
 
-def adopt(cls, fitted, parameters):
+def convert(cls, fitted, parameters):
     """An estimator of class cls, see `BaseMLP.from_sklearn`.  What `fitted` lacks of a fit's
     attributes, as those from old pickles or of weights that were set do, is worked out."""
     est = cls(**parameters)

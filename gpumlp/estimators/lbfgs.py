@@ -30,8 +30,8 @@ def minimize(estimator, net, samples, loss, weight) -> None:
     est = estimator
     with (
         net.ops.on_device(),
-        memory.explained(net, samples.rows),
-        blas_threads.limited(net, samples.rows),
+        memory.explain_oom(net, samples.rows),
+        blas_threads.limit_blas_threads(net, samples.rows),
     ):
         function = _Function(est, net, samples, loss, weight)
         result = optimize.minimize(

@@ -13,7 +13,7 @@ import numpy as np
 from gpumlp.estimators import estimator_rows, stochastic
 from gpumlp.estimators.fitted_network import GROUPS, draw
 from gpumlp.estimators.hyperparameters import random_of
-from gpumlp.estimators.stopping_rule import Course
+from gpumlp.estimators.stopping_rule import StoppingRule
 from gpumlp.estimators.validation import Samples, Score, split_rows
 from gpumlp.functions import activation
 from gpumlp.functions.function import Function
@@ -44,7 +44,7 @@ class Member(NamedTuple):
     held: np.ndarray | None = None
 
 
-class Prepared:
+class MemberTask:
     """A member, ready to be trained: what its fit alone would have drawn and split off.
 
     rows, train, held: of X; held is None without early stopping, or where X_val is given.
@@ -95,7 +95,7 @@ class Prepared:
         self.weight = weight if self.weighs_classes else None
         self.optimizer: Any = stochastic.make_optimizer(est)
         sizes = estimator_rows.batch_sizes(len(self.train), self.batch_size)
-        self.course = Course(est, sizes, est.learning_rate_init, rng)
+        self.course = StoppingRule(est, sizes, est.learning_rate_init, rng)
         self.validated = given or held is not None
         self.score: Any = Score(est) if self.validated else None
         self.X_held: Any = None  # where the score asks for it
@@ -167,11 +167,11 @@ class Prepared:
         )
 
 
-def share_orders(runs: list[Prepared]):
+def share_orders(runs: list[MemberTask]):
     """Those whose generators stand at the same point would all draw the same orders, which then one
     of them draws for all: `run.draws` says which these are."""
     shared = Counter(id(run.course.random) for run in runs)  # such as NumPy's own
-    first: dict[Any, Prepared] = {}
+    first: dict[Any, MemberTask] = {}
     for run in runs:
         random, rows = run.course.random, len(run.train)
         state = random.get_state(legacy=False)

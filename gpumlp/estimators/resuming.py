@@ -53,7 +53,7 @@ def check(unfinished: dict[str, Any], rows: int, batch_size: int, validated: boo
         raise ValueError(f"the fit to be resumed had {had}; give the same X_val and y_val")
 
 
-def take_up(running, unfinished: dict[str, Any]) -> None:
+def resume(running, unfinished: dict[str, Any]) -> None:
     """The state becomes that of a fit that has not begun yet; it can be taken up once."""
     for name in ("_unfinished", "_resuming"):
         running.est.__dict__.pop(name, None)
@@ -80,10 +80,10 @@ def take_up(running, unfinished: dict[str, Any]) -> None:
     running.engine.recall_best()
 
 
-def hand_back(running, unfinished: dict[str, Any]) -> None:
+def restore(running, unfinished: dict[str, Any]) -> None:
     """The callbacks, which have begun, get what they remembered."""
     trainer = running.trainer
-    kept = [callback.Kept(*each) for each in unfinished["callbacks"]]
-    callback.hand_back(kept, trainer.callbacks, trainer.net.ops.to_device)
+    kept = [callback.CallbackState(*each) for each in unfinished["callbacks"]]
+    callback.restore(kept, trainer.callbacks, trainer.net.ops.to_device)
     if unfinished["stopping"]:
         trainer.stop()

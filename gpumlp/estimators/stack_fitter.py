@@ -17,11 +17,11 @@ from gpumlp.backend import device as devices
 from gpumlp.estimators import array_io, estimator_rows, hyperparameters
 from gpumlp.estimators.ensemble import empty_stack
 from gpumlp.estimators.feature_subset import widened
-from gpumlp.estimators.fitted_network import Engine
+from gpumlp.estimators.fitted_network import FittedNetwork
 from gpumlp.estimators.input_checks import sample_weights
-from gpumlp.estimators.member_task import Member, Prepared
+from gpumlp.estimators.member_task import Member, MemberTask
 from gpumlp.estimators.messages import warn
-from gpumlp.estimators.stack_trainer import Stacked, dropouts
+from gpumlp.estimators.stack_trainer import StackTrainer, dropouts
 from gpumlp.estimators.stochastic import NON_FINITE
 from gpumlp.estimators.validation import Samples
 from gpumlp.model import memory
@@ -60,12 +60,12 @@ def fit_members(
     raises KeyboardInterrupt; the members of the running stack are then what they had come to, and
     others may have no weights.
     """
-    fitting = Fitting(members, X, y, sample_weight, validation)
+    fitting = StackFitter(members, X, y, sample_weight, validation)
     fitting.run()
     return fitting.errors
 
 
-class Fitting:
+class StackFitter:
     """One call of `fit_members`; or, with pauses, as many as it takes.
 
     errors: as `fit_members` returns them.
@@ -76,11 +76,11 @@ class Fitting:
         self._members, self._given = members, (X, y, sample_weight, validation)
         self._validated = any(each is not None for each in validation)
         self._samples: dict[tuple, tuple] = {}  # see `_checked`; and the numbers of all rows
-        self._targets: dict[tuple, tuple] = {}  # see `Prepared`
+        self._targets: dict[tuple, tuple] = {}  # see `MemberTask`
         # The prepared members that one stack can hold, by device and key; places of the others.
-        self._groups: dict[tuple, list[Prepared]] = {}
+        self._groups: dict[tuple, list[MemberTask]] = {}
         self._alone: list[int] = []
-        self._stacks: list[Stacked] = []  # with members that pause
+        self._stacks: list[StackTrainer] = []  # with members that pause
         self.errors: list[Exception | None] = [None] * len(members)
         self.paused: set[int] = set()
         for place, member in enumerate(members):
@@ -110,7 +110,7 @@ class Fitting:
             return
         est._forget()
         vars(est).update(about)
-        run = Prepared(place, member, samples, everybody, self._validated, self._targets)
+        run = MemberTask(place, member, samples, everybody, self._validated, self._targets)
         self._groups.setdefault((kind, run.key()), []).append(run)
 
     def _checked(self, est, device: str) -> tuple[Samples | None, dict[str, Any]]:
@@ -166,7 +166,7 @@ class Fitting:
             except Exception as error:
                 self.errors[place] = error
 
-    def go_on(self, places, epochs: int):
+    def remaining_layers(self, places, epochs: int):
         """Train those that pause and have these places until they have had so many epochs; the
         others leave their stacks."""
         self._stacks = [stacked for stacked in self._stacks if stacked.keep(places)]
@@ -178,7 +178,7 @@ class Fitting:
         for place in self.paused:
             self._members[place].estimator.max_iter = epochs
 
-    def _fit_group(self, runs: list[Prepared], samples: Samples, device: str, epochs: int | None):
+    def _fit_group(self, runs: list[MemberTask], samples: Samples, device: str, epochs: int | None):
         """The members of equal keys, as many at once as there is room for."""
         given = None
         if self._validated:
@@ -191,7 +191,7 @@ class Fitting:
                 run.est.max_iter = epochs
         for part in parts:
             chosen = [runs[i] for i in part]
-            stacked = Stacked(list(chosen), samples, given, device)
+            stacked = StackTrainer(list(chosen), samples, given, device)
             stacked.run(epochs)
             self._note_failed(chosen)
         if pauses:
@@ -200,7 +200,7 @@ class Fitting:
                 self.paused.add(run.place)
                 run.est.max_iter = epochs
 
-    def _note_failed(self, runs: list[Prepared]):
+    def _note_failed(self, runs: list[MemberTask]):
         for run in runs:
             self.errors[run.place] = run.course.error
         diverged = [run for run in runs if run.course.diverged]
@@ -237,7 +237,7 @@ class Fitting:
             del est._coding
         if columns is not None:
             state = est._engine.__getstate__()
-            est._engine = Engine()
+            est._engine = FittedNetwork()
             est._engine.__setstate__(widened(state, columns, features))
             est.n_features_in_ = features
 
@@ -248,7 +248,7 @@ def _goes_alone(est) -> bool:
     return est.solver == "lbfgs" or bool(est.callbacks) or callable(est.scoring) or starts
 
 
-def _stacks(runs: list[Prepared], samples: Samples, given: Samples | None, device: str) -> int:
+def _stacks(runs: list[MemberTask], samples: Samples, given: Samples | None, device: str) -> int:
     """How many stacks the members make, so that each has room."""
     free = backend.get(device).free_memory()
     one = empty_stack(runs[0].spec, device, 1)
@@ -260,7 +260,7 @@ def _stacks(runs: list[Prepared], samples: Samples, given: Samples | None, devic
 
 
 def bytes_needed(
-    runs: list[Prepared], samples: Samples, given: Samples | None, one: MLP, count: int
+    runs: list[MemberTask], samples: Samples, given: Samples | None, one: MLP, count: int
 ) -> tuple[int, int]:
     """Bytes on the device for a stack of so many of these members, of which `one` is a stack of
     one: the data that they share, and what grows with them."""
@@ -278,15 +278,15 @@ def bytes_needed(
     positions = max(len(run.train) for run in runs)
     batch = max(run.batch_size for run in runs)
     plan = persistent.plan(updates, samples.X.dtype, min(batch, positions))
-    fit = memory.Fit(
+    fit = memory.MemoryPlan(
         positions=positions,
         orders=count,
         held=held,
         held_orders=1 if given is not None else count,
         resident=plan is not None,
     )
-    slots = sum(run.optimizer.slots().values())
-    own = memory.predict(net, batch, slots, fit=fit)
+    state_buffers = sum(run.optimizer.state_buffers().values())
+    own = memory.predict(net, batch, state_buffers, fit=fit)
     target = math.prod(run.targets.shape[1:]) * run.targets.itemsize
     shared = target * samples.rows + memory.size_of(samples.weight)
     features = memory.size_of(samples.X, *([] if given is None else [given.X]))

@@ -14,8 +14,8 @@ from gpumlp.backend.contract import Data
 from gpumlp.estimators import array_io, estimator_rows
 from gpumlp.estimators.ensemble import make_stack
 from gpumlp.estimators.feature_subset import widened
-from gpumlp.estimators.fitted_network import Engine
-from gpumlp.estimators.member_task import Prepared, share_orders
+from gpumlp.estimators.fitted_network import FittedNetwork
+from gpumlp.estimators.member_task import MemberTask, share_orders
 from gpumlp.estimators.messages import Progress
 from gpumlp.estimators.validation import Samples
 from gpumlp.functions.optimizer import AdamW, Optimizer
@@ -44,21 +44,23 @@ def stacked_optimizer(optimizers: list[Any]) -> Optimizer:
     return kind(**numbers)
 
 
-def dropouts(runs: list[Prepared]) -> Any:
+def dropouts(runs: list[MemberTask]) -> Any:
     """The dropout of each hidden layer, one for each network."""
     hidden = len(runs[0].spec.sizes) - 2
     each = [np.broadcast_to(np.asarray(run.spec.dropout), hidden) for run in runs]
     return [np.array(layer, dtype=np.float64) for layer in np.transpose(each)]
 
 
-class Stacked:
+class StackTrainer:
     """A stack in training: `run` trains it, and hands each member what its fit has come to.
 
     runs: the members in it; one whose course has ended stands still, and when half of a stack have
     ended, the others go on in a smaller one.
     """
 
-    def __init__(self, runs: list[Prepared], samples: Samples, given: Samples | None, device: str):
+    def __init__(
+        self, runs: list[MemberTask], samples: Samples, given: Samples | None, device: str
+    ):
         """samples: all rows, dense;  given: the validation set of all, where users gave one."""
         self.runs, self._samples, self._given = runs, samples, given
         self._device = device
@@ -154,8 +156,8 @@ class Stacked:
         told = SimpleNamespace(verbose=max(int(run.est.verbose) for run in runs))
         with (
             net.ops.on_device(),
-            memory.explained(net, trainer.batch_size, 2, memory.size_of(self._samples.X)),
-            blas_threads.limited(net, trainer.batch_size),
+            memory.explain_oom(net, trainer.batch_size, 2, memory.size_of(self._samples.X)),
+            blas_threads.limit_blas_threads(net, trainer.batch_size),
             Interrupt() as interrupt,
             Progress(told, longest) as progress,
         ):
@@ -221,7 +223,7 @@ class Stacked:
                     run.course.error = error
             run.course.validated(value, score)
 
-    def _held(self, run: Prepared):
+    def _held(self, run: MemberTask):
         """X, where the score asks for it, y and weights of a member's validation set."""
         given = self._given
         if given is not None:
@@ -297,17 +299,21 @@ class Stacked:
         ops, trainer = self.net.ops, self.trainer
         theta = ops.to_host(self.net.parameters.buffer)
         best: Any = None if self._best is None else ops.to_host(self._best)
-        slots = {
-            name: ops.to_host(slot) for name, slot in trainer.slots.items() if slot is not None
+        state_buffers = {
+            name: ops.to_host(slot)
+            for name, slot in trainer.state_buffers.items()
+            if slot is not None
         }
         updates = ops.to_host(trainer.state.t)
         for m in members:
             run = self.runs[m]
             chosen = best if run.course.goes_back else theta
             state = weights_of(self.net, chosen[m : m + 1])
-            used = run.optimizer.slots()
+            used = run.optimizer.state_buffers()
             state["optimizer"] = {
-                "slots": {n: slot[m : m + 1].copy() for n, slot in slots.items() if used.get(n)},
+                "slots": {
+                    n: slot[m : m + 1].copy() for n, slot in state_buffers.items() if used.get(n)
+                },
                 "steps": updates[m : m + 1].copy(),
                 "optimizer": replace(run.optimizer, lr=run.course.lr),
                 "seed": run.seed,
@@ -318,7 +324,7 @@ class Stacked:
             state |= {"spec": run.spec, "device": self._device}
             if run.columns is not None:
                 state = widened(state, run.columns, self._samples.X.shape[1])
-            run.est._engine = Engine()
+            run.est._engine = FittedNetwork()
             run.est._engine.__setstate__(state)
 
 

@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from gpumlp.estimators import estimator_rows, resuming
 from gpumlp.estimators.messages import Progress, warn
-from gpumlp.estimators.stopping_rule import Course
+from gpumlp.estimators.stopping_rule import StoppingRule
 from gpumlp.estimators.validation import Samples, Validation, split
 from gpumlp.functions.optimizer import SGD, Adam, AdamW, Optimizer
 from gpumlp.model import blas_threads, memory
@@ -119,11 +119,11 @@ def fit(
         resuming.check(unfinished, samples.rows, batch_size, held is not None)
         goes_on, seed = True, unfinished["seed"]
     trainer = current_trainer(est, engine, loss, batch_size, rng, goes_on, seed)
-    slots = sum(trainer.optimizer.slots().values())
+    state_buffers = sum(trainer.optimizer.state_buffers().values())
     with (
         net.ops.on_device(),
-        memory.explained(net, batch_size, slots, _bytes(samples.X)),
-        blas_threads.limited(net, batch_size),
+        memory.explain_oom(net, batch_size, state_buffers, _bytes(samples.X)),
+        blas_threads.limit_blas_threads(net, batch_size),
     ):
         rows = estimator_rows.make(
             net,
@@ -138,7 +138,7 @@ def fit(
             validation = Validation(est, engine, trainer.objective, held)
         trainer.callbacks = sorted(est.callbacks or (), key=lambda each: each.goes_last)
         optimizer: Any = trainer.optimizer
-        course = Course(est, rows.sizes, optimizer.lr, rng, incremental)
+        course = StoppingRule(est, rows.sizes, optimizer.lr, rng, incremental)
         running = Fit(course, engine, trainer, rows, validation)
         running.random_at_begin = random_at_begin
         trainer.owner = running
@@ -155,7 +155,7 @@ def _bytes(X) -> int:
 class Fit:
     """The running fit: carries its course out on the trainer."""
 
-    def __init__(self, course: Course, engine, trainer, rows, validation):
+    def __init__(self, course: StoppingRule, engine, trainer, rows, validation):
         self.course, self.est = course, course.est
         self.engine, self.trainer = engine, trainer
         self.rows, self.validation = rows, validation
@@ -167,12 +167,12 @@ class Fit:
         if unfinished is None:
             self._begin()
         else:
-            resuming.take_up(self, unfinished)
+            resuming.resume(self, unfinished)
         history = trainer.history
         for callback in trainer.callbacks:
             callback.on_fit_begin(trainer, history)
         if unfinished is not None:
-            resuming.hand_back(self, unfinished)
+            resuming.restore(self, unfinished)
         with Interrupt() as interrupt, Progress(est, trainer.epochs_left) as progress:
             try:
                 self._epochs(interrupt, progress)

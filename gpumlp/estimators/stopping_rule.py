@@ -15,7 +15,7 @@ SMALLEST_RATE = 1e-6  # an adaptive learning rate at or below it ends the fit
 ADAPTIVE_DIVISOR = 5
 
 
-class Course:
+class StoppingRule:
     """An epoch is next_order(), trained(...), validated(...) if there is a validation set, and
     judge(); after it
 

@@ -85,7 +85,7 @@ class Loss(Function):
         return a * (1 - smoothing), c + smoothing / size
 
 
-class Pair(NamedTuple):
+class OutputLoss(NamedTuple):
     """A loss as it meets an output activation: the form, and what is done around it.
 
     fused:  the loss is computed from z + b, else from ŷ, and f' is applied by `backprop`.
@@ -99,7 +99,7 @@ class Pair(NamedTuple):
     log_u: bool
 
 
-def pair(loss: Loss, output) -> Pair:
+def pair(loss: Loss, output) -> OutputLoss:
     """The form of the loss that fits the output activation (the table above)."""
     if loss.outputs is not None and output.built_in and output.name not in loss.outputs:
         *others, last = loss.outputs
@@ -107,13 +107,13 @@ def pair(loss: Loss, output) -> Pair:
         raise ValueError(f"{loss.name} needs output {needs}, not {output.name}")
     if output.rows:
         log_u = loss.log is not None or output.name == "log_softmax"
-        return Pair(loss.log or loss.identity, fused=True, rows=True, log_u=log_u)
+        return OutputLoss(loss.log or loss.identity, fused=True, rows=True, log_u=log_u)
     name = output.name if output.built_in else None  # not a user's own of that name
     if name == "exp" and loss.log is not None:
-        return Pair(loss.log, fused=True, rows=False, log_u=False)
+        return OutputLoss(loss.log, fused=True, rows=False, log_u=False)
     if name == "sigmoid" and loss.logit is not None:
-        return Pair(loss.logit, fused=True, rows=False, log_u=False)
-    return Pair(loss.identity, fused=name == "identity", rows=False, log_u=False)
+        return OutputLoss(loss.logit, fused=True, rows=False, log_u=False)
+    return OutputLoss(loss.identity, fused=name == "identity", rows=False, log_u=False)
 
 
 def find(loss) -> Loss:

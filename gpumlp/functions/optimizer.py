@@ -66,7 +66,7 @@ class Optimizer:
         """The hyperparameters under the names of HYPERS."""
         raise NotImplementedError
 
-    def slots(self) -> dict[str, bool]:
+    def state_buffers(self) -> dict[str, bool]:
         """The state buffers of the law, in its order, and which of them are in use."""
         raise NotImplementedError
 
@@ -128,7 +128,7 @@ class SGD(Optimizer):
             "NESTEROV": float(self.nesterov),
         }
 
-    def slots(self):
+    def state_buffers(self):
         return {"velocity": bool(np.any(np.asarray(self.momentum) > 0))}
 
 
@@ -157,7 +157,7 @@ class RMSprop(Optimizer):
             **_betas(2, self.rho),
         }
 
-    def slots(self):
+    def state_buffers(self):
         momentum = bool(np.any(np.asarray(self.momentum) > 0))
         return {"square": True, "velocity": momentum, "centre": self.centered}
 
@@ -192,7 +192,7 @@ class Adam(Optimizer):
             **_betas(2, self.beta2),
         }
 
-    def slots(self):
+    def state_buffers(self):
         return {"first": True, "second": True}
 
 

@@ -21,7 +21,7 @@ from gpumlp.backend import device as devices
 from gpumlp.estimators import hyperparameters
 from gpumlp.estimators.classifier import MLPClassifier
 from gpumlp.estimators.ensemble import Ensemble
-from gpumlp.estimators.fitted_network import GROUPS, Engine, Spec
+from gpumlp.estimators.fitted_network import GROUPS, FittedNetwork, Spec
 from gpumlp.estimators.messages import warn
 from gpumlp.estimators.regressor import MLPRegressor
 from gpumlp.io.codec import Reader, Writer
@@ -116,7 +116,7 @@ def _made(read: dict[str, Any]):
     if "members" in read:
         est._engine = Ensemble([_made(each) for each in read["members"]], est.diverged_)
     else:
-        est._engine = Engine()
+        est._engine = FittedNetwork()
         est._engine.__setstate__(read["engine"] | {"spec": Spec(*read["engine"]["spec"])})
         est._ready()
     check_agreement(est)
@@ -140,13 +140,13 @@ def _classes() -> dict[str, type]:
 
 
 # ---------------------------------------------------------------- weights and optimiser
-def _engine_state(engine: Engine) -> dict[str, Any]:
+def _engine_state(engine: FittedNetwork) -> dict[str, Any]:
     state = engine.__getstate__()
     weights = {name: [_numbers(each, engine) for each in state[name]] for name in GROUPS}
     return state | weights | {"spec": tuple(state["spec"])}
 
 
-def _numbers(value, engine: Engine) -> np.ndarray:
+def _numbers(value, engine: FittedNetwork) -> np.ndarray:
     """An item of a list that may be the user's: anything that the network would take."""
     array = np.asarray(value)
     return array if array.dtype.kind in "biuf" else np.asarray(value, engine.spec.dtype)

@@ -65,7 +65,7 @@ def steps(value) -> bool:
     return places(value) and value.shape == (1,)
 
 
-def slots(value) -> bool:
+def state_buffers(value) -> bool:
     """arrays of finite numbers, which are not below 0 where they are squares"""
     return (
         isinstance(value, dict)
@@ -165,7 +165,7 @@ ENGINE = {
     "optimizer": (
         None,
         {
-            "slots": slots,
+            "slots": state_buffers,
             "steps": steps,
             "optimizer": law,
             "seed": count,
@@ -247,7 +247,7 @@ def _check_network(state: dict[str, Any]) -> None:
     if not state["slopes"].keys() <= set(learned):
         raise FileError(f"slopes are of layers {list(state['slopes'])}, learned {learned}")
     if state["optimizer"] is not None:
-        _check_optimizer(**state["optimizer"])
+        _check_optimizer(state["optimizer"])
 
 
 @functools.lru_cache(maxsize=64)  # the members of an ensemble have the same
@@ -268,10 +268,13 @@ def _learned(spec: Spec) -> list[int]:
     return [k for k in range(1, net.K + 1) if net.f[k].learned]
 
 
-def _check_optimizer(slots, optimizer, factors, **others) -> None:
-    used = {name for name, is_used in optimizer.slots().items() if is_used}
-    if slots.keys() != used:
-        raise FileError(f"{type(optimizer).__name__} has slots {sorted(used)}, not {sorted(slots)}")
+def _check_optimizer(state: dict[str, Any]) -> None:
+    optimizer, buffers, factors = (state[name] for name in ("optimizer", "slots", "factors"))
+    used = {name for name, is_used in optimizer.state_buffers().items() if is_used}
+    if buffers.keys() != used:
+        raise FileError(
+            f"{type(optimizer).__name__} has the state {sorted(used)}, not {sorted(buffers)}"
+        )
     if np.ndim(optimizer.lr):
         raise FileError(f"the optimizer's lr = {optimizer.lr!r}, of a single network")
     if factors and len(factors) < 3:

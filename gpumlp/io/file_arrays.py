@@ -71,8 +71,12 @@ def check_shapes(state, functions, arrays) -> None:
 
 def check_counts(arrays, issued: int, models: int) -> None:
     """Updates that were made, and those at which networks stopped."""
-    steps, halted = (array_of(arrays, name, np.int64, (models,)) for name in ("steps", "halted"))
+    steps, stopped_at = (
+        array_of(arrays, name, np.int64, (models,)) for name in ("steps", "halted")
+    )
     if not ((0 <= steps) & (steps <= issued)).all():
         raise SchemaError(f"steps has {steps.min()} .. {steps.max()}, of {issued} updates")
-    if not ((-1 <= halted) & (halted <= issued)).all():
-        raise SchemaError(f"halted has {halted.min()} .. {halted.max()}, of {issued} updates")
+    if not ((-1 <= stopped_at) & (stopped_at <= issued)).all():
+        raise SchemaError(
+            f"halted has {stopped_at.min()} .. {stopped_at.max()}, of {issued} updates"
+        )

@@ -185,7 +185,7 @@ def _network_state(net) -> dict:
         "dropout": _plain(net.dropout),
         "precision": net.precision,
         "tune": net.tune,
-        "products": net.ops.choices(),
+        "products": net.ops.export_algorithms(),
     }
 
 
@@ -208,7 +208,7 @@ def _make_network(state, arrays, device, custom) -> MLP:
         precision=state.get("precision", "float32"),
         tune=state.get("tune", False),
     )
-    net.ops.adopt(state.get("products", {}))
+    net.ops.load_algorithms(state.get("products", {}))
     net.init = state["init"]
     net.metadata = state["metadata"]
     with net.ops.on_device():
@@ -244,10 +244,10 @@ def _trainer_arrays(trainer) -> dict[str, np.ndarray]:
     to_host = trainer.net.ops.to_host
     arrays = {
         "steps": to_host(trainer.state.t),
-        "halted": to_host(trainer.state.halted),
+        "halted": to_host(trainer.state.stopped_at),
         "lr": to_host(trainer.state.scalars)[:, SCALARS.index("RATE")],
     }
-    for slot, buffer in trainer.slots.items():
+    for slot, buffer in trainer.state_buffers.items():
         if buffer is not None:
             arrays |= file_arrays.named(trainer.net.layout, to_host(buffer), f"optimizer.{slot}.")
     return arrays
@@ -285,11 +285,11 @@ def _make_trainer(state, arrays, net, custom) -> Trainer:
     with net.ops.on_device():
         for name, dtype, target in (
             ("steps", np.int64, trainer.state.t),
-            ("halted", np.int64, trainer.state.halted),
+            ("halted", np.int64, trainer.state.stopped_at),
             ("lr", real, trainer.state.scalars[:, SCALARS.index("RATE")]),
         ):
             target[...] = net.ops.to_device(file_arrays.array_of(arrays, name, dtype, (models,)))
-        for slot, buffer in trainer.slots.items():
+        for slot, buffer in trainer.state_buffers.items():
             if buffer is not None:
                 file_arrays.fill(net, buffer, arrays, f"optimizer.{slot}.")
         trainer.apply_plateau()
@@ -333,12 +333,14 @@ def _take_up_fit(trainer, numbers, arrays) -> None:
     if steps is None or done >= steps:
         raise FileError(f"fit.batches_done is {done} of {steps} batches an epoch")
     trainer.unfinished = [
-        callback.Kept(kind, state, {name: arrays[f"callback.{i}.{name}"] for name in names})
+        callback.CallbackState(
+            kind, state, {name: arrays[f"callback.{i}.{name}"] for name in names}
+        )
         for i, (kind, state, names) in enumerate(numbers["callbacks"])
     ]
     if done:
         state, shape = trainer.state, (done, net.models_count)
-        with net.ops.on_device(), memory.explained(net):
+        with net.ops.on_device(), memory.explain_oom(net):
             trainer.make_room(done)  # not of all steps, which may be any number
             for name, table in (("losses", state.losses), ("weights", state.weights)):
                 table[:done] = net.ops.to_device(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpumlp.model.network import MLP
-from gpumlp.model.parameters import Named, Parameters
+from gpumlp.model.parameters import Parameters, ParameterViews
 
 
 def check_network(net, function: str) -> None:
@@ -14,14 +14,14 @@ def check_network(net, function: str) -> None:
         raise TypeError(f"{function} takes a network (gpumlp.MLP), not {type(net).__name__}")
 
 
-def read(net: MLP) -> Named:
+def read(net: MLP) -> ParameterViews:
     """Copies of W[k], b[k] and slope[k] as NumPy arrays, shaped as the network shows them."""
     with net.ops.on_device():
         buffer = np.array(net.ops.to_host(net.parameters.buffer))
     return Parameters(net.layout, buffer).public(stacked=net.models is not None)
 
 
-def write(net: MLP, values: Named) -> None:
+def write(net: MLP, values: ParameterViews) -> None:
     """What `read` gave, changed in place, becomes the network's parameters."""
     buffer = values.theta.reshape(net.parameters.buffer.shape)
     with net.ops.on_device():

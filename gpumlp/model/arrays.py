@@ -110,14 +110,14 @@ def features(array, name: str, net, finite: bool = True) -> Given:
     return Given(array if stacked else array[None], given.on_host)
 
 
-class Answers(NamedTuple):
+class CheckedTargets(NamedTuple):
     """Targets: labels (1 or M, B) int32, or dense (1 or M, B, N_K); the other is None."""
 
     labels: Any
     dense: Any
 
 
-def targets(array, name: str, net, loss, rows: int, values: bool = True) -> Answers:
+def targets(array, name: str, net, loss, rows: int, values: bool = True) -> CheckedTargets:
     """y for this loss: integer labels where it accepts them, else (B, N_K), or (B,) for one output.
 
     A leading axis M gives each network its own.  values: check the values too.
@@ -132,7 +132,7 @@ def targets(array, name: str, net, loss, rows: int, values: bool = True) -> Answ
         dense = array[None] if array.ndim == 2 else array
         if values:
             _check_values(given, dense, name, loss, net.dtype, xp)
-        return Answers(None, dense)
+        return CheckedTargets(None, dense)
     if labelled and array.shape in ((rows,), (models, rows)):
         labels = array[None] if array.ndim == 1 else array
         if values and not bool(labels.min() >= 0 and labels.max() < outputs):
@@ -140,7 +140,7 @@ def targets(array, name: str, net, loss, rows: int, values: bool = True) -> Answ
                 f"{name} holds labels from {labels.min()} to {labels.max()}; "
                 f"with {outputs} outputs they are 0 .. {outputs - 1}"
             )
-        return Answers(labels.astype(np.int32, copy=False), None)
+        return CheckedTargets(labels.astype(np.int32, copy=False), None)
     wanted = f"({rows}, {outputs})"
     if outputs == 1:
         wanted += f" or ({rows},)"
@@ -179,7 +179,7 @@ def weights(array, name: str, net, rows: int, values: bool = True):
     return array[None] if array.ndim == 1 else array
 
 
-def settle(array, net, dtype=None):
+def to_device(array, net, dtype=None):
     """The array on the network's device, contiguous, in the network's dtype or the one given."""
     if array is None:
         return None

@@ -33,7 +33,7 @@ def multiplications(net, rows: int) -> int:
 
 
 @contextlib.contextmanager
-def limited(net, rows: int, slices: int = 1):
+def limit_blas_threads(net, rows: int, slices: int = 1):
     """One BLAS thread while small networks work on the CPU in batches of so many rows, or others by
     slices of them (gpumlp/model/slices.py).
 

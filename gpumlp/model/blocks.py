@@ -14,7 +14,7 @@ import math
 from gpumlp.backend.contract import Data, State
 from gpumlp.backend.cpu import pool
 from gpumlp.model import blas_threads, workspace
-from gpumlp.model.graph_cache import Repeated
+from gpumlp.model.graph_cache import GraphCache
 from gpumlp.model.parameters import Parameters
 from gpumlp.model.slices import Slices
 from gpumlp.model.workspace import Workspaces
@@ -84,7 +84,7 @@ def _network(net, members: slice):
     part.thresholds = [shared(each, members) for each in net.thresholds]
     part.p = [shared(each, members) for each in net.p]
     part.workspaces, part.blocks, part.slices = Workspaces(part), Blocks(), Slices()
-    part._passes = Repeated(net.ops)
+    part._passes = GraphCache(net.ops)
     return part
 
 
@@ -137,9 +137,11 @@ def _updates(updates, net, members: slice):
     part.net = net
     part.objective = updates.objective.of(net)
     part.grad = Parameters(net.layout, updates.grad.buffer[members])
-    part.slots = {name: shared(slot, members) for name, slot in updates.slots.items()}
+    part.state_buffers = {
+        name: shared(slot, members) for name, slot in updates.state_buffers.items()
+    }
     part.seeds, part.hyper = updates.seeds[members], updates.hyper[members]
-    whole = "t", "halted", "cursor", "norm", "scalars"
+    whole = "t", "stopped_at", "cursor", "norm", "scalars"
     part.state = State(
         losses=state.losses[:, members],
         weights=state.weights[:, members],
@@ -156,5 +158,5 @@ def rows_of(rows, members: slice):
     part = copy.copy(rows)
     part.order = shared(rows.order, members)
     part.data = Data(*(shared(each, members) for each in rows.data))
-    part.repeated = Repeated(rows.repeated._ops)
+    part.repeated = GraphCache(rows.repeated._ops)
     return part

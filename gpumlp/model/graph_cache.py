@@ -11,7 +11,7 @@ class _Held(NamedTuple):
     replay: Any  # None after the first time
 
 
-class Repeated:
+class GraphCache:
     """Runs a sequence as it is the first time, captures it the second, and replays it from then on.
 
     The first run makes what can only be made outside of a capture: compiled kernels, room for
@@ -24,7 +24,7 @@ class Repeated:
         self._held: weakref.WeakKeyDictionary[Any, dict[Any, _Held]] = weakref.WeakKeyDictionary()
 
     def __reduce__(self):
-        return Repeated, (self._ops,)  # a copy has buffers of its own, and captures its own
+        return GraphCache, (self._ops,)  # a copy has buffers of its own, and captures its own
 
     def run(self, name, work, workspace, *buffers):
         """work(), or what was captured of it when it last came by this name on these very buffers.

@@ -20,13 +20,13 @@ SORTING_BYTES = 16  # of each, where the device shuffles: its key, and as much t
 SHARE = 0.8  # of the free memory that data may take; the rest is for what cannot be foreseen
 
 
-class Fit(NamedTuple):
+class MemoryPlan(NamedTuple):
     """What a fit takes besides its batches.
 
     positions: of an epoch's order;  orders: 1, or one for each network.
     sorts:     whether orders are made on the device; else they are sent there.
     held:      rows that are validated on;  held_orders: of them, 1 or one for each network.
-    resident:  whether networks train in shared memory (residence.py), where they gather batches.
+    resident:  whether networks train in shared memory (persistent.py), where they gather batches.
     """
 
     positions: int
@@ -40,38 +40,38 @@ class Fit(NamedTuple):
 def predict(
     net,
     rows: int,
-    slots: int = 0,
+    state_buffers: int = 0,
     data_bytes: int = 0,
     purpose: str = "fit",
-    fit: Fit | None = None,
+    fit: MemoryPlan | None = None,
 ) -> int:
-    """Bytes on the device: parameters, gradient, `slots` optimiser buffers, one batch of so many
-    rows, the data, and what `fit` says.
+    """Bytes on the device: parameters, gradient, `state_buffers` of the optimiser, one batch of so
+    many rows, the data, and what `fit` says.
 
     net: or whatever has its attributes, with another models_count.  What the device's libraries
     keep for themselves is not in it, such as cuBLASLt's workspace, 32 MiB at most.
     """
-    copies = 1 if purpose == "predict" else 2 + slots
+    copies = 1 if purpose == "predict" else 2 + state_buffers
     theta = net.layout.size * net.dtype.itemsize * copies
     if net.stored != net.dtype:
         theta += net.layout.size * net.stored.itemsize
     found = net.models_count * theta + data_bytes
     if not rows or purpose != "fit":
         return found + (workspace.size(net, rows, purpose) if rows else 0)
-    fit = Fit(rows) if fit is None else fit
+    fit = MemoryPlan(rows) if fit is None else fit
     steps = math.ceil(fit.positions / rows)
     return found + _counters(net, steps) + _orders(net, fit) + _passes(net, rows, fit)
 
 
 def _counters(net, steps: int) -> int:
     """What each network has besides its parameters: `Updates` and `State` name them."""
-    int64s = "t", "halted", "cursor", "seed", "nothing done"
+    int64s = "t", "stopped_at", "cursor", "seed", "nothing done"
     reals = len(HYPERS) + len(SCALARS) + len(("norm",)) + 2 * max(STEPS_NOTED, steps)
     thresholds = 2 * 4 * (net.K + 1)
     return net.models_count * (8 * len(int64s) + net.dtype.itemsize * reals + thresholds)
 
 
-def _orders(net, fit: Fit) -> int:
+def _orders(net, fit: MemoryPlan) -> int:
     """The order of an epoch, and what is there while a new one is made or arrives."""
     positions = fit.positions * fit.orders
     if not fit.sorts:
@@ -80,7 +80,7 @@ def _orders(net, fit: Fit) -> int:
     return (ORDER_BYTES + sorting) * positions
 
 
-def _passes(net, rows: int, fit: Fit) -> int:
+def _passes(net, rows: int, fit: MemoryPlan) -> int:
     """The workspaces: of a batch, and of the rows that are validated on at once."""
     gradients = slices.size(net, rows)
     batch = 0 if fit.resident else workspace.size(net, rows, "fit")
@@ -118,7 +118,7 @@ class NoRoomForPieces(MemoryError):
         super().__init__(text)
 
 
-def room(net, rows: int, wanted: int) -> int | None:
+def free_bytes(net, rows: int, wanted: int) -> int | None:
     """Bytes that the data of a fit in batches of so many rows may take, beside the workspace that
     is still to be made; None on the CPU, where they are in the same memory anyhow.
 
@@ -166,7 +166,7 @@ def check_weights(sizes, models: int = 1) -> None:
 
 
 @contextlib.contextmanager
-def explained(net, rows=0, slots: int = 0, data_bytes: int = 0, purpose: str = "fit"):
+def explain_oom(net, rows=0, state_buffers: int = 0, data_bytes: int = 0, purpose: str = "fit"):
     """Out of memory becomes a MemoryError with the bytes predicted and what to lower.
 
     rows: of a batch or a chunk; 0 where only the parameters are made.
@@ -177,7 +177,7 @@ def explained(net, rows=0, slots: int = 0, data_bytes: int = 0, purpose: str = "
         if not faults.is_out_of_memory(error):
             raise
         data_bytes = getattr(error, "takes", data_bytes)
-        needed = predict(net, rows, slots, data_bytes, purpose)
+        needed = predict(net, rows, state_buffers, data_bytes, purpose)
         free = net.ops.free_memory()
         lower = ["batch_size"] if rows and purpose == "fit" else []
         lower += ["sizes"] + (["models"] if net.models_count > 1 else [])

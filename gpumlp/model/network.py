@@ -16,9 +16,9 @@ from gpumlp.backend.layout import Layout
 from gpumlp.functions import activation, initializer
 from gpumlp.model import arrays, blas_threads, memory, propagate
 from gpumlp.model.blocks import Blocks, shared
-from gpumlp.model.graph_cache import Repeated
+from gpumlp.model.graph_cache import GraphCache
 from gpumlp.model.objective import Objective
-from gpumlp.model.parameters import Named, Parameters
+from gpumlp.model.parameters import Parameters, ParameterViews
 from gpumlp.model.slices import Slices
 from gpumlp.model.workspace import Workspaces
 from gpumlp.utils import checks
@@ -105,7 +105,7 @@ class MLP:
         learned = tuple(k for k in range(1, self.K + 1) if self.f[k].learned)
         self.layout = Layout(self.sizes, learned, self.dtype.itemsize)
         draw = initializer.find(init)
-        with self.ops.on_device(), memory.explained(self):
+        with self.ops.on_device(), memory.explain_oom(self):
             memory.check(self)
             thresholds = _dropout_thresholds(dropout, self.K, self.models_count)
             self._place(self._initial_theta(draw), thresholds)
@@ -129,7 +129,7 @@ class MLP:
         self._see_slopes()
         self.workspaces = Workspaces(self)
         self.blocks, self.slices = Blocks(), Slices()
-        self._passes = Repeated(self.ops)  # of `forward`, behind the first product
+        self._passes = GraphCache(self.ops)  # of `forward`, behind the first product
         self._first = None  # 0, 1, 2, ...: rows as they stand
         self._nothing_done = xp.zeros(self.models_count, np.int64)
 
@@ -170,7 +170,7 @@ class MLP:
         return 1 if self.models is None else self.models
 
     @property
-    def _named(self) -> Named:
+    def _named(self) -> ParameterViews:
         return self.parameters.public(stacked=self.models is not None)
 
     @property
@@ -230,17 +230,17 @@ class MLP:
         models, rows = self.models_count, given.array.shape[1]
         with (
             self.ops.on_device(),
-            memory.explained(
+            memory.explain_oom(
                 self, min(rows, self.chunk_rows), 0, memory.size_of(x), purpose="predict"
             ),
-            blas_threads.limited(self, min(rows, self.chunk_rows)),
+            blas_threads.limit_blas_threads(self, min(rows, self.chunk_rows)),
         ):
             xp = np if given.on_host else self.ops.xp
             out = xp.empty((models, rows, self.sizes[-1]), self.dtype)
             blocks = self.blocks.get(self, min(rows, self.chunk_rows))
 
             def predict(start, stop):
-                x = arrays.settle(given.array[:, start:stop], self)
+                x = arrays.to_device(given.array[:, start:stop], self)
 
                 def work(i):
                     members, net = blocks[i]
@@ -257,8 +257,10 @@ class MLP:
         rows, noise = x.shape[1], [NO_NOISE] * (self.K + 1)
         ws = self.workspaces.get(rows, "predict")
         # The first product reads x where it lies; all that follows is on buffers of our own.
-        propagate.enter(self, ws, x)
-        self._passes.run("predict", lambda: propagate.go_on(self, ws, noise, last=self.K), ws)
+        propagate.first_product(self, ws, x)
+        self._passes.run(
+            "predict", lambda: propagate.remaining_layers(self, ws, noise, last=self.K), ws
+        )
         return ws.n[self.K]
 
     @property
@@ -279,8 +281,8 @@ class MLP:
         rows, data_bytes = given.array.shape[1], memory.size_of(x, y)
         with (
             self.ops.on_device(),
-            memory.explained(self, rows, 0, data_bytes, purpose="step"),
-            blas_threads.limited(self, rows),
+            memory.explain_oom(self, rows, 0, data_bytes, purpose="step"),
+            blas_threads.limit_blas_threads(self, rows),
         ):
             xp = self.ops.xp
             batch = self.batch(given.array, y, objective, sample_weight)
@@ -307,13 +309,13 @@ class MLP:
         if weight is None:
             w, w_sum = self._ones(rows)
         else:
-            w = arrays.settle(weight, self)
+            w = arrays.to_device(weight, self)
             w_sum = xp.empty(models, self.dtype)
             w_sum[...] = w.sum(axis=1)
         return Batch(
-            arrays.settle(x, self),
-            arrays.settle(y.labels, self, np.int32),
-            arrays.settle(y.dense, self),
+            arrays.to_device(x, self),
+            arrays.to_device(y.labels, self, np.int32),
+            arrays.to_device(y.dense, self),
             w,
             w_sum,
         )

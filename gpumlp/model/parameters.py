@@ -29,14 +29,14 @@ class Parameters:
         """Every W[k], b[k] and slope[k]."""
         return [v for views in (self.W, self.b, self.slope) for v in views if v is not None]
 
-    def public(self, stacked: bool) -> Named:
+    def public(self, stacked: bool) -> ParameterViews:
         """The views as users see them: without the leading axis for a single network."""
 
         def seen(views):
             return Views(v if v is None or stacked else v[0, ...] for v in views)  # 0-d too
 
         theta = self.buffer if stacked else self.buffer[0]
-        return Named(seen(self.W), seen(self.b), seen(self.slope), theta)
+        return ParameterViews(seen(self.W), seen(self.b), seen(self.slope), theta)
 
 
 class Views(list):
@@ -48,7 +48,7 @@ class Views(list):
             view[...] = values
 
 
-class Named(NamedTuple):
+class ParameterViews(NamedTuple):
     """Parameters or their gradient by name: W[k] ([M,] N_k, N_{k-1}), b[k] ([M,] N_k), slope[k] the
     learned slope of layer k's activation, if it has one, and theta ([M,] P), the buffer of all."""
 

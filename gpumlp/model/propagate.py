@@ -16,23 +16,23 @@ def forward(net, ws, x, noise, last: int):
 
     x (1 or M, B, N_0).  noise[k] is the randomness of layer k in training, or None.
     """
-    enter(net, ws, x)
-    go_on(net, ws, noise, last)
+    first_product(net, ws, x)
+    remaining_layers(net, ws, noise, last)
 
 
-def enter(net, ws, x):
+def first_product(net, ws, x):
     """z^(1) without its bias: all of `forward` that reads x."""
     if net.operands is not net.parameters:
-        net.ops.narrow(net.parameters.buffer, net.operands.buffer)
+        net.ops.cast_bf16(net.parameters.buffer, net.operands.buffer)
         if x.dtype != net.stored:
             narrow = ws.x[: len(x)]
-            net.ops.narrow(net.ops.xp.ascontiguousarray(x), narrow)
+            net.ops.cast_bf16(net.ops.xp.ascontiguousarray(x), narrow)
             x = narrow
     ws.n[0] = x
     net.ops.gemm(x, net.operands.W[1], out=ws.z[1], tb=True)
 
 
-def go_on(net, ws, noise, last: int):
+def remaining_layers(net, ws, noise, last: int):
     """The rest of `forward`."""
     ops, W, b, z, n = net.ops, net.operands.W, net.parameters.b, ws.z, ws.n
     for k in range(1, net.K + 1):

@@ -53,9 +53,9 @@ def number(net, rows: int, objective=None) -> int:
     return count
 
 
-def limited(net, rows: int, objective):
-    """`blas_threads.limited`, while a network is trained in batches of so many rows."""
-    return blas_threads.limited(net, rows, number(net, rows, objective))
+def limit_blas_threads(net, rows: int, objective):
+    """`blas_threads.limit_blas_threads`, while a network is trained in batches of so many rows."""
+    return blas_threads.limit_blas_threads(net, rows, number(net, rows, objective))
 
 
 def size(net, rows: int) -> int:

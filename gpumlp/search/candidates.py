@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 
 from gpumlp.search import pipelines
-from gpumlp.search.fit_task import Fit, Training, grouped, is_stackable
+from gpumlp.search.fit_task import FitTask, StackJob, grouped, is_stackable
 
 VALIDATION = ("X_val", "y_val", "sample_weight_val")
 
@@ -29,17 +29,17 @@ class Candidates:
         self._params = {name: value for name, value in params.items() if value is not None}
         self._X, self._y, self._folds = X, y, folds
         self._epochs, self._longest = epochs, longest
-        self._trainings: list[Training] = []  # with networks that pause
-        self._paused: dict[Any, list[Fit]] = {}
+        self._trainings: list[StackJob] = []  # with networks that pause
+        self._paused: dict[Any, list[FitTask]] = {}
 
-    def fitted(self, candidates: list[dict]) -> Iterator[Fit]:
+    def fitted(self, candidates: list[dict]) -> Iterator[FitTask]:
         """By candidates, and for each by folds."""
         epochs = None if self._epochs is None else candidates[0][self._epochs]
         fits, fresh = [], []
         for parameters, fold in product(candidates, range(len(self._folds))):
             paused = self._paused.get(self._key(parameters, fold))
             if not paused:
-                fresh.append(Fit(self._estimator, parameters, fold))
+                fresh.append(FitTask(self._estimator, parameters, fold))
             fits.append(paused.pop() if paused else fresh[-1])
         if epochs is not None:
             self._go_on(fits, epochs)
@@ -57,17 +57,17 @@ class Candidates:
         same = [(name, id(value)) for name, value in parameters.items() if name != self._epochs]
         return frozenset(same), fold
 
-    def _go_on(self, fits: list[Fit], epochs: int):
+    def _go_on(self, fits: list[FitTask], epochs: int):
         """Those that pause; networks that are not among them leave their stacks."""
         wanted = set(map(id, fits))
         for training in self._trainings:
-            training.go_on(wanted, epochs)
+            training.remaining_layers(wanted, epochs)
 
-    def _begin(self, fits: list[Fit], epochs: int | None):
+    def _begin(self, fits: list[FitTask], epochs: int | None):
         if epochs is not None:
             for fit in fits:
                 fit.network.max_iter = self._longest
-        for group in grouped(fits, Fit.cost):
+        for group in grouped(fits, FitTask.cost):
             for training in self._trainings_of(group):
                 training.run(epochs)
                 if epochs is not None:
@@ -77,7 +77,7 @@ class Candidates:
             for fit in training.paused():
                 self._paused.setdefault(self._key(fit.parameters, fit.fold), []).append(fit)
 
-    def _is_stacked(self, fit: Fit) -> bool:
+    def _is_stacked(self, fit: FitTask) -> bool:
         if self._y is None or not is_stackable(fit.estimator):
             return False
         if isinstance(fit.estimator, Pipeline):
@@ -87,7 +87,7 @@ class Candidates:
         shared = all(_count(self._params[n]) != count for n in VALIDATION if n in self._params)
         return shared and set(self._params) <= {"sample_weight", *VALIDATION}
 
-    def _trainings_of(self, fits: list[Fit]) -> Iterator[Training]:
+    def _trainings_of(self, fits: list[FitTask]) -> Iterator[StackJob]:
         """fits: of networks that cost alike."""
         if isinstance(fits[0].estimator, Pipeline):
             for group in grouped(fits, pipelines.preprocessing):
@@ -96,9 +96,9 @@ class Candidates:
         weight = self._params.get("sample_weight")
         validation = tuple(self._params.get(name) for name in VALIDATION)
         rows = [self._folds[fit.fold] for fit in fits]
-        yield Training(fits, rows, self._X, self._y, weight, validation)
+        yield StackJob(fits, rows, self._X, self._y, weight, validation)
 
-    def _fit_ordinarily(self, fit: Fit):
+    def _fit_ordinarily(self, fit: FitTask):
         rows, begin = self._folds[fit.fold], time.perf_counter()
         samples = [each for each in (self._X, self._y) if each is not None]
         params = {name: self._of_rows(value, rows) for name, value in self._params.items()}

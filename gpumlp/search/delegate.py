@@ -7,7 +7,7 @@ import functools
 from sklearn.base import clone
 
 
-def stand_in(estimator, fit):
+def delegate(estimator, fit):
     """An unfitted copy, whose copies in turn, when their `fit` is called, become ordinary
     estimators again and are handed to fit(estimator, X, y, **params)."""
     kind = type(estimator)

@@ -14,13 +14,13 @@ class Splits(NamedTuple):
     the first fit."""
 
     cv: Any
-    fits: Fits
+    fits: FitQueue
 
     def split(self, X, y=None, **params):
         return self.fits.note(X, y, list(self.cv.split(X, y, **params)))
 
 
-class Fits:
+class FitQueue:
     """scikit-learn's search asks for its fits one at a time, by candidates and for each by folds;
     what follows is fitted ordinarily, as its refit is."""
 

@@ -11,12 +11,12 @@ from sklearn.pipeline import Pipeline
 
 from gpumlp.estimators import MLPClassifier, MLPRegressor
 from gpumlp.estimators.member_task import Member
-from gpumlp.estimators.stack_fitter import Fitting
+from gpumlp.estimators.stack_fitter import StackFitter
 
 NONE = (None, None, None)
 
 
-class Fit:
+class FitTask:
     """parameters: the candidate;  fold: its number.
 
     estimator: with these parameters; in the end fitted, or there is an error.
@@ -72,14 +72,14 @@ def grouped(items, key: Callable) -> list[list]:
     return list(groups.values())
 
 
-class Training:
+class StackJob:
     """Networks that are trained at once, each on its rows of X; maybe in several turns."""
 
-    def __init__(self, fits: list[Fit], rows: list, X, y, sample_weight=None, validation=NONE):
+    def __init__(self, fits: list[FitTask], rows: list, X, y, sample_weight=None, validation=NONE):
         begin = time.perf_counter()
         members = [Member(fit.network, own) for fit, own in zip(fits, rows, strict=True)]
         self._fits = fits
-        self._fitting = Fitting(members, X, y, sample_weight, validation)
+        self._fitting = StackFitter(members, X, y, sample_weight, validation)
         self._share(begin, fits)
 
     def run(self, epochs: int | None = None):
@@ -88,17 +88,17 @@ class Training:
         self._fitting.run(epochs)
         self._share(begin, self._fits)
 
-    def paused(self) -> list[Fit]:
+    def paused(self) -> list[FitTask]:
         return [self._fits[place] for place in sorted(self._fitting.paused)]
 
-    def go_on(self, wanted: set[int], epochs: int):
+    def remaining_layers(self, wanted: set[int], epochs: int):
         """wanted: the ids of the fits that do; the others leave."""
         begin = time.perf_counter()
         places = {p for p in self._fitting.paused if id(self._fits[p]) in wanted}
-        self._fitting.go_on(places, epochs)
+        self._fitting.remaining_layers(places, epochs)
         self._share(begin, self.paused())
 
-    def _share(self, begin, fits: list[Fit]):
+    def _share(self, begin, fits: list[FitTask]):
         seconds = time.perf_counter() - begin
         for fit in fits:
             fit.seconds += seconds / len(fits)

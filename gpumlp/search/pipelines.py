@@ -10,7 +10,7 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.utils import _safe_indexing
 
-from gpumlp.search.fit_task import Fit, Training, grouped
+from gpumlp.search.fit_task import FitTask, StackJob, grouped
 
 
 class Part(NamedTuple):
@@ -18,7 +18,7 @@ class Part(NamedTuple):
 
     X: Any
     y: Any
-    fits: list[Fit]
+    fits: list[FitTask]
 
     def kind(self) -> Any:
         """Parts of one kind can be put together; data frames stay as they are."""
@@ -27,7 +27,7 @@ class Part(NamedTuple):
         return id(self)
 
 
-def preprocessing(fit: Fit) -> frozenset:
+def preprocessing(fit: FitTask) -> frozenset:
     """The parameters of the steps before the network, equal where they are the same objects."""
     last = fit.estimator.steps[-1][0]
     return frozenset(
@@ -37,13 +37,13 @@ def preprocessing(fit: Fit) -> frozenset:
     )
 
 
-def trainings(fits: list[Fit], X, y, folds) -> list[Training]:
+def trainings(fits: list[FitTask], X, y, folds) -> list[StackJob]:
     """fits: of one preprocessing, and networks that cost alike;  folds: rows to train on."""
     parts = [_transformed(own, X, y, folds) for own in grouped(fits, lambda fit: fit.fold)]
     return [_training(own) for own in grouped([part for part in parts if part], Part.kind)]
 
 
-def _transformed(fits: list[Fit], X, y, folds) -> Part | None:
+def _transformed(fits: list[FitTask], X, y, folds) -> Part | None:
     begin, rows = time.perf_counter(), folds[fits[0].fold]
     y = _safe_indexing(y, rows)
     steps = clone(fits[0].estimator[:-1])
@@ -59,10 +59,10 @@ def _transformed(fits: list[Fit], X, y, folds) -> Part | None:
     return Part(X, y if sparse.issparse(y) else np.asarray(y), fits)
 
 
-def _training(parts: list[Part]) -> Training:
+def _training(parts: list[Part]) -> StackJob:
     """All in one stack, on the samples of all folds one after another."""
     at = 0
-    fits: list[Fit] = []
+    fits: list[FitTask] = []
     rows: list[np.ndarray] = []
     for part in parts:
         own = np.arange(at, at + part.y.shape[0])
@@ -70,7 +70,7 @@ def _training(parts: list[Part]) -> Training:
         rows += [own] * len(part.fits)
         at += len(own)
     X, y = ([getattr(part, name) for part in parts] for name in "Xy")
-    return Training(fits, rows, _joined(X), _joined(y))
+    return StackJob(fits, rows, _joined(X), _joined(y))
 
 
 def _joined(parts: list):

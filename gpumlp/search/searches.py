@@ -13,13 +13,13 @@ from sklearn.utils.metadata_routing import process_routing
 
 from gpumlp.estimators import contents
 from gpumlp.estimators.hyperparameters import random_of
-from gpumlp.search.delegate import stand_in
-from gpumlp.search.fit_queue import Fits
+from gpumlp.search.delegate import delegate
+from gpumlp.search.fit_queue import FitQueue
 from gpumlp.search.fit_task import is_stackable
 
 
 class StackedSearch:
-    """Comes before a search of scikit-learn, which then asks `Fits` for its fits.
+    """Comes before a search of scikit-learn, which then asks `FitQueue` for its fits.
 
     Of what scikit-learn does not promise to keep, this needs `_run_search`, which it documents for
     searches of one's own, and that the fits are asked for in the order of the candidates, and for
@@ -30,7 +30,7 @@ class StackedSearch:
     cv: Any
     random_state: Any
     return_train_score: bool
-    _fits: Fits | None = None  # during a fit
+    _fits: FitQueue | None = None  # during a fit
 
     def fit(self, X, y=None, **params):
         """As scikit-learn's; params: see there."""
@@ -48,8 +48,8 @@ class StackedSearch:
         given, cv = self.estimator, self.cv
         if not is_stackable(given):
             return super().fit(X, y, **params)  # type: ignore[misc]
-        self._fits = Fits(given, self._params_of_fits(params), self.return_train_score)
-        self.estimator = standing = stand_in(given, self._fits.fit)
+        self._fits = FitQueue(given, self._params_of_fits(params), self.return_train_score)
+        self.estimator = standing = delegate(given, self._fits.fit)
         self.cv = model_selection.check_cv(cv, y, classifier=is_classifier(given))
         try:
             # All is trained in this process: the fits are only handed out.

@@ -45,7 +45,7 @@ class Callback:
         """Take back what `state` gave; the arrays are on the network's device."""
 
 
-class Kept(NamedTuple):
+class CallbackState(NamedTuple):
     """The state of a callback of that class, in a checkpoint."""
 
     kind: str
@@ -53,13 +53,15 @@ class Kept(NamedTuple):
     arrays: dict[str, Any]
 
 
-def keep(callbacks: Iterable[Callback]) -> list[Kept]:
+def keep(callbacks: Iterable[Callback]) -> list[CallbackState]:
     """The states of those that have one."""
     found = ((type(callback).__name__, callback.state()) for callback in callbacks)
-    return [Kept(kind, *state) for kind, state in found if state is not None]
+    return [CallbackState(kind, *state) for kind, state in found if state is not None]
 
 
-def hand_back(states: Iterable[Kept], callbacks: Iterable[Callback], to_device: Callable) -> None:
+def restore(
+    states: Iterable[CallbackState], callbacks: Iterable[Callback], to_device: Callable
+) -> None:
     """Each state to the callback of its class; of several, in their order."""
     waiting = list(callbacks)
     for kind, numbers, arrays in states:

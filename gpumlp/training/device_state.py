@@ -17,20 +17,20 @@ class Epoch(NamedTuple):
 
     losses: np.ndarray  # (steps, M) float64: of the batches that were done
     weights: np.ndarray  # (steps, M) float64: 0 where a batch did not count
-    halted: np.ndarray  # (M,), as in State
+    stopped_at: np.ndarray  # (M,), as in State
     rates: np.ndarray  # (M,): the learning rates of the last updates
 
     @property
     def diverged(self) -> dict[int, int]:
-        return diverged(self.halted)
+        return diverged(self.stopped_at)
 
 
-def diverged(halted) -> dict[int, int]:
+def diverged(stopped_at) -> dict[int, int]:
     """network -> the update that was not finite, or its loss or gradient."""
-    return {int(m): int(halted[m]) for m in np.flatnonzero(halted > 0)}
+    return {int(m): int(stopped_at[m]) for m in np.flatnonzero(stopped_at > 0)}
 
 
-class Noted(State):
+class DeviceState(State):
     """A State whose halted, scalars, losses and weights lie one behind the other in a buffer."""
 
     def __init__(self, t, cursor, norm, buffer, steps: int):
@@ -39,13 +39,13 @@ class Noted(State):
         super().__init__(t=t, cursor=cursor, norm=norm, **views._asdict())
 
     @staticmethod
-    def zeros(xp, models: int, real: np.dtype) -> Noted:
+    def zeros(xp, models: int, real: np.dtype) -> DeviceState:
         t, cursor = xp.zeros(models, np.int64), xp.zeros(models, np.int64)
         buffer = xp.zeros(_size(models, real, STEPS_NOTED), np.uint8)
-        return Noted(t, cursor, xp.zeros(models, real), buffer, STEPS_NOTED)
+        return DeviceState(t, cursor, xp.zeros(models, real), buffer, STEPS_NOTED)
 
     def __reduce__(self):  # the views of a copy are of its own buffer
-        return Noted, (self.t, self.cursor, self.norm, self._buffer, len(self.losses))
+        return DeviceState, (self.t, self.cursor, self.norm, self._buffer, len(self.losses))
 
     def make_room(self, xp, steps: int, done: int = 0) -> None:
         """losses and weights become the tables of an epoch of so many batches; of those that are
@@ -70,13 +70,13 @@ class Noted(State):
         return Epoch(
             found.losses[:done].astype(np.float64),
             found.weights[:done].astype(np.float64),
-            found.halted.copy(),
+            found.stopped_at.copy(),
             found.scalars[:, SCALARS.index("RATE")].copy(),
         )
 
 
 class _Views(NamedTuple):
-    halted: Array
+    stopped_at: Array
     scalars: Array
     losses: Array
     weights: Array

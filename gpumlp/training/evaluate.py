@@ -37,7 +37,9 @@ class Evaluation:
         self._rows = rows
         xp, models = net.ops.xp, net.models_count
         self._cursor = xp.zeros(models, np.int64)
-        self._sums = xp.zeros((rows.steps, models, 3), net.dtype)  # of each batch: see `tally`
+        self._sums = xp.zeros(
+            (rows.steps, models, 3), net.dtype
+        )  # of each batch: see `accumulate_metrics`
         loss = objective.loss
         compete = net.f[net.K].rows or loss.name in ("cross_entropy", "kl_divergence")
         # targets -1/+1, or 0/1
@@ -102,7 +104,7 @@ class Evaluation:
         objective.evaluate(ws, batch, None)
         if fused and classes:
             net.ops.activate(net.f[K], ws.z[K], net.parameters.b[K], ws.n[K], net.p[K])
-        net.ops.tally(
+        net.ops.accumulate_metrics(
             ws.n[K] if classes else None,
             Targets(batch.labels, batch.dense, 1.0, 0.0),
             batch.w,

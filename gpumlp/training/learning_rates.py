@@ -1,4 +1,4 @@
-"""The schedule's factors on the device, where `advance` looks up each network's own."""
+"""The schedule's factors on the device, where `prepare_update` looks up each network's own."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Rates:
         self.steps_per_epoch = steps_per_epoch
         self._until = 0  # the factors may differ from those worked out before
 
-    def cover(self, steps: int):
+    def extend(self, steps: int):
         """Make sure that the table holds the next updates."""
         needed = self.issued + steps
         if self.schedule is not None and not self._by_plateau and needed > self._until:
@@ -72,8 +72,8 @@ class Rates:
 
     def _fewest(self) -> int:
         """The fewest updates made by any network that still moves; reads the device."""
-        t, halted = (self._net.ops.to_host(a) for a in (self._state.t, self._state.halted))
-        return int(t[halted == 0].min(initial=self.issued))
+        t, stopped_at = (self._net.ops.to_host(a) for a in (self._state.t, self._state.stopped_at))
+        return int(t[stopped_at == 0].min(initial=self.issued))
 
     def factors(self, steps: np.ndarray) -> np.ndarray:
         """The factor of each update, in the network's dtype."""
@@ -84,7 +84,7 @@ class Rates:
             )
         try:
             values = function(steps)
-            with np.errstate(over="ignore"):  # `cover` says what is infinite
+            with np.errstate(over="ignore"):  # `extend` says what is infinite
                 values = np.asarray(values, dtype=self._net.dtype)
             values = np.broadcast_to(values, steps.shape)
         except (ValueError, TypeError) as error:

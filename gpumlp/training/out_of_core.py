@@ -69,8 +69,8 @@ class Streamed(Rows):
         self.order = xp.arange(self.count, dtype=np.int32)[None]
         self.order %= np.int32(rows)
 
-    def alike(self, i: int) -> int:
-        return min(super().alike(i), self._batches - i % self._batches)
+    def equal_batches_from(self, i: int) -> int:
+        return min(super().equal_batches_from(i), self._batches - i % self._batches)
 
     def ready(self, i: int) -> Data:
         piece = i // self._batches

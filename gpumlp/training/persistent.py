@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpumlp.backend.contract import Targets
-from gpumlp.backend.cuda.persistent_kernel import Chip, Places, Shape, Training, fit
+from gpumlp.backend.cuda.persistent_kernel import Chip, LaunchArgs, Places, Shape, fit
 from gpumlp.training.out_of_core import Streamed
 
 # Multiply-adds in float32 of one multiprocessor in a second: 64 in a cycle of 1.5 GHz.  Those with
@@ -63,8 +63,8 @@ def launcher(updates, rows):
     chosen = plan(updates, rows.data.x.dtype, rows.batch_size)
     if chosen is None:
         return None
-    train = updates.net.ops.resident(chosen.shape, chosen.at)
-    what = training_of(updates, rows)
+    train = updates.net.ops.persistent_kernel(chosen.shape, chosen.at)
+    what = launch_args(updates, rows)
 
     def launch(steps):
         steps = min(steps, chosen.steps)
@@ -149,17 +149,17 @@ def shape_of(updates, source) -> Shape:
         dropout=tuple(threshold is not None for threshold in net.thresholds),
         pair=updates.objective.pair,
         family=updates.optimizer.family,
-        slots=tuple(updates.optimizer.slots().values()),
+        state_buffers=tuple(updates.optimizer.state_buffers().values()),
         source=str(source),
     )
 
 
-def training_of(updates, rows) -> Training:
+def launch_args(updates, rows) -> LaunchArgs:
     """What the launches on these rows work on."""
     objective = updates.objective
-    return Training(
+    return LaunchArgs(
         theta=updates.net.parameters.buffer,
-        slots=list(updates.slots.values()),
+        state_buffers=list(updates.state_buffers.values()),
         data=rows.data,
         order=rows.order,
         positions=rows.length,

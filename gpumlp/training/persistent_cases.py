@@ -33,22 +33,22 @@ def train(side: Side, network: dict, of: str, law: Optimizer):
     trainer.rates.plan(data.steps, data.steps)
     if side.exact:
         trainer.run_epoch(data)
-        return _trained(net.parameters.buffer, list(trainer.slots.values()), trainer.state)
+        return _trained(net.parameters.buffer, list(trainer.state_buffers.values()), trainer.state)
     data.shuffle(trainer.seeds, 0)
     trainer.make_room(data.steps)
     shape = persistent.shape_of(trainer, x.dtype)
     places = persistent_kernel.fit(shape, side.ops.chip())
     if places is None:
         return None
-    run = side.ops.resident(shape, places)
-    what = _sent(side.ops, persistent.training_of(trainer, data))
+    run = side.ops.persistent_kernel(shape, places)
+    what = _sent(side.ops, persistent.launch_args(trainer, data))
     run(what, data.steps)
-    return _trained(what.theta, what.slots, what.state)
+    return _trained(what.theta, what.state_buffers, what.state)
 
 
-def _trained(theta, slots, state: State):
-    noted = state.losses, state.weights, state.t, state.halted, state.cursor
-    return [theta, *(slot for slot in slots if slot is not None), *noted]
+def _trained(theta, state_buffers, state: State):
+    noted = state.losses, state.weights, state.t, state.stopped_at, state.cursor
+    return [theta, *(slot for slot in state_buffers if slot is not None), *noted]
 
 
 def _sent(ops, value):
@@ -81,4 +81,4 @@ NETWORKS = {
 def cases() -> Iterator[Case]:
     for dtype in DTYPES:
         for what, network in NETWORKS.items():
-            yield case("resident", what, dtype, train, *network, factor=LOOSE, gpu=True)
+            yield case("persistent_kernel", what, dtype, train, *network, factor=LOOSE, gpu=True)

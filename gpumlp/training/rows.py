@@ -11,7 +11,7 @@ from gpumlp.backend.contract import Data
 from gpumlp.backend.layout import ALIGNMENT
 from gpumlp.backend.sources import SOURCE
 from gpumlp.model import arrays
-from gpumlp.model.graph_cache import Repeated
+from gpumlp.model.graph_cache import GraphCache
 
 
 def read(net, objective, x, y, sample_weight, kind: str = "", values: bool = True) -> Data:
@@ -72,14 +72,14 @@ class Rows:
         self._divide(net, given, batch_size)
         self.order = net.ops.xp.arange(self.count, dtype=np.int32)[None]
         parts = zip(given, kept(net, given), strict=True)
-        data = Data(*(arrays.settle(a, net, dtype) for a, dtype in parts))
+        data = Data(*(arrays.to_device(a, net, dtype) for a, dtype in parts))
         self.data = data._replace(x=arrays.aligned(data.x))
 
     def _divide(self, net, given: Data, batch_size: int):
         self._net = net
         self.count = self.length = given.x.shape[1]  # R, L
         self.batch_size = min(batch_size, self.count)
-        self.repeated = Repeated(net.ops)
+        self.repeated = GraphCache(net.ops)
         self.blocks: Any = None  # of networks, in which a stack trains on them: see blocks.py
 
     @property
@@ -90,7 +90,7 @@ class Rows:
         """Rows of batch i."""
         return min(self.batch_size, self.length - i * self.batch_size)
 
-    def alike(self, i: int) -> int:
+    def equal_batches_from(self, i: int) -> int:
         """Batches from i on that have as many rows, and are gathered from the same data."""
         return max(1, self.length // self.batch_size - i)
 

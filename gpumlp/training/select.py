@@ -71,8 +71,14 @@ def _copy_state(old: Trainer, new: Trainer, members):
     rates.steps_per_epoch = old.rates.steps_per_epoch
     rates.memory = {name: np.asarray(each)[members] for name, each in old.rates.memory.items()}
     pairs = [(old.net.parameters.buffer, new.net.parameters.buffer)]
-    pairs += [(old.slots[name], slot) for name, slot in new.slots.items() if slot is not None]
-    pairs += [(getattr(old.state, n), getattr(new.state, n)) for n in ("t", "halted", "scalars")]
+    pairs += [
+        (old.state_buffers[name], slot)
+        for name, slot in new.state_buffers.items()
+        if slot is not None
+    ]
+    pairs += [
+        (getattr(old.state, n), getattr(new.state, n)) for n in ("t", "stopped_at", "scalars")
+    ]
     with new.net.ops.on_device():
         index = new.net.ops.to_device(members)
         for source, target in pairs:

@@ -93,7 +93,9 @@ class Trainer(Updates):
         self.history = History()
         self.callbacks: list[callback.Callback] = []  # of the running fit
         self.owner: Any = None  # an estimator's running fit, which checkpoints then hold
-        self.unfinished: list[callback.Kept] | None = None  # callbacks of a fit that a file was in
+        self.unfinished: list[callback.CallbackState] | None = (
+            None  # callbacks of a fit that a file was in
+        )
         self.resuming = False  # whether the next fit is to go on with that one
         self._stopping = False
         self._prepare(seed, schedule, penalty_in_loss)
@@ -143,8 +145,8 @@ class Trainer(Updates):
         data_bytes = memory.size_of(x, y, *(validation or ()))
         with (
             net.ops.on_device(),
-            memory.explained(net, self.batch_size, self._slot_count, data_bytes),
-            blas_threads.limited(net, self.batch_size),
+            memory.explain_oom(net, self.batch_size, self._slot_count, data_bytes),
+            blas_threads.limit_blas_threads(net, self.batch_size),
         ):
             orders = net.models_count if self.shuffle else 1
             rows = make_rows(net, self.objective, x, y, sample_weight, self.batch_size, orders)
@@ -176,7 +178,7 @@ class Trainer(Updates):
         for each in self.callbacks:
             each.on_fit_begin(self, history)
         if resume:
-            callback.hand_back(self.unfinished or (), self.callbacks, self.net.ops.to_device)
+            callback.restore(self.unfinished or (), self.callbacks, self.net.ops.to_device)
         self.unfinished, self.resuming = None, False
 
     def _fit(self, rows, evaluation, progress) -> History:
@@ -265,19 +267,19 @@ class Trainer(Updates):
 
     def stop(self, members=None):
         """End the fit after this epoch; or only for the networks where members (M,) is true."""
-        halted = self._halted()
-        chosen = np.ones(len(halted), bool) if members is None else np.asarray(members)
-        if chosen.dtype != bool or chosen.shape not in ((), halted.shape):
-            wanted = f"True or False for each of {len(halted)} networks"
+        stopped_at = self._halted()
+        chosen = np.ones(len(stopped_at), bool) if members is None else np.asarray(members)
+        if chosen.dtype != bool or chosen.shape not in ((), stopped_at.shape):
+            wanted = f"True or False for each of {len(stopped_at)} networks"
             raise checks.ParameterError(f"members = {checks.shown(members)} must be {wanted}")
-        self._halt(np.where(chosen & (halted == 0), -1, halted))
+        self._halt(np.where(chosen & (stopped_at == 0), -1, stopped_at))
 
-    def _halt(self, halted):
+    def _halt(self, stopped_at):
         """Which networks stand still from now on, (M,), see State."""
-        if (halted != self._halted()).any():
+        if (stopped_at != self._halted()).any():
             with self.net.ops.on_device():
-                self.state.halted[...] = self.net.ops.to_device(halted)
-        self._stopping = bool((halted != 0).all())
+                self.state.stopped_at[...] = self.net.ops.to_device(stopped_at)
+        self._stopping = bool((stopped_at != 0).all())
 
 
 def _listed(callbacks) -> list:

@@ -13,10 +13,10 @@ from gpumlp.functions import initializer
 from gpumlp.functions import schedule as schedules
 from gpumlp.functions.optimizer import HYPERS, Optimizer
 from gpumlp.model import arrays, blocks, memory, slices
-from gpumlp.model.graph_cache import Repeated
+from gpumlp.model.graph_cache import GraphCache
 from gpumlp.model.parameters import Parameters
 from gpumlp.training import device_state, persistent
-from gpumlp.training.device_state import Epoch, Noted
+from gpumlp.training.device_state import DeviceState, Epoch
 from gpumlp.training.learning_rates import Rates
 from gpumlp.training.rows import Rows
 from gpumlp.utils import checks
@@ -46,7 +46,7 @@ class Updates:
         self.epoch = self.batches_done = 0
         self._hyper = self._numbers(self.optimizer)
         seeds = initializer.seeds(seed, net.models_count)
-        with net.ops.on_device(), memory.explained(net, self.batch_size, self._slot_count):
+        with net.ops.on_device(), memory.explain_oom(net, self.batch_size, self._slot_count):
             self._allocate(seeds)
             self.rates = Rates(net, self.state, schedules.find(schedule))
             whole = net.parameters.buffer, net.layout.decayed
@@ -57,20 +57,20 @@ class Updates:
         net, xp = self.net, self.net.ops.xp
         real = net.dtype
         self.grad = Parameters(net.layout, xp.zeros_like(net.parameters.buffer))
-        self.slots = {
+        self.state_buffers = {
             name: xp.zeros_like(net.parameters.buffer) if used else None
-            for name, used in self.optimizer.slots().items()
+            for name, used in self.optimizer.state_buffers().items()
         }
         self.seeds = xp.asarray(seeds)
         self.thresholds = persistent.thresholds(net)
         self.hyper = xp.asarray(self._hyper.astype(real))
-        self.state = Noted.zeros(xp, net.models_count, real)
+        self.state = DeviceState.zeros(xp, net.models_count, real)
         self.noise = net.noise(self.seeds, self.state.t)
-        self._steps = Repeated(net.ops)  # of `step`; a fit's belong to its rows
+        self._steps = GraphCache(net.ops)  # of `step`; a fit's belong to its rows
 
     @property
     def _slot_count(self) -> int:
-        return sum(self.optimizer.slots().values())
+        return sum(self.optimizer.state_buffers().values())
 
     @property
     def loss(self):
@@ -86,7 +86,7 @@ class Updates:
     @property
     def diverged(self) -> dict[int, int]:
         """network -> the update that was not finite, or its loss or gradient; reads the device."""
-        return device_state.diverged(self.net.ops.to_host(self.state.halted))
+        return device_state.diverged(self.net.ops.to_host(self.state.stopped_at))
 
     @property
     def lr(self):
@@ -107,11 +107,11 @@ class Updates:
         rows = given.array.shape[1]
         with (
             net.ops.on_device(),
-            memory.explained(net, rows, self._slot_count),
-            slices.limited(net, rows, self.objective),
+            memory.explain_oom(net, rows, self._slot_count),
+            slices.limit_blas_threads(net, rows, self.objective),
         ):
             batch = net.batch(given.array, y, self.objective, sample_weight, values=False)
-            self.rates.cover(1)
+            self.rates.extend(1)
             ws = net.workspaces.get(rows, "fit")
             staged = net.stage(batch, ws)
             kind = staged.labels is None, staged.dense is None
@@ -132,7 +132,7 @@ class Updates:
 
         replay = rows.repeated.run(id(data), work, ws, data, rows.order, *self._replaced())
         rows.pace()
-        done, most = 1, min(most, rows.alike(i)) if replay else 1
+        done, most = 1, min(most, rows.equal_batches_from(i)) if replay else 1
         while done < most and not (interrupt and interrupt.asked):
             replay()
             rows.pace()
@@ -147,7 +147,7 @@ class Updates:
         """Forward and backward by so many slices, and (14)(15): all of it stays on the device."""
         net, state = self.net, self.state
         slices.loss_and_backward(net, ws, batch, self.objective, self.grad, self.noise, count)
-        net.ops.advance(
+        net.ops.prepare_update(
             self.grad.buffer,
             ws.loss,
             batch.w_sum,
@@ -162,11 +162,11 @@ class Updates:
             self.optimizer.family,
             net.parameters.buffer,
             self.grad.buffer,
-            list(self.slots.values()),
+            list(self.state_buffers.values()),
             state.scalars,
             self.hyper,
             state.t,
-            state.halted,
+            state.stopped_at,
             net.layout.decayed,
         )
 
@@ -190,10 +190,10 @@ class Updates:
             rows.shuffle(self.seeds, self.epoch)
         self.make_room(rows.steps, first)
         state.cursor.fill(first)
-        self.rates.cover(rows.steps - first)
+        self.rates.extend(rows.steps - first)
         done = first
         launch = persistent.launcher(self, rows) or blocks.launcher(self, rows)
-        with slices.limited(net, rows.batch_size, self.objective):
+        with slices.limit_blas_threads(net, rows.batch_size, self.objective):
             while done < rows.steps and not (interrupt and interrupt.asked):
                 left = rows.steps - done
                 if launch:
@@ -233,7 +233,7 @@ class Updates:
             law = type(self.optimizer).__name__
             raise TypeError(f"retune: {law} has no number {name!r}; it has {', '.join(known)}")
         changed = replace(self.optimizer, **numbers)  # type: ignore[type-var]
-        if changed.slots() != self.optimizer.slots():
+        if changed.state_buffers() != self.optimizer.state_buffers():
             raise ValueError(
                 f"{', '.join(numbers)}: the state of {self.optimizer} has no place for it; make a "
                 "Trainer with the other optimizer"
@@ -245,7 +245,7 @@ class Updates:
 
     def _halted(self):
         """The networks that stand still, (M,), see State; reads the device."""
-        return self.net.ops.to_host(self.state.halted).copy()
+        return self.net.ops.to_host(self.state.stopped_at).copy()
 
     def _all_halted(self) -> bool:
         return bool((self._halted() != 0).all())

@@ -98,13 +98,13 @@ def _check_object(value: dict, schema: dict, place: str) -> None:
 
 def _check_one_of(value, schemas: tuple, place: str) -> None:
     """By the only schema of the value's kind, where there is one: its error says more."""
-    alike = []
+    same = []
     if isinstance(value, list | dict):
-        alike = [each for each in schemas if type(each) is type(value)]
-    if len(alike) > 1:
-        alike = [each for each in alike if _is_meant(value, each)]
-    if len(alike) == 1:
-        check(value, alike[0], place)
+        same = [each for each in schemas if type(each) is type(value)]
+    if len(same) > 1:
+        same = [each for each in same if _is_meant(value, each)]
+    if len(same) == 1:
+        check(value, same[0], place)
     elif not any(_is(value, each) for each in schemas):
         raise SchemaError(f"{place} is {shown(value)}, not {_named(schemas)}")
 

@@ -46,7 +46,7 @@ static double absolutes(const Real* a, Int count)
 }
 
 // What is decided for each network once its sums are there.
-extern "C" void advance_end(const Advance& a, int = 0, int = 1)
+extern "C" void prepare_update_end(const Advance& a, int = 0, int = 1)
 {
     for (Int m = 0; m < a.networks; ++m) {
         const Real* h = a.hyper + m * HYPERS;
@@ -79,7 +79,7 @@ extern "C" void advance_end(const Advance& a, int = 0, int = 1)
     }
 }
 
-extern "C" void advance(const Advance& a, int piece, int pieces)
+extern "C" void prepare_update(const Advance& a, int piece, int pieces)
 {
     each_item(a.networks, a.chunks, a.size / LANES, piece, pieces, [&](const Part& part) {
         const Int m = part.network, first = part.first * LANES, last = part.last * LANES;
@@ -94,7 +94,7 @@ extern "C" void advance(const Advance& a, int piece, int pieces)
             if (h[L1] != Real(0)) parts[1] += h[L1] * absolutes(W, end - first);
         }
     });
-    if (pieces == 1) advance_end(a);
+    if (pieces == 1) prepare_update_end(a);
 }
 
 struct AddUp {

@@ -1,13 +1,13 @@
 // Equations (14) and (15), and their descendants, over the flat buffer of all layers and networks.
 //
 // A buffer is (M, P), P a multiple of 128 bytes; the weights W, which penalties act on, come first and
-// end at `decayed`.  First `advance` decides for each network whether and how far it moves, then one
+// end at `decayed`.  First `prepare_update` decides for each network whether and how far it moves, then one
 // of the updates moves it, by a law of laws.cuh.
 //
 // The numbers of the hyperparameters' columns (LR, L1, ...), those of the scalars (GO, ...) and
 // laws.cuh come before this text.
 //
-// Bytes per parameter: advance reads g, and where penalties are noted the weights too: 1 Real, or 2;
+// Bytes per parameter: prepare_update reads g, and where penalties are noted the weights too: 1 Real, or 2;
 // sgd 3 (5 with momentum), rmsprop 5 (7, centred 9), adam 7.
 
 // ||g|| of each network; then: does it move (finite loss and gradient, some weight, not halted), its
@@ -15,7 +15,7 @@
 // and the weight are noted in the epoch's tables.
 // hyper (M, HYPERS); rates: the schedule's factors for the updates first[0], first[0] + 1, ..., or 0.
 // cursor, t, halted (M); losses, weights (steps, M).  partial (2, M, chunks); arrived (M), all 0.
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) advance(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) prepare_update(
     const Real* g, const Real* theta, long long decayed,
     const Real* loss, const Real* w_sum, const Real* hyper, const Real* rates, const long long* first_rate,
     long long* cursor, long long* t, long long* halted, Real* losses, Real* weights, Real* norm,

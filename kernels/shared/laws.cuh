@@ -3,7 +3,7 @@
 // gpumlp/functions/optimizer.py lists the hyperparameters' columns; their numbers (LR, L1, ...) and those of the
 // scalars (GO, ...) are defined before this text, as are Real, VEC and Pack.
 
-// The numbers of this step for one network, computed by the last block of `advance`.
+// The numbers of this step for one network, computed by the last block of `prepare_update`.
 struct Step { Real go, clip, lr, decay; };
 
 __device__ __forceinline__ Step step_of(const Real* scalars, long long network)

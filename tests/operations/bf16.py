@@ -203,16 +203,16 @@ def check_narrow(ops, size, models=1):
     expected = bits(rounded(a))
 
     out = send(ops, np.full(a.shape, 1), np.uint16)
-    ops.narrow(send(ops, a), out)
+    ops.cast_bf16(send(ops, a), out)
     assert_same(ops, out, expected, f"{size}")
     wide_a, wide_out = Wide(ops, a, REAL), Wide(ops, np.ones(a.shape), np.uint16)
-    ops.narrow(wide_a.view, wide_out.view)
+    ops.cast_bf16(wide_a.view, wide_out.view)
     assert_same(ops, wide_out.view, expected, f"{size}, rows of wider arrays")
     wide_out.assert_untouched_outside()
     # From an odd place on: neither address is that of 128 bits.
     flat = send(ops, np.concatenate((np.zeros(1, REAL), a.reshape(-1))))
     flat_out = send(ops, np.full(a.size + 3, 1), np.uint16)
-    ops.narrow(flat[1:], flat_out[1:-2])
+    ops.cast_bf16(flat[1:], flat_out[1:-2])
     assert_same(ops, flat_out, [1, *expected.reshape(-1), 1, 1], f"{size}, from an odd place on")
 
 
@@ -224,7 +224,7 @@ def check_narrow_places(ops, size=45):
     # More places than addresses of packs are apart, so that none of them is mistaken for one.
     for start, to in [(start, 0) for start in range(64)] + [(0, to) for to in range(32)]:
         source[:, start : start + size], out[...] = send(ops, a), send(ops, np.uint16(1))
-        ops.narrow(source[:, start : start + size], out[:, to : to + size])
+        ops.cast_bf16(source[:, start : start + size], out[:, to : to + size])
         expected = np.ones(out.shape)
         expected[:, to : to + size] = bits(rounded(a))
         assert_same(ops, out, expected, f"from place {start} to place {to}")

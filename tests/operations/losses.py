@@ -46,7 +46,7 @@ OTHERS = [
 
 
 def pair_of(case):
-    """The `Pair` of a case."""
+    """The `OutputLoss` of a case."""
     name, options, output, _ = case
     return pair(losses[name](**options), activations[output])
 

@@ -6,7 +6,7 @@
 
 import sys
 
-from . import bf16, layers, losses, minibatches, noise, resident, tallies, updates
+from . import bf16, layers, losses, metrics, minibatches, noise, persistent_kernel, updates
 
 SELECTION = {
     "tanh": lambda ops: _layer(ops, "float32", "tanh", (70, 37)),
@@ -49,7 +49,7 @@ SELECTION = {
         ops, "float64", 1, *losses.NATURAL[6], (70, 10)
     ),
     "large logits": lambda ops: losses.check_large_logits(ops, "float32"),
-    "advance": lambda ops: updates.check_advance(ops, "float32", 3, 12320, penalty=True),
+    "prepare_update": lambda ops: updates.check_advance(ops, "float32", 3, 12320, penalty=True),
     "events": lambda ops: updates.check_events(ops, "float32"),
     "SGD": lambda ops: _update(ops, 3),
     "RMSprop": lambda ops: _update(ops, 6),
@@ -69,17 +69,19 @@ SELECTION = {
     ),
     "gather into float64": lambda ops: minibatches.check_gather(ops, "float64", 1, "float32", 8),
     "gather beyond 32 bits": minibatches.check_gather_far,
-    "tally": lambda ops: tallies.check_tally(ops, "float32", 3, "largest", (130, 3)),
-    "tally of bits": lambda ops: tallies.check_tally(ops, "float32", 3, "at 0.5", (37, 37)),
+    "accumulate_metrics": lambda ops: metrics.check_tally(ops, "float32", 3, "largest", (130, 3)),
+    "tally of bits": lambda ops: metrics.check_tally(ops, "float32", 3, "at 0.5", (37, 37)),
     "shuffle": lambda ops: minibatches.check_shuffle(ops, 3, 1100, epoch=9),
-    "resident": lambda ops: _resident(ops, "prelu and rrelu with dropout", padded=True),
+    "persistent_kernel": lambda ops: _resident(ops, "prelu and rrelu with dropout", padded=True),
     "resident by 128 bits": lambda ops: _resident(
         ops, "packs, drawn slopes and dropout", padded=True
     ),
     "resident, stopped": lambda ops: _resident(ops, "learned slope at the output", stopped=True),
     "resident, rests": lambda ops: _resident(ops, "rests of every product"),
     "resident, f' of the output": lambda ops: _resident(ops, "learned slope at the output"),
-    "resident in float64": lambda ops: resident.check(ops, "float64", "gelu, values", 1, own=True),
+    "resident in float64": lambda ops: persistent_kernel.check(
+        ops, "float64", "gelu, values", 1, own=True
+    ),
 }
 
 
@@ -99,7 +101,7 @@ def _update(ops, number):
 
 
 def _resident(ops, case, **options):
-    resident.check(ops, "float32", case, 2, **options)
+    persistent_kernel.check(ops, "float32", case, 2, **options)
 
 
 def in_few_blocks(check):

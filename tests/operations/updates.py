@@ -21,13 +21,13 @@ def make_hyper(models, dtype, **columns):
     return rounded(table, dtype)
 
 
-def make_state(ops, models, dtype, t=0, halted=0, cursor=0, steps=5):
+def make_state(ops, models, dtype, t=0, stopped_at=0, cursor=0, steps=5):
     def integers(value):
         return send(ops, np.broadcast_to(value, models), np.int64)
 
     return State(
         t=integers(t),
-        halted=integers(halted),
+        stopped_at=integers(stopped_at),
         cursor=integers(cursor),
         losses=empty(ops, (steps, models), dtype),
         weights=empty(ops, (steps, models), dtype),
@@ -65,7 +65,7 @@ def check_advance(ops, dtype, models, size, penalty=False):
     sent = [send(ops, a, dtype) for a in (g, w_sum, hyper, rates)]
     for step in range(3):
         loss = rounded(np.array([1.5, 2.5, 3.5])[:models] + step, dtype)
-        ops.advance(
+        ops.prepare_update(
             sent[0],
             send(ops, loss, dtype),
             *(sent[1], sent[2], sent[3], send(ops, [first_rate], np.int64)),
@@ -82,7 +82,7 @@ def check_advance(ops, dtype, models, size, penalty=False):
         assert_close(ops, state.weights[row], w_sum, dtype, what="weights")
         assert_same(ops, state.t, t + step + 1, "t")
         assert_same(ops, state.cursor, np.full(models, cursor + step + 1), "cursor")
-        assert_same(ops, state.halted, np.zeros(models, np.int64), "halted")
+        assert_same(ops, state.stopped_at, np.zeros(models, np.int64), "halted")
     unwritten = ops.to_host(state.losses)[(cursor + 3) % steps]
     assert np.isnan(unwritten).all(), "a row of the table that is not this batch's was written"
 
@@ -107,15 +107,15 @@ def check_events(ops, dtype):
     """Each event is one network of a stack: who moves, who is halted, whose batch counts."""
     huge = float(np.finfo(dtype).max) / 2
     events = [[huge if v == "huge" else v for v in event] for event in EVENTS.values()]
-    loss, w_sum, element, halted, moves, halted_after = (
+    loss, w_sum, element, stopped_at, moves, halted_after = (
         np.array(column) for column in zip(*events, strict=True)
     )
     models, size, t = len(events), 96, 7
     g = np.full((models, size), 0.25)
     g[:, 41] = element
-    state = make_state(ops, models, dtype, t=t, halted=halted)
+    state = make_state(ops, models, dtype, t=t, stopped_at=stopped_at)
     hyper = make_hyper(models, dtype, LR=0.5)
-    ops.advance(
+    ops.prepare_update(
         *(send(ops, a, dtype) for a in (g, loss, w_sum, hyper)),
         None,
         send(ops, [0], np.int64),
@@ -124,9 +124,9 @@ def check_events(ops, dtype):
     names = ", ".join(EVENTS)
     assert_same(ops, state.scalars[:, 0], moves.astype(dtype), names)
     assert_same(ops, state.t, np.where(moves, t + 1, t), names)
-    assert_same(ops, state.halted, halted_after, names)
+    assert_same(ops, state.stopped_at, halted_after, names)
     assert_same(ops, state.cursor, np.ones(models, np.int64))
-    counts = (halted == 0) & (w_sum > 0)
+    counts = (stopped_at == 0) & (w_sum > 0)
     assert_same(ops, state.weights[0], np.where(counts, w_sum, 0).astype(dtype), names)
     scalars = ops.to_host(state.scalars)[moves]
     np.testing.assert_array_equal(scalars, np.array([[1, 1, 0.5, 1]] * moves.sum(), dtype))
@@ -184,25 +184,26 @@ def check_update(ops, dtype, models, name, numbers, size=16512, decayed=16416, o
             reference.step(parts, [clipped[:decayed], clipped[decayed:]], [True, False])
 
     given = send(ops, theta, dtype)
-    slots = [
-        send(ops, np.zeros_like(theta), dtype) if used else None for used in law.slots().values()
+    state_buffers = [
+        send(ops, np.zeros_like(theta), dtype) if used else None
+        for used in law.state_buffers().values()
     ]
-    halted = send(ops, np.zeros(models), np.int64)
+    stopped_at = send(ops, np.zeros(models), np.int64)
     for step, g in enumerate(gradients):
         scalars = np.stack((np.ones(models), clip, lr * rate[step], decay), axis=1)
         ops.update(
             law.family,
             given,
             send(ops, g, dtype),
-            slots,
+            state_buffers,
             send(ops, scalars, dtype),
             send(ops, hyper, dtype),
             send(ops, np.full(models, step + 1), np.int64),
-            halted,
+            stopped_at,
             decayed,
         )
     assert_close(ops, given, expected, dtype, 100)
-    assert_same(ops, halted, np.zeros(models, np.int64))
+    assert_same(ops, stopped_at, np.zeros(models, np.int64))
 
 
 class PlainEpsilonAdam(formulas.Adam):
@@ -230,21 +231,21 @@ def check_frozen(ops, dtype, name):
     theta, g = (random(3, 128, seed=seed).astype(dtype) for seed in (40, 41))
     scalars = np.array([[1, 1, 0.1, 1], [0, 1, 0.1, 1], [1, 1, 0.1, 1]])
     given = send(ops, theta)
-    states = [np.abs(theta) + i for i, used in enumerate(law.slots().values()) if used]
+    states = [np.abs(theta) + i for i, used in enumerate(law.state_buffers().values()) if used]
     sent = iter([send(ops, state) for state in states])
-    slots = [next(sent) if used else None for used in law.slots().values()]
+    state_buffers = [next(sent) if used else None for used in law.state_buffers().values()]
     ops.update(
         law.family,
         given,
         send(ops, g),
-        slots,
+        state_buffers,
         send(ops, scalars, dtype),
         send(ops, law.hyper(3), dtype),
         send(ops, [2, 1, 2], np.int64),
         send(ops, [0, 1, 0], np.int64),
         64,
     )
-    held = [slot for slot in slots if slot is not None]
+    held = [slot for slot in state_buffers if slot is not None]
     for after, before in zip([given, *held], [theta, *states], strict=True):
         after = ops.to_host(after)
         np.testing.assert_array_equal(after[1], before[1])
@@ -261,16 +262,16 @@ def check_overflow(ops, dtype, models, name, numbers, size=128, decayed=64):
     bit; its neighbours move as if it were an ordinary one."""
     law, largest = make_law(name, numbers, models), np.finfo(dtype).max
     theta, g = (random(models, size, seed=seed).astype(dtype) for seed in (42, 43))
-    states = np.abs(random(len(law.slots()), models, size, seed=44)).astype(dtype)
+    states = np.abs(random(len(law.state_buffers()), models, size, seed=44)).astype(dtype)
     scalars = np.tile([1, 1, 0.1, 0.25], (models, 1))
 
-    halted = send(ops, np.zeros(models), np.int64)
+    stopped_at = send(ops, np.zeros(models), np.int64)
 
     def moved(theta, g):
         sent = [send(ops, theta)]
         sent += [
             send(ops, state) if used else None
-            for state, used in zip(states, law.slots().values(), strict=True)
+            for state, used in zip(states, law.state_buffers().values(), strict=True)
         ]
         ops.update(
             law.family,
@@ -280,18 +281,18 @@ def check_overflow(ops, dtype, models, name, numbers, size=128, decayed=64):
             send(ops, scalars, dtype),
             send(ops, law.hyper(models), dtype),
             send(ops, np.full(models, 3), np.int64),
-            halted,
+            stopped_at,
             decayed,
         )
         return [ops.to_host(each) for each in sent if each is not None]
 
     ordinary = moved(theta, g)
-    assert_same(ops, halted, np.zeros(models, np.int64))
+    assert_same(ops, stopped_at, np.zeros(models, np.int64))
     before, upwards = theta.copy(), g.copy()
     before[:, OVERFLOWING], upwards[:, OVERFLOWING] = largest, -largest
-    used = [state for state, used in zip(states, law.slots().values(), strict=True) if used]
+    used = [state for state, used in zip(states, law.state_buffers().values(), strict=True) if used]
     for after, start, other in zip(moved(before, upwards), [before, *used], ordinary, strict=True):
         np.testing.assert_array_equal(after[:, OVERFLOWING], start[:, OVERFLOWING])
         others = np.delete(np.arange(size), OVERFLOWING)
         np.testing.assert_array_equal(after[:, others], other[:, others])
-    assert_same(ops, halted, np.full(models, 3))
+    assert_same(ops, stopped_at, np.full(models, 3))

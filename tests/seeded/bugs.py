@@ -14,25 +14,25 @@ REDUCTIONS = {
         "common.cuh",
         f"warps[t / 32] = value;\n    {SYNC}",
         "warps[t / 32] = value;",
-        "advance",
+        "prepare_update",
     ),
     "block_sum adds half of each warp": Bug(
         "common.cuh",
         "for (int o = 16; o; o >>= 1) value +=",
         "for (int o = 8; o; o >>= 1) value +=",
-        "advance",
+        "prepare_update",
     ),
     "block_sum leaves out a warp": Bug(
-        "common.cuh", "value = warps[t % WARPS]", "value = warps[t % (WARPS - 1)]", "advance"
+        "common.cuh", "value = warps[t % WARPS]", "value = warps[t % (WARPS - 1)]", "prepare_update"
     ),
     "a penalty of one block alone": Bug(
-        "update.cu", "if (theta) penalty = ordered_sum(penalties, chunks);", "", "advance"
+        "update.cu", "if (theta) penalty = ordered_sum(penalties, chunks);", "", "prepare_update"
     ),
     "block_sum overwrites what is still read": Bug(
         "common.cuh",
         f"{SYNC}                                    // the array's last use is over\n",
         "\n",
-        "advance",
+        "prepare_update",
         *(THREAD, RACE),
     ),
     "column_sum adds before all have written": Bug(
@@ -163,7 +163,7 @@ PLACES = {
         "update.cu",
         "cursor[m] % steps * networks",
         "cursor[m] * networks",
-        "advance",
+        "prepare_update",
         *(ADDRESS, OUTSIDE),
     ),
 }
@@ -230,19 +230,19 @@ LAYERS = {
     ),
     "a NaN that is rounded": Bug("bf16.cuh", "x != x ? 0x7fffu : ", "", "copies in bfloat16"),
     "a tail that is not copied": Bug(
-        "narrow.cu", "first, step, size - packed", "first, step, 0", "copies in bfloat16"
+        "cast_bf16.cu", "first, step, size - packed", "first, step, 0", "copies in bfloat16"
     ),
     "packs at any address": Bug(
-        "narrow.cu",
+        "cast_bf16.cu",
         "from % 32 == 0 && to % 16 == 0 ? size / BF16_VEC * BF16_VEC : 0",
         "size / BF16_VEC * BF16_VEC",
         "copies in bfloat16",
         *(ADDRESS, "misaligned address"),
     ),
     "packs from nearly any address": Bug(
-        "narrow.cu", "from % 32", "from % 31", "copies to any place"
+        "cast_bf16.cu", "from % 32", "from % 31", "copies to any place"
     ),
-    "packs to nearly any address": Bug("narrow.cu", "to % 16", "to % 15", "copies to any place"),
+    "packs to nearly any address": Bug("cast_bf16.cu", "to % 16", "to % 15", "copies to any place"),
     "packs under way that are not there": Bug(
         "common.cuh",
         "left > (LOADS - 1) * step",
@@ -306,7 +306,9 @@ UPDATES = {
         "laws.cuh", "h[EPSILON_CORRECTED] > Real(0) ? root : Real(1)", "root", "plain epsilon"
     ),
     "gradients that are not clipped": Bug("laws.cuh", "g *= step.clip;", "", "SGD"),
-    "a clipping factor above 1": Bug("laws.cuh", "&& length > h[CLIP_NORM] ?", "?", "advance"),
+    "a clipping factor above 1": Bug(
+        "laws.cuh", "&& length > h[CLIP_NORM] ?", "?", "prepare_update"
+    ),
     "halted networks that move": Bug("update.cu", "if (step.go == Real(0)) return;", "", "frozen"),
     "a halt that does not last": Bug("laws.cuh", "halted == 0 && w_sum", "w_sum", "events"),
     "a gradient that is not looked at": Bug(
@@ -359,133 +361,141 @@ MINIBATCHES = {
 
 RESIDENTS = {
     "a tile that is used before it is there": Bug(
-        "resident.cu",
+        "persistent.cu",
         f"tile_source, tile_weight);\n            {SYNC}",
         "tile_source, tile_weight);",
-        "resident",
+        "persistent_kernel",
         *(THREAD, RACE),
     ),
     "z that is activated before it is there": Bug(
-        "resident.cu",
+        "persistent.cu",
         f"= value; }});\n    {SYNC}",
         "= value; });",
-        "resident",
+        "persistent_kernel",
     ),
     "delta in the place of an n that is still read": Bug(
-        "resident.cu",
+        "persistent.cu",
         f"{SYNC}                                // n^(k-1) has been read",
         "",
-        "resident",
+        "persistent_kernel",
     ),
     "a tile that is overwritten while it is read": Bug(
-        "resident.cu",
+        "persistent.cu",
         f"{SYNC}                            // the tile's memory is free",
         "",
-        "resident",
+        "persistent_kernel",
     ),
     "the norm of a gradient that is not there yet": Bug(
-        "resident.cu",
+        "persistent.cu",
         f"finish_slopes<1>(net, slope);\n        {SYNC}",
         "finish_slopes<1>(net, slope);",
-        "resident",
+        "persistent_kernel",
         *(THREAD, RACE),
     ),
     "a step that is taken before it is decided": Bug(
-        "resident.cu",
+        "persistent.cu",
         f"        }}\n        {SYNC}\n\n        const Step go",
         "        }\n\n        const Step go",
-        "resident",
+        "persistent_kernel",
     ),
     "sums over the block that are read too early": Bug(
-        "resident.cu",
+        "persistent.cu",
         f"parts[s][t / 32] = value[s];\n    {SYNC}",
         "parts[s][t / 32] = value[s];",
-        "resident",
+        "persistent_kernel",
     ),
     "the gradient of the last tile alone": Bug(
-        "resident.cu", "tile.count, tile.first > 0)", "tile.count, false)", "resident"
+        "persistent.cu", "tile.count, tile.first > 0)", "tile.count, false)", "persistent_kernel"
     ),
     "a tile with rows that are not there": Bug(
-        "resident.cu",
+        "persistent.cu",
         "tile.count = rows - tile.first < TILE ? rows - tile.first : TILE;",
         "tile.count = TILE;",
-        "resident",
+        "persistent_kernel",
         *(ADDRESS, f"{OUTSIDE}|LaunchError"),
     ),
     "every tile with the masks of the first": Bug(
-        "resident.cu", "(long long)(tile.first + row)", "(long long)row", "resident"
+        "persistent.cu", "(long long)(tile.first + row)", "(long long)row", "persistent_kernel"
     ),
     "the same masks in every update": Bug(
-        "resident.cu", "net.step = unsigned(now_t);", "net.step = 0;", "resident"
+        "persistent.cu", "net.step = unsigned(now_t);", "net.step = 0;", "persistent_kernel"
     ),
     "padding that counts in a tile": Bug(
-        "resident.cu",
+        "persistent.cu",
         "return source < 0 ? Real(0) : weight ?",
         "return source >= 0 && weight ?",
-        "resident",
+        "persistent_kernel",
     ),
     "padding that is read in a tile": Bug(
-        "resident.cu",
+        "persistent.cu",
         "if (from >= 0) pack",
         "pack",
         "resident by 128 bits",
         *(ADDRESS, OUTSIDE),
     ),
     "the last columns left out of a product by rows": Bug(
-        "resident_products.cuh",
+        "persistent_products.cuh",
         "for (int i = WHOLE; i < DEPTH; ++i) add_by_rows",
         "for (int i = WHOLE; i < DEPTH - 1; ++i) add_by_rows",
-        "resident",
+        "persistent_kernel",
     ),
     "the last columns left out of a product by columns": Bug(
-        "resident_products.cuh",
+        "persistent_products.cuh",
         "for (int i = WHOLE; i < DEPTH; ++i) add_by_columns",
         "for (int i = WHOLE; i < DEPTH - 1; ++i) add_by_columns",
-        "resident",
+        "persistent_kernel",
     ),
     "a gradient beyond its matrix": Bug(
-        "resident_products.cuh", "if (j + r < OUTPUTS && i + c < INPUTS) {", "{", "resident, rests"
+        "persistent_products.cuh",
+        "if (j + r < OUTPUTS && i + c < INPUTS) {",
+        "{",
+        "resident, rests",
     ),
     "deltas of rows that are not there": Bug(
-        "resident_products.cuh", "row + r < count && column", "column", "resident, rests"
+        "persistent_products.cuh", "row + r < count && column", "column", "resident, rests"
     ),
     "packs across the end of a row": Bug(
-        "resident_products.cuh",
+        "persistent_products.cuh",
         "while (COLUMNS % most) most /= 2;",
         "",
-        "resident",
+        "persistent_kernel",
     ),
     "the first network's parameters for all": Bug(
-        "resident.cu", "= buffers[b][m * SIZE + there];", "= buffers[b][there];", "resident"
+        "persistent.cu",
+        "= buffers[b][m * SIZE + there];",
+        "= buffers[b][there];",
+        "persistent_kernel",
     ),
     "a law's state that is not written back": Bug(
-        "resident.cu",
+        "persistent.cu",
         "buffers[b][m * SIZE + there] = memory[",
         "if (b == 0) buffers[b][m * SIZE + there] = memory[",
-        "resident",
+        "persistent_kernel",
     ),
-    "penalties on resident biases": Bug("resident.cu", "i < DECAYED, i);", "true, i);", "resident"),
+    "penalties on resident biases": Bug(
+        "persistent.cu", "i < DECAYED, i);", "true, i);", "persistent_kernel"
+    ),
     "networks that move without weight": Bug(
-        "resident.cu", "if (go.go == Real(0)) continue;", "", "resident"
+        "persistent.cu", "if (go.go == Real(0)) continue;", "", "persistent_kernel"
     ),
     "a cursor that is read when it may have moved on": Bug(
-        "resident.cu",
+        "persistent.cu",
         "for (long long rest = step + thread; rest < begin + steps;",
         "for (long long rest = step + thread; rest < cursor[m] + steps;",
         "resident, stopped",
         *(THREAD, RACE),
     ),
     "batches that are not counted": Bug(
-        "resident.cu", "cursor[m] = begin + steps;", "cursor[m] = begin;", "resident"
+        "persistent.cu", "cursor[m] = begin + steps;", "cursor[m] = begin;", "persistent_kernel"
     ),
     "f' of the output left out": Bug(
-        "resident.cu",
+        "persistent.cu",
         "if constexpr (!FUSED)\n",
         "if constexpr (false)\n",
         "resident, f' of the output",
     ),
     "a slope's gradient without the output's part": Bug(
-        "resident.cu",
+        "persistent.cu",
         "(long long)(tile.first + row) * L::OUTPUTS + j, slope);",
         "(long long)(tile.first + row) * L::OUTPUTS + j, sum);",
         "resident, f' of the output",
@@ -525,7 +535,7 @@ COMPILED = {
         "common.cuh",
         "if constexpr (V == 8) ",
         "if constexpr (V > 8) ",
-        "narrow",
+        "cast_bf16",
         *(MACHINE_CODE, "stores of 128 bits, fewer than 5"),
     ),
 }

@@ -71,10 +71,10 @@ def pack(kernel: str, parameters: Sequence[Parameter], arguments: Sequence) -> l
 
 
 def addresses(packed: list[np.ndarray]) -> ctypes.Array:
-    slots = (ctypes.c_void_p * max(1, len(packed)))()
+    state_buffers = (ctypes.c_void_p * max(1, len(packed)))()
     for number, value in enumerate(packed):
-        slots[number] = value.ctypes.data
-    return slots
+        state_buffers[number] = value.ctypes.data
+    return state_buffers
 
 
 def _pack_pointer(parameter: Parameter, argument) -> np.uint64:

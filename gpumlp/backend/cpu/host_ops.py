@@ -227,16 +227,20 @@ class HostOps(NumpyOps):
         return self._get(("loss", "loss_end"), host_sources.loss, *options)
 
     # ------------------------------------------------------------ the update
-    def advance(self, g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0):
-        functions = self._get(("advance", "advance_end"), host_sources.update, str(g.dtype))
+    def prepare_update(
+        self, g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0
+    ):
+        functions = self._get(
+            ("prepare_update", "prepare_update_end"), host_sources.update, str(g.dtype)
+        )
         if not functions:
             arguments = g, loss, w_sum, hyper, rates, first_rate, state, theta, decayed
-            self._by_numpy(NumpyOps.advance, *arguments)
+            self._by_numpy(NumpyOps.prepare_update, *arguments)
             return
         models, size = g.shape
         chunks = _chunks(size, 1)
         parts = np.empty((models, chunks, 2), np.float64)
-        tables = state.cursor, state.t, state.halted, state.losses, state.weights, state.norm
+        tables = state.cursor, state.t, state.stopped_at, state.losses, state.weights, state.norm
         values = (
             *(_at(g), _at(theta), decayed, _at(loss), _at(w_sum), _at(hyper), _at(rates)),
             *(_at(first_rate), *map(_at, tables), _at(state.scalars), _at(parts)),
@@ -245,20 +249,20 @@ class HostOps(NumpyOps):
         arrays = g, theta, loss, w_sum, hyper, rates, first_rate, tables, state.scalars, parts
         self._call(functions, values, arrays, models * chunks, g.size)
 
-    def update(self, family, theta, g, slots, scalars, hyper, t, halted, decayed):
+    def update(self, family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed):
         functions = self._get((f"update_{family}",), host_sources.update, str(theta.dtype))
         if not functions:
-            arguments = family, theta, g, slots, scalars, hyper, t, halted, decayed
+            arguments = family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed
             self._by_numpy(NumpyOps.update, *arguments)
             return
         models, size = theta.shape
         chunks = _chunks(size, 1)
-        places = [*map(_at, slots), 0, 0, 0][:3]
+        places = [*map(_at, state_buffers), 0, 0, 0][:3]
         values = (
-            *(_at(theta), _at(g), *places, _at(scalars), _at(hyper), _at(t), _at(halted)),
+            *(_at(theta), _at(g), *places, _at(scalars), _at(hyper), _at(t), _at(stopped_at)),
             *(models, size, decayed, chunks),
         )
-        arrays = theta, g, list(slots), scalars, hyper, t, halted
+        arrays = theta, g, list(state_buffers), scalars, hyper, t, stopped_at
         self._call((*functions, None), values, arrays, models * chunks, theta.size)
 
     def add_up(self, parts, out):
@@ -291,8 +295,8 @@ class HostOps(NumpyOps):
         arrays = order, cursor, data, out
         self._call(functions, values, arrays, models * chunks, out.x.size)
 
-    def tally(self, *arguments):
-        self._by_numpy(NumpyOps.tally, *arguments)
+    def accumulate_metrics(self, *arguments):
+        self._by_numpy(NumpyOps.accumulate_metrics, *arguments)
 
     def _shuffle_keys(self, seeds, epoch, rows):
         functions = self._get(("shuffle_keys",), host_sources.shuffle)

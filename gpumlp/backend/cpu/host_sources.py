@@ -51,7 +51,7 @@ def sequence() -> str:
 
 
 def update(dtype: str) -> str:
-    """Functions `advance`, `update_*` and `add_up`."""
+    """Functions `prepare_update`, `update_*` and `add_up`."""
     return _program(dtype, sources.columns(), "laws.cuh", "update.cpp")
 
 

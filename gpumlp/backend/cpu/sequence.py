@@ -37,8 +37,8 @@ def joined(calls: list[Any], run) -> list[Any]:
         return calls
     made: list[Any] = []
     for compiled, group in itertools.groupby(calls, lambda call: isinstance(call, Compiled)):
-        alike = list(group)
-        made += [_one(alike, run)] if compiled else alike
+        same = list(group)
+        made += [_one(same, run)] if compiled else same
     return made
 
 

@@ -100,12 +100,12 @@ def loss(dtype: str, form: Form, rows: bool, log_u: bool, delta: str | None = No
 
 
 def update(dtype: str) -> str:
-    """Kernels `advance` and `update_*`."""
+    """Kernels `prepare_update` and `update_*`."""
     return _program(dtype, [columns(), sources.text("laws.cuh")], "update.cu")
 
 
-def resident(shape: Shape, at: Places) -> str:
-    """Kernel `train_resident` for one architecture, whose arrays lie at these places."""
+def persistent_kernel(shape: Shape, at: Places) -> str:
+    """Kernel `train_persistent` for one architecture, whose arrays lie at these places."""
     definitions = [
         *map(sources.text, ("philox.cuh", "noise.cuh", "activations.cuh")),
         *_form(shape.pair.form, shape.pair.rows, shape.pair.log_u),
@@ -119,7 +119,7 @@ def resident(shape: Shape, at: Places) -> str:
                 "SIZE": shape.layout.size,
                 "NUMBERS": at.numbers,
                 "DECAYED": at.decayed,
-                "SLOTS": sum(shape.slots),
+                "SLOTS": sum(shape.state_buffers),
                 "NETWORKS": at.blocks,
             }
         ),
@@ -128,17 +128,17 @@ def resident(shape: Shape, at: Places) -> str:
     ]
     for k in shape.layers:
         definitions += _resident_layer(shape, at, k)
-    return _program(shape.dtype, definitions, "resident_products.cuh", "resident.cu")
+    return _program(shape.dtype, definitions, "persistent_products.cuh", "persistent.cu")
 
 
 def _law(shape: Shape) -> str:
     """`motion(slots)`: the law of laws.cuh on its state, which lies from there on."""
     pointers: list[str] = []
-    for i, used in enumerate(shape.slots):
-        pointers.append(f"slots + {sum(shape.slots[:i])} * NUMBERS" if used else "nullptr")
+    for i, used in enumerate(shape.state_buffers):
+        pointers.append(f"slots + {sum(shape.state_buffers[:i])} * NUMBERS" if used else "nullptr")
     law = {"sgd": "Sgd", "adam": "Adam"}.get(shape.family)
     if law is None:
-        law = "RmsProp<{}, {}>".format(*(str(each).lower() for each in shape.slots[1:]))
+        law = "RmsProp<{}, {}>".format(*(str(each).lower() for each in shape.state_buffers[1:]))
     made = f"{law}({', '.join(pointers)})"
     return f"__device__ __forceinline__ auto motion(Real* slots) {{ return {made}; }}"
 
@@ -190,14 +190,14 @@ def gather(dtype: str, source: str, stored: str | None = None) -> str:
     return _program(dtype, definitions, "gather.cu")
 
 
-def narrow() -> str:
-    """Kernel `narrow`: bfloat16 copies of float32 arrays."""
-    return _program("float32", [], "narrow.cu")
+def cast_bf16() -> str:
+    """Kernel `cast_bf16`: bfloat16 copies of float32 arrays."""
+    return _program("float32", [], "cast_bf16.cu")
 
 
-def tally(dtype: str) -> str:
-    """Kernel `tally`."""
-    return _program(dtype, [], "tally.cu")
+def accumulate_metrics(dtype: str) -> str:
+    """Kernel `accumulate_metrics`."""
+    return _program(dtype, [], "accumulate_metrics.cu")
 
 
 def shuffle(dtype: str) -> str:
@@ -227,15 +227,15 @@ def programs(dtype: str) -> Iterator[tuple[str, str]]:
     yield from forms.items()
     yield "rows", rows(dtype)
     yield "update", update(dtype)
-    yield "tally", tally(dtype)
+    yield "accumulate_metrics", accumulate_metrics(dtype)
     yield "shuffle", shuffle(dtype)
     for source in SOURCE:
         yield f"gather-{source}", gather(dtype, source)
         if mixed:
             yield f"gather-{source}-bf16", gather(dtype, source, BF16)
     if mixed:
-        yield "narrow", narrow()
+        yield "cast_bf16", cast_bf16()
     for label, shape in residents.samples(dtype):
         at = residents.fit(shape, residents.H100)
         if at is not None:
-            yield f"resident-{label}", resident(shape, at)
+            yield f"persistent-{label}", persistent_kernel(shape, at)

@@ -92,10 +92,10 @@ class CupyOps:
     def __reduce__(self):
         # Kernels, plans and room are the process's own; what was chosen by timing is not found
         # again for certain.
-        return CupyOps, (self._index, self.precision, self.tune), self.choices()
+        return CupyOps, (self._index, self.precision, self.tune), self.export_algorithms()
 
     def __setstate__(self, choices):
-        self.adopt(choices)
+        self.load_algorithms(choices)
 
     def on_device(self):
         faults.refuse_after_fork()
@@ -219,15 +219,15 @@ class CupyOps:
         self._plans[key] = plan
         return plan
 
-    def choices(self):
+    def export_algorithms(self):
         """The algorithms that were chosen for products by timing them, for `adopt`; for JSON."""
         with self.on_device():
             return self._choices.export()
 
-    def adopt(self, choices):
+    def load_algorithms(self, algorithms):
         """Use these algorithms, if they are of this kind of GPU and this version of cuBLASLt."""
         with self.on_device():
-            self._choices.adopt(choices)
+            self._choices.load_algorithms(algorithms)
         self._plans.clear()
 
     def activate(self, f, z, b, n, p, noise=None):
@@ -291,13 +291,13 @@ class CupyOps:
             ),
         )
 
-    def narrow(self, a, out):
+    def cast_bf16(self, a, out):
         if a.flags.c_contiguous and out.flags.c_contiguous:
             models, size, strides = 1, a.size, (np.int64(0), np.int64(0))
         else:
             models, size, strides = len(a), a[0].size, (_stride(a), _stride(out))
         chunks = _chunks(_ceil_div(size, 8), THREADS, ROWS_PER_THREAD, models)
-        self._get("narrow", "narrow", cuda_sources.narrow)(
+        self._get("cast_bf16", "cast_bf16", cuda_sources.cast_bf16)(
             (models * chunks,),
             (THREADS,),
             (a, strides[0], out, strides[1], np.int64(size), np.int32(chunks)),
@@ -329,24 +329,28 @@ class CupyOps:
         )
 
     # ------------------------------------------------------------ the update
-    def advance(self, g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0):
+    def prepare_update(
+        self, g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0
+    ):
         models, size = g.shape
         chunks = _update_chunks(g)
         partial, arrived = self._scratch(g.dtype, 2 * models * chunks, models)
-        kernel = self._get("advance", "advance", lambda: cuda_sources.update(str(g.dtype)))
+        kernel = self._get(
+            "prepare_update", "prepare_update", lambda: cuda_sources.update(str(g.dtype))
+        )
         kernel(
             (models * chunks,),
             (THREADS,),
             (
                 *(g, _or_null(theta), np.int64(decayed)),
                 *(loss, w_sum, hyper, _or_null(rates), first_rate),
-                *(state.cursor, state.t, state.halted, state.losses, state.weights, state.norm),
+                *(state.cursor, state.t, state.stopped_at, state.losses, state.weights, state.norm),
                 *(state.scalars, partial, arrived),
                 *(np.int64(models), np.int64(len(state.losses)), np.int64(size), np.int32(chunks)),
             ),
         )
 
-    def update(self, family, theta, g, slots, scalars, hyper, t, halted, decayed):
+    def update(self, family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed):
         models, size = theta.shape
         chunks = _update_chunks(theta)
         name = f"update_{family}"
@@ -355,7 +359,7 @@ class CupyOps:
             (models * chunks,),
             (THREADS,),
             (
-                *(theta, g, *map(_or_null, slots), scalars, hyper, t, halted),
+                *(theta, g, *map(_or_null, state_buffers), scalars, hyper, t, stopped_at),
                 *(np.int64(size), np.int64(decayed), np.int32(chunks)),
             ),
         )
@@ -374,10 +378,12 @@ class CupyOps:
             )
         return self._chip
 
-    def resident(self, shape, at):
+    def persistent_kernel(self, shape, at):
         if shape not in self._kernels:
             with self.on_device():
-                kernel = _kernel(self._index, cuda_sources.resident(shape, at), "train_resident")
+                kernel = _kernel(
+                    self._index, cuda_sources.persistent_kernel(shape, at), "train_persistent"
+                )
                 kernel.max_dynamic_shared_size_bytes = at.bytes
                 kernel.preferred_shared_memory_carveout = persistent_kernel.carveout(
                     at, self.chip()
@@ -414,14 +420,18 @@ class CupyOps:
             ),
         )
 
-    def tally(self, n, targets, w, w_sum, loss, mean, threshold, cursor, sums):
+    def accumulate_metrics(self, n, targets, w, w_sum, loss, mean, threshold, cursor, sums):
         models, rows = w.shape
         columns = 1 if n is None else n.shape[2]
         lanes, height = _lanes(columns)
         chunks = min(_chunks(rows, height, ROWS_PER_THREAD, models), 2 * THREADS)
         chunks = 1 if n is None else chunks
         partial, arrived = self._scratch(w.dtype, models * chunks, models)
-        kernel = self._get("tally", "tally", lambda: cuda_sources.tally(str(w.dtype)))
+        kernel = self._get(
+            "accumulate_metrics",
+            "accumulate_metrics",
+            lambda: cuda_sources.accumulate_metrics(str(w.dtype)),
+        )
         kernel(
             (models * chunks,),
             (lanes, height),
@@ -458,15 +468,17 @@ class CupyOps:
         )
 
 
-def _train_resident(kernel, shared_bytes: int, block, what: persistent_kernel.Training, steps: int):
+def _train_resident(
+    kernel, shared_bytes: int, block, what: persistent_kernel.LaunchArgs, steps: int
+):
     """The next so many batches of every network."""
     data, state, real = what.data, what.state, what.theta.dtype.type
-    slots = [slot for slot in what.slots if slot is not None]
+    state_buffers = [slot for slot in what.state_buffers if slot is not None]
     kernel(
         (len(what.theta),),
         block,
         (
-            *(what.theta, *slots, *(NULL for _ in range(3 - len(slots)))),
+            *(what.theta, *state_buffers, *(NULL for _ in range(3 - len(state_buffers)))),
             *(what.order, _stride(what.order), np.int64(what.positions), np.int32(what.batch)),
             *(data.x, _stride(data.x), _or_null(data.weight), _stride(data.weight)),
             *(_or_null(data.labels), _or_null(data.dense)),
@@ -474,7 +486,7 @@ def _train_resident(kernel, shared_bytes: int, block, what: persistent_kernel.Tr
             *(real(what.targets.scale), real(what.targets.shift)),
             *(np.int32(what.mean), what.p, np.int32(what.penalised), what.seeds, what.dropout),
             *(what.hyper, _or_null(what.rates), what.first_rate, state.cursor, state.t),
-            *(state.halted, state.losses, state.weights, state.norm, state.scalars),
+            *(state.stopped_at, state.losses, state.weights, state.norm, state.scalars),
             *(np.int64(len(what.theta)), np.int64(len(state.losses)), np.int64(steps)),
         ),
         shared_mem=shared_bytes,

@@ -98,10 +98,12 @@ class Choices:
         chosen = {shape: algorithm.hex() for shape, algorithm in self._chosen.items()}
         return {**self._machine(), "algorithms": chosen}
 
-    def adopt(self, choices: dict) -> None:
+    def load_algorithms(self, algorithms: dict) -> None:
         """Take over what `export` gave; from another GPU or library version it means nothing."""
-        if choices and all(choices.get(name) == value for name, value in self._machine().items()):
-            for shape, text in choices["algorithms"].items():
+        if algorithms and all(
+            algorithms.get(name) == value for name, value in self._machine().items()
+        ):
+            for shape, text in algorithms["algorithms"].items():
                 if algorithm := _algorithm(text):
                     self._chosen[shape] = algorithm
 

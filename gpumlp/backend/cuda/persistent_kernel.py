@@ -1,7 +1,7 @@
 """Networks that train in an SM's shared memory: what lies where in it, and whether it fits.
 
-kernels/cuda/resident.cu is compiled for one `Shape`; `places` works out its memory, and the program
-is made from that, so that both count the same bytes.
+kernels/cuda/persistent.cu is compiled for one `Shape`; `places` works out its memory, and the
+program is made from that, so that both count the same bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from gpumlp.backend.contract import Array, Data, State, Targets
 from gpumlp.backend.layout import Layout
 from gpumlp.functions.activation import Activation, activations
-from gpumlp.functions.loss import Pair, losses, pair
+from gpumlp.functions.loss import OutputLoss, losses, pair
 
 PACK = 16  # bytes: the widest access to shared memory
 TILES = (64, 32, 16, 8)  # rows of a batch that are worked on at a time, the best first
@@ -40,9 +40,9 @@ class Shape(NamedTuple):
     sizes: tuple[int, ...]
     f: tuple[Activation | None, ...]
     dropout: tuple[bool, ...]
-    pair: Pair
+    pair: OutputLoss
     family: str
-    slots: tuple[bool, ...]  # which of the law's state buffers are in use
+    state_buffers: tuple[bool, ...]  # which of the law's state buffers are in use
     source: str  # the dtype of the data
 
     @property
@@ -109,7 +109,7 @@ def places(shape: Shape, tile: int) -> Places:
     b = {k: take(sizes[k]) for k in layers}
     slope = {k: take(1) for k in shape.layout.slope}
     numbers = taken
-    taken *= 2 + sum(shape.slots)
+    taken *= 2 + sum(shape.state_buffers)
     n = {k: take(tile * leads[k]) for k in range(len(sizes))}
     z = {k: take(tile * leads[k]) for k in layers if shape.keeps_z(k)}
     return Places(tile, leads, W, b, slope, numbers, decayed, n, z, bytes=taken * shape.itemsize)
@@ -147,21 +147,21 @@ def samples(dtype: str):
         "deep": ((8, 24, 24, 24, 3), ["tanh"] * 3, "sigmoid", "focal", 0.0, ("sgd", (False,))),
         "alone": ((64, 96, 10), ["silu"], "softmax", "kl_divergence", 0.2, adam),
     }
-    for label, (sizes, hidden, output, loss, dropout, (family, slots)) in cases.items():
+    for label, (sizes, hidden, output, loss, dropout, (family, state_buffers)) in cases.items():
         f = [activations[name] for name in (*hidden, output)]
         drops = (False, *(dropout > 0 for _ in hidden), False)
         form = pair(losses[loss], f[-1])
-        yield label, Shape(dtype, sizes, (None, *f), drops, form, family, slots, dtype)
+        yield label, Shape(dtype, sizes, (None, *f), drops, form, family, state_buffers, dtype)
 
 
 H100 = Chip(132, 2, block=227 << 10, multiprocessor=228 << 10, reserved=1 << 10)
 
 
-class Training(NamedTuple):
+class LaunchArgs(NamedTuple):
     """What a fit's launches work on; see `gpumlp.backend`."""
 
     theta: Array
-    slots: list[Array | None]
+    state_buffers: list[Array | None]
     data: Data
     order: Array
     positions: int  # rows of an epoch

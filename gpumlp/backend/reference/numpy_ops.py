@@ -63,10 +63,10 @@ class NumpyOps:
     def chip(self):
         return None
 
-    def choices(self):
+    def export_algorithms(self):
         return {}
 
-    def adopt(self, choices):
+    def load_algorithms(self, algorithms):
         pass
 
     # ------------------------------------------------------------ one layer
@@ -121,7 +121,7 @@ class NumpyOps:
             held = self._drawn[noise.layer] = origin, drop, (1 / (1 - probability))[:, None, None]
         return held[1:]
 
-    def narrow(self, a, out):
+    def cast_bf16(self, a, out):
         bits = a.view(np.uint32)
         even = (bits >> np.uint32(16)) & np.uint32(1)
         nearest = (bits + np.uint32(0x7FFF) + even) >> np.uint32(16)
@@ -154,10 +154,12 @@ class NumpyOps:
 
     # ------------------------------------------------------------ the update
     @_quiet
-    def advance(self, g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0):
+    def prepare_update(
+        self, g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0
+    ):
         steps = len(state.losses)
         norm = np.sqrt(np.einsum("mp,mp->m", g, g))
-        counts = (state.halted == 0) & (w_sum != 0)
+        counts = (state.stopped_at == 0) & (w_sum != 0)
         finite = np.isfinite(loss) & np.isfinite(norm) & (w_sum > 0)
         go = counts & finite
         l1, l2, clip_norm, lr, per_weight = (
@@ -174,7 +176,7 @@ class NumpyOps:
         state.weights[state.cursor % steps, members] = np.where(counts, w_sum, 0)
         state.norm[...] = norm
         state.cursor += 1
-        state.halted[counts & ~finite] = state.t[counts & ~finite] + 1
+        state.stopped_at[counts & ~finite] = state.t[counts & ~finite] + 1
 
         rate = 1.0 if rates is None else rates[np.where(go, state.t - first_rate[0], 0)]
         clip = np.where((clip_norm > 0) & (norm > clip_norm), clip_norm / norm, 1)
@@ -184,12 +186,12 @@ class NumpyOps:
         state.t += go
 
     @_quiet
-    def update(self, family, theta, g, slots, scalars, hyper, t, halted, decayed):
+    def update(self, family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed):
         law = _LAWS[family]
         for m in np.flatnonzero(scalars[:, 0]):
             h = dict(zip(HYPERS, hyper[m].tolist(), strict=True))
             clip, lr, decay = scalars[m, 1:].tolist()
-            own = [None if slot is None else slot[m] for slot in slots]
+            own = [None if slot is None else slot[m] for slot in state_buffers]
             for start in range(0, theta.shape[1], BLOCK):
                 stop = min(start + BLOCK, theta.shape[1])
                 part = slice(start, stop)
@@ -210,7 +212,7 @@ class NumpyOps:
                 if stays.any():
                     for array, old in zip(moving, before, strict=True):
                         np.copyto(array, old, where=stays)
-                    halted[m] = t[m]
+                    stopped_at[m] = t[m]
 
     # ------------------------------------------------------------ minibatches
     def gather(self, data, order, cursor, batch, out):
@@ -234,7 +236,7 @@ class NumpyOps:
         out.w.sum(axis=1, out=out.w_sum)
 
     @_quiet
-    def tally(self, n, targets, w, w_sum, loss, mean, threshold, cursor, sums):
+    def accumulate_metrics(self, n, targets, w, w_sum, loss, mean, threshold, cursor, sums):
         members = np.arange(len(loss))
         right = 0 if n is None else (w * _right(n, targets, threshold)).sum(axis=1)
         sums[cursor, members, 0] = loss * w_sum if mean else loss
@@ -303,8 +305,8 @@ def _targets(targets, shape, dtype):
 # Each moves one block of one network's parameters: theta, its slots in place; g is spent.
 
 
-def _sgd(theta, g, slots, h, lr, t):
-    (velocity,) = slots
+def _sgd(theta, g, state_buffers, h, lr, t):
+    (velocity,) = state_buffers
     g *= lr
     if velocity is None:
         theta -= g  # (14)(15)
@@ -318,8 +320,8 @@ def _sgd(theta, g, slots, h, lr, t):
         theta += velocity
 
 
-def _rmsprop(theta, g, slots, h, lr, t):
-    square, velocity, centre = slots
+def _rmsprop(theta, g, state_buffers, h, lr, t):
+    square, velocity, centre = state_buffers
     square *= h["BETA2"]
     square += h["REST2"] * g * g
     variance = square
@@ -337,8 +339,8 @@ def _rmsprop(theta, g, slots, h, lr, t):
         theta += velocity
 
 
-def _adam(theta, g, slots, h, lr, t):
-    m, v = slots
+def _adam(theta, g, state_buffers, h, lr, t):
+    m, v = state_buffers
     root = np.sqrt(-np.expm1(t * h["LOG_BETA2"])).item()
     a = lr * root / -np.expm1(t * h["LOG_BETA1"]).item()
     e = h["EPSILON"] * (root if h["EPSILON_CORRECTED"] else 1)

@@ -59,7 +59,7 @@ class Side:
         if not self._bf16:
             return self.send(values)
         bits = np.empty(np.shape(values), np.uint16)
-        NumpyOps().narrow(np.asarray(values, np.float32), bits)
+        NumpyOps().cast_bf16(np.asarray(values, np.float32), bits)
         return self.send(widened(bits)) if self.exact else self.ops.to_device(bits)
 
     def normal(self, *shape, scale=1.0):

@@ -1,4 +1,4 @@
-"""gemm, activate, backprop, narrow and loss."""
+"""gemm, activate, backprop, cast_bf16 and loss."""
 
 from __future__ import annotations
 
@@ -102,13 +102,13 @@ def backprop(side: Side, f: Activation, dropout=False, shapes=SHAPES):
     return results
 
 
-def narrow(side: Side):
+def cast_bf16(side: Side):
     """The same on both sides, as these numbers are float32."""
     a = side.rng.standard_normal((MODELS, 1029)).astype(np.float32)
     a[:, :3] = [np.inf, -0.0, np.float32(1 + 2**-8)]  # the last is halfway
     a.view(np.uint32)[:, 3] = 0x7FFFFFFF  # a NaN, of which rounding would make -0
     out = side.ops.to_device(np.zeros(a.shape, np.uint16))
-    side.ops.narrow(side.ops.to_device(a), out)
+    side.ops.cast_bf16(side.ops.to_device(a), out)
     return [widened(side.ops.to_host(out))]
 
 
@@ -137,7 +137,7 @@ def _layers() -> Iterator[Case]:
     yield case("activate", "relu, many rows", "float32", activate, functions["relu"], **many)
     many |= {"factor": LOOSE}
     yield case("backprop", "relu, many rows", "float32", backprop, functions["relu"], **many)
-    yield case("narrow", "float32 to bf16", "bf16", narrow, factor=0.0, gpu=True)
+    yield case("cast_bf16", "float32 to bf16", "bf16", cast_bf16, factor=0.0, gpu=True)
 
 
 # ------------------------------------------------------------------ the loss

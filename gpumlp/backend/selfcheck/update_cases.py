@@ -24,7 +24,7 @@ def cases() -> Iterator[Case]:
 SIZE, MANY = 1056, 100_000  # parameters; so many that a thread takes several packs of them
 
 
-def advance(side: Side, penalty: bool, size=SIZE):
+def prepare_update(side: Side, penalty: bool, size=SIZE):
     """Two steps; the gradient of one network is clipped, that of another becomes NaN."""
     decayed, steps = size - 32, 4
     hyper = np.zeros((MODELS, len(HYPERS)))
@@ -39,7 +39,7 @@ def advance(side: Side, penalty: bool, size=SIZE):
         hyper[:, HYPERS.index(name)] = values
     state = State(
         t=side.send([4, 6, 5], np.int64),
-        halted=side.send(np.zeros(MODELS), np.int64),
+        stopped_at=side.send(np.zeros(MODELS), np.int64),
         cursor=side.send(np.full(MODELS, 2), np.int64),
         losses=side.empty(steps, MODELS),
         weights=side.empty(steps, MODELS),
@@ -53,7 +53,7 @@ def advance(side: Side, penalty: bool, size=SIZE):
         g[1, 700] = np.nan if step else g[1, 700]
         value, w_sum = side.send([1.5, 2.5, 3.5]), side.send([2.0, 3.0, 4.0])
         sent = side.send(g), value, w_sum, side.send(hyper)
-        side.ops.advance(*sent, rates, first_rate, state, *last)
+        side.ops.prepare_update(*sent, rates, first_rate, state, *last)
     # A network that stands still has no clipping factor worth comparing.
     scalars = side.read(state.scalars) * np.array([[1], [0], [1]])
     return [scalars] + [getattr(state, field.name) for field in dataclasses.fields(state)[:-1]]
@@ -62,16 +62,16 @@ def advance(side: Side, penalty: bool, size=SIZE):
 def update(side: Side, law: Optimizer, size=SIZE):
     """Two steps from nothing; one network stands still."""
     decayed = size - 32
-    theta, used = side.normal(MODELS, size), law.slots().values()
-    slots = [side.send(np.zeros((MODELS, size))) if in_use else None for in_use in used]
+    theta, used = side.normal(MODELS, size), law.state_buffers().values()
+    state_buffers = [side.send(np.zeros((MODELS, size))) if in_use else None for in_use in used]
     scalars = [[1, 0.5, 0.1, 1], [0, 1, 0.1, 1], [1, 1, 0.2, 0.25]]
-    hyper, halted = side.send(law.hyper(MODELS)), side.send(np.zeros(MODELS), np.int64)
+    hyper, stopped_at = side.send(law.hyper(MODELS)), side.send(np.zeros(MODELS), np.int64)
     for t in (1, 2):
         step = side.send(np.full(MODELS, t), np.int64)
         g = side.normal(MODELS, size)
-        now = side.send(scalars), hyper, step, halted
-        side.ops.update(law.family, theta, g, slots, *now, decayed)
-    return [theta, *(slot for slot in slots if slot is not None)]
+        now = side.send(scalars), hyper, step, stopped_at
+        side.ops.update(law.family, theta, g, state_buffers, *now, decayed)
+    return [theta, *(slot for slot in state_buffers if slot is not None)]
 
 
 LAWS: dict[str, Optimizer] = {
@@ -89,11 +89,13 @@ LAWS: dict[str, Optimizer] = {
 def _updates() -> Iterator[Case]:
     for dtype in DTYPES:
         for what, penalty in (("norm and clipping", False), ("with the penalty", True)):
-            yield case("advance", what, dtype, advance, penalty, factor=LOOSE, first=True)
+            yield case(
+                "prepare_update", what, dtype, prepare_update, penalty, factor=LOOSE, first=True
+            )
         for what, law in LAWS.items():
             yield case("update", what, dtype, update, law, factor=LOOSE, first=True)
     options = {"size": MANY, "factor": LOOSE}
-    yield case("advance", "many parameters", "float32", advance, True, **options)
+    yield case("prepare_update", "many parameters", "float32", prepare_update, True, **options)
     yield case("update", "Adam, many parameters", "float32", update, LAWS["Adam"], **options)
 
 
@@ -124,7 +126,7 @@ def gather(side: Side, source: str, columns: int, dense: bool = False, shared: b
     return [out.x, np.where(counts[..., None] if dense else counts, target, 0), out.w, out.w_sum]
 
 
-def tally(side: Side, threshold: float | None, dense: bool):
+def accumulate_metrics(side: Side, threshold: float | None, dense: bool):
     rows, columns = 37, 5
     sums, cursor = side.send(np.zeros((3, MODELS, 3))), side.send(np.ones(MODELS), np.int64)
     w = side.rng.uniform(0.2, 2, (MODELS, rows))
@@ -134,8 +136,8 @@ def tally(side: Side, threshold: float | None, dense: bool):
     labels = side.send(side.rng.integers(0, columns, (MODELS, rows)), np.int32)
     y = side.send(side.rng.integers(0, 2, (MODELS, rows, columns)))
     targets = Targets(None, y, 1.0, 0.0) if dense else Targets(labels, None, 1.0, 0.0)
-    side.ops.tally(n, targets, *weights, value, True, threshold, cursor, sums)
-    side.ops.tally(None, targets, *weights, value, False, threshold, cursor, sums)
+    side.ops.accumulate_metrics(n, targets, *weights, value, True, threshold, cursor, sums)
+    side.ops.accumulate_metrics(None, targets, *weights, value, False, threshold, cursor, sums)
     return [sums, cursor]
 
 
@@ -150,8 +152,18 @@ def _minibatches() -> Iterator[Case]:
     for dtype in DTYPES:
         yield case("gather", "labels", dtype, gather, dtype, 37, first=True)
         yield case("gather", "values, one data set", dtype, gather, dtype, 40, True, True)
-        yield case("tally", "largest output", dtype, tally, None, dense=False, first=True)
-        yield case("tally", "outputs above 0.5", dtype, tally, 0.5, dense=True)
+        yield case(
+            "accumulate_metrics",
+            "largest output",
+            dtype,
+            accumulate_metrics,
+            None,
+            dense=False,
+            first=True,
+        )
+        yield case(
+            "accumulate_metrics", "outputs above 0.5", dtype, accumulate_metrics, 0.5, dense=True
+        )
     for source in SOURCE:
         yield case("gather", f"of {source}", "float32", gather, source, 40)
     yield case("gather", "into bf16", "bf16", gather, "float32", 40, gpu=True)

@@ -13,7 +13,7 @@ from gpumlp.functions.loss import losses, pair
 from gpumlp.training import persistent
 from gpumlp.training.out_of_core import Streamed
 from gpumlp.training.placement import make_rows
-from tests.operations.resident import data, make, run, state
+from tests.operations.persistent_kernel import data, make, run, state
 from tests.training import blobs, fit
 
 CHIPS = {  # as few multiprocessors as are sold of a kind, but for sm_90
@@ -178,7 +178,7 @@ def kernels_of_an_epoch(counters, **network):
 def test_where_a_step_gains_enough_the_kernel_is_taken(counters, monkeypatch):
     """By default: four hidden layers are so many launches that even one network gains."""
     deep, flat = (4, 6, 6, 6, 6, 3), (4, 6, 3)
-    kernel = {"train_resident"}
+    kernel = {"train_persistent"}
     assert kernels_of_an_epoch(counters, sizes=deep) == kernel
     assert kernels_of_an_epoch(counters, sizes=deep, models=16, dtype="float64") == kernel
     assert not kernels_of_an_epoch(counters, sizes=flat, models=16) & kernel
@@ -196,7 +196,7 @@ def test_either_way_can_be_asked_for(counters):
         trainer.resident = way
         with counters.count() as counted:
             fit(trainer, x, y)
-        assert ("train_resident" in counted.kernels) == way
+        assert ("train_persistent" in counted.kernels) == way
 
 
 def test_rows_in_host_memory_are_not_for_it(cuda):
@@ -226,7 +226,7 @@ def test_an_epoch_is_one_launch(counters):
         fit(trainer, x, y)
         with counters.count() as counted:
             fit(trainer, x, y, 3)
-        assert counted.kernels == ["shuffle_keys", "shuffle_order", "train_resident"] * 3
+        assert counted.kernels == ["shuffle_keys", "shuffle_order", "train_persistent"] * 3
         counts.append((counted.h2d, counted.d2h, counted.elementwise, counted.synchronisations))
     assert counts[0] == counts[1] == counts[2]
 
@@ -245,7 +245,7 @@ def test_long_epochs_are_a_few_launches(counters, monkeypatch, steps, launches):
         with counters.count() as counted:
             losses, _ = run(trainer, data(case), 1)
         assert (trainer.steps == 8).all()
-        counts.append((counted.kernels.count("train_resident"), counted.waits))
+        counts.append((counted.kernels.count("train_persistent"), counted.waits))
         found.add(losses.tobytes() + b"".join(a.tobytes() for a in state(trainer).values()))
     (one, waits), (several, more_waits) = counts
     assert (one, several) == (1, launches)
@@ -258,7 +258,7 @@ def test_a_step_too_long_for_a_launch_is_by_operations(counters, monkeypatch):
     trainer = make("relu, one network", "float32", "cuda", True, batch_size=13)
     with counters.count() as counted:
         run(trainer, data("relu, one network"), 1)
-    assert "train_resident" not in counted.kernels and "gather" in counted.kernels
+    assert "train_persistent" not in counted.kernels and "gather" in counted.kernels
 
 
 # ------------------------------------------------------------------ what fits
@@ -280,7 +280,7 @@ def test_places_do_not_overlap(name, shape, tile):
     numbers = [(at.W[k], sizes[k] * at.leads[k - 1]) for k in layers]
     numbers += [(at.b[k], sizes[k]) for k in layers]
     numbers += [(place, 1) for place in at.slope.values()]
-    copies = 2 + sum(shape.slots)
+    copies = 2 + sum(shape.state_buffers)
     parts = [(i * at.numbers + start, size) for i in range(copies) for start, size in numbers]
     parts += [(start, tile * at.leads[k]) for k, start in at.n.items()]
     parts += [(start, tile * at.leads[k]) for k, start in at.z.items()]
@@ -338,7 +338,7 @@ def test_the_driver_is_told_how_to_divide_an_sm(cuda, sizes, blocks):
     plan = persistent.plan(trainer, "float32", 200)
     if plan is None or plan.at.blocks != blocks:
         pytest.skip(f"this GPU has other shared memory than an H100: {chip}")
-    kernel = net.ops.resident(plan.shape, plan.at).args[0]
+    kernel = net.ops.persistent_kernel(plan.shape, plan.at).args[0]
     assert kernel.max_dynamic_shared_size_bytes == plan.at.bytes
     percent = math.ceil(100 * blocks * (plan.at.bytes + 3072) / chip.multiprocessor)
     assert kernel.preferred_shared_memory_carveout == percent

@@ -1,7 +1,8 @@
 """Networks that train in shared memory: the same fits as by operations, and the machine code.
 
-The kernel's numbers are compared with NumPy's operations in tests/operations/persistent_kernel.py; here they
-are compared with those of the GPU's operations, for all cases, and with the fits of a trainer.
+The kernel's numbers are compared with NumPy's operations in
+tests/operations/persistent_kernel.py; here they are compared with those of the GPU's operations,
+for all cases, and with the fits of a trainer.
 """
 
 import re
@@ -14,7 +15,7 @@ from gpumlp import backend
 from gpumlp.backend.cuda import cuda_sources, persistent_kernel
 from gpumlp.training.placement import make_rows
 from tests import cubin
-from tests.operations.resident import (
+from tests.operations.persistent_kernel import (
     CASES,
     assert_same_course,
     check,
@@ -104,7 +105,9 @@ def test_a_network_that_diverges_stands_still(cuda):
         trainer.resident = way
         with pytest.warns(RuntimeWarning, match="network 1"):
             history = fit(trainer, x, np.eye(3)[y], 4)
-        found.append((theta(trainer), trainer.slots["velocity"].get(), trainer.steps, history))
+        found.append(
+            (theta(trainer), trainer.state_buffers["velocity"].get(), trainer.steps, history)
+        )
     (ours, velocity, steps, history), (expected, velocity_, steps_, history_) = found[1], found[0]
     np.testing.assert_array_equal(steps, steps_)
     assert steps[1] < steps[0] == 20
@@ -121,7 +124,7 @@ def test_a_network_that_was_stopped_is_not_touched(cuda):
     before = state(trainer)
     losses, weights = run(trainer, given, 1)
     after = state(trainer)
-    for name in ("theta", "first", "second", "t", "halted", "norm"):
+    for name in ("theta", "first", "second", "t", "stopped_at", "norm"):
         np.testing.assert_array_equal(after[name][1], before[name][1])
     assert (losses[:, 1] == 0).all() and (weights[:, 1] == 0).all()
     assert (after["theta"][0] != before["theta"][0]).any() and (weights[:, 0] > 0).all()
@@ -186,7 +189,7 @@ def test_results_do_not_depend_on_the_order_of_threads(cuda, dtype, monkeypatch)
 
 
 def compiled(dtype, arch):
-    programs = [each for each in cuda_sources.programs(dtype) if each[0].startswith("resident-")]
+    programs = [each for each in cuda_sources.programs(dtype) if each[0].startswith("persistent-")]
     try:
         return cubin.examine_all("nvrtc", programs, arch).kernels
     except cubin.ToolMissing as missing:
@@ -196,7 +199,7 @@ def compiled(dtype, arch):
 @pytest.mark.parametrize("label", ["slopes", "noise"])
 def test_other_shared_memory_is_as_little_as_is_kept_for_it(label, tmp_path):
     """In float64, where it is most; the tool counts what the GPU keeps from each block, too."""
-    program = dict(cuda_sources.programs("float64"))[f"resident-{label}"]
+    program = dict(cuda_sources.programs("float64"))[f"persistent-{label}"]
     try:
         code, _ = cubin.compiler("nvrtc").compile(program, 90)
         tool = cubin.find_disassembler("cuobjdump")

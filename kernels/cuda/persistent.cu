@@ -1,13 +1,13 @@
 // Training of many small networks: a block is a network, for many batches in one launch.  Its weights,
 // their gradient and the optimiser's state stay in shared memory; a batch passes in tiles of TILE rows,
 // of which one block holds x, n and what f' needs.  The results are those of gather, the products,
-// activate, loss, backprop, advance and update, in turn.
+// activate, loss, backprop, prepare_update and update, in turn.
 //
 // A row of a matrix in shared memory is longer than its columns, by the odd number of 128-bit packs
 // that keeps neighbouring rows in different banks; what is between is never used.  n^(k) becomes
 // delta^(k) in its place, once the gradient of W^(k+1) has been taken from it.
 //
-// What bounds it is said in resident_products.cuh.  From global memory come a batch's rows, each read
+// What bounds it is said in persistent_products.cuh.  From global memory come a batch's rows, each read
 // once, and a few numbers: neither weights nor activations.
 //
 // The generated text before this one (gpumlp/backend/sources.py) defines Source (the type of X), Form,
@@ -255,8 +255,8 @@ __device__ __forceinline__ void gather(const Data& data, const int* index, Real*
 // share a row of the output.  order (1 or M, ...): `positions` rows of an epoch, in batches of `batch`;
 // x_stride, y_stride, weight_stride: from network to network, 0 if shared.  dropout (LAYERS + 1, M).
 // The network's batches cursor, cursor + 1, ..., `steps` of them.  For the rest see `loss` and
-// `advance`; `penalised`: the noted loss has the penalties in it.
-extern "C" __global__ void __launch_bounds__(THREADS, NETWORKS) train_resident(
+// `prepare_update`; `penalised`: the noted loss has the penalties in it.
+extern "C" __global__ void __launch_bounds__(THREADS, NETWORKS) train_persistent(
     Real* theta, Real* first_slot, Real* second_slot, Real* third_slot,
     const int* order, long long order_stride, long long positions, int batch,
     const Source* X, long long x_stride, const Real* weight, long long weight_stride,

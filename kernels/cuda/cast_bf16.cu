@@ -5,7 +5,7 @@
 constexpr int BF16_VEC = 16 / sizeof(Bf16);             // elements of the copy in 128 bits
 
 // a (M, size) every a_stride; out (M, size) every out_stride: bits, rounded to the nearest even.
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) narrow(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) cast_bf16(
     const Real* a, long long a_stride, Bf16* out, long long out_stride, long long size, int chunks)
 {
     const Place at = place<1>(1, chunks);

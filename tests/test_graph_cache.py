@@ -8,7 +8,7 @@ import pytest
 
 import gpumlp
 from gpumlp.model import workspace
-from gpumlp.model.graph_cache import Repeated
+from gpumlp.model.graph_cache import GraphCache
 from tests.training import fit, theta
 
 
@@ -34,7 +34,7 @@ class Workspace:
 
 def test_a_sequence_is_captured_when_it_comes_again():
     ops = Recorder()
-    repeated, buffers = Repeated(ops), [Workspace(), object(), None]
+    repeated, buffers = GraphCache(ops), [Workspace(), object(), None]
     for _ in range(4):
         repeated.run("step", ops.work(), *buffers)
     assert ops.events == ["work", "captured", "replayed", "replayed", "replayed"]
@@ -42,18 +42,18 @@ def test_a_sequence_is_captured_when_it_comes_again():
 
 def test_what_was_captured_can_be_called_again():
     ops = Recorder()
-    repeated, buffers = Repeated(ops), [Workspace(), object()]
+    repeated, buffers = GraphCache(ops), [Workspace(), object()]
     assert repeated.run("step", ops.work(), *buffers) is None
     replay = repeated.run("step", ops.work(), *buffers)
     replay()
     assert ops.events == ["work", "captured", "replayed", "replayed"]
-    assert Repeated(Recorder(gains=False)).run("step", ops.work(), *buffers) is None
+    assert GraphCache(Recorder(gains=False)).run("step", ops.work(), *buffers) is None
 
 
 @pytest.mark.parametrize("replaced", [0, 1, 2])
 def test_another_buffer_begins_anew(replaced):
     ops = Recorder()
-    repeated, buffers = Repeated(ops), [Workspace(), object(), None]
+    repeated, buffers = GraphCache(ops), [Workspace(), object(), None]
     for _ in range(3):
         repeated.run("step", ops.work(), *buffers)
     buffers[replaced] = Workspace() if replaced == 0 else [1]
@@ -74,7 +74,7 @@ def test_what_failed_has_not_run(times, monkeypatch):
         raise MemoryError
 
     ops = Recorder()
-    repeated, ws = Repeated(ops), Workspace()
+    repeated, ws = GraphCache(ops), Workspace()
     for _ in range(times):
         repeated.run("step", ops.work(), ws)
     with monkeypatch.context() as patch:
@@ -104,7 +104,7 @@ def test_a_first_step_that_failed_is_not_captured_next(device, monkeypatch):
 
 def test_names_are_apart():
     ops = Recorder()
-    repeated, ws = Repeated(ops), Workspace()
+    repeated, ws = GraphCache(ops), Workspace()
     for name in "abab":
         repeated.run(name, ops.work(name), ws)
     assert ops.events == ["a", "b", "captured", "replayed", "captured", "replayed"]
@@ -118,7 +118,7 @@ def test_what_is_not_captured_is_not_kept():
         def __call__(self):
             ops.events.append("work")
 
-    repeated, work, ws = Repeated(ops), Work(), Workspace()
+    repeated, work, ws = GraphCache(ops), Work(), Workspace()
     for _ in range(3):
         repeated.run("step", work, ws)
     gone = weakref.ref(work)
@@ -133,7 +133,7 @@ def test_what_is_not_captured_is_not_kept():
 
 def test_what_was_captured_ends_with_its_workspace():
     ops = Recorder()
-    repeated, ws, buffer = Repeated(ops), Workspace(), Workspace()
+    repeated, ws, buffer = GraphCache(ops), Workspace(), Workspace()
     for name in "ab":
         for _ in range(2):
             repeated.run(name, ops.work(), ws, buffer)

@@ -1,4 +1,4 @@
-"""train_resident: many updates in one launch, against NumPy's operations one after another.
+"""train_persistent: many updates in one launch, against NumPy's operations one after another.
 
 A check takes `ops` of the GPU side, as all do, and compares whole fits: parameters, the law's
 state, losses, counters.
@@ -171,8 +171,8 @@ def state(trainer):
         return trainer.net.ops.to_host(array).copy()
 
     found = {"theta": host(trainer.net.parameters.buffer)}
-    found |= {name: host(slot) for name, slot in trainer.slots.items() if slot is not None}
-    names = ("t", "halted", "cursor", "norm", "scalars")
+    found |= {name: host(slot) for name, slot in trainer.state_buffers.items() if slot is not None}
+    names = ("t", "stopped_at", "cursor", "norm", "scalars")
     return found | {name: host(getattr(now, name)) for name in names}
 
 

@@ -41,7 +41,7 @@ __device__ __forceinline__ bool row_is_right(const Real* n, int label, const Rea
 // n (M, B, N): ŷ, or 0 where there are no classes; labels (M, B) or dense (M, B, N); w (M, B).
 // value, w_sum (M): of `loss`; cursor (M): batches done, the row of sums (steps, M, 3) to write.
 // blockDim.x lanes (a power of two up to 32) share a row; every lane takes part in each shuffle.
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) tally(
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) accumulate_metrics(
     const Real* n, const int* labels, const Real* dense, const Real* w, int compete, Real threshold,
     const Real* value, const Real* w_sum, int mean, long long* cursor, Real* sums,
     Real* partial, unsigned* arrived, long long networks, long long rows, int columns, int chunks)

@@ -1,4 +1,4 @@
-"""Checks of `tally`: what a batch adds to an evaluation."""
+"""Checks of `accumulate_metrics`: what a batch adds to an evaluation."""
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def check_tally(ops, dtype, models, case, shape, mean=True):
                      for m in range(models)]  # fmt: skip
         w_sum = rounded(w.sum(axis=1), dtype)
         arrays = (send(ops, a, dtype) for a in (w, w_sum, loss))
-        ops.tally(send(ops, n, dtype), targets, *arrays, mean, threshold, cursor, sums)
+        ops.accumulate_metrics(send(ops, n, dtype), targets, *arrays, mean, threshold, cursor, sums)
         expected[batch] = np.stack(
             (loss * w_sum if mean else loss, w_sum, (w * np.array(right)).sum(axis=1)), axis=1
         )
@@ -50,7 +50,7 @@ def check_without_classes(ops, dtype, models):
     w, loss = np.ones((models, 5)), random(models)
     w_sum = w.sum(axis=1)
     given = (send(ops, a, dtype) for a in (w, w_sum, loss))
-    ops.tally(None, Targets(None, None, 1.0, 0.0), *given, False, None, cursor, sums)
+    ops.accumulate_metrics(None, Targets(None, None, 1.0, 0.0), *given, False, None, cursor, sums)
     expected = np.stack((loss, w_sum, np.zeros(models)), axis=1)[None]
     assert_close(ops, sums, expected, dtype)
 

@@ -8,7 +8,7 @@ import pytest
 
 import gpumlp
 from gpumlp.training import device_state
-from gpumlp.training.device_state import Noted
+from gpumlp.training.device_state import DeviceState
 from gpumlp.training.placement import make_rows
 from tests.comparison import to_numpy
 from tests.training import blobs, make_trainer
@@ -40,7 +40,7 @@ def test_an_epoch_is_what_the_device_noted(device, models, count):
         assert done.losses.shape == done.weights.shape == (steps, models or 1)
         np.testing.assert_array_equal(done.losses, to_numpy(state.losses)[:steps])
         assert (done.weights[:-1] == 8).all() and (done.weights[-1] == count - 8 * steps + 8).all()
-        assert (done.losses > 0).all() and (done.halted == 0).all() and not done.diverged
+        assert (done.losses > 0).all() and (done.stopped_at == 0).all() and not done.diverged
         np.testing.assert_array_equal(done.rates, trainer.lr)
         np.testing.assert_allclose(done.rates, 0.01)
 
@@ -67,14 +67,14 @@ def test_longer_epochs_keep_what_is_known(device):
     with trainer.net.ops.on_device():
         trainer.run_epoch(short)
         trainer.stop([False, True, False])
-        halted, scalars = to_numpy(trainer.state.halted), to_numpy(trainer.state.scalars)
+        stopped_at, scalars = to_numpy(trainer.state.stopped_at), to_numpy(trainer.state.scalars)
         trainer.make_room(long.steps)
-        np.testing.assert_array_equal(to_numpy(trainer.state.halted), halted)
+        np.testing.assert_array_equal(to_numpy(trainer.state.stopped_at), stopped_at)
         np.testing.assert_array_equal(to_numpy(trainer.state.scalars), scalars)
         for rows in (long, short, long):
             done = trainer.run_epoch(rows)
             assert (done.weights[:, 1] == 0).all() and (done.weights[:, [0, 2]] > 0).all()
-            assert done.halted.tolist() == [0, -1, 0]
+            assert done.stopped_at.tolist() == [0, -1, 0]
             np.testing.assert_allclose(done.rates, 0.01)
 
 
@@ -85,25 +85,25 @@ def test_a_copy_reads_its_own(device, how):
     with trainer.net.ops.on_device():
         trainer.run_epoch(rows)
         other = how(trainer)
-        assert isinstance(other.state, Noted)
+        assert isinstance(other.state, DeviceState)
         found = [each.run_epoch(rows_of(each, 83)) for each in (trainer, other)]
         for a, b in zip(*found, strict=True):
             np.testing.assert_array_equal(a, b)
         other.stop()
-        assert other.state.read(other.net.ops.to_host, 1).halted.tolist() == [-1, -1]
-        assert trainer.state.read(trainer.net.ops.to_host, 1).halted.tolist() == [0, 0]
+        assert other.state.read(other.net.ops.to_host, 1).stopped_at.tolist() == [-1, -1]
+        assert trainer.state.read(trainer.net.ops.to_host, 1).stopped_at.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("steps", [2, 7, 30])
 def test_what_the_first_batches_have_left_stays(steps):
     """As many as there are in the tables before and after: those of a fit that is resumed."""
-    state = Noted.zeros(np, 3, np.dtype(np.float32))
+    state = DeviceState.zeros(np, 3, np.dtype(np.float32))
     state.make_room(np, 7)
     losses = np.arange(21, dtype=np.float32).reshape(7, 3)
-    state.losses[...], state.weights[...], state.halted[...] = losses, losses + 100, 5
+    state.losses[...], state.weights[...], state.stopped_at[...] = losses, losses + 100, 5
     kept = min(steps, 7)
     state.make_room(np, steps, kept)
     assert len(state.losses) == len(state.weights) == steps
     np.testing.assert_array_equal(state.losses[:kept], losses[:kept])
     np.testing.assert_array_equal(state.weights[:kept], losses[:kept] + 100)
-    assert (state.halted == 5).all()
+    assert (state.stopped_at == 5).all()
