@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 
 from tests import simt
+from tests.helpers.waiting import HANGS
 from tests.mutants import compiled, cpp, equivalents, python, run
 from tests.mutants.edit import Edit
 from tests.mutants.tests_of import nearness
-from tests.waiting import HANGS
 
 PYTHON = '''
 """A docstring: 1 + 1."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.optional import PACKAGES, Package, where_installed
+from tests.helpers.optional import PACKAGES, Package, where_installed
 
 FOLDER = Path(__file__).parent
 
@@ -23,7 +23,7 @@ WHOLE_FILES = {
 COLLECT = """
 import sys
 from importlib.machinery import PathFinder
-from tests.optional import PACKAGES
+from tests.helpers.optional import PACKAGES
 
 class Without(PathFinder):
     @classmethod
@@ -53,7 +53,7 @@ def test_optional_packages_are_imported_by_importorskip_alone():
         for path in FOLDER.rglob("*.py")
         for line, name in plain_imports(path)
     }
-    assert not wrong, "use pytest.importorskip or tests.optional.Package"
+    assert not wrong, "use pytest.importorskip or tests.helpers.optional.Package"
 
 
 def test_a_package_that_is_missing_skips_the_test_that_asks_for_it():

@@ -35,10 +35,12 @@ THIS = "{}.{}".format(*sys.version_info)  # `make test` runs everything on it
 
 # What reaches the most of the library in the least time, in under a minute on two cores.
 FAST = """
-    tests/test_import.py tests/test_equations.py tests/test_network.py tests/test_network_input.py
-    tests/test_trainer.py tests/test_trainer_batches.py tests/test_files.py
-    tests/test_files_written.py tests/test_estimator_arrays.py tests/test_optional.py
-    tests/test_standin.py tests/test_device.py tests/test_dropout.py tests/test_plot.py
+    tests/test_import.py tests/test_optional.py tests/model/test_equations.py
+    tests/model/test_network.py tests/model/test_network_input.py tests/model/test_dropout.py
+    tests/training/test_trainer.py tests/training/test_trainer_batches.py tests/io/test_files.py
+    tests/training/test_plot.py tests/io/test_files_written.py
+    tests/estimators/test_estimator_arrays.py tests/backend/test_standin.py
+    tests/backend/test_device.py
 """.split()
 
 

@@ -167,27 +167,29 @@ def watched(task: Task, jobs: int):
 
 
 # What is most telling first; then, of the rest, what is long.
-ORDER = """cublaslt cupy_ops training_on_gpu resident operations repeated bf16 precision streamed
-    against_oracle network_input""".split()
+ORDER = """cublaslt cupy_ops training_on_gpu persistent operations graph_cache bf16 precision
+    out_of_core    against_oracle network_input""".split()
 SLICES = {"operations": 6, "persistent": 4, "against_oracle": 3, "cublaslt": 3, "bf16": 2}
 ON_A_DEVICE = re.compile(r"def \w+\(([^)]*\W)?(device|cuda|ops)\b")
 
 
-def test_files() -> list[str]:
-    """Names of those with tests that touch a GPU, in their order."""
-    files = {path.stem.removeprefix("test_"): path for path in (ROOT / "tests").glob("test_*.py")}
-    touching = {name for name, path in files.items() if ON_A_DEVICE.search(path.read_text())}
-    return [*(name for name in ORDER if name in touching), *sorted(touching - set(ORDER))]
+def test_files() -> dict[str, Path]:
+    """Name and path of those with tests that touch a GPU, in their order."""
+    paths = {path.stem.removeprefix("test_"): path for path in (ROOT / "tests").rglob("test_*.py")}
+    touching = {name for name, path in paths.items() if ON_A_DEVICE.search(path.read_text())}
+    names = [*(name for name in ORDER if name in touching), *sorted(touching - set(ORDER))]
+    return {name: paths[name].relative_to(ROOT) for name in names}
 
 
 def tests(task: Task, jobs: int):
     """A pytest for each file, or slice of one that is long."""
     options = ["-q", "--tb=short", "-p", "no:cacheprovider", "-p", "benchmarks.gpu.plugin"]
     options += [] if task.dry else ["--require-gpu"]
-    for name in ["cublaslt_errors", "initial_weights"] if task.dry else test_files():
+    paths = test_files()
+    for name in ["cublaslt_errors", "initial_weights"] if task.dry else paths:
         for i in range(n := SLICES.get(name, 1)):
             mine = task._replace(process=f"{name}, {i + 1} of {n}", share=(i, n))
-            yield mine, [sys.executable, "-m", "pytest", *options, f"tests/test_{name}.py"]
+            yield mine, [sys.executable, "-m", "pytest", *options, str(paths[name])]
 
 
 class Stage(NamedTuple):

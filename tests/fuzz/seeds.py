@@ -12,7 +12,7 @@ import numpy as np
 
 import gpumlp
 from gpumlp.functions import optimizer
-from tests.optional import Package
+from tests.helpers.optional import Package
 
 pd = Package("pandas")
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tests.optional import Package, where_installed
+from tests.helpers.optional import Package, where_installed
 
 pa = Package("pyarrow")
 parquet = Package("pyarrow.parquet")

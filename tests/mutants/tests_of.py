@@ -13,7 +13,7 @@ from pathlib import Path
 
 FEW = 4  # tests of each file that run before the others of any
 # Kernels run in processes of their own there, which note nothing.
-BY_CHILDREN = ("tests/test_sanitizers.py", "tests/test_cubin.py")
+BY_CHILDREN = ("tests/backend/test_sanitizers.py", "tests/backend/test_cubin.py")
 # They look at what modules define, and need not run it.
 OF_DEFINITIONS = ("tests/test_defaults.py",)
 # These ask what is not a mutant's to answer: the texts of sources, this tool, other installations.
@@ -111,5 +111,5 @@ def nearness(file: str, test: str) -> int:
     words = re.findall(r"[a-z]{3,}", file.partition("/")[2].partition(".")[0])
     if file.startswith("kernels/"):
         words.append("operations")
-    of_test = re.findall(r"[a-z0-9]{3,}", test.partition("::")[0].removeprefix("tests/test_"))
+    of_test = re.findall(r"[a-z0-9]{3,}", Path(test.partition("::")[0]).stem.removeprefix("test_"))
     return sum(any(a in b or b in a for b in of_test) for a in words)

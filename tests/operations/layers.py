@@ -3,8 +3,8 @@
 import numpy as np
 
 from gpumlp.functions.activation import Activation, activations
-from tests import formulas
-from tests.autodiff import Tensor, gradient
+from tests.oracle import formulas
+from tests.oracle.autodiff import Tensor, gradient
 
 from . import TOLERANCE, Wide, assert_close, empty, random, rounded, send
 

@@ -5,8 +5,8 @@ import numpy as np
 from gpumlp.backend.contract import Targets
 from gpumlp.functions.activation import activations
 from gpumlp.functions.loss import Form, Loss, losses, pair
-from tests import formulas
-from tests.autodiff import Tensor, gradient
+from tests.oracle import formulas
+from tests.oracle.autodiff import Tensor, gradient
 
 from . import Wide, assert_close, empty, random, rounded, send
 

@@ -5,7 +5,7 @@ import numpy as np
 from gpumlp.backend.contract import State
 from gpumlp.functions import optimizer as optimizers
 from gpumlp.functions.optimizer import HYPERS
-from tests import formulas
+from tests.oracle import formulas
 
 from . import assert_close, assert_same, empty, random, rounded, send
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.waiting import HANGS
+from tests.helpers.waiting import HANGS
 
 from .compiler import SANITIZERS, find_compiler, why_no_compiler
 

@@ -1,7 +1,7 @@
 """What of CuPy the library may use: one line here is one more function.
 
 Whatever is not named here, or written out in functions.py, raises AttributeError. Before
-adding a name, look at what CuPy does there that NumPy does not; tests/test_cupy_contract.py
+adding a name, look at what CuPy does there that NumPy does not; tests/backend/test_cupy_contract.py
 checks that CuPy has it.
 """
 
