@@ -69,7 +69,7 @@ class StackFitter:
     """One call of `fit_members`; or, with pauses, as many as it takes.
 
     errors: as `fit_members` returns them.
-    paused: the places of members that `go_on` can train further.
+    paused: the places of members that `train_further` goes on with.
     """
 
     def __init__(self, members, X, y, sample_weight=None, validation=(None, None, None)):
@@ -166,7 +166,7 @@ class StackFitter:
             except Exception as error:
                 self.errors[place] = error
 
-    def remaining_layers(self, places, epochs: int):
+    def train_further(self, places, epochs: int):
         """Train those that pause and have these places until they have had so many epochs; the
         others leave their stacks."""
         self._stacks = [stacked for stacked in self._stacks if stacked.keep(places)]

@@ -61,7 +61,7 @@ class Candidates:
         """Those that pause; networks that are not among them leave their stacks."""
         wanted = set(map(id, fits))
         for training in self._trainings:
-            training.remaining_layers(wanted, epochs)
+            training.train_further(wanted, epochs)
 
     def _begin(self, fits: list[FitTask], epochs: int | None):
         if epochs is not None:

@@ -91,11 +91,11 @@ class StackJob:
     def paused(self) -> list[FitTask]:
         return [self._fits[place] for place in sorted(self._fitting.paused)]
 
-    def remaining_layers(self, wanted: set[int], epochs: int):
+    def train_further(self, wanted: set[int], epochs: int):
         """wanted: the ids of the fits that do; the others leave."""
         begin = time.perf_counter()
         places = {p for p in self._fitting.paused if id(self._fits[p]) in wanted}
-        self._fitting.remaining_layers(places, epochs)
+        self._fitting.train_further(places, epochs)
         self._share(begin, self.paused())
 
     def _share(self, begin, fits: list[FitTask]):
