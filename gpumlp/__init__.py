@@ -22,7 +22,7 @@ _HOME = {
     "io.scikit_learn": ["from_sklearn", "to_sklearn"],
     "io.torch_layout": ["load_torch_state", "to_torch_state"],
     "model.gradients": ["check_gradients"],
-    "model.network": ["MLP"],
+    "model.mlp": ["MLP"],
     "search.halving": ["HalvingGridSearchCV", "HalvingRandomSearchCV"],
     "search.searches": ["GridSearchCV", "RandomizedSearchCV"],
     "training.callback": ["Callback", "EarlyStopping"],

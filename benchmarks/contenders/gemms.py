@@ -145,7 +145,7 @@ class Gemms(Contender):
         return float("nan")
 
     def predict(self, rows):
-        self._limit_threads(min(rows, self._library.net.chunk_rows))
+        self._limit_threads(min(rows, self._library.net.shape.chunk_rows))
         with self.ops.on_device():
             self._repeat("predict", rows)
 

@@ -102,7 +102,7 @@ def shuffle(models: int, count: int) -> dict:
     x = np.zeros((count, 1), np.float32)  # which a shuffle does not touch
     with net.ops.on_device():
         rows = make_rows(net, trainer.objective, x, x, None, count, models)
-        times = clock.times(net.ops, lambda: rows.shuffle(trainer.seeds, 3), 7)
+        times = clock.times(net.ops, lambda: rows.shuffle(trainer.state.seeds, 3), 7)
         first, *last = net.ops.to_host(rows.order[:: max(1, models - 1)])
     for order in (first, *last):
         taken = np.zeros(count, bool)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.estimators.fitted_network import GROUPS, Spec, dense_parts, device_or_cpu
-from gpumlp.model.network import MLP
+from gpumlp.model.mlp import MLP
 from gpumlp.model.parameters import Parameters
 from gpumlp.utils.locks import Lock
 

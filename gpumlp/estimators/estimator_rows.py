@@ -1,7 +1,7 @@
 """The training rows of an estimator: dense, or sparse and made dense in pieces.
 
 Both have count, batch_size, sizes (rows of each batch) and run(trainer, order, interrupt), an epoch
-in a given order, which returns an `Epoch`.
+in a given order, which returns an `Epoch`, or None where Ctrl-C came before its end.
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ class Dense:
     def run(self, trainer, order, interrupt):
         if order is not None:
             order = order.astype(np.int32)[None]
-        return trainer.run_epoch(self._rows, order, interrupt)
+        before = trainer.epoch
+        epoch = trainer.run_epoch(self._rows, order, interrupt)
+        return epoch if trainer.epoch > before else None
 
 
 class Pieces:
@@ -98,8 +100,6 @@ class Pieces:
         losses, weights = [], []
         done = None
         for start in range(0, self.count, self._rows):
-            if interrupt.asked:
-                raise KeyboardInterrupt
             piece = order[start : start + self._rows]
             weight = None if self._weight is None else self._weight[piece]
             if weight is not None and not weight.any():
@@ -109,8 +109,11 @@ class Pieces:
                 continue
             X, y = self._X[piece].toarray(), self._y[piece]
             given = read(self._net, self._objective, X, y, weight)
-            rows = Rows(self._net, given, self.batch_size)
+            rows = Rows.send(self._net, given, self.batch_size)
+            before = trainer.epoch
             done = trainer.run_epoch(rows, None, interrupt)
+            if trainer.epoch == before:
+                return None
             losses.append(done.losses)
             weights.append(done.weights)
         assert done is not None  # some weight is not 0

@@ -11,8 +11,9 @@ import numpy as np
 from gpumlp.backend import device as devices
 from gpumlp.functions import activation
 from gpumlp.model import arrays, memory, propagate
-from gpumlp.model.network import CHUNK_BYTES, MLP
+from gpumlp.model.mlp import MLP
 from gpumlp.model.parameters import Parameters
+from gpumlp.model.shape import CHUNK_BYTES
 from gpumlp.utils.locks import Lock
 
 GROUPS = {"coefs": "W", "intercepts": "b"}  # as users and as parameters.py name them
@@ -243,15 +244,18 @@ class FittedNetwork:
             net, rows, on_gpu = self.awake(), X.shape[0], arrays.is_on_gpu(X)
             ops, noise = net.ops, [None] * (net.K + 1)
             chunk = max(1, CHUNK_BYTES // (3 * sum(net.sizes) * net.dtype.itemsize))
-            with ops.on_device(), memory.explain_oom(net, min(rows, chunk), purpose="step"):
+            with (
+                ops.on_device(),
+                memory.explain_oom(net.shape, ops, min(rows, chunk), purpose="step"),
+            ):
                 out = (ops.xp if on_gpu else np).empty((rows, net.sizes[k]), net.dtype)
 
                 def compute(start, stop):
                     part = X[start:stop]
                     part = part.toarray() if hasattr(part, "toarray") else part
-                    ws = net.workspaces.get(stop - start, "step")
+                    ws = net.network.workspaces.get(stop - start, "step")
                     x = arrays.to_device(part, net)[None]
-                    propagate.forward(net, ws, x, noise, last=net.K)
+                    propagate.forward(net.network, ws, x, noise, last=net.K)
                     n = net.values(ws.n[k])[0]
                     out[start:stop] = n if on_gpu else ops.to_host(n)
 
@@ -264,21 +268,7 @@ class FittedNetwork:
         trainer = self.trainer
         if trainer is None:
             return self._stored.get("optimizer")
-        ops = self.net.ops
-        with ops.on_device():
-            state_buffers = {
-                name: np.array(ops.to_host(buffer))
-                for name, buffer in trainer.state_buffers.items()
-                if buffer is not None
-            }
-            return {
-                "slots": state_buffers,
-                "steps": np.array(ops.to_host(trainer.state.t)),
-                "optimizer": trainer.optimizer,
-                "seed": trainer.seed,
-                "issued": trainer.rates.issued,
-                "factors": dict(trainer.rates.memory),
-            }
+        return optimizer_entry(trainer.state_dict(), trainer.optimizer, trainer.seed)
 
     def stored_seed(self, kind: type) -> int | None:
         """Of the trainer that was stored, if its optimiser is of that kind."""
@@ -291,16 +281,15 @@ class FittedNetwork:
         self.trainer = trainer
         if not goes_on or state is None or type(state["optimizer"]) is not type(trainer.optimizer):
             return
-        ops, itemsize = self.net.ops, self.net.dtype.itemsize
-        with ops.on_device():
-            for name, stored in state["slots"].items():
-                buffer = trainer.state_buffers[name]
-                if buffer is not None and stored.shape == buffer.shape:
-                    buffer[...] = ops.to_device(stored.astype(f"f{itemsize}"))
-            trainer.state.t[...] = ops.to_device(state["steps"])
-        trainer.rates.issued = state["issued"]
+        new = trainer.state_dict()
+        for name, buffer in new["buffers"].items():
+            stored = state["slots"].get(name)
+            if stored is not None and stored.shape == buffer.shape:
+                new["buffers"][name] = stored.astype(buffer.dtype)
+        new["steps"], new["rates"]["issued"] = state["steps"], state["issued"]
         if state["factors"].keys() == trainer.rates.memory.keys():  # the same schedule, a plateau
-            trainer.rates.memory = dict(state["factors"])
+            new["rates"]["memory"] = state["factors"]
+        trainer.load_state_dict(new)
         trainer.retune(lr=state["optimizer"].lr)
 
     def remember_best(self) -> None:
@@ -372,6 +361,22 @@ def _taken(name: str, values, sent: list, sizes, dtype) -> list:
     return taken
 
 
+def optimizer_entry(state: dict[str, Any], optimizer, seed: int) -> dict[str, Any]:
+    """What is kept of a network's training beside its weights.
+
+    state: a trainer's state dictionary, of which the arrays are copied.
+    """
+    rates = state["rates"]
+    return {
+        "slots": {name: np.array(buffer) for name, buffer in state["buffers"].items()},
+        "steps": np.array(state["steps"]),
+        "optimizer": optimizer,
+        "seed": seed,
+        "issued": rates["issued"],
+        "factors": dict(rates["memory"]),
+    }
+
+
 def device_or_cpu(device: str) -> str:
     """The device of a pickle, or the CPU where it is not to be had."""
     if device != "cpu" and devices.gpu_problem(devices.parse(device)[1]) is not None:
@@ -381,8 +386,8 @@ def device_or_cpu(device: str) -> str:
 
 def dense_parts(X, net):
     """Chunks of sparse rows, dense."""
-    for start in range(0, X.shape[0], net.chunk_rows):
-        yield X[start : start + net.chunk_rows].toarray()
+    for start in range(0, X.shape[0], net.shape.chunk_rows):
+        yield X[start : start + net.shape.chunk_rows].toarray()
 
 
 def draw(sizes, follows, rng) -> tuple[list, list]:

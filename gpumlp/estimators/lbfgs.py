@@ -30,8 +30,8 @@ def minimize(estimator, net, samples, loss, weight) -> None:
     est = estimator
     with (
         net.ops.on_device(),
-        memory.explain_oom(net, samples.rows),
-        blas_threads.limit_blas_threads(net, samples.rows),
+        memory.explain_oom(net.shape, net.ops, samples.rows),
+        blas_threads.limit_blas_threads(net.shape, samples.rows),
     ):
         function = _Function(est, net, samples, loss, weight)
         result = optimize.minimize(
@@ -100,7 +100,7 @@ class _Function:
         self._places = _packed_places(net.layout)
         self._decayed = sum(out * into for into, out in pairwise(net.sizes))
         self._grad = Parameters(net.layout, net.ops.xp.zeros_like(net.parameters.buffer))
-        per_row = workspace.size(net, min(count, 1024), "step") / min(count, 1024)
+        per_row = workspace.size(net.shape, min(count, 1024), "step") / min(count, 1024)
         self._chunk = max(1, int(CHUNK_BYTES / per_row))
 
     def start(self) -> np.ndarray:
@@ -124,9 +124,9 @@ class _Function:
                 batch = self._batch(self._rows(part), slice(None))
             else:
                 batch = self._batch(self._resident, part)
-            ws = net.workspaces.get(batch.x.shape[1], "step")
+            ws = net.network.workspaces.get(batch.x.shape[1], "step")
             noise = [None] * (net.K + 1)
-            propagate.loss_and_backward(net, ws, batch, self._objective, self._grad, noise)
+            propagate.loss_and_backward(net.network, ws, batch, self._objective, self._grad, noise)
             value += float(net.ops.to_host(ws.loss)[0])
             gradient += net.ops.to_host(self._grad.buffer)[0, self._places]
         W = packed[: self._decayed]
@@ -143,7 +143,8 @@ class _Function:
         X = X.astype(self._net.dtype, copy=False)
         # A part may be without weight, which `read` refuses of a whole set.
         weight = None if weight is None else weight[part]
-        rows = Rows(self._net, read(self._net, self._objective, X, y[part], None), len(X))
+        given = read(self._net, self._objective, X, y[part], None)
+        rows = Rows.send(self._net, given, len(X))
         if weight is not None:
             rows.data = rows.data._replace(
                 weight=self._net.ops.to_device(weight.astype(self._net.dtype))[None]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from numbers import Real
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,9 +25,9 @@ from gpumlp.estimators.stack_trainer import StackTrainer, dropouts
 from gpumlp.estimators.stochastic import NON_FINITE
 from gpumlp.estimators.validation import Samples
 from gpumlp.model import memory
-from gpumlp.model.network import MLP
+from gpumlp.model.mlp import MLP
 from gpumlp.model.objective import Objective
-from gpumlp.training import persistent
+from gpumlp.training import executors
 
 # That a stack may take on the CPU, beside the data: larger ones are no faster, as networks are
 # trained in blocks there.
@@ -265,28 +265,26 @@ def bytes_needed(
     """Bytes on the device for a stack of so many of these members, of which `one` is a stack of
     one: the data that they share, and what grows with them."""
     run = runs[0]
-    names = "K sizes dtype stored f layout device ops precision".split()
-    net: Any = SimpleNamespace(**{name: getattr(one, name) for name in names}, models_count=count)
-    net.chunk_rows = MLP.chunk_rows.fget(net)  # type: ignore[attr-defined]
-    net.thresholds = [None, *(p if p.any() else None for p in dropouts(runs)), None]
-    updates = SimpleNamespace(
-        net=net, objective=Objective(one, run.loss), optimizer=run.optimizer, resident=None
-    )
+    drops = (False, *(bool(p.any()) for p in dropouts(runs)), False)
+    shape = replace(one.shape, M=count, drops=drops)
     held = 0
     if run.validated:
         held = given.rows if given is not None else max(len(run.held) for run in runs)
     positions = max(len(run.train) for run in runs)
     batch = max(run.batch_size for run in runs)
-    plan = persistent.plan(updates, samples.X.dtype, min(batch, positions))
+    executor = executors.choose(
+        *(shape, one.ops, Objective(one, run.loss), run.optimizer),
+        *(min(batch, positions), samples.X.dtype),
+    )
     fit = memory.MemoryPlan(
         positions=positions,
         orders=count,
         held=held,
         held_orders=1 if given is not None else count,
-        resident=plan is not None,
+        passes=executor.bytes(shape, batch),
     )
     state_buffers = sum(run.optimizer.state_buffers().values())
-    own = memory.predict(net, batch, state_buffers, fit=fit)
+    own = memory.predict(shape, batch, state_buffers, fit=fit)
     target = math.prod(run.targets.shape[1:]) * run.targets.itemsize
     shared = target * samples.rows + memory.size_of(samples.weight)
     features = memory.size_of(samples.X, *([] if given is None else [given.X]))

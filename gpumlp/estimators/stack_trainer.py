@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import time
 from dataclasses import fields, replace
 from types import SimpleNamespace
 from typing import Any
@@ -14,13 +13,15 @@ from gpumlp.backend.contract import Data
 from gpumlp.estimators import array_io, estimator_rows
 from gpumlp.estimators.ensemble import make_stack
 from gpumlp.estimators.feature_subset import widened
-from gpumlp.estimators.fitted_network import FittedNetwork
+from gpumlp.estimators.fitted_network import FittedNetwork, optimizer_entry
 from gpumlp.estimators.member_task import MemberTask, share_orders
 from gpumlp.estimators.messages import Progress
 from gpumlp.estimators.validation import Samples
 from gpumlp.functions.optimizer import AdamW, Optimizer
 from gpumlp.model import arrays, blas_threads, memory
 from gpumlp.model.parameters import Parameters
+from gpumlp.training import loop
+from gpumlp.training.device_state import Epoch
 from gpumlp.training.evaluate import Evaluation
 from gpumlp.training.rows import Rows, read
 from gpumlp.training.select import select
@@ -86,7 +87,8 @@ class StackTrainer:
                 self._best = self.net.parameters.buffer.copy()
             given_rows = read(self.net, self.trainer.objective, *self._training_data())
             self._make_rows(given_rows)
-        self._done = 0  # epochs
+        self._done = self._longest = 0  # epochs; and as many as each is to have at most
+        self._going: list[tuple[int, MemberTask]] = []  # those that train in this epoch
         share_orders(runs)
         for run in runs:
             run.course.begin(run.validated)
@@ -125,7 +127,7 @@ class StackTrainer:
 
     def _make_rows(self, given: Data):
         net, objective, runs = self.net, self.trainer.objective, self.runs
-        self._rows = Rows(net, given, self.trainer.batch_size)
+        self._rows = Rows.send(net, given, self.trainer.batch_size)
         self._order = np.full((len(runs), max(len(run.train) for run in runs)), -1, np.int32)
         self._evaluation: Any = None
         if not runs[0].validated:
@@ -152,53 +154,58 @@ class StackTrainer:
         Ctrl-C raises KeyboardInterrupt, when the members have got what they had come to.
         """
         net, runs, trainer = self.net, self.runs, self.trainer
-        longest = max(run.est.max_iter for run in runs) if epochs is None else epochs
+        self._longest = max(run.est.max_iter for run in runs) if epochs is None else epochs
         told = SimpleNamespace(verbose=max(int(run.est.verbose) for run in runs))
         with (
             net.ops.on_device(),
-            memory.explain_oom(net, trainer.batch_size, 2, memory.size_of(self._samples.X)),
-            blas_threads.limit_blas_threads(net, trainer.batch_size),
+            memory.explain_oom(
+                net.shape, net.ops, trainer.batch_size, 2, memory.size_of(self._samples.X)
+            ),
+            blas_threads.limit_blas_threads(net.shape, trainer.batch_size),
             Interrupt() as interrupt,
-            Progress(told, longest) as progress,
+            Progress(told, self._longest) as progress,
         ):
+            again = False  # whether Ctrl-C came twice
             try:
-                while self._done < longest and any(run.course.epochs_left for run in self.runs):
-                    self._done += 1
-                    self._epoch(interrupt)
-                    self._tell(told, progress)
+                loop.run(self, interrupt, lambda: self._tell(told, progress))
             except KeyboardInterrupt:
-                self._hand_over(range(len(self.runs)))
-                raise
+                again = True
             self._hand_over(range(len(self.runs)))
+            if again or self.trainer.history.interrupted:
+                raise KeyboardInterrupt
 
-    def _epoch(self, interrupt):
-        going = [(m, run) for m, run in enumerate(self.runs) if run.course.epochs_left]
-        if 2 * len(going) <= len(self.runs):
-            self._go_on_with([m for m, _ in going])
-            going = list(enumerate(self.runs))
+    # ------------------------------------------------------------ see `loop.Fit`
+    @property
+    def epochs_left(self) -> int:
+        """0 where every member's fit has ended, or each has had as many epochs as it was to."""
+        longest = max(run.course.epochs_left for run in self.runs)
+        return min(longest, max(0, self._longest - self._done))
+
+    def train(self, interrupt) -> Epoch | None:
+        self._done += 1
+        self._going = [(m, run) for m, run in enumerate(self.runs) if run.course.epochs_left]
+        if 2 * len(self._going) <= len(self.runs):
+            self._go_on_with([m for m, _ in self._going])
+            self._going = list(enumerate(self.runs))
         drawn: dict[int, Any] = {}
-        for m, run in going:
+        for m, run in self._going:
             if run.draws not in drawn:
                 drawn[run.draws] = run.course.next_order()
             order = drawn[run.draws]
             if order is not None:
                 run.course.order = order
             self._order[m, : len(run.train)] = run.train if order is None else run.train[order]
-        begin, trainer = time.perf_counter(), self.trainer
-        done = trainer.run_epoch(self._rows, self._order, interrupt)
-        if interrupt.asked:
-            raise KeyboardInterrupt
-        diverged = done.diverged
-        for m, run in going:
-            losses, weights = (table[: run.steps, m] for table in (done.losses, done.weights))
-            run.course.trained(losses, weights, m in diverged)
-        self._validate(going)
-        self._watch(begin)
-        for _, run in going:
-            run.course.judge()
-        self._follow(going)
+        before = self.trainer.epoch
+        epoch = self.trainer.run_epoch(self._rows, self._order, interrupt)
+        return epoch if self.trainer.epoch > before else None
 
-    def _validate(self, going):
+    def note(self, epoch: Epoch) -> None:
+        for m, run in self._going:
+            losses, weights = (table[: run.steps, m] for table in (epoch.losses, epoch.weights))
+            run.course.trained(losses, weights, m in epoch.diverged)
+        self.trainer.history.loss.append(np.array([run.course.est.loss_ for run in self.runs]))
+
+    def validate(self) -> None:
         if self._evaluation is None:
             return
         values, accuracies = self._evaluation()
@@ -210,7 +217,7 @@ class StackTrainer:
                 known.append(self._evaluation.outputs())
             return known[0][m, :count]
 
-        for m, run in going:
+        for m, run in self._going:
             value = score = np.nan
             if not run.course.diverged:
                 X, y, weight = self._held(run)
@@ -222,6 +229,13 @@ class StackTrainer:
                 except Exception as error:  # as its fit alone would raise it; the others go on
                     run.course.error = error
             run.course.validated(value, score)
+        losses = [run.course.est.validation_loss_curve_[-1] for run in self.runs]
+        self.trainer.history.val_loss.append(np.array(losses))
+
+    def judge(self, epoch: Epoch) -> None:
+        for _, run in self._going:
+            run.course.judge()
+        self._follow(self._going)
 
     def _held(self, run: MemberTask):
         """X, where the score asks for it, y and weights of a member's validation set."""
@@ -232,18 +246,6 @@ class StackTrainer:
         if run.X_held is None and run.score.by_scikit_learn:
             run.X_held = array_io.host(estimator_rows.rows_of(self._samples.X, run.held))
         return run.X_held, run.y_held, run.weight_held
-
-    def _watch(self, begin):
-        """The engine's history, which a plateau's rates follow."""
-        trainer = self.trainer
-        history = trainer.history
-        courses = [run.course.est for run in self.runs]
-        history.loss.append(np.array([est.loss_ for est in courses]))
-        if self._evaluation is not None:
-            history.val_loss.append(np.array([est.validation_loss_curve_[-1] for est in courses]))
-        history.seconds.append(time.perf_counter() - begin)
-        if trainer.rates.observe(history):
-            trainer.apply_plateau()
 
     def _follow(self, going):
         """Do what the courses say."""
@@ -299,27 +301,23 @@ class StackTrainer:
         ops, trainer = self.net.ops, self.trainer
         theta = ops.to_host(self.net.parameters.buffer)
         best: Any = None if self._best is None else ops.to_host(self._best)
-        state_buffers = {
-            name: ops.to_host(slot)
-            for name, slot in trainer.state_buffers.items()
-            if slot is not None
-        }
-        updates = ops.to_host(trainer.state.t)
+        trained = trainer.state_dict()
+        memory_of_rates = trained["rates"]["memory"]
         for m in members:
             run = self.runs[m]
             chosen = best if run.course.goes_back else theta
             state = weights_of(self.net, chosen[m : m + 1])
             used = run.optimizer.state_buffers()
-            state["optimizer"] = {
-                "slots": {
-                    n: slot[m : m + 1].copy() for n, slot in state_buffers.items() if used.get(n)
+            part = {
+                "buffers": {n: b[m : m + 1] for n, b in trained["buffers"].items() if used.get(n)},
+                "steps": trained["steps"][m : m + 1],
+                "rates": {
+                    "issued": run.steps * run.est.n_iter_,
+                    "memory": {name: v[m : m + 1] for name, v in memory_of_rates.items()},
                 },
-                "steps": updates[m : m + 1].copy(),
-                "optimizer": replace(run.optimizer, lr=run.course.lr),
-                "seed": run.seed,
-                "issued": run.steps * run.est.n_iter_,
-                "factors": {k: np.asarray(v)[m : m + 1] for k, v in trainer.rates.memory.items()},
             }
+            optimizer = replace(run.optimizer, lr=run.course.lr)
+            state["optimizer"] = optimizer_entry(part, optimizer, run.seed)
             state["best"] = best[m : m + 1].copy() if run.est.early_stopping else None
             state |= {"spec": run.spec, "device": self._device}
             if run.columns is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from gpumlp.estimators.stopping_rule import StoppingRule
 from gpumlp.estimators.validation import Samples, Validation, split
 from gpumlp.functions.optimizer import SGD, Adam, AdamW, Optimizer
 from gpumlp.model import blas_threads, memory
+from gpumlp.training import loop
 from gpumlp.training.callback import EarlyStopping
 from gpumlp.training.device_state import Epoch
 from gpumlp.training.trainer import Trainer
@@ -122,8 +122,8 @@ def fit(
     state_buffers = sum(trainer.optimizer.state_buffers().values())
     with (
         net.ops.on_device(),
-        memory.explain_oom(net, batch_size, state_buffers, _bytes(samples.X)),
-        blas_threads.limit_blas_threads(net, batch_size),
+        memory.explain_oom(net.shape, net.ops, batch_size, state_buffers, _bytes(samples.X)),
+        blas_threads.limit_blas_threads(net.shape, batch_size),
     ):
         rows = estimator_rows.make(
             net,
@@ -159,6 +159,7 @@ class Fit:
         self.course, self.est = course, course.est
         self.engine, self.trainer = engine, trainer
         self.rows, self.validation = rows, validation
+        self._progress: Any = None  # while it runs
         self.random_at_begin: Any = None  # the course's generator, before anything was drawn
 
     def run(self, unfinished=None):
@@ -174,12 +175,13 @@ class Fit:
         if unfinished is not None:
             resuming.restore(self, unfinished)
         with Interrupt() as interrupt, Progress(est, trainer.epochs_left) as progress:
+            self._progress = progress
             try:
-                self._epochs(interrupt, progress)
-            except KeyboardInterrupt:
-                warn("training was interrupted; the weights are those that it has come to")
+                loop.run(self, interrupt, self._tell)
+            except KeyboardInterrupt:  # a second Ctrl-C
                 history.interrupted = True
         if history.interrupted:
+            warn("training was interrupted; the weights are those that it has come to")
             for callback in trainer.callbacks:
                 callback.on_interrupt(trainer, history)
         for callback in trainer.callbacks:
@@ -206,45 +208,50 @@ class Fit:
         if course.improved:
             engine.remember_best()
 
-    def _epochs(self, interrupt, progress):
-        course, trainer = self.course, self.trainer
-        while trainer.epochs_left and not trainer.stopping:
-            begin, epoch = time.perf_counter(), trainer.epoch
-            done = self.rows.run(trainer, course.next_order(), interrupt)
-            if interrupt.asked:
-                raise KeyboardInterrupt
-            trainer.epoch = epoch + 1  # sparse rows come in pieces, each of them an epoch to it
-            self._close_epoch(done, begin)
-            progress.epoch()
-            if course.told:
-                progress.say(course.told)
-            trainer.epochs_left = course.epochs_left
-            for callback in trainer.callbacks:
-                callback.on_epoch_end(trainer, trainer.history)
-            if course.unfinished:
-                told = f"the fit has not converged within max_iter={self.est.max_iter} epochs"
-                warn(told, ConvergenceWarning)
+    # ------------------------------------------------------------ see `loop.Fit`
+    @property
+    def epochs_left(self) -> int:
+        return self.course.epochs_left
 
-    def _close_epoch(self, done: Epoch, begin):
-        """Note the epoch on the estimator, in scikit-learn's terms, and in the engine's history."""
-        course, trainer, history = self.course, self.trainer, self.trainer.history
-        course.trained(done.losses[:, 0], done.weights[:, 0], bool(done.diverged))
+    def train(self, interrupt) -> Epoch | None:
+        trainer, epoch = self.trainer, self.trainer.epoch
+        done = self.rows.run(trainer, self.course.next_order(), interrupt)
+        # Sparse rows come in pieces, each of them an epoch to the trainer.
+        trainer.epoch = epoch + (done is not None)
+        return done
+
+    def note(self, epoch: Epoch) -> None:
+        """On the estimator, in scikit-learn's terms, and in the engine's history."""
+        history = self.trainer.history
+        self.course.trained(epoch.losses[:, 0], epoch.weights[:, 0], bool(epoch.diverged))
         history.loss.append(self.est.loss_)
-        history.lr.append(float(done.rates[0]))
-        if self.validation is not None:
-            # The engine keeps the last good weights; those after a divergence would score nothing.
-            value, score = (np.nan, np.nan) if course.diverged else self.validation()
-            course.validated(value, score)
-            history.val_loss.append(value)
-            history.val_accuracy.append(score)
-        if trainer.rates.observe(history):
-            trainer.apply_plateau()
-        history.seconds.append(time.perf_counter() - begin)
+        history.lr.append(float(epoch.rates[0]))
+
+    def validate(self) -> None:
+        if self.validation is None:
+            return
+        course, history = self.course, self.trainer.history
+        # The engine keeps the last good weights; those after a divergence would score nothing.
+        value, score = (np.nan, np.nan) if course.diverged else self.validation()
+        course.validated(value, score)
+        history.val_loss.append(value)
+        history.val_accuracy.append(score)
+
+    def judge(self, epoch: Epoch) -> None:
+        course, trainer = self.course, self.trainer
         course.judge()
         if course.improved:
             self.engine.remember_best()
         if course.lr != trainer.optimizer.lr:
             trainer.retune(lr=course.lr)
+
+    def _tell(self) -> None:
+        self._progress.epoch()
+        if self.course.told:
+            self._progress.say(self.course.told)
+        if self.course.unfinished:
+            told = f"the fit has not converged within max_iter={self.est.max_iter} epochs"
+            warn(told, ConvergenceWarning)
 
     def _finish(self):
         course = self.course

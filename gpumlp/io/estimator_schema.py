@@ -18,7 +18,7 @@ from gpumlp.functions.activation import Activation
 from gpumlp.functions.optimizer import Optimizer
 from gpumlp.io.errors import FileError
 from gpumlp.io.file_schema import HISTORY
-from gpumlp.model.network import MLP
+from gpumlp.model.mlp import MLP
 from gpumlp.utils.schema import anything, check, count, size
 
 

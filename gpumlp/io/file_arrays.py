@@ -20,12 +20,12 @@ def named(layout, buffer, prefix: str = "") -> dict[str, np.ndarray]:
     }
 
 
-def fill(net, buffer, arrays, prefix: str = "") -> None:
-    """The named arrays into a buffer (M, P) on the network's device."""
-    on_host = np.zeros(buffer.shape, net.dtype)
-    for name, view in named(net.layout, on_host, prefix).items():
+def gathered(net, arrays, prefix: str = "") -> np.ndarray:
+    """The named arrays as one buffer (M, P) of the network's layout, on the host."""
+    buffer = np.zeros((net.M, net.layout.size), net.dtype)
+    for name, view in named(net.layout, buffer, prefix).items():
         view[...] = array_of(arrays, name, view.dtype, view.shape)
-    buffer[...] = net.ops.to_device(on_host)
+    return buffer
 
 
 def array_of(arrays, name: str, dtype, shape: tuple[int, ...]) -> np.ndarray:

@@ -23,14 +23,12 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backend import device as devices
-from gpumlp.backend.sources import SCALARS
-from gpumlp.functions import activation, loss, optimizer
-from gpumlp.io import file_arrays, named
+from gpumlp.functions import activation
+from gpumlp.io import file_arrays, named, trainer_codec
 from gpumlp.io.errors import FileError
 from gpumlp.io.file_schema import FILE
-from gpumlp.model import memory
-from gpumlp.model.network import MLP
-from gpumlp.training import callback, history
+from gpumlp.io.trainer_codec import plain
+from gpumlp.model.mlp import MLP
 from gpumlp.training.callback import Callback
 from gpumlp.training.trainer import Trainer
 from gpumlp.utils import atomic, checks
@@ -95,11 +93,8 @@ def _network_or_trainer(what, metadata, fit: bool) -> tuple[dict, dict]:
     about: dict[str, Any] = {"network": _network_state(net)}
     about["network"]["metadata"] = _storable(net.metadata if metadata is None else metadata)
     if trainer is not None:
-        about["trainer"] = _trainer_state(trainer)
-        arrays |= _trainer_arrays(trainer)
-        if fit:
-            about["fit"], more = _fit_state(trainer)
-            arrays |= more
+        more, its_arrays = trainer_codec.describe(trainer, fit)
+        about, arrays = about | more, arrays | its_arrays
     return about, arrays
 
 
@@ -154,12 +149,7 @@ def read(
                 about["estimator"], arrays, device, custom, make_checkpoint
             )
         net = _make_network(about["network"], arrays, device, custom)
-        if "trainer" not in about:
-            return net
-        trainer = _make_trainer(about["trainer"], arrays, net, custom)
-        if "fit" in about:
-            _take_up_fit(trainer, about["fit"], arrays)
-        return trainer
+        return trainer_codec.restore(about, arrays, net, custom) if "trainer" in about else net
 
 
 @contextlib.contextmanager
@@ -180,9 +170,9 @@ def _network_state(net) -> dict:
         "activations": [named.function_state(f) for f in net.f[1:]],
         "models": net.models,
         "dtype": str(net.dtype),
-        "seed": _plain(net.seed),
+        "seed": plain(net.seed),
         "init": net.init if isinstance(net.init, str) else None,
-        "dropout": _plain(net.dropout),
+        "dropout": plain(net.dropout),
         "precision": net.precision,
         "tune": net.tune,
         "products": net.ops.export_algorithms(),
@@ -212,154 +202,8 @@ def _make_network(state, arrays, device, custom) -> MLP:
     net.init = state["init"]
     net.metadata = state["metadata"]
     with net.ops.on_device():
-        file_arrays.fill(net, net.parameters.buffer, arrays)
+        net.parameters.buffer[...] = net.ops.to_device(file_arrays.gathered(net, arrays))
     return net
-
-
-# ---------------------------------------------------------------- the trainer
-def _trainer_state(trainer) -> dict:
-    rates = trainer.rates
-    return {
-        "loss": named.function_state(trainer.loss),
-        "optimizer": {"name": type(trainer.optimizer).__name__, **trainer.optimizer.state()},
-        "batch_size": trainer.batch_size,
-        "schedule": named.schedule_state(rates.schedule),
-        "shuffle": bool(trainer.shuffle),
-        "reduction": trainer.reduction,
-        "seed": _plain(trainer.seed),
-        "clip_norm": _plain(trainer.clip_norm),
-        "penalty_in_loss": trainer.penalty_in_loss,
-        "epoch": trainer.epoch,
-        "history": trainer.history.state(),
-        "rates": {
-            "issued": rates.issued,
-            "steps_per_epoch": rates.steps_per_epoch,
-            "total": rates.total,
-            "memory": {key: _plain(value) for key, value in rates.memory.items()},
-        },
-    }
-
-
-def _trainer_arrays(trainer) -> dict[str, np.ndarray]:
-    to_host = trainer.net.ops.to_host
-    arrays = {
-        "steps": to_host(trainer.state.t),
-        "halted": to_host(trainer.state.stopped_at),
-        "lr": to_host(trainer.state.scalars)[:, SCALARS.index("RATE")],
-    }
-    for slot, buffer in trainer.state_buffers.items():
-        if buffer is not None:
-            arrays |= file_arrays.named(trainer.net.layout, to_host(buffer), f"optimizer.{slot}.")
-    return arrays
-
-
-def _make_trainer(state, arrays, net, custom) -> Trainer:
-    arguments = dict(state["optimizer"])
-    kind = optimizer.optimizers[arguments.pop("name")]
-    trainer = Trainer(
-        net,
-        named.find(loss.losses, custom, state["loss"], "loss"),
-        kind(**{key: _number(value) for key, value in arguments.items()}),
-        state["batch_size"],
-        named.make_schedule(state["schedule"], custom),
-        state["shuffle"],
-        state["reduction"],
-        state["seed"],
-        _number(state["clip_norm"]),
-        state["penalty_in_loss"],
-    )
-    trainer.epoch = state["epoch"]
-    trainer.history = _history(state["history"], net)
-    rates, models, real = state["rates"], net.models_count, net.dtype
-    trainer.rates.issued, trainer.rates.total = rates["issued"], rates["total"]
-    trainer.rates.steps_per_epoch = rates["steps_per_epoch"]
-    # What a plateau remembers of each network; nothing, of another schedule.
-    known = trainer.rates.memory
-    if rates["memory"].keys() != known.keys():
-        raise FileError(f"rates.memory has {list(rates['memory'])}, not {list(known)}")
-    for key, value in rates["memory"].items():
-        if len(value) != models:
-            raise FileError(f"rates.memory.{key} is of {len(value)} networks, not {models}")
-        known[key] = np.asarray(value, known[key].dtype)
-    file_arrays.check_counts(arrays, rates["issued"], models)
-    with net.ops.on_device():
-        for name, dtype, target in (
-            ("steps", np.int64, trainer.state.t),
-            ("halted", np.int64, trainer.state.stopped_at),
-            ("lr", real, trainer.state.scalars[:, SCALARS.index("RATE")]),
-        ):
-            target[...] = net.ops.to_device(file_arrays.array_of(arrays, name, dtype, (models,)))
-        for slot, buffer in trainer.state_buffers.items():
-            if buffer is not None:
-                file_arrays.fill(net, buffer, arrays, f"optimizer.{slot}.")
-        trainer.apply_plateau()
-    return trainer
-
-
-def _history(state, net) -> history.History:
-    """Each entry is a number, of a stack one for each network."""
-    found, shape = history.from_state(state), () if net.models is None else (net.models,)
-    for name in ("loss", "val_loss", "val_accuracy", "lr"):
-        if any(np.shape(entry) != shape for entry in getattr(found, name)):
-            raise FileError(f"history.{name} has entries that are not of shape {shape}")
-    return found
-
-
-# ---------------------------------------------------------------- a fit under way
-def _fit_state(trainer) -> tuple[dict, dict]:
-    """Numbers and arrays: where the fit stands, and what its callbacks remember."""
-    kept = callback.keep(trainer.callbacks)
-    done, to_host = trainer.batches_done, trainer.net.ops.to_host
-    numbers = {
-        "epochs_left": trainer.epochs_left,
-        "batches_done": done,
-        "callbacks": [[each.kind, each.numbers, list(each.arrays)] for each in kept],
-    }
-    arrays = {
-        f"callback.{i}.{name}": to_host(array)
-        for i, each in enumerate(kept)
-        for name, array in each.arrays.items()
-    }
-    if done:
-        tables = {"losses": trainer.state.losses, "weights": trainer.state.weights}
-        arrays |= {name: to_host(table)[:done] for name, table in tables.items()}
-    return numbers, arrays
-
-
-def _take_up_fit(trainer, numbers, arrays) -> None:
-    net, steps = trainer.net, trainer.rates.steps_per_epoch
-    trainer.epochs_left = numbers["epochs_left"]
-    trainer.batches_done = done = numbers["batches_done"]
-    if steps is None or done >= steps:
-        raise FileError(f"fit.batches_done is {done} of {steps} batches an epoch")
-    trainer.unfinished = [
-        callback.CallbackState(
-            kind, state, {name: arrays[f"callback.{i}.{name}"] for name in names}
-        )
-        for i, (kind, state, names) in enumerate(numbers["callbacks"])
-    ]
-    if done:
-        state, shape = trainer.state, (done, net.models_count)
-        with net.ops.on_device(), memory.explain_oom(net):
-            trainer.make_room(done)  # not of all steps, which may be any number
-            for name, table in (("losses", state.losses), ("weights", state.weights)):
-                table[:done] = net.ops.to_device(
-                    file_arrays.array_of(arrays, name, net.dtype, shape)
-                )
-
-
-# ---------------------------------------------------------------- plain values
-def _plain(value):
-    return value.tolist() if hasattr(value, "tolist") else _each(value)
-
-
-def _each(value):
-    return [_plain(v) for v in value] if isinstance(value, list | tuple | range) else value
-
-
-def _number(value):
-    """A number for all networks, or one for each."""
-    return np.array(value) if isinstance(value, list) else value
 
 
 # ---------------------------------------------------------------- bytes

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpumlp.io import weights as parameters
 from gpumlp.io.onnx_functions import OLDEST_OPSET, Graph, add_activation
-from gpumlp.model.network import MLP
+from gpumlp.model.mlp import MLP
 from gpumlp.utils import atomic, checks
 from gpumlp.utils.version import __version__
 

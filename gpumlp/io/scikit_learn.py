@@ -8,7 +8,7 @@ import numpy as np
 
 from gpumlp.estimators.fitted import FITTED, check_sizes, labels
 from gpumlp.io import weights as parameters
-from gpumlp.model.network import MLP
+from gpumlp.model.mlp import MLP
 from gpumlp.utils import checks
 
 # The names of what both have: scikit-learn's, and the engine's.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpumlp.model.network import MLP
+from gpumlp.model.mlp import MLP
 from gpumlp.model.parameters import Parameters, ParameterViews
 
 

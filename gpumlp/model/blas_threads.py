@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpumlp.backend.cpu import blas
+from gpumlp.model.shape import NetworkShape
 from gpumlp.utils.locks import Lock
 
 # Below so many multiplications the largest product of a step gains nothing from BLAS's threads;
@@ -22,26 +23,26 @@ _users = 0  # fits that want one thread; the limit holds for the whole process
 _lift: Callable[[], Any] = int  # gives BLAS its threads back, while there are such
 
 
-def widest(net, rows: int) -> int:
+def widest(shape: NetworkShape, rows: int) -> int:
     """Multiplications of the largest product of one network."""
-    return rows * max(a * b for a, b in zip(net.sizes, net.sizes[1:], strict=False))
+    return rows * max(shape.products)
 
 
-def multiplications(net, rows: int) -> int:
+def multiplications(shape: NetworkShape, rows: int) -> int:
     """Of a pass forward of one network."""
-    return rows * sum(a * b for a, b in zip(net.sizes, net.sizes[1:], strict=False))
+    return rows * sum(shape.products)
 
 
 @contextlib.contextmanager
-def limit_blas_threads(net, rows: int, slices: int = 1):
+def limit_blas_threads(shape: NetworkShape, rows: int, slices: int = 1):
     """One BLAS thread while small networks work on the CPU in batches of so many rows, or others by
     slices of them (gpumlp/model/slices.py).
 
     The limit is the process's: the first to work sets it, the last one that wanted it lifts it.
     """
-    product = widest(net, rows)
+    product = widest(shape, rows)
     one = slices > 1 or product < SMALL_PRODUCT
-    if net.device != "cpu" or product < TINY_PRODUCT or not one:
+    if shape.device != "cpu" or product < TINY_PRODUCT or not one:
         yield
         return
     _enter()

@@ -25,7 +25,7 @@ def check_gradients(net, x, y, loss="cross_entropy", sample_weight=None, *, step
     seed = checks.number(seed, "seed", checks.SEED)
     net = net.like(dtype="float64")
     rng = np.random.default_rng(seed)
-    models, to_host = net.models_count, net.ops.to_host
+    models, to_host = net.M, net.ops.to_host
 
     def value():
         return np.atleast_1d(to_host(net.loss_and_grad(x, y, loss, sample_weight)[0]))

@@ -11,7 +11,8 @@ from gpumlp import backend
 from gpumlp.backend.cuda import faults
 from gpumlp.backend.sources import SCALARS
 from gpumlp.functions.optimizer import HYPERS
-from gpumlp.model import blocks, slices, workspace
+from gpumlp.model import blocks, workspace
+from gpumlp.model.shape import NetworkShape
 from gpumlp.utils.checks import shown
 
 STEPS_NOTED = 1024  # losses of at least so many batches are kept on the device
@@ -26,7 +27,7 @@ class MemoryPlan(NamedTuple):
     positions: of an epoch's order;  orders: 1, or one for each network.
     sorts:     whether orders are made on the device; else they are sent there.
     held:      rows that are validated on;  held_orders: of them, 1 or one for each network.
-    resident:  whether networks train in shared memory (persistent.py), where they gather batches.
+    passes:    bytes of what runs the steps (see `executors.Executor`); None: of a workspace.
     """
 
     positions: int
@@ -34,11 +35,11 @@ class MemoryPlan(NamedTuple):
     sorts: bool = False
     held: int = 0
     held_orders: int = 1
-    resident: bool = False
+    passes: int | None = None
 
 
 def predict(
-    net,
+    shape: NetworkShape,
     rows: int,
     state_buffers: int = 0,
     data_bytes: int = 0,
@@ -48,52 +49,53 @@ def predict(
     """Bytes on the device: parameters, gradient, `state_buffers` of the optimiser, one batch of so
     many rows, the data, and what `fit` says.
 
-    net: or whatever has its attributes, with another models_count.  What the device's libraries
-    keep for themselves is not in it, such as cuBLASLt's workspace, 32 MiB at most.
+    What the device's libraries keep for themselves is not in it, such as cuBLASLt's workspace,
+    32 MiB at most.
     """
     copies = 1 if purpose == "predict" else 2 + state_buffers
-    theta = net.layout.size * net.dtype.itemsize * copies
-    if net.stored != net.dtype:
-        theta += net.layout.size * net.stored.itemsize
-    found = net.models_count * theta + data_bytes
+    theta = shape.layout.size * shape.dtype.itemsize * copies
+    if shape.stored != shape.dtype:
+        theta += shape.layout.size * shape.stored.itemsize
+    found = shape.M * theta + data_bytes
     if not rows or purpose != "fit":
-        return found + (workspace.size(net, rows, purpose) if rows else 0)
+        return found + (workspace.size(shape, rows, purpose) if rows else 0)
     fit = MemoryPlan(rows) if fit is None else fit
     steps = math.ceil(fit.positions / rows)
-    return found + _counters(net, steps) + _orders(net, fit) + _passes(net, rows, fit)
+    return found + _counters(shape, steps) + _orders(shape, fit) + _passes(shape, rows, fit)
 
 
-def _counters(net, steps: int) -> int:
+def _counters(shape: NetworkShape, steps: int) -> int:
     """What each network has besides its parameters: `Updates` and `State` name them."""
     int64s = "t", "stopped_at", "cursor", "seed", "nothing done"
     reals = len(HYPERS) + len(SCALARS) + len(("norm",)) + 2 * max(STEPS_NOTED, steps)
-    thresholds = 2 * 4 * (net.K + 1)
-    return net.models_count * (8 * len(int64s) + net.dtype.itemsize * reals + thresholds)
+    thresholds = 2 * 4 * (shape.K + 1)
+    return shape.M * (8 * len(int64s) + shape.dtype.itemsize * reals + thresholds)
 
 
-def _orders(net, fit: MemoryPlan) -> int:
+def _orders(shape: NetworkShape, fit: MemoryPlan) -> int:
     """The order of an epoch, and what is there while a new one is made or arrives."""
     positions = fit.positions * fit.orders
     if not fit.sorts:
         return ORDER_BYTES * positions * (1 if fit.orders == 1 else 2)
-    sorting = SORTING_BYTES // (2 if net.device == "cpu" else 1)  # NumPy sorts keys in their place
+    sorting = SORTING_BYTES // (
+        2 if shape.device == "cpu" else 1
+    )  # NumPy sorts keys in their place
     return (ORDER_BYTES + sorting) * positions
 
 
-def _passes(net, rows: int, fit: MemoryPlan) -> int:
+def _passes(shape: NetworkShape, rows: int, fit: MemoryPlan) -> int:
     """The workspaces: of a batch, and of the rows that are validated on at once."""
-    gradients = slices.size(net, rows)
-    batch = 0 if fit.resident else workspace.size(net, rows, "fit")
+    batch = workspace.size(shape, rows, "fit") if fit.passes is None else fit.passes
     if not fit.held:
-        return batch + gradients
-    chunk = min(net.chunk_rows, fit.held)
-    held = workspace.size(net, chunk, "fit")
+        return batch
+    chunk = min(shape.chunk_rows, fit.held)
+    held = workspace.size(shape, chunk, "fit")
     # The same memory serves both, unless networks are cut into other blocks.
-    same = blocks.number(net, rows) == blocks.number(net, chunk)
-    sums = 8 + 3 * net.dtype.itemsize * math.ceil(fit.held / chunk)
+    same = blocks.number(shape, rows) == blocks.number(shape, chunk)
+    sums = 8 + 3 * shape.dtype.itemsize * math.ceil(fit.held / chunk)
     order = ORDER_BYTES * fit.held * fit.held_orders
     passes = max(batch, held) if same else batch + held
-    return passes + gradients + net.models_count * sums + order
+    return passes + shape.M * sums + order
 
 
 def size_of(*arrays) -> int:
@@ -144,11 +146,11 @@ def in_chunks(rows: int, chunk: int, work) -> None:
             start += chunk
 
 
-def check(net) -> None:
+def check(shape: NetworkShape, ops) -> None:
     """Raises MemoryError, before any is taken, where there is none for the parameters alone."""
     # They are drawn on the host, also for a GPU.
-    largest = min(ops.total_memory() for ops in (net.ops, backend.get("cpu")))
-    if predict(net, 0, purpose="predict") > largest:
+    largest = min(each.total_memory() for each in (ops, backend.get("cpu")))
+    if predict(shape, 0, purpose="predict") > largest:
         raise MemoryError
 
 
@@ -166,7 +168,14 @@ def check_weights(sizes, models: int = 1) -> None:
 
 
 @contextlib.contextmanager
-def explain_oom(net, rows=0, state_buffers: int = 0, data_bytes: int = 0, purpose: str = "fit"):
+def explain_oom(
+    shape: NetworkShape,
+    ops,
+    rows: int = 0,
+    state_buffers: int = 0,
+    data_bytes: int = 0,
+    purpose: str = "fit",
+):
     """Out of memory becomes a MemoryError with the bytes predicted and what to lower.
 
     rows: of a batch or a chunk; 0 where only the parameters are made.
@@ -177,15 +186,15 @@ def explain_oom(net, rows=0, state_buffers: int = 0, data_bytes: int = 0, purpos
         if not faults.is_out_of_memory(error):
             raise
         data_bytes = getattr(error, "takes", data_bytes)
-        needed = predict(net, rows, state_buffers, data_bytes, purpose)
-        free = net.ops.free_memory()
+        needed = predict(shape, rows, state_buffers, data_bytes, purpose)
+        free = ops.free_memory()
         lower = ["batch_size"] if rows and purpose == "fit" else []
-        lower += ["sizes"] + (["models"] if net.models_count > 1 else [])
+        lower += ["sizes"] + (["models"] if shape.M > 1 else [])
         lower += ["the rows given at once"] if data_bytes or purpose != "fit" else []
         raise MemoryError(
-            f"out of memory on {net.device}: about {text(needed)} are needed"
+            f"out of memory on {shape.device}: about {text(needed)} are needed"
             + (f", {text(free)} are free" if free is not None else "")
             + f"; lower {', '.join(lower)}"
-            + (", or use dtype='float32'" if net.dtype.itemsize == 8 else "")
+            + (", or use dtype='float32'" if shape.dtype.itemsize == 8 else "")
             + (f" ({error})" if str(error) else "")
         ) from error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import numpy as np
 
 from gpumlp.backend.contract import Targets
@@ -36,7 +34,7 @@ class Objective:
             if f.df is None and not f.rows:
                 raise ValueError(f"activation = {f.name!r} has no df, which training needs")
         self.scale, self.shift = self.loss.target_scale(outputs)
-        self._net = net
+        self._output = net.f[net.K]
         with np.errstate(over="ignore"):
             constants = np.array([[*self.loss.p, 0.0, 0.0]], dtype=net.dtype)
         if not np.isfinite(constants).all():
@@ -49,18 +47,11 @@ class Objective:
 
     def __setstate__(self, state):
         vars(self).update(state)
-        self.pair = losses.pair(self.loss, self._net.f[self._net.K])
+        self.pair = losses.pair(self.loss, self._output)
 
-    def of(self, net) -> Objective:
-        """The same of some networks of the stack."""
-        other = copy.copy(self)
-        other._net = net
-        return other
-
-    def evaluate(self, ws, batch, delta):
+    def evaluate(self, net, ws, batch, delta):
         """ws.loss (M,) <- the loss of each network; delta <- its derivative, unless None."""
-        net, K = self._net, self._net.K
-        fused = self.pair.fused
+        K, fused = net.K, self.pair.fused
         net.ops.loss(
             self.pair,
             ws.z[K] if fused else ws.n[K],

@@ -24,10 +24,10 @@ def first_product(net, ws, x):
     """z^(1) without its bias: all of `forward` that reads x."""
     if net.operands is not net.parameters:
         net.ops.cast_bf16(net.parameters.buffer, net.operands.buffer)
-        if x.dtype != net.stored:
-            narrow = ws.x[: len(x)]
-            net.ops.cast_bf16(net.ops.xp.ascontiguousarray(x), narrow)
-            x = narrow
+        if x.dtype != net.shape.stored:
+            bits = ws.x[: len(x)]
+            net.ops.cast_bf16(net.ops.xp.ascontiguousarray(x), bits)
+            x = bits
     ws.n[0] = x
     net.ops.gemm(x, net.operands.W[1], out=ws.z[1], tb=True)
 
@@ -44,6 +44,15 @@ def remaining_layers(net, ws, noise, last: int):
             ops.activate(net.f[k], z[k], b[k], n[k], net.p[k], noise[k])
 
 
+def predict(net, x):
+    """n^(K) (M, B, N_K) of x (1 or M, B, N_0) on the device; a buffer that is used again."""
+    ws, noise = net.workspaces.get(x.shape[1], "predict"), [None] * (net.K + 1)
+    # The first product reads x where it lies; all that follows is on buffers of our own.
+    first_product(net, ws, x)
+    net.graphs.run("predict", lambda: remaining_layers(net, ws, noise, last=net.K), ws)
+    return ws.n[net.K]
+
+
 def loss_and_backward(net, ws, batch, objective, grad, noise):
     """L and every gradient of one batch: the whole of (1)-(13).
 
@@ -56,7 +65,7 @@ def loss_and_backward(net, ws, batch, objective, grad, noise):
     forward(net, ws, batch.x, noise, last=K - 1 if fused else K)
 
     # (7) L(y, ŷ), and delta^(K) = dL/dz^(K) if fused, else dL/dŷ
-    objective.evaluate(ws, batch, delta[K])
+    objective.evaluate(net, ws, batch, delta[K])
 
     for k in range(K, 0, -1):
         # (11)  delta^(k) = f^(k)'(z^(k)) * (W^(k+1))^T delta^(k+1);  (13)  dL/db^(k) = delta^(k)

@@ -14,6 +14,7 @@ from typing import Any
 from gpumlp.backend.contract import Batch
 from gpumlp.model import blas_threads, propagate
 from gpumlp.model.parameters import Parameters
+from gpumlp.model.shape import NetworkShape
 
 # Multiplications of a slice's forward pass.  Threads that meet sooner gain nothing.
 LEAST = 1 << 21
@@ -35,33 +36,29 @@ class Slices:
         """Gradients (count, P), and losses (count, 1)."""
         if self._made is None or len(self._made[0]) < count:
             xp = net.ops.xp
-            shapes = (count, net.layout.size), (count, 1)
-            self._made = tuple(xp.zeros(shape, net.dtype) for shape in shapes)
+            dimensions = (count, net.layout.size), (count, 1)
+            self._made = tuple(xp.zeros(each, net.dtype) for each in dimensions)
         return tuple(parts[:count] for parts in self._made)
 
 
-def number(net, rows: int, objective=None) -> int:
-    """Slices of a batch of so many rows; 1 where it is not to be divided."""
-    most = blas_threads.multiplications(net, rows) // LEAST
-    if net.models_count > 1 or most < 2:
+def number(shape: NetworkShape, rows: int, cores: int) -> int:
+    """Slices of a batch of so many rows; 1 where it is not to be divided.
+
+    cores: what `ops.threads` says.
+    """
+    most = blas_threads.multiplications(shape, rows) // LEAST
+    if shape.M > 1 or most < 2:
         return 1  # whole networks are shared among threads: blocks.py
-    cores = net.ops.threads(net, objective)
     count = min(cores, most)
-    if blas_threads.widest(net, rows) >= blas_threads.SMALL_PRODUCT:
+    if blas_threads.widest(shape, rows) >= blas_threads.SMALL_PRODUCT:
         if count < cores or rows < count * MANY_ROWS:
             return 1  # BLAS shares its products among threads
     return count
 
 
-def limit_blas_threads(net, rows: int, objective):
-    """`blas_threads.limit_blas_threads`, while a network is trained in batches of so many rows."""
-    return blas_threads.limit_blas_threads(net, rows, number(net, rows, objective))
-
-
-def size(net, rows: int) -> int:
-    """Bytes that slices take besides the workspace of the batch."""
-    count = number(net, rows)
-    return 0 if count == 1 else count * (net.layout.size + 1) * net.dtype.itemsize
+def size(shape: NetworkShape, count: int) -> int:
+    """Bytes that so many slices take besides the workspace of the batch."""
+    return 0 if count == 1 else count * (shape.layout.size + 1) * shape.dtype.itemsize
 
 
 def loss_and_backward(net, ws, batch, objective, grad, noise, count: int):
@@ -77,7 +74,7 @@ def loss_and_backward(net, ws, batch, objective, grad, noise, count: int):
         x, labels, dense, w = (None if a is None else a[:, rows] for a in batch[:-1])
         propagate.loss_and_backward(
             net,
-            ws.part(net, rows, losses[i]),
+            ws.part(net.shape, rows, losses[i]),
             Batch(x, labels, dense, w, batch.w_sum),
             objective,
             Parameters(net.layout, grads[i : i + 1]),

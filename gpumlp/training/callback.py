@@ -115,7 +115,7 @@ class EarlyStopping(Callback):
         return vars(self) | {"_trainer": None, "_theta": None}
 
     def on_fit_begin(self, trainer, history):
-        models = trainer.net.models_count
+        models = trainer.net.M
         self._stacked = trainer.net.models is not None
         # What was best in another training says nothing about this one.
         if self._trainer is None or self._trainer() is not trainer:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-import copy
 import functools
+from typing import NamedTuple
 
 import numpy as np
 
-from gpumlp.backend.contract import Targets
+from gpumlp.backend.contract import Array, Targets
 from gpumlp.backend.cpu import pool
-from gpumlp.model import blocks, propagate
+from gpumlp.model import propagate
+from gpumlp.model.network import Network
 from gpumlp.training.placement import make_rows
+from gpumlp.training.rows import Rows
+
+
+class _Block(NamedTuple):
+    """Some networks of the stack, and their parts of what is read and written."""
+
+    members: slice
+    net: Network
+    rows: Rows
+    cursor: Array  # (M,) int64
+    sums: Array  # (steps, M, 3), of each batch: see `accumulate_metrics`
 
 
 class Evaluation:
@@ -25,86 +37,65 @@ class Evaluation:
     """
 
     def __init__(self, net, objective, x, y, sample_weight=None, order=None, values=True):
-        self._net, self._objective = net, objective
+        self._objective = objective
         rows = make_rows(
-            *(net, objective, x, y, sample_weight, net.chunk_rows),
+            *(net, objective, x, y, sample_weight, net.shape.chunk_rows),
             orders=0,
             kind="validation ",
             values=values,
         )
         if order is not None:
             rows.arrange(order)
-        self._rows = rows
-        xp, models = net.ops.xp, net.models_count
-        self._cursor = xp.zeros(models, np.int64)
-        self._sums = xp.zeros(
-            (rows.steps, models, 3), net.dtype
-        )  # of each batch: see `accumulate_metrics`
+        network, xp = net.network, net.ops.xp
+        cursor = xp.zeros(net.M, np.int64)
+        sums = xp.zeros((rows.steps, net.M, 3), net.dtype)
+        self._all = _Block(slice(None), network, rows, cursor, sums)
+        self._blocks = [
+            self._all
+            if part is network
+            else _Block(members, part, rows.take(members), cursor[members], sums[:, members])
+            for members, part in network.blocks.get(network, rows.batch_size)
+        ]
         loss = objective.loss
         compete = net.f[net.K].rows or loss.name in ("cross_entropy", "kl_divergence")
         # targets -1/+1, or 0/1
         self._threshold = None if compete else 0.0 if loss.coding[1] < 0 else 0.5
-        self._parts = [
-            (members, self._of(members, part))
-            for members, part in net.blocks.get(net, rows.batch_size)
-            if part is not net
-        ]
-
-    def _of(self, members, net):
-        """The evaluation of some networks of the stack."""
-        part = copy.copy(self)
-        part._net, part._objective = net, self._objective.of(net)
-        part._rows = blocks.rows_of(self._rows, members)
-        part._cursor, part._sums = self._cursor[members], self._sums[:, members]
-        return part
 
     def __call__(self):
-        self._cursor.fill(0)
-        parts = self._parts or [(slice(None), self)]
-        pool.run(lambda i: parts[i][1]._batches(), len(parts))
-        sums = self._net.ops.to_host(self._sums).astype(np.float64).sum(axis=0)
+        self._all.cursor.fill(0)
+        pool.run(lambda i: self._batches(self._blocks[i]), len(self._blocks))
+        sums = self._all.net.ops.to_host(self._all.sums).astype(np.float64).sum(axis=0)
         loss, weight, right = sums.T
         return loss / weight, right / weight if self._objective.loss.classes else None
 
     def outputs(self):
         """ŷ of these rows, (M, L, N_K), on the host."""
-        net, parts = self._net, self._parts or [(slice(None), self)]
-        out = np.empty((net.models_count, self._rows.length, net.sizes[-1]), net.dtype)
-        pool.run(lambda i: parts[i][1]._outputs(out[parts[i][0]]), len(parts))
+        net, rows = self._all.net, self._all.rows
+        out = np.empty((net.M, rows.length, net.sizes[-1]), net.dtype)
+        pool.run(lambda i: _outputs(self._blocks[i], out), len(self._blocks))
         return out
 
-    def _outputs(self, out):
-        net, rows = self._net, self._rows
-        for i in range(rows.steps):
-            data, start = rows.ready(i), i * rows.batch_size
-            ws = net.workspaces.get(rows.batch_rows(i), "fit")
-            batch = ws.batch(data)
-            self._cursor.fill(i)
-            net.ops.gather(data, rows.order, self._cursor, rows.batch_size, batch)
-            propagate.forward(net, ws, batch.x, [None] * (net.K + 1), last=net.K)
-            out[:, start : start + ws.rows] = net.ops.to_host(ws.n[net.K])
-
-    def _batches(self):
+    def _batches(self, block: _Block):
         """The sums of all batches."""
-        rows = self._rows
+        rows = block.rows
         for i in range(rows.steps):
             data = rows.ready(i)
-            ws = self._net.workspaces.get(rows.batch_rows(i), "fit")
-            work = functools.partial(self._batch, ws, data)
-            rows.repeated.run(id(data), work, ws, data)
+            ws = block.net.workspaces.get(rows.batch_rows(i), "fit")
+            work = functools.partial(self._batch, block, ws, data)
+            rows.graphs.run(id(data), work, ws, data)
             rows.pace()
 
-    def _batch(self, ws, data):
+    def _batch(self, block: _Block, ws, data):
         """The sums of the next batch."""
-        net, rows, objective, K = self._net, self._rows, self._objective, self._net.K
-        batch = ws.batch(data)
+        net, rows, objective = block.net, block.rows, self._objective
+        ops, K, batch = net.ops, net.K, ws.batch(data)
         fused, classes = objective.pair.fused, objective.loss.classes
-        net.ops.gather(data, rows.order, self._cursor, rows.batch_size, batch)
+        ops.gather(data, rows.order, block.cursor, rows.batch_size, batch)
         propagate.forward(net, ws, batch.x, [None] * (K + 1), last=K - 1 if fused else K)
-        objective.evaluate(ws, batch, None)
+        objective.evaluate(net, ws, batch, None)
         if fused and classes:
-            net.ops.activate(net.f[K], ws.z[K], net.parameters.b[K], ws.n[K], net.p[K])
-        net.ops.accumulate_metrics(
+            ops.activate(net.f[K], ws.z[K], net.parameters.b[K], ws.n[K], net.p[K])
+        ops.accumulate_metrics(
             ws.n[K] if classes else None,
             Targets(batch.labels, batch.dense, 1.0, 0.0),
             batch.w,
@@ -112,6 +103,19 @@ class Evaluation:
             ws.loss,
             objective.mean,
             self._threshold,
-            self._cursor,
-            self._sums,
+            block.cursor,
+            block.sums,
         )
+
+
+def _outputs(block: _Block, out):
+    """ŷ of the block's networks into their part of out."""
+    net, rows = block.net, block.rows
+    for i in range(rows.steps):
+        data, start = rows.ready(i), i * rows.batch_size
+        ws = net.workspaces.get(rows.batch_rows(i), "fit")
+        batch = ws.batch(data)
+        block.cursor.fill(i)
+        net.ops.gather(data, rows.order, block.cursor, rows.batch_size, batch)
+        propagate.forward(net, ws, batch.x, [None] * (net.K + 1), last=net.K)
+        out[block.members, start : start + ws.rows] = net.ops.to_host(ws.n[net.K])

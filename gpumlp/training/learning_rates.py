@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from gpumlp.utils import checks
 AHEAD = 1024  # factors are worked out for at least so many updates at once
 
 
-class Rates:
+class LearningRates:
     """table[t - first[0]]: the factor of the update after t updates; None for a constant rate.
     Beyond the updates that are covered the table holds anything.
 
@@ -30,7 +31,30 @@ class Rates:
         self._until = 0
         self.table = None
         self.first = net.ops.xp.zeros(1, np.int64)
-        self.memory = schedule.begin(net.models_count) if self._by_plateau else {}
+        self.memory = schedule.begin(net.M) if self._by_plateau else {}
+
+    def state(self) -> dict[str, Any]:
+        """How far the schedule has come; memory: of a plateau, name -> (M,)."""
+        return {
+            "issued": self.issued,
+            "steps_per_epoch": self.steps_per_epoch,
+            "total": self.total,
+            "memory": {name: value.copy() for name, value in self.memory.items()},
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take what `state` gave.  Raises ValueError for the memory of another schedule."""
+        self.issued, self.total = state["issued"], state["total"]
+        self.steps_per_epoch = state["steps_per_epoch"]
+        if state["memory"].keys() != self.memory.keys():
+            raise ValueError(f"rates.memory has {list(state['memory'])}, not {list(self.memory)}")
+        for name, values in state["memory"].items():
+            known = self.memory[name]
+            if np.shape(values) != known.shape:
+                raise ValueError(
+                    f"rates.memory.{name} is of {len(values)} networks, not {len(known)}"
+                )
+            self.memory[name] = np.array(values, known.dtype)
 
     @property
     def _by_plateau(self) -> bool:

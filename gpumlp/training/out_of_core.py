@@ -41,8 +41,8 @@ class Streamed(Rows):
 
     def __init__(self, net, given: Data, batch_size: int, orders: int, room: int):
         """orders: see `make_rows`; room: bytes on the device that these rows may take."""
-        self._divide(net, given, batch_size)
         ops, xp = net.ops, net.ops.xp
+        self._begin(ops, given.x.shape[1], batch_size)
         needed = least(net, given, self.batch_size, orders)
         if needed > room:
             told = f"two pieces of {self.batch_size} rows of the data take {memory.text(needed)}"
@@ -68,6 +68,10 @@ class Streamed(Rows):
         self._orders = max(1, orders)
         self.order = xp.arange(self.count, dtype=np.int32)[None]
         self.order %= np.int32(rows)
+
+    @property
+    def source(self) -> None:
+        return None
 
     def equal_batches_from(self, i: int) -> int:
         return min(super().equal_batches_from(i), self._batches - i % self._batches)
@@ -113,7 +117,7 @@ class Streamed(Rows):
                 _take(source[m if len(source) > 1 else 0], index, part[m, first:last])
 
     def shuffle(self, seeds, epoch: int):
-        ops = self._net.ops
+        ops = self._ops
         to_host = ops.to_host
         if not self._sorted_there:
             ops, seeds = NumpyOps(), to_host(seeds)
@@ -126,7 +130,7 @@ class Streamed(Rows):
 
     def arrange(self, order):
         self._leave()
-        order = self._net.ops.to_host(order)
+        order = self._ops.to_host(order)
         self._order = np.broadcast_to(order, (max(len(order), self._orders), self.count))
 
 

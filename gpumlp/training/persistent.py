@@ -17,11 +17,8 @@ import itertools
 import math
 from typing import NamedTuple
 
-import numpy as np
-
-from gpumlp.backend.contract import Targets
-from gpumlp.backend.cuda.persistent_kernel import Chip, LaunchArgs, Places, Shape, fit
-from gpumlp.training.out_of_core import Streamed
+from gpumlp.backend.cuda.persistent_kernel import Chip, Places, Shape, fit
+from gpumlp.model.shape import NetworkShape
 
 # Multiply-adds in float32 of one multiprocessor in a second: 64 in a cycle of 1.5 GHz.  Those with
 # 128 lanes (sm_86, sm_89, sm_90, ...) could do twice as many, those with 64 (sm_75, sm_80) no more.
@@ -53,49 +50,33 @@ class Plan(NamedTuple):
     steps: int
 
 
-def launcher(updates, rows):
-    """launch(steps): the next batches of every network, so many or fewer; returns how many.
-
-    None, if they are to take the operations.
-    """
-    if isinstance(rows, Streamed):
-        return None
-    chosen = plan(updates, rows.data.x.dtype, rows.batch_size)
-    if chosen is None:
-        return None
-    train = updates.net.ops.persistent_kernel(chosen.shape, chosen.at)
-    what = launch_args(updates, rows)
-
-    def launch(steps):
-        steps = min(steps, chosen.steps)
-        train(what, steps)
-        updates.net.ops.pace(long=True)  # or an interrupt would come after all of an epoch
-        return steps
-
-    return launch
-
-
-def plan(updates, source, batch: int) -> Plan | None:
+def plan(
+    shape: NetworkShape,
+    chip: Chip | None,
+    objective,
+    optimizer,
+    source,
+    batch: int,
+    resident: bool | None,
+) -> Plan | None:
     """How networks train in shared memory, on features of this dtype in batches of so many rows.
 
-    None, if they are to take the operations: where they do not fit; where one batch is too long for
-    a launch, even if `resident` is True; and where it is None and too little would be saved.
-    updates: or whatever has its net, objective, optimizer and resident, before there are updates.
+    None, if they are to take the operations: where there is no such chip, or they do not fit; where
+    one batch is too long for a launch, even if `resident` is True; and where that is None and too
+    little would be saved.
     """
-    net, wanted = updates.net, updates.resident
-    chip = net.ops.chip()
-    if wanted is False or chip is None or net.precision != "float32":
+    if resident is False or chip is None or shape.precision != "float32":
         return None
-    shape = shape_of(updates, source)
-    at = fit(shape, chip)
+    compiled = shape_of(shape, objective, optimizer, source)
+    at = fit(compiled, chip)
     if at is None:
         return None
-    seconds = kernel_seconds(shape, at, chip, batch, net.models_count)
+    seconds = kernel_seconds(compiled, at, chip, batch, shape.M)
     if seconds > LAUNCH:
         return None
-    if not wanted and operations_seconds(shape, chip, batch, net.models_count) < seconds + SAVED:
+    if not resident and operations_seconds(compiled, chip, batch, shape.M) < seconds + SAVED:
         return None
-    return Plan(shape, at, steps=int(LAUNCH / seconds))
+    return Plan(compiled, at, steps=int(LAUNCH / seconds))
 
 
 def multiplications(shape: Shape, batch: int) -> int:
@@ -130,48 +111,15 @@ def _rate(shape: Shape, chip: Chip) -> float:
     return RATE / (chip.double if shape.dtype == "float64" else 1)
 
 
-def thresholds(net):
-    """Below which bits a unit of layer k of network m is dropped, (K + 1, M)."""
-    table = net.ops.xp.zeros((net.K + 1, net.models_count), np.uint32)
-    for k, threshold in enumerate(net.thresholds):
-        if threshold is not None:
-            table[k] = threshold
-    return table
-
-
-def shape_of(updates, source) -> Shape:
-    """What the program of these updates is compiled for, on features of this dtype."""
-    net = updates.net
+def shape_of(shape: NetworkShape, objective, optimizer, source) -> Shape:
+    """What the program of these networks is compiled for, on features of this dtype."""
     return Shape(
-        dtype=str(net.dtype),
-        sizes=net.sizes,
-        f=tuple(net.f),
-        dropout=tuple(threshold is not None for threshold in net.thresholds),
-        pair=updates.objective.pair,
-        family=updates.optimizer.family,
-        state_buffers=tuple(updates.optimizer.state_buffers().values()),
+        dtype=str(shape.dtype),
+        sizes=shape.sizes,
+        f=shape.f,
+        dropout=shape.drops,
+        pair=objective.pair,
+        family=optimizer.family,
+        state_buffers=tuple(optimizer.state_buffers().values()),
         source=str(source),
-    )
-
-
-def launch_args(updates, rows) -> LaunchArgs:
-    """What the launches on these rows work on."""
-    objective = updates.objective
-    return LaunchArgs(
-        theta=updates.net.parameters.buffer,
-        state_buffers=list(updates.state_buffers.values()),
-        data=rows.data,
-        order=rows.order,
-        positions=rows.length,
-        batch=rows.batch_size,
-        targets=Targets(None, None, objective.scale, objective.shift),
-        mean=objective.mean,
-        p=objective.p,
-        penalised=updates.penalty_in_loss,
-        seeds=updates.seeds,
-        dropout=updates.thresholds,
-        hyper=updates.hyper,
-        rates=updates.rates.table,
-        first_rate=updates.rates.first,
-        state=updates.state,
     )

@@ -12,8 +12,8 @@ from gpumlp.backend.cuda import persistent_kernel
 from gpumlp.backend.reference.numpy_ops import NumpyOps
 from gpumlp.backend.selfcheck.case import DTYPES, LOOSE, MODELS, Case, Side, case
 from gpumlp.functions.optimizer import SGD, Adam, Optimizer, RMSprop
-from gpumlp.model.network import MLP
-from gpumlp.training import persistent
+from gpumlp.model.mlp import MLP
+from gpumlp.training import executors, persistent
 from gpumlp.training.placement import make_rows
 from gpumlp.training.trainer import Trainer
 
@@ -23,7 +23,7 @@ def train(side: Side, network: dict, of: str, law: Optimizer):
     operations on the other side, in the same dtype."""
     dtype = str(side.dtype)
     net = MLP(**network, models=MODELS, dtype=dtype, device="cpu", seed=3)
-    net.ops = NumpyOps()
+    net.network = net.network.by(NumpyOps())
     trainer = Trainer(net, of, law, batch_size=70, seed=5)
     rows, outputs = 100, net.sizes[-1]
     x = side.rng.standard_normal((rows, net.sizes[0])).astype("f4")
@@ -33,17 +33,18 @@ def train(side: Side, network: dict, of: str, law: Optimizer):
     trainer.rates.plan(data.steps, data.steps)
     if side.exact:
         trainer.run_epoch(data)
-        return _trained(net.parameters.buffer, list(trainer.state_buffers.values()), trainer.state)
-    data.shuffle(trainer.seeds, 0)
-    trainer.make_room(data.steps)
-    shape = persistent.shape_of(trainer, x.dtype)
+        state = trainer.state
+        return _trained(net.parameters.buffer, list(state.buffers.values()), state.device)
+    data.shuffle(trainer.state.seeds, 0)
+    trainer.state.make_room(data.steps)
+    shape = persistent.shape_of(net.shape, trainer.objective, trainer.optimizer, x.dtype)
     places = persistent_kernel.fit(shape, side.ops.chip())
     if places is None:
         return None
     run = side.ops.persistent_kernel(shape, places)
-    what = _sent(side.ops, persistent.launch_args(trainer, data))
-    run(what, data.steps)
-    return _trained(what.theta, what.state_buffers, what.state)
+    arguments = _sent(side.ops, executors.launch_args(trainer._step, data))
+    run(arguments, data.steps)
+    return _trained(arguments.theta, arguments.state_buffers, arguments.state)
 
 
 def _trained(theta, state_buffers, state: State):

@@ -29,9 +29,9 @@ def make_rows(
     batch_size = min(batch_size, count)
     positions = count * max(orders, 1)
     whole = size(net, given, count) + ORDER_BYTES * positions + SORTING_BYTES * count * orders
-    room = memory.free_bytes(net, batch_size, whole)
+    room = memory.free_bytes(net.network, batch_size, whole)
     if room is None or arrays.is_on_gpu(given.x):
-        return Rows(net, given, batch_size)
+        return Rows.send(net, given, batch_size)
     if whole <= max(room, out_of_core.least(net, given, batch_size, orders)):
-        return Rows(net, given, batch_size)
+        return Rows.send(net, given, batch_size)
     return out_of_core.Streamed(net, given, batch_size, orders, room)

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backend.contract import Data
+from gpumlp.backend.contract import Array, Data
 from gpumlp.backend.layout import ALIGNMENT
 from gpumlp.backend.sources import SOURCE
 from gpumlp.model import arrays
+from gpumlp.model.blocks import shared
 from gpumlp.model.graph_cache import GraphCache
 
 
@@ -64,27 +65,48 @@ class Rows:
 
     order (1 or M, L) int32: where the row at each position of the epoch lies in the data, -1 for
     none; one buffer, since captured steps know its address.  L is the number of rows, R, but for
-    orders that leave some out, or take some twice.  repeated: these steps, which live as long as
-    the data that they read.
+    orders that leave some out, or take some twice.
+    graphs: captured steps, which live as long as the data that they read.
+    parts: of the blocks of a stack, see `executors.NetworkBlocks`.
     """
 
-    def __init__(self, net, given: Data, batch_size: int):
-        self._divide(net, given, batch_size)
-        self.order = net.ops.xp.arange(self.count, dtype=np.int32)[None]
+    def __init__(self, ops: Any, data: Data, batch_size: int, order: Array | None = None):
+        """data: on the device."""
+        self._begin(ops, data.x.shape[1], batch_size)
+        self.data = data
+        if order is None:
+            order = ops.xp.arange(self.count, dtype=np.int32)[None]
+        self.order, self.length = order, order.shape[1]
+
+    @classmethod
+    def send(cls, net, given: Data, batch_size: int) -> Rows:
+        """What `read` gave, on the network's device."""
         parts = zip(given, kept(net, given), strict=True)
         data = Data(*(arrays.to_device(a, net, dtype) for a, dtype in parts))
-        self.data = data._replace(x=arrays.aligned(data.x))
+        return cls(net.ops, data._replace(x=arrays.aligned(data.x)), batch_size)
 
-    def _divide(self, net, given: Data, batch_size: int):
-        self._net = net
-        self.count = self.length = given.x.shape[1]  # R, L
-        self.batch_size = min(batch_size, self.count)
-        self.repeated = GraphCache(net.ops)
-        self.blocks: Any = None  # of networks, in which a stack trains on them: see blocks.py
+    count: int
+
+    def _begin(self, ops: Any, count: int, batch_size: int):
+        self._ops = ops
+        self.count = self.length = count  # R, L
+        self.batch_size = min(batch_size, count)
+        self.graphs = GraphCache(ops)
+        self.parts: Any = None
+
+    def take(self, members: slice) -> Rows:
+        """The rows as some networks of the stack take them."""
+        data = Data(*(shared(array, members) for array in self.data))
+        return Rows(self._ops, data, self.batch_size, shared(self.order, members))
 
     @property
     def steps(self) -> int:
         return -(-self.length // self.batch_size)
+
+    @property
+    def source(self) -> np.dtype | None:
+        """The dtype of features that all lie on the device; else None."""
+        return self.data.x.dtype
 
     def batch_rows(self, i: int) -> int:
         """Rows of batch i."""
@@ -100,19 +122,19 @@ class Rows:
 
     def pace(self):
         """A batch has been submitted: see the operation."""
-        self._net.ops.pace()
+        self._ops.pace()
 
     def shuffle(self, seeds, epoch: int):
         """The order of that epoch, by each network's seed."""
         self._make_order((len(seeds), self.count))
-        self._net.ops.shuffle(seeds, epoch, self.order)
+        self._ops.shuffle(seeds, epoch, self.order)
 
     def _make_order(self, shape):
         if self.order.shape != shape:
-            self.order = self._net.ops.xp.empty(shape, np.int32)
+            self.order = self._ops.xp.empty(shape, np.int32)
 
     def arrange(self, order):
         """Take the rows in this order, (1 or M, L)."""
         self._make_order(order.shape)
         self.length = order.shape[1]
-        self.order[...] = self._net.ops.to_device(order)
+        self.order[...] = self._ops.to_device(order)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from gpumlp.functions import initializer
-from gpumlp.model.network import MLP
-from gpumlp.training.history import History
+from gpumlp.model.mlp import MLP
+from gpumlp.training.state import take
 from gpumlp.training.trainer import Trainer
 
 
@@ -59,39 +59,11 @@ def select(trainer: Trainer, members) -> Trainer:
         own(trainer.clip_norm),
         trainer.penalty_in_loss,
     )
-    _copy_state(trainer, selected, members)
+    with stack.ops.on_device():
+        index = stack.ops.to_device(members)
+
+        def take_rows(array):
+            return stack.ops.xp.take(array, index, axis=0)
+
+        selected.load_state_dict(take(trainer.state.state_dict(on_host=False), members, take_rows))
     return selected
-
-
-def _copy_state(old: Trainer, new: Trainer, members):
-    """What lies on the device, and the counters."""
-    new.epoch, new.epochs_left, new.history = old.epoch, old.epochs_left, _of(old.history, members)
-    rates = new.rates
-    rates.issued, rates.total = old.rates.issued, old.rates.total
-    rates.steps_per_epoch = old.rates.steps_per_epoch
-    rates.memory = {name: np.asarray(each)[members] for name, each in old.rates.memory.items()}
-    pairs = [(old.net.parameters.buffer, new.net.parameters.buffer)]
-    pairs += [
-        (old.state_buffers[name], slot)
-        for name, slot in new.state_buffers.items()
-        if slot is not None
-    ]
-    pairs += [
-        (getattr(old.state, n), getattr(new.state, n)) for n in ("t", "stopped_at", "scalars")
-    ]
-    with new.net.ops.on_device():
-        index = new.net.ops.to_device(members)
-        for source, target in pairs:
-            target[...] = new.net.ops.xp.take(source, index, axis=0)
-        new.apply_plateau()
-    new._stopping = new._all_halted()
-
-
-def _of(history: History, members) -> History:
-    lists: dict[str, Any] = {
-        name: [np.asarray(value)[members] for value in getattr(history, name)]
-        for name in ("loss", "val_loss", "val_accuracy", "lr")
-    }
-    places = {m: i for i, m in enumerate(members.tolist())}
-    diverged = {places[m]: t for m, t in history.diverged.items() if m in places}
-    return History(**lists, seconds=list(history.seconds), diverged=diverged)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import time
 import warnings
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
+from gpumlp.functions import initializer
 from gpumlp.functions.optimizer import HYPERS, Adam, Optimizer
-from gpumlp.model import blas_threads, memory
-from gpumlp.model.network import MLP
+from gpumlp.model import arrays, blas_threads, memory, slices
+from gpumlp.model.graph_cache import GraphCache
+from gpumlp.model.mlp import MLP
 from gpumlp.model.objective import Objective
-from gpumlp.training import callback
+from gpumlp.training import callback, device_state, executors, loop
 from gpumlp.training import progress as bars
 from gpumlp.training.device_state import Epoch
 from gpumlp.training.evaluate import Evaluation
 from gpumlp.training.history import History
+from gpumlp.training.learning_rates import LearningRates
 from gpumlp.training.placement import make_rows
-from gpumlp.training.updates import Updates
+from gpumlp.training.rows import Rows
+from gpumlp.training.state import RATE, TrainingState
+from gpumlp.training.step import TrainingStep
 from gpumlp.utils import checks
 from gpumlp.utils.interrupt import Interrupt
 
@@ -40,7 +45,7 @@ class DivergenceError(ArithmeticError):
         )
 
 
-class Trainer(Updates):
+class Trainer:
     """Trains a network, or all of a stack in the same passes.
 
     loss:       a name of `gpumlp.losses` or a `Loss`.
@@ -59,7 +64,12 @@ class Trainer(Updates):
 
     epochs_left:  of the running or last fit, or of the fit in which its file was written; or None.
     batches_done: of the epoch in which Ctrl-C ended the fit.
+    resident:     whether epochs on rows that lie on a GPU are to be the work of the persistent
+                  kernel, where that is possible; None: if it is estimated to be faster by far
+                  (gpumlp/training/persistent.py).
     """
+
+    resident: bool | None = None
 
     def __init__(
         self,
@@ -86,20 +96,182 @@ class Trainer(Updates):
         self.reduction, self.seed, self.clip_norm = reduction, seed, clip_norm
         if clip_norm is not None:
             lengths = checks.Interval(0, np.inf, "(]")
-            checks.per_network(clip_norm, "clip_norm", lengths, net.models_count)
+            checks.per_network(clip_norm, "clip_norm", lengths, net.M)
         self.penalty_in_loss = checks.flag(penalty_in_loss, "penalty_in_loss")
         self.objective = Objective(net, loss, reduction)
-        self.epochs_left: int | None = None
-        self.history = History()
         self.callbacks: list[callback.Callback] = []  # of the running fit
         self.owner: Any = None  # an estimator's running fit, which checkpoints then hold
-        self.unfinished: list[callback.CallbackState] | None = (
-            None  # callbacks of a fit that a file was in
-        )
+        # What the callbacks remembered of the fit in which the trainer's file was written.
+        self.unfinished: list[callback.CallbackState] | None = None
         self.resuming = False  # whether the next fit is to go on with that one
         self._stopping = False
-        self._prepare(seed, schedule, penalty_in_loss)
+        buffers = optimizer.state_buffers()
+        numbers = self._numbers(optimizer)
+        seeds = initializer.seeds(seed, net.M)
+        with (
+            net.ops.on_device(),
+            memory.explain_oom(net.shape, net.ops, self.batch_size, sum(buffers.values())),
+        ):
+            self.state = TrainingState(net.network, buffers, seeds, numbers, schedule)
+            self._step = TrainingStep.of(
+                self.state, self.objective, optimizer.family, self.penalty_in_loss
+            )
+        self._graphs = GraphCache(net.ops)  # of `step`; a fit's belong to its rows
 
+    # ------------------------------------------------------------ what it has come to
+    @property
+    def history(self) -> History:
+        return self.state.history
+
+    @history.setter
+    def history(self, history: History) -> None:
+        self.state.history = history
+
+    @property
+    def epoch(self) -> int:
+        """Epochs of all fits so far."""
+        return self.state.epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self.state.epoch = epoch
+
+    @property
+    def epochs_left(self) -> int | None:
+        return self.state.epochs_left
+
+    @epochs_left.setter
+    def epochs_left(self, epochs: int | None) -> None:
+        self.state.epochs_left = epochs
+
+    @property
+    def batches_done(self) -> int:
+        return self.state.batches_done
+
+    @property
+    def rates(self) -> LearningRates:
+        return self.state.rates
+
+    @property
+    def loss(self):
+        """The `Loss` that is trained."""
+        return self.objective.loss
+
+    @property
+    def steps(self):
+        """Updates made: a number, or (M,) for a stack."""
+        t = self.net.ops.to_host(self.state.device.t)
+        return t.copy() if self.net.models is not None else int(t[0])
+
+    @property
+    def diverged(self) -> dict[int, int]:
+        """network -> the update that was not finite, or its loss or gradient; reads the device."""
+        return device_state.diverged(self.state.stopped_at())
+
+    @property
+    def lr(self):
+        """The learning rate of the last update: a number, or (M,) for a stack."""
+        lr = self.net.ops.to_host(self.state.device.scalars)[:, RATE]
+        return lr.copy() if self.net.models is not None else float(lr[0])
+
+    @property
+    def _state_buffers(self) -> int:
+        return len(self.state.used_buffers)
+
+    # ------------------------------------------------------------ one update
+    def step(self, x, y, sample_weight=None):
+        """One update on exactly this batch; returns its loss before the update, 0-d or (M,), on the
+        network's device and without waiting for it.
+
+        Host arrays are checked for NaN; for arrays on the device that would mean to wait, so that
+        a loss that is not finite shows in `diverged`, and the network stops moving.
+        """
+        net, network = self.net, self.net.network
+        checked = arrays.features(x, "x", net, finite=not arrays.is_on_gpu(x))
+        rows = checked.array.shape[1]
+        parts = slices.number(net.shape, rows, net.ops.threads(net.shape, self.objective))
+        with (
+            net.ops.on_device(),
+            memory.explain_oom(net.shape, net.ops, rows, self._state_buffers),
+            blas_threads.limit_blas_threads(net.shape, rows, parts),
+        ):
+            batch = net.batch(checked.array, y, self.objective, sample_weight, values=False)
+            self.rates.extend(1)
+            ws = network.workspaces.get(rows, "fit")
+            staged = network.stage(batch, ws)
+            kind = staged.labels is None, staged.dense is None
+            self._graphs.run(
+                kind, lambda: self._step.update(ws, staged, parts), ws, *self._step.replaced
+            )
+            loss = ws.loss.copy()
+        return loss if net.models is not None else loss[0]
+
+    # ------------------------------------------------------------ many
+    def run_epoch(self, rows: Rows, order=None, interrupt=None, first: int = 0) -> Epoch:
+        """One pass over the rows, and what it has left.
+
+        order (1 or M, R): the rows in this order, instead of the trainer's own.
+        first: the batch to begin with, where those before were made by a fit that is resumed.
+        The only reading of the device is at the end.
+        """
+        net, state = self.net, self.state
+        if order is not None:
+            rows.arrange(order)
+        elif self.shuffle:
+            rows.shuffle(state.seeds, state.epoch)
+        state.make_room(rows.steps, first)
+        state.device.cursor.fill(first)
+        state.rates.extend(rows.steps - first)
+        executor = executors.choose(
+            *(net.shape, net.ops, self.objective, self.optimizer),
+            *(rows.batch_size, rows.source, self.resident),
+        )
+        parts = getattr(executor, "slices", 1)
+
+        def interrupted() -> bool:
+            return bool(interrupt and interrupt.asked)
+
+        done = first
+        with blas_threads.limit_blas_threads(net.shape, rows.batch_size, parts):
+            while done < rows.steps and not interrupted():
+                done += executor.run(self._step, rows, done, rows.steps - done, interrupted)
+        state.rates.issued -= rows.steps - done  # the interrupt came before these
+        state.epoch += done == rows.steps
+        state.batches_done = done % rows.steps
+        return state.device.read(net.ops.to_host, done)
+
+    # ------------------------------------------------------------ the optimiser's numbers
+    def _numbers(self, optimizer: Optimizer):
+        """The optimiser's numbers (M, len(HYPERS)) float64, which the network's dtype can hold."""
+        hyper, real = optimizer.hyper(self.net.M, self.clip_norm), self.net.dtype
+        for name, column in zip(HYPERS, hyper.T, strict=True):
+            worst = column.max(initial=0, where=np.isfinite(column))
+            if worst > np.finfo(real).max:
+                raise checks.ParameterError(
+                    f"{name.lower()} = {worst:g} is more than {real} can hold"
+                )
+        return hyper
+
+    def retune(self, **numbers):
+        """Give the optimiser other numbers from the next update on, e.g. lr=0.01; its state stays.
+
+        Only numbers of the same law: whether there is momentum, or which law it is, stays too.
+        """
+        known = [f.name for f in fields(self.optimizer)]  # type: ignore[arg-type]
+        for name in numbers.keys() - set(known):
+            law = type(self.optimizer).__name__
+            raise TypeError(f"retune: {law} has no number {name!r}; it has {', '.join(known)}")
+        changed = replace(self.optimizer, **numbers)  # type: ignore[type-var]
+        if changed.state_buffers() != self.optimizer.state_buffers():
+            raise ValueError(
+                f"{', '.join(numbers)}: the state of {self.optimizer} has no place for it; make a "
+                "Trainer with the other optimizer"
+            )
+        self.state.numbers = self._numbers(changed)
+        self.optimizer = changed
+        self.state.apply_plateau()
+
+    # ------------------------------------------------------------ fits
     def fit(
         self,
         x,
@@ -145,10 +317,12 @@ class Trainer(Updates):
         data_bytes = memory.size_of(x, y, *(validation or ()))
         with (
             net.ops.on_device(),
-            memory.explain_oom(net, self.batch_size, self._slot_count, data_bytes),
-            blas_threads.limit_blas_threads(net, self.batch_size),
+            memory.explain_oom(
+                net.shape, net.ops, self.batch_size, self._state_buffers, data_bytes
+            ),
+            blas_threads.limit_blas_threads(net.shape, self.batch_size),
         ):
-            orders = net.models_count if self.shuffle else 1
+            orders = net.M if self.shuffle else 1
             rows = make_rows(net, self.objective, x, y, sample_weight, self.batch_size, orders)
             evaluation = validation and Evaluation(net, self.objective, *validation)
             self.callbacks = sorted(callbacks, key=lambda each: each.goes_last)
@@ -169,9 +343,9 @@ class Trainer(Updates):
         history.interrupted = False
         self.epochs_left = epochs
         if resume:
-            self._stopping = self._all_halted()
+            self._stopping = bool((self.state.stopped_at() != 0).all())
         else:
-            self.batches_done = 0
+            self.state.batches_done = 0
             self.release()
         self._check(history, self.diverged)
         self.rates.plan(rows.steps, epochs * rows.steps - self.batches_done, resume)
@@ -183,18 +357,14 @@ class Trainer(Updates):
 
     def _fit(self, rows, evaluation, progress) -> History:
         history = self.history
+        fit = _Fit(self, rows, evaluation)
         with Interrupt() as interrupt, bars.bar(self.epochs_left, progress) as bar:
-            while self.epochs_left and not (self._stopping or history.interrupted):
-                begin, epoch = time.perf_counter(), self.epoch
-                done = self.run_epoch(rows, None, interrupt, self.batches_done)
-                if self.epoch > epoch:
-                    self._close_epoch(history, done, evaluation, begin)
-                    self.epochs_left -= 1
-                    bar.set_postfix_str(bars.line(history), refresh=False)
-                    bar.update()
-                    for each in self.callbacks:
-                        each.on_epoch_end(self, history)
-                history.interrupted = interrupt.asked
+
+            def show():
+                bar.set_postfix_str(bars.line(history), refresh=False)
+                bar.update()
+
+            loop.run(fit, interrupt, show)
             if history.interrupted:
                 for each in self.callbacks:
                     each.on_interrupt(self, history)
@@ -202,27 +372,6 @@ class Trainer(Updates):
             each.on_fit_end(self, history)
         self.release()
         return history
-
-    def _close_epoch(self, history, done: Epoch, evaluation, begin):
-        """Note the epoch, validate, and see whether all went well."""
-        weights = done.weights
-        losses = np.where(weights > 0, done.losses, 0)
-        if self.objective.mean:
-            losses *= weights
-        with np.errstate(invalid="ignore", divide="ignore"):  # a network that stood still: NaN
-            loss = losses.sum(axis=0) / weights.sum(axis=0)
-        public = self._public
-        history.loss.append(public(loss))
-        history.lr.append(public(done.rates))
-        if evaluation:
-            value, accuracy = evaluation()
-            history.val_loss.append(public(value))
-            if accuracy is not None:
-                history.val_accuracy.append(public(accuracy))
-        history.seconds.append(time.perf_counter() - begin)
-        self._check(history, done.diverged)
-        if self.rates.observe(history):
-            self.apply_plateau()
 
     def _public(self, values):
         return np.array(values) if self.net.models is not None else float(values[0])
@@ -234,12 +383,12 @@ class Trainer(Updates):
         if not diverged:
             return
         lr = {
-            m: float(self._hyper[m, HYPERS.index("LR")] * self.rates.at(m, t - 1))
+            m: float(self.state.numbers[m, HYPERS.index("LR")] * self.rates.at(m, t - 1))
             for m, t in diverged.items()
         }
         if self.net.models is None:
             raise DivergenceError(self.epoch, diverged[0], lr[0], history)
-        self._stopping |= self._all_halted()
+        self._stopping |= bool((self.state.stopped_at() != 0).all())
         if not new:
             return
         told = ", ".join(f"{m} (update {t}, learning rate {lr[m]:g})" for m, t in new.items())
@@ -247,7 +396,7 @@ class Trainer(Updates):
             f"epoch {self.epoch}: the loss, its gradient or the update is NaN or infinite for "
             f"network {told}; it keeps finite weights, the others go on",
             RuntimeWarning,
-            stacklevel=5,  # whoever called fit
+            stacklevel=6,  # whoever called fit
         )
 
     @property
@@ -257,29 +406,79 @@ class Trainer(Updates):
 
     def release(self):
         """Undo `stop`; a network that diverged stands still nevertheless, see `revive`."""
-        self._halt(np.maximum(self._halted(), 0))
+        self._stop(np.maximum(self.state.stopped_at(), 0))
 
     def revive(self):
         """Let networks that diverged move again, with the weights and the state that they kept;
         change something first, for example by `retune(lr=...)`."""
-        self._halt(np.zeros_like(self._halted()))
+        self._stop(np.zeros_like(self.state.stopped_at()))
         self.history.diverged.clear()
 
     def stop(self, members=None):
         """End the fit after this epoch; or only for the networks where members (M,) is true."""
-        stopped_at = self._halted()
+        stopped_at = self.state.stopped_at()
         chosen = np.ones(len(stopped_at), bool) if members is None else np.asarray(members)
         if chosen.dtype != bool or chosen.shape not in ((), stopped_at.shape):
             wanted = f"True or False for each of {len(stopped_at)} networks"
             raise checks.ParameterError(f"members = {checks.shown(members)} must be {wanted}")
-        self._halt(np.where(chosen & (stopped_at == 0), -1, stopped_at))
+        self._stop(np.where(chosen & (stopped_at == 0), -1, stopped_at))
 
-    def _halt(self, stopped_at):
-        """Which networks stand still from now on, (M,), see State."""
-        if (stopped_at != self._halted()).any():
-            with self.net.ops.on_device():
-                self.state.stopped_at[...] = self.net.ops.to_device(stopped_at)
+    def _stop(self, stopped_at):
+        self.state.stop(stopped_at)
         self._stopping = bool((stopped_at != 0).all())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimiser's state, counters and history, on the host: all that training has
+        come to, for `load_state_dict` of a trainer of the same arguments."""
+        return self.state.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave.
+
+        Raises ValueError where the optimiser's state or a plateau's memory are of another training.
+        """
+        self.state.load_state_dict(state)
+        self._stopping = bool((self.state.stopped_at() != 0).all())
+
+
+class _Fit:
+    """A trainer's fit, see `loop.Fit`: so many epochs, in orders of the trainer's own."""
+
+    def __init__(self, trainer: Trainer, rows: Rows, evaluation):
+        self.trainer, self._rows, self._evaluation = trainer, rows, evaluation
+
+    @property
+    def epochs_left(self) -> int:
+        return self.trainer.epochs_left or 0
+
+    def train(self, interrupt) -> Epoch | None:
+        trainer, before = self.trainer, self.trainer.epoch
+        epoch = trainer.run_epoch(self._rows, None, interrupt, trainer.batches_done)
+        return epoch if trainer.epoch > before else None
+
+    def note(self, epoch: Epoch) -> None:
+        trainer, weights = self.trainer, epoch.weights
+        losses = np.where(weights > 0, epoch.losses, 0)
+        if trainer.objective.mean:
+            losses *= weights
+        with np.errstate(invalid="ignore", divide="ignore"):  # a network that stood still: NaN
+            loss = losses.sum(axis=0) / weights.sum(axis=0)
+        trainer.history.loss.append(trainer._public(loss))
+        trainer.history.lr.append(trainer._public(epoch.rates))
+
+    def validate(self) -> None:
+        if not self._evaluation:
+            return
+        value, accuracy = self._evaluation()
+        history, public = self.trainer.history, self.trainer._public
+        history.val_loss.append(public(value))
+        if accuracy is not None:
+            history.val_accuracy.append(public(accuracy))
+
+    def judge(self, epoch: Epoch) -> None:
+        trainer = self.trainer
+        trainer._check(trainer.history, epoch.diverged)
+        trainer.state.epochs_left = self.epochs_left - 1
 
 
 def _listed(callbacks) -> list:

@@ -233,7 +233,7 @@ def test_only_the_losses_of_the_epoch_are_read(device, monkeypatch):
     monkeypatch.setattr(net.ops, "to_host", lambda array: read.append(array) or to_host(array))
     trainer = gpumlp.Trainer(net, batch_size=2)
     fit(trainer, random(5, 3), np.array([0, 1, 0, 1, 0]), epochs=2)
-    assert trainer.state._buffer.nbytes > 1000 * 2 * 4
+    assert trainer.state.device._buffer.nbytes > 1000 * 2 * 4
     # Of two networks whether they stand still, four scalars, losses and weights of three steps.
     assert max(array.nbytes for array in read) == 2 * (8 + 4 * 4 + 2 * 3 * 4)
 
@@ -245,10 +245,10 @@ def test_work_and_memory_of_an_order(counters, models):
     trainer = gpumlp.Trainer(net)
     x, y = random(1000, 3), np.zeros(1000, int)
     made = placement.make_rows(net, trainer.objective, x, y, None, 100)
-    made.shuffle(trainer.seeds, 0)
+    made.shuffle(trainer.state.seeds, 0)
     with counters.count() as c:
         before = c.current_bytes
-        made.shuffle(trainer.seeds, 1)
+        made.shuffle(trainer.state.seeds, 1)
     assert c.kernels == ["shuffle_keys", "shuffle_order"]
     assert (c.sorts, c.elementwise, c.d2d) == (1, 0, 0)
     assert c.peak_bytes - before == memory.SORTING_BYTES * models * 1000

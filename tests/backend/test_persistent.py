@@ -106,7 +106,7 @@ def test_a_network_that_diverges_stands_still(cuda):
         with pytest.warns(RuntimeWarning, match="network 1"):
             history = fit(trainer, x, np.eye(3)[y], 4)
         found.append(
-            (theta(trainer), trainer.state_buffers["velocity"].get(), trainer.steps, history)
+            (theta(trainer), trainer.state.buffers["velocity"].get(), trainer.steps, history)
         )
     (ours, velocity, steps, history), (expected, velocity_, steps_, history_) = found[1], found[0]
     np.testing.assert_array_equal(steps, steps_)
@@ -152,7 +152,7 @@ def test_an_epoch_that_is_resumed(cuda, monkeypatch):
         trainer = make(case, "float64", cuda, True, batch_size=8)
         rows = make_rows(trainer.net, trainer.objective, *given, 8)
         trainer.rates.plan(rows.steps, rows.steps)
-        trainer.make_room(rows.steps)
+        trainer.state.make_room(rows.steps)
         for begin in first:
             interrupt = Asked(after=1) if begin + 4 in first else None
             trainer.run_epoch(rows, np.arange(100)[None], interrupt, begin)

@@ -241,7 +241,7 @@ def test_a_seeds_orders(device):
     orders = []
     for epoch in (0, 1):
         with net.ops.on_device():
-            rows.shuffle(trainer.seeds, epoch)
+            rows.shuffle(trainer.state.seeds, epoch)
             orders.append(np.array(net.ops.to_host(rows.order)))
     assert orders[0][0].tolist() == GOLDEN["order"]
     assert digest(orders) == GOLDEN["orders"]

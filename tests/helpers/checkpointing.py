@@ -100,10 +100,10 @@ def whole_state(trainer) -> dict:
     del history["seconds"]
     found = {
         "theta": trainer.net.theta,
-        "steps": trainer.state.t,
-        "halted": trainer.state.stopped_at,
-        "hyper": trainer.hyper,
-        **{name: slot for name, slot in trainer.state_buffers.items() if slot is not None},
+        "steps": trainer.state.device.t,
+        "halted": trainer.state.device.stopped_at,
+        "hyper": trainer.state.hyper,
+        **{name: slot for name, slot in trainer.state.buffers.items() if slot is not None},
     }
     return {
         **{name: to_numpy(array).tobytes() for name, array in found.items()},

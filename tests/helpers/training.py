@@ -53,7 +53,7 @@ class BatchReader:
         fit(self.trainer, self._x, self._y)
         size = min(self.trainer.batch_size, len(self._x))
         steps = -(-len(self._x) // size)
-        bits = np.rint(to_numpy(self.trainer.state.losses)[:steps]).astype(np.int64)
+        bits = np.rint(to_numpy(self.trainer.state.device.losses)[:steps]).astype(np.int64)
         return [
             [{i for i in range(len(self._x)) if batch >> i & 1} for batch in bits[:, m].tolist()]
             for m in range(bits.shape[1])

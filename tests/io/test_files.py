@@ -286,7 +286,7 @@ def test_numbers_that_are_not_finite(name, wrong, tmp_path, monkeypatch):
     fit(trainer, **DATA)
     kind, _, which = name.partition(".")
     array = (
-        trainer.state_buffers[which]
+        trainer.state.buffers[which]
         if kind == "optimizer"
         else getattr(trainer.net, kind)[int(which)]
     )

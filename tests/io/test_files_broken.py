@@ -29,9 +29,9 @@ def saved(tmp_path_factory):
 
 def assert_same_trainer(a, b):
     assert_same_network(a.net, b.net)
-    for name in a.state_buffers:
+    for name in a.state.buffers:
         np.testing.assert_array_equal(
-            to_numpy(a.state_buffers[name]), to_numpy(b.state_buffers[name])
+            to_numpy(a.state.buffers[name]), to_numpy(b.state.buffers[name])
         )
     np.testing.assert_array_equal(a.steps, b.steps)
     np.testing.assert_array_equal(a.history.loss, b.history.loss)

@@ -150,17 +150,17 @@ def test_what_was_captured_ends_with_its_workspace():
 
 def alive(monkeypatch, net):
     """A function for the number of workspace memories of this network that are alive."""
-    memories, get = [], net.workspaces.get
+    memories, get = [], net.network.workspaces.get
 
     def remember(rows, purpose):
         ws = get(rows, purpose)
-        memory = net.workspaces._memory
+        memory = net.network.workspaces._memory
         if not any(each() is memory for each in memories):
             memories.append(weakref.ref(memory))
             assert sum(each() is not None for each in memories) == 1
         return ws
 
-    monkeypatch.setattr(net.workspaces, "get", remember)
+    monkeypatch.setattr(net.network.workspaces, "get", remember)
     return lambda: (len(memories), sum(each() is not None for each in memories))
 
 
@@ -192,7 +192,7 @@ def test_sizes_that_come_and_go_leave_nothing_behind(device):
     for rows in (400, *range(20, 400, 20)):
         for _ in range(3):
             net.forward(x[:rows])
-    assert len(net._passes._held) <= workspace.MOST_KEPT
+    assert len(net.network.graphs._held) <= workspace.MOST_KEPT
 
 
 NETWORKS = {

@@ -68,7 +68,7 @@ def foreseen(trainer, training, validation):
         data_bytes,
         fit=memory.MemoryPlan(
             positions=R,
-            orders=net.models_count if shuffle else 1,
+            orders=net.M if shuffle else 1,
             sorts=shuffle,
             held=len(validation[0]) if validation else 0,
             resident=persistent.plan(trainer, training[0].dtype, trainer.batch_size) is not None,

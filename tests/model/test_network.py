@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.model import network
+from gpumlp.model import shape
 from tests.helpers.comparison import fill, to_numpy
 
 
@@ -155,11 +155,13 @@ def test_forward_in_chunks_equals_one_piece(device, models, monkeypatch):
     net = gpumlp.MLP((5, 8, 3), models=models, dtype="float64", device=device)
     x = rng.normal(size=(23, 5) if models is None else (models, 23, 5))
     whole = net.forward(x)
-    monkeypatch.setattr(network, "CHUNK_BYTES", 2000)
-    assert 2 <= net.chunk_rows < 23 and 23 % net.chunk_rows, "chunks, the last of them shorter"
+    monkeypatch.setattr(shape, "CHUNK_BYTES", 2000)
+    assert 2 <= net.shape.chunk_rows < 23 and 23 % net.shape.chunk_rows, (
+        "chunks, the last of them shorter"
+    )
     np.testing.assert_allclose(net.forward(x), whole, rtol=1e-14)
-    monkeypatch.setattr(network, "CHUNK_BYTES", 1)
-    assert net.chunk_rows == 1
+    monkeypatch.setattr(shape, "CHUNK_BYTES", 1)
+    assert net.shape.chunk_rows == 1
     np.testing.assert_allclose(net.forward(x), whole, rtol=1e-14)
 
 

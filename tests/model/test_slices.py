@@ -148,9 +148,9 @@ def test_copies_have_slices_of_their_own(cores, how):
 def test_gradients_of_slices_are_made_once(cores):
     trainer = make()
     trained(trainer, epochs=1)
-    made = trainer.net.slices._made
+    made = trainer.net.network.slices._made
     trained(trainer, epochs=2)
-    assert trainer.net.slices._made is made
+    assert trainer.net.network.slices._made is made
     assert [part.nbytes for part in made] == [3 * trainer.net.layout.size * 8, 3 * 8]
     assert slices.size(trainer.net, BATCH) == sum(part.nbytes for part in made)
 
@@ -229,7 +229,7 @@ def test_slices_multiply_on_one_thread_each(cores, monkeypatch, where):
     monkeypatch.setattr(blas_threads, "SMALL_PRODUCT", 2)
     monkeypatch.setattr(slices, "MANY_ROWS", 1)
     before = blas.find().threads.get()
-    with blas_threads.limit_blas_threads(make().net, 1, slices=2):
+    with blas_threads.limit_blas_threads(make().net.shape, 1, slices=2):
         pass  # the first to limit BLAS, which threadpoolctl would listen to
     updates = threads_of_blas(monkeypatch, "backprop")
     validation = threads_of_blas(monkeypatch, "accumulate_metrics")
@@ -257,14 +257,14 @@ def test_the_limit_ends_with_its_last_user(monkeypatch):
     entered, left, end = threading.Barrier(2), threading.Event(), threading.Event()
 
     def first():
-        with blas_threads.limit_blas_threads(net, 5):
+        with blas_threads.limit_blas_threads(net.shape, 5):
             entered.wait(HANGS)
         left.set()
         end.wait(HANGS)
 
     thread = threading.Thread(target=first)
     thread.start()
-    with blas_threads.limit_blas_threads(net, 5):
+    with blas_threads.limit_blas_threads(net.shape, 5):
         entered.wait(HANGS)
         left.wait(HANGS)
         assert blas.find().threads.get() == 1
@@ -279,9 +279,9 @@ def test_the_threads_of_an_unknown_blas_are_limited_by_threadpoolctl(monkeypatch
     net, own = gpumlp.MLP((4, 7, 3)), blas.find().threads
     before = own.get()
     monkeypatch.setattr(blas, "find", lambda: None)
-    with blas_threads.limit_blas_threads(net, 5):
+    with blas_threads.limit_blas_threads(net.shape, 5):
         assert own.get() == 1
-        with blas_threads.limit_blas_threads(net, 5):
+        with blas_threads.limit_blas_threads(net.shape, 5):
             pass
         assert own.get() == 1
     assert own.get() == before
@@ -304,7 +304,7 @@ def test_fits_in_several_threads_are_those_of_one(cores):
 
 def test_a_block_of_one_network_is_not_divided_again(cores, monkeypatch):
     """Its thread has its core for itself; and its numbers do not depend on who has it."""
-    monkeypatch.setattr(blocks, "number", lambda net, rows: net.models_count)
+    monkeypatch.setattr(blocks, "number", lambda net, rows: net.M)
     monkeypatch.setattr(HostOps, "parallel", lambda *given: pytest.fail("divided"))
     net = gpumlp.MLP((4, 17, 11, 3), models=3, dtype="float64", seed=3)
     trainer = gpumlp.Trainer(net, batch_size=BATCH, seed=5)

@@ -171,7 +171,7 @@ def state(trainer):
         return trainer.net.ops.to_host(array).copy()
 
     found = {"theta": host(trainer.net.parameters.buffer)}
-    found |= {name: host(slot) for name, slot in trainer.state_buffers.items() if slot is not None}
+    found |= {name: host(slot) for name, slot in trainer.state.buffers.items() if slot is not None}
     names = ("t", "stopped_at", "cursor", "norm", "scalars")
     return found | {name: host(getattr(now, name)) for name in names}
 

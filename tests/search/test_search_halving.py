@@ -25,7 +25,7 @@ def epochs(monkeypatch):
     run_epoch = Trainer.run_epoch
 
     def counted(self, *arguments):
-        trained.append(self.net.models_count)
+        trained.append(self.net.M)
         return run_epoch(self, *arguments)
 
     monkeypatch.setattr(Trainer, "run_epoch", counted)

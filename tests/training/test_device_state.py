@@ -67,10 +67,13 @@ def test_longer_epochs_keep_what_is_known(device):
     with trainer.net.ops.on_device():
         trainer.run_epoch(short)
         trainer.stop([False, True, False])
-        stopped_at, scalars = to_numpy(trainer.state.stopped_at), to_numpy(trainer.state.scalars)
-        trainer.make_room(long.steps)
-        np.testing.assert_array_equal(to_numpy(trainer.state.stopped_at), stopped_at)
-        np.testing.assert_array_equal(to_numpy(trainer.state.scalars), scalars)
+        stopped_at, scalars = (
+            to_numpy(trainer.state.device.stopped_at),
+            to_numpy(trainer.state.device.scalars),
+        )
+        trainer.state.make_room(long.steps)
+        np.testing.assert_array_equal(to_numpy(trainer.state.device.stopped_at), stopped_at)
+        np.testing.assert_array_equal(to_numpy(trainer.state.device.scalars), scalars)
         for rows in (long, short, long):
             done = trainer.run_epoch(rows)
             assert (done.weights[:, 1] == 0).all() and (done.weights[:, [0, 2]] > 0).all()

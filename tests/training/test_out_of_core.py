@@ -169,7 +169,7 @@ def test_validation_is_streamed_in_its_own_order(stream, monkeypatch, models):
     expected, found = make_trainer(models), make_trainer(models)
     given = {"x": values(50), "y": labels(50), "epochs": 3}
     given["validation"] = values(), labels(), weights()
-    monkeypatch.setattr(gpumlp.MLP, "chunk_rows", 30)
+    monkeypatch.setattr(NetworkShape, "chunk_rows", 30)
     fit(expected, **given)
     made = stream(2)
     fit(found, **given)

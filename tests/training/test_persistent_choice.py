@@ -38,7 +38,7 @@ class Asking:
 
     def __init__(self, chip, shape, models, resident=None):
         self.net, self.resident, self.shape = self, resident, shape
-        self.ops, self.precision, self.models_count = self, "float32", models
+        self.ops, self.precision, self.M = self, "float32", models
         self.chip = lambda: chip
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gpumlp
-from gpumlp.model import network
+from gpumlp.model import shape
 from tests.helpers.comparison import to_numpy
 from tests.helpers.training import blobs, fit, make_trainer, theta
 
@@ -130,8 +130,8 @@ def test_a_long_gradient_is_shortened(device, models):
 def test_validation_loss_is_the_loss_after_the_epoch(device, models, weighted, monkeypatch):
     weight = (np.random.default_rng(0).uniform(0.5, 2, 13),) if weighted else ()
     trainer = make_trainer(device, models)
-    monkeypatch.setattr(network, "CHUNK_BYTES", 5 * 2 * 6 * 8 * (models or 1))
-    assert trainer.net.chunk_rows == 5  # validation goes in pieces of 5, 5 and 3 rows
+    monkeypatch.setattr(shape, "CHUNK_BYTES", 5 * 2 * 6 * 8 * (models or 1))
+    assert trainer.net.shape.chunk_rows == 5  # validation goes in pieces of 5, 5 and 3 rows
     found, expected, right = [], [], []
 
     class Direct(gpumlp.Callback):

@@ -80,8 +80,8 @@ def test_weights_are_finite_after_a_first_update_that_overflows(
             fit(trainer, x, y, 2)
     else:
         fit(trainer, x, y, 2)
-    assert list(trainer.diverged) == list(range(net.models_count))
-    for array in (theta(trainer), *filter(lambda a: a is not None, trainer.state_buffers.values())):
+    assert list(trainer.diverged) == list(range(net.M))
+    for array in (theta(trainer), *filter(lambda a: a is not None, trainer.state.buffers.values())):
         assert np.isfinite(net.ops.to_host(array)).all()
 
 

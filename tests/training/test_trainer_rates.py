@@ -96,7 +96,7 @@ class Applied:
 
         class Read(gpumlp.Callback):
             def on_epoch_end(_, trainer, history):
-                tables.append(to_numpy(trainer.state.losses)[:PER_EPOCH, 0].copy())
+                tables.append(to_numpy(trainer.state.device.losses)[:PER_EPOCH, 0].copy())
 
         self.fit(epochs, callbacks=[Read()])
         losses = np.append(np.concatenate(tables), 1e6 - to_numpy(self.net.b[1]).ravel()[0])

@@ -51,15 +51,15 @@ class HostOps(NumpyOps):
 
         return replay
 
-    def threads(self, net, objective=None):
+    def threads(self, shape, objective=None):
         known = blas.find()
         if self._run() is None or known is None or known.threads is None:
             return 1
-        programs = [self._products(net.dtype), self._layer(IDENTITY, net.dtype)]
-        for f in net.f[1:]:
-            programs.append((self._rows if f.rows else self._layer)(f, net.dtype))
+        programs = [self._products(shape.dtype), self._layer(IDENTITY, shape.dtype)]
+        for f in shape.f[1:]:
+            programs.append((self._rows if f.rows else self._layer)(f, shape.dtype))
         if objective is not None:
-            programs.append(self._loss(objective.pair, net.dtype))
+            programs.append(self._loss(objective.pair, shape.dtype))
         return pool.threads() if all(programs) else 1
 
     def parallel(self, works):

@@ -139,7 +139,7 @@ class CupyOps:
         return transfer.pair(size)
 
     # ------------------------------------------------------------ repeating
-    def threads(self, net, objective=None):
+    def threads(self, shape, objective=None):
         return 1
 
     def capture(self, work):

@@ -57,7 +57,7 @@ class NumpyOps:
     def capture(self, work):
         return None
 
-    def threads(self, net, objective=None):
+    def threads(self, shape, objective=None):
         return 1
 
     def chip(self):
