@@ -27,7 +27,7 @@ class MemoryPlan(NamedTuple):
     positions: of an epoch's order;  orders: 1, or one for each network.
     sorts:     whether orders are made on the device; else they are sent there.
     held:      rows that are validated on;  held_orders: of them, 1 or one for each network.
-    passes:    bytes of what runs the steps (see `executors.Executor`); None: of a workspace.
+    passes:    bytes of what runs the steps, see `executors.Executor`; None: of a workspace.
     """
 
     positions: int
@@ -35,7 +35,7 @@ class MemoryPlan(NamedTuple):
     sorts: bool = False
     held: int = 0
     held_orders: int = 1
-    passes: int | None = None
+    passes: tuple[int, int] | None = None
 
 
 def predict(
@@ -85,9 +85,9 @@ def _orders(shape: NetworkShape, fit: MemoryPlan) -> int:
 
 def _passes(shape: NetworkShape, rows: int, fit: MemoryPlan) -> int:
     """The workspaces: of a batch, and of the rows that are validated on at once."""
-    batch = workspace.size(shape, rows, "fit") if fit.passes is None else fit.passes
+    batch, own = fit.passes or (workspace.size(shape, rows, "fit"), 0)
     if not fit.held:
-        return batch
+        return batch + own
     chunk = min(shape.chunk_rows, fit.held)
     held = workspace.size(shape, chunk, "fit")
     # The same memory serves both, unless networks are cut into other blocks.
@@ -95,7 +95,7 @@ def _passes(shape: NetworkShape, rows: int, fit: MemoryPlan) -> int:
     sums = 8 + 3 * shape.dtype.itemsize * math.ceil(fit.held / chunk)
     order = ORDER_BYTES * fit.held * fit.held_orders
     passes = max(batch, held) if same else batch + held
-    return passes + shape.M * sums + order
+    return passes + own + shape.M * sums + order
 
 
 def size_of(*arrays) -> int:

@@ -26,8 +26,9 @@ Interrupted = Callable[[], bool]
 class Executor(Protocol):
     """A way to run the steps of an epoch."""
 
-    def bytes(self, shape: NetworkShape, rows: int) -> int:
-        """What it takes besides the training's state, in batches of so many rows."""
+    def bytes(self, shape: NetworkShape, rows: int) -> tuple[int, int]:
+        """What it takes besides the training's state, in batches of so many rows: of workspaces,
+        which serve validation too, and of its own."""
         ...
 
     def run(
@@ -47,8 +48,8 @@ class Operations:
 
     slices: int = 1
 
-    def bytes(self, shape: NetworkShape, rows: int) -> int:
-        return workspace.size(shape, rows, "fit") + slices.size(shape, self.slices)
+    def bytes(self, shape: NetworkShape, rows: int) -> tuple[int, int]:
+        return workspace.size(shape, rows, "fit"), slices.size(shape, self.slices)
 
     def run(self, step, rows, first, most, interrupted) -> int:
         net, data = step.net, rows.ready(first)
@@ -73,8 +74,8 @@ class Operations:
 class NetworkBlocks:
     """Networks of a stack in blocks, each on a thread, by `Operations`."""
 
-    def bytes(self, shape: NetworkShape, rows: int) -> int:
-        return workspace.size(shape, rows, "fit")
+    def bytes(self, shape: NetworkShape, rows: int) -> tuple[int, int]:
+        return workspace.size(shape, rows, "fit"), 0
 
     def run(self, step, rows, first, most, interrupted) -> int:
         parts, most = _parts(step, rows), min(most, BATCHES)
@@ -108,8 +109,8 @@ class PersistentKernel:
 
     plan: persistent.Plan
 
-    def bytes(self, shape: NetworkShape, rows: int) -> int:
-        return 0  # batches are gathered where they are used
+    def bytes(self, shape: NetworkShape, rows: int) -> tuple[int, int]:
+        return 0, 0  # batches are gathered where they are used
 
     def run(self, step, rows, first, most, interrupted) -> int:
         ops, most = step.net.ops, min(most, self.plan.steps)

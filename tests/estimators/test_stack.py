@@ -537,7 +537,7 @@ def test_memory_is_foreseen(case, monkeypatch, cuda, counters):
     from gpumlp.training import persistent
 
     # Not for networks that are trained in shared memory, which need less.
-    monkeypatch.setattr(persistent, "launcher", lambda *given: None)
+    monkeypatch.setattr(persistent, "plan", lambda *arguments: None)
     rng, used = np.random.RandomState(0), standin.machine.used
     X, y = rng.normal(size=(300, 40)).astype(np.float32), rng.randint(0, 10, 300)
     most, foreseen, shared = [0], stack_fitter.bytes_needed, []

@@ -10,7 +10,7 @@ import gpumlp
 from gpumlp import backend
 from gpumlp.backend.cpu import compiler, pool
 from gpumlp.model import blocks, workspace
-from gpumlp.training import device_state
+from gpumlp.training import device_state, executors
 from gpumlp.training.evaluate import Evaluation
 from gpumlp.training.placement import make_rows
 from tests.helpers.training import blobs
@@ -35,7 +35,7 @@ def divide(monkeypatch):
     monkeypatch.setattr(pool, "_cores", lambda: 3)
 
     def set_count(count):
-        monkeypatch.setattr(blocks, "number", lambda net, rows: min(count, net.M))
+        monkeypatch.setattr(blocks, "number", lambda shape, rows: min(count, shape.M))
 
     return set_count
 
@@ -78,7 +78,9 @@ def trained(case, models, own, dtype="float32"):
     history = trainer.fit(x, y, epochs=2, sample_weight=weight, progress=False)
     found = {name: getattr(history, name) for name in ("loss", "val_loss", "val_accuracy", "lr")}
     state_buffers = {name: slot for name, slot in trainer.state.buffers.items() if slot is not None}
-    state = {name: getattr(trainer.state, name) for name in ("t", "stopped_at", "norm", "scalars")}
+    state = {
+        name: getattr(trainer.state.device, name) for name in ("t", "stopped_at", "norm", "scalars")
+    }
     found |= {"theta": net.theta, "forward": net.forward(xv), **state_buffers, **state}
     return {name: np.array(value) for name, value in found.items()}
 
@@ -107,7 +109,7 @@ def epochs(net, orders, batch=10):
 @pytest.mark.parametrize("steps", [1, 2, 100])
 def test_ragged_orders(ops, divide, monkeypatch, steps):
     """Networks on rows of their own, of different number; in turns of some batches or one."""
-    monkeypatch.setattr(blocks, "BATCHES", steps)
+    monkeypatch.setattr(executors, "BATCHES", steps)
     rng = np.random.default_rng(2)
     orders = []
     for length in (40, 40, 31):  # the same buffer twice, and then another
@@ -177,12 +179,13 @@ def test_members_that_diverge_stand_still(ops, divide):
 def test_every_network_is_in_one_block(divide):
     divide(3)
     net = gpumlp.MLP((4, 7, 3), models=10, device="cpu")
-    parts = net.network.blocks.get(net, 10)
+    parts = net.network.blocks.get(net.network, 10)
     assert [net.theta[members].shape[0] for members, _ in parts] == [3, 3, 4]
     for members, part in parts:
         assert part.M == members.stop - members.start
-        assert np.shares_memory(part.theta, net.theta[members])
-        np.testing.assert_array_equal(part.theta, net.theta[members])
+        theta = part.parameters.buffer
+        assert np.shares_memory(theta, net.theta[members])
+        np.testing.assert_array_equal(theta, net.theta[members])
 
 
 def test_how_many_blocks(monkeypatch):
@@ -190,7 +193,7 @@ def test_how_many_blocks(monkeypatch):
 
     def count(models, sizes=(64, 64, 10), rows=200):
         net = gpumlp.MLP(sizes, models=models, device="cpu")
-        return len(net.network.blocks.get(net, rows))
+        return len(net.network.blocks.get(net.network, rows))
 
     assert count(None) == count(1) == 1
     assert count(2) == 2
@@ -204,7 +207,7 @@ def test_threads_work_at_the_same_time(monkeypatch):
     """Two blocks, each of which waits in its first product until the other has come to its own."""
     monkeypatch.setattr(pool, "_cores", lambda: 2)
     net = gpumlp.MLP((64, 64, 10), models=2, device="cpu")
-    assert len(net.network.blocks.get(net, 200)) == 2
+    assert len(net.network.blocks.get(net.network, 200)) == 2
     meeting, gemm = threading.Barrier(2, timeout=HANGS), type(net.ops).gemm
 
     def wait(self, a, b, out, **options):
@@ -252,8 +255,8 @@ def test_memory_is_that_of_the_whole(divide):
     x, y, _ = data(1, own=False)
     gpumlp.Trainer(net, batch_size=10).fit(x, y, epochs=2, progress=False)
     assert net.network.workspaces._memory is None
-    held = sum(part.workspaces._memory.size for _, part in net.network.blocks.get(net, 10))
-    whole = workspace.size(net, 10, "fit")
+    held = sum(part.workspaces._memory.size for _, part in net.network.blocks.get(net.network, 10))
+    whole = workspace.size(net.shape, 10, "fit")
     assert whole <= held <= 1.5 * whole  # small buffers are rounded up
 
 

@@ -12,7 +12,7 @@ from gpumlp.backend.cpu import pool
 from gpumlp.estimators import stack_fitter
 from gpumlp.estimators.member_task import Member
 from gpumlp.model import memory
-from gpumlp.training import persistent, rows
+from gpumlp.training import executors, persistent, rows
 
 R, HELD = 330, 170
 
@@ -61,8 +61,12 @@ def foreseen(trainer, training, validation):
     data_bytes = sum(
         each.labels.nbytes if host else rows.size(net, each, each.x.shape[1]) for each in sets
     )
+    executor = executors.choose(
+        *(net.shape, net.ops, trainer.objective, trainer.optimizer),
+        *(trainer.batch_size, training[0].dtype, trainer.resident),
+    )
     return memory.predict(
-        net,
+        net.shape,
         trainer.batch_size,
         sum(trainer.optimizer.state_buffers().values()),
         data_bytes,
@@ -71,7 +75,7 @@ def foreseen(trainer, training, validation):
             orders=net.M if shuffle else 1,
             sorts=shuffle,
             held=len(validation[0]) if validation else 0,
-            resident=persistent.plan(trainer, training[0].dtype, trainer.batch_size) is not None,
+            passes=executor.bytes(net.shape, trainer.batch_size),
         ),
     )
 

@@ -152,7 +152,7 @@ def test_gradients_of_slices_are_made_once(cores):
     trained(trainer, epochs=2)
     assert trainer.net.network.slices._made is made
     assert [part.nbytes for part in made] == [3 * trainer.net.layout.size * 8, 3 * 8]
-    assert slices.size(trainer.net, BATCH) == sum(part.nbytes for part in made)
+    assert slices.size(trainer.net.shape, len(made[0])) == sum(part.nbytes for part in made)
 
 
 # ------------------------------------------------------------------ when
@@ -162,7 +162,8 @@ def test_how_many_slices(monkeypatch):
     monkeypatch.setattr(pool, "_cores", lambda: 4)
 
     def count(sizes=(20, 64, 64, 2), rows=1024, **options):
-        return slices.number(gpumlp.MLP(sizes, **options), rows)
+        net = gpumlp.MLP(sizes, **options)
+        return slices.number(net.shape, rows, net.ops.threads(net.shape))
 
     multiplications = 1024 * (20 * 64 + 64 * 64 + 64 * 2)
     assert count() == multiplications // slices.LEAST == 2
@@ -186,7 +187,8 @@ def test_what_is_not_compiled_is_not_divided(monkeypatch):
 
     def count(loss="cross_entropy", **options):
         trainer = gpumlp.Trainer(gpumlp.MLP((20, 64, 64, 2), **options), loss)
-        return slices.number(trainer.net, 1024, trainer.objective)
+        net = trainer.net
+        return slices.number(net.shape, 1024, net.ops.threads(net.shape, trainer.objective))
 
     own = gpumlp.Loss("own", Form(lambda u, y, p: (u - y) ** 4, lambda u, y, p: 4 * (u - y) ** 3))
     assert count() == count(hidden="sigmoid", output="log_softmax") == 2
@@ -304,7 +306,7 @@ def test_fits_in_several_threads_are_those_of_one(cores):
 
 def test_a_block_of_one_network_is_not_divided_again(cores, monkeypatch):
     """Its thread has its core for itself; and its numbers do not depend on who has it."""
-    monkeypatch.setattr(blocks, "number", lambda net, rows: net.M)
+    monkeypatch.setattr(blocks, "number", lambda shape, rows: shape.M)
     monkeypatch.setattr(HostOps, "parallel", lambda *given: pytest.fail("divided"))
     net = gpumlp.MLP((4, 17, 11, 3), models=3, dtype="float64", seed=3)
     trainer = gpumlp.Trainer(net, batch_size=BATCH, seed=5)

@@ -165,7 +165,7 @@ def launches_of(monkeypatch, steps):
 
 def state(trainer):
     """name -> all that an update changes, on the host."""
-    now = trainer.state
+    now = trainer.state.device
 
     def host(array):
         return trainer.net.ops.to_host(array).copy()

@@ -36,7 +36,7 @@ def test_an_epoch_is_what_the_device_noted(device, models, count):
     for _ in range(2):
         with trainer.net.ops.on_device():
             done = trainer.run_epoch(rows)
-        state = trainer.state
+        state = trainer.state.device
         assert done.losses.shape == done.weights.shape == (steps, models or 1)
         np.testing.assert_array_equal(done.losses, to_numpy(state.losses)[:steps])
         assert (done.weights[:-1] == 8).all() and (done.weights[-1] == count - 8 * steps + 8).all()
@@ -88,13 +88,13 @@ def test_a_copy_reads_its_own(device, how):
     with trainer.net.ops.on_device():
         trainer.run_epoch(rows)
         other = how(trainer)
-        assert isinstance(other.state, DeviceState)
+        assert isinstance(other.state.device, DeviceState)
         found = [each.run_epoch(rows_of(each, 83)) for each in (trainer, other)]
         for a, b in zip(*found, strict=True):
             np.testing.assert_array_equal(a, b)
         other.stop()
-        assert other.state.read(other.net.ops.to_host, 1).stopped_at.tolist() == [-1, -1]
-        assert trainer.state.read(trainer.net.ops.to_host, 1).stopped_at.tolist() == [0, 0]
+        assert other.state.device.read(other.net.ops.to_host, 1).stopped_at.tolist() == [-1, -1]
+        assert trainer.state.device.read(trainer.net.ops.to_host, 1).stopped_at.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize("steps", [2, 7, 30])

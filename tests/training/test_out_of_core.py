@@ -9,6 +9,7 @@ import pytest
 import gpumlp
 from gpumlp.backend.cpu import pool
 from gpumlp.backend.cuda import transfer
+from gpumlp.model.shape import NetworkShape
 from gpumlp.training import out_of_core, placement, rows
 from gpumlp.training.evaluate import Evaluation
 from tests.helpers.training import PressCtrlC, fit, theta

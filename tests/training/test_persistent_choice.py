@@ -10,7 +10,9 @@ import gpumlp
 from gpumlp.backend.cuda import persistent_kernel
 from gpumlp.functions.activation import activations
 from gpumlp.functions.loss import losses, pair
-from gpumlp.training import persistent
+from gpumlp.model.shape import NetworkShape
+from gpumlp.training import executors, persistent
+from gpumlp.training.executors import PersistentKernel
 from gpumlp.training.out_of_core import Streamed
 from gpumlp.training.placement import make_rows
 from tests.helpers.training import blobs, fit
@@ -33,24 +35,26 @@ def shape_of(sizes, dtype="float32"):
     )
 
 
-class Asking:
-    """What `persistent.plan` asks of updates, without a device."""
-
-    def __init__(self, chip, shape, models, resident=None):
-        self.net, self.resident, self.shape = self, resident, shape
-        self.ops, self.precision, self.M = self, "float32", models
-        self.chip = lambda: chip
-
-
 @pytest.fixture
 def planned(monkeypatch):
     """The plan, or None, for networks of one shape."""
-    monkeypatch.setattr(persistent, "shape_of", lambda updates, source: updates.shape)
 
-    def plan(chip, shape, batch, models, **options):
-        return persistent.plan(Asking(chip, shape, models, **options), shape.dtype, batch)
+    def plan(chip, shape, batch, models, resident=None):
+        monkeypatch.setattr(persistent, "shape_of", lambda *arguments: shape)
+        network = NetworkShape(
+            *(shape.sizes, shape.f, models, np.dtype(shape.dtype), "cuda:0", "float32"),
+            shape.dropout,
+        )
+        return persistent.plan(network, chip, None, None, shape.dtype, batch, resident)
 
     return plan
+
+
+def executor_of(trainer, batch, source):
+    """What runs the trainer's steps."""
+    net = trainer.net
+    arguments = net.shape, net.ops, trainer.objective, trainer.optimizer
+    return executors.choose(*arguments, batch, source, trainer.resident)
 
 
 def random_cases(count):
@@ -203,16 +207,16 @@ def test_rows_in_host_memory_are_not_for_it(cuda):
     trainer = make("relu, one network", "float32", cuda, True)
     x, y, _ = data("relu, one network")
     rows = make_rows(trainer.net, trainer.objective, x, y, None, 8)
-    assert persistent.launcher(trainer, rows) is not None
+    assert isinstance(executor_of(trainer, 8, rows.source), PersistentKernel)
     rows.__class__ = Streamed
-    assert persistent.launcher(trainer, rows) is None
+    assert not isinstance(executor_of(trainer, 8, rows.source), PersistentKernel)
 
 
 def test_the_cpu_has_operations_alone():
     trainer = make("relu, one network", "float32", "cpu", True)
     x, y, _ = data("relu, one network")
     rows = make_rows(trainer.net, trainer.objective, x, y, None, 8)
-    assert persistent.launcher(trainer, rows) is None
+    assert not isinstance(executor_of(trainer, 8, rows.source), PersistentKernel)
 
 
 def test_an_epoch_is_one_launch(counters):
@@ -239,7 +243,7 @@ def test_long_epochs_are_a_few_launches(counters, monkeypatch, steps, launches):
     for bound in (None, steps + 0.5):
         trainer = make(case, "float32", "cuda", True, batch_size=13)
         if bound:
-            shape, at, _ = persistent.plan(trainer, "float32", 13)
+            shape, at, _ = executor_of(trainer, 13, "float32").plan
             step = persistent.kernel_seconds(shape, at, trainer.net.ops.chip(), 13, 3)
             monkeypatch.setattr(persistent, "LAUNCH", bound * step)
         with counters.count() as counted:
@@ -335,7 +339,8 @@ def test_the_driver_is_told_how_to_divide_an_sm(cuda, sizes, blocks):
     trainer = gpumlp.Trainer(net, optimizer=gpumlp.Adam())
     trainer.resident = True
     chip = net.ops.chip()
-    plan = persistent.plan(trainer, "float32", 200)
+    executor = executor_of(trainer, 200, "float32")
+    plan = getattr(executor, "plan", None)
     if plan is None or plan.at.blocks != blocks:
         pytest.skip(f"this GPU has other shared memory than an H100: {chip}")
     kernel = net.ops.persistent_kernel(plan.shape, plan.at).args[0]

@@ -64,13 +64,15 @@ def test_those_that_stand_still_do_so_afterwards(device):
     trainer.stop(np.array([True, False, False, False]))
     chosen = select(trainer, [3, 0, 1])
     assert list(chosen.diverged) == [0] and list(chosen.history.diverged) == [0]
-    np.testing.assert_array_equal(to_numpy(chosen.state.stopped_at) != 0, [True, True, False])
+    np.testing.assert_array_equal(
+        to_numpy(chosen.state.device.stopped_at) != 0, [True, True, False]
+    )
 
 
 def test_what_cannot_be_selected_from():
     with pytest.raises(ValueError, match="a single one"):
         select(gpumlp.Trainer(gpumlp.MLP((4, 3))), [0])
     trainer = make("cpu", "Adam")
-    trainer.batches_done = 1
+    trainer.state.batches_done = 1
     with pytest.raises(ValueError, match="between two"):
         select(trainer, [0])
