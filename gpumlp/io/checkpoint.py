@@ -98,7 +98,7 @@ class Checkpoint(Callback):
                 self._warn(f"an old checkpoint could not be removed: {error}")
 
     def _warn(self, message):
-        warnings.warn(f"{message}; the training goes on", RuntimeWarning, stacklevel=6)
+        warnings.warn(f"{message}; the training goes on", RuntimeWarning, stacklevel=7)
 
 
 def _moved(arguments: dict[str, Any], folder_or_path: Path) -> Checkpoint:

@@ -196,7 +196,7 @@ def test_what_has_no_program_is_numpys():
 
     def trained(ops):
         net = gpumlp.MLP(sizes, hidden=["relu", cube], output="identity", dtype="float64", seed=1)
-        net.ops = ops
+        net.network = net.network.by(ops)
         trainer = gpumlp.Trainer(net, loss="squared_error", optimizer=gpumlp.SGD(1e-3))
         return [trainer.step(x, y) for _ in range(6)], net.theta
 

@@ -216,7 +216,7 @@ def test_predictions_go_through_a_link(folder, tmp_path):
 
 SENT = """
     import os, signal, sys
-    from gpumlp import atomic
+    from gpumlp.utils import atomic
     from gpumlp.cli import main, train
     write, scored = atomic.write, train._scored
     def send():

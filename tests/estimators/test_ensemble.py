@@ -429,7 +429,7 @@ def test_a_network_that_diverges_has_no_say(cls):
         ({"n_models": True}, "n_models = True must be"),
         ({"solver": "lbfgs"}, "n_models needs solver='adam' or 'sgd'"),
         ({"warm_start": True}, "warm_start = True: an ensemble is always fitted anew"),
-        ({"callbacks": [gpumlp.EarlyStopping()]}, r"callbacks = \[.*\]: they see one network"),
+        ({"callbacks": [gpumlp.EarlyStopping()]}, r"callbacks = \[.*: they see one network"),
         ({"n_models": None, "bootstrap": True}, "bootstrap = True is for ensembles"),
         ({"n_models": None, "max_features": 0.5}, "max_features = 0.5 is for ensembles"),
         ({"bootstrap": 2}, "bootstrap = 2 must be"),
@@ -459,14 +459,14 @@ def test_ctrl_c(monkeypatch):
     from gpumlp.estimators import stack_trainer
 
     X, y = DIABETES
-    epoch, epochs = stack_trainer.StackTrainer._epoch, []
+    train, epochs = stack_trainer.StackTrainer.train, []
 
     def interrupted(self, interrupt):
         epochs.append(1)
         interrupt.asked = len(epochs) == 3
-        epoch(self, interrupt)
+        return train(self, interrupt)
 
-    monkeypatch.setattr(stack_trainer.StackTrainer, "_epoch", interrupted)
+    monkeypatch.setattr(stack_trainer.StackTrainer, "train", interrupted)
     with pytest.warns(UserWarning, match="training was interrupted"):
         model = small(MLPRegressor).fit(X, y)
     assert model.n_iter_ == 2 and np.isfinite(model.predict(X)).all()

@@ -333,7 +333,7 @@ def test_a_gpu_in_joblibs_processes_is_used_or_refused(cuda):
 
 
 def a_process_of_its_own_finds_a_gpu() -> bool:
-    program = "from gpumlp import device; assert device.gpu_problem() is None"
+    program = "from gpumlp.backend import device; assert device.gpu_problem() is None"
     return subprocess.run([sys.executable, "-c", program], capture_output=True).returncode == 0
 
 

@@ -449,14 +449,14 @@ def test_those_that_have_not_converged_are_warned_of_once():
 def test_ctrl_c_leaves_what_they_have_come_to(monkeypatch):
     X, y = DIABETES
     members, epochs = members_of(regressor(), RATES), []
-    epoch = stack_trainer.StackTrainer._epoch
+    train = stack_trainer.StackTrainer.train
 
     def interrupted(self, interrupt):
         epochs.append(1)
         interrupt.asked = len(epochs) == 3
-        epoch(self, interrupt)
+        return train(self, interrupt)
 
-    monkeypatch.setattr(stack_trainer.StackTrainer, "_epoch", interrupted)
+    monkeypatch.setattr(stack_trainer.StackTrainer, "train", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fit_members([Member(member) for member in members], X, y)
     assert [member.n_iter_ for member in members] == [2, 2, 2]
@@ -570,13 +570,14 @@ def test_chunks_on_a_small_gpu(monkeypatch, cuda, counters):
 def test_they_leave_the_stack_when_half_have_ended(monkeypatch):
     X, y = DIABETES
     sizes = []
-    epoch = stack_trainer.StackTrainer._epoch
+    train = stack_trainer.StackTrainer.train
 
     def noted(self, interrupt):
-        epoch(self, interrupt)
+        done = train(self, interrupt)
         sizes.append(self.net.models)
+        return done
 
-    monkeypatch.setattr(stack_trainer.StackTrainer, "_epoch", noted)
+    monkeypatch.setattr(stack_trainer.StackTrainer, "train", noted)
     for early_stopping in (False, True):
         sizes.clear()
         members = members_of(regressor(), each("max_iter", 1, 5, 2, 3, 5))

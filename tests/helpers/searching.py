@@ -87,5 +87,5 @@ def stacks(monkeypatch) -> list[int]:
             sizes.append(len(runs))
             super().__init__(runs, *others)
 
-    monkeypatch.setattr(stack_fitter, "Stacked", Counted)
+    monkeypatch.setattr(stack_fitter, "StackTrainer", Counted)
     return sizes

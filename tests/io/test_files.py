@@ -141,7 +141,7 @@ def test_seeds_of_any_kind(seed, tmp_path):
     gpumlp.save(gpumlp.Trainer(net, seed=seed), tmp_path / "trainer")
     loaded = gpumlp.load(tmp_path / "trainer")
     np.testing.assert_array_equal(
-        to_numpy(loaded.seeds), to_numpy(gpumlp.Trainer(net, seed=seed).seeds)
+        to_numpy(loaded.state.seeds), to_numpy(gpumlp.Trainer(net, seed=seed).state.seeds)
     )
 
 

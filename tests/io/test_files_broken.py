@@ -264,7 +264,8 @@ def test_an_epoch_of_any_length_takes_no_memory(tmp_path):
     """Only what the batches that were done have left is in the file."""
     trainer, path = make_trainer(), tmp_path / "file"
     fit(trainer, **DATA, epochs=1)
-    trainer.batches_done, trainer.epochs_left = 1, 2
+    trainer.state.batches_done = 1
+    trainer.epochs_left = 2
     gpumlp.save(trainer, path, fit=True)
     rewrite(path, place("trainer", "rates", "steps_per_epoch")(1 << 50))
     assert gpumlp.load(path).batches_done == 1

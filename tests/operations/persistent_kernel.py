@@ -138,7 +138,7 @@ def make(case, dtype, device, resident, ops=None, **options):
     options = {"batch_size": 70} | trainer | options
     net = gpumlp.MLP(**network, dtype=dtype, device=device, seed=3)
     if ops is not None:
-        net.ops = ops
+        net.network = net.network.by(ops)
     made = gpumlp.Trainer(net, loss, seed=5, **options)
     made.resident = resident
     return made

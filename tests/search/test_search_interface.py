@@ -91,7 +91,7 @@ def test_an_error_of_the_training_itself_is_raised(monkeypatch):
     def break_down(*arguments):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(stack_fitter, "Stacked", break_down)
+    monkeypatch.setattr(stack_fitter, "StackTrainer", break_down)
     with pytest.raises(MemoryError, match="no room"):
         gpumlp.GridSearchCV(classifier(), RATES).fit(*IRIS)
 

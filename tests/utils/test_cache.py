@@ -165,7 +165,7 @@ def test_another_is_kept_in_the_place_of_anything(tmp_path, spoil):
 
 LOCKED = """
 import pathlib, sys, time
-from gpumlp import cache
+from gpumlp.utils import cache
 with cache.workplace(pathlib.Path(sys.argv[1])) as place:
     print(place, flush=True)
     sys.stdin.read()

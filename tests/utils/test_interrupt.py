@@ -292,7 +292,7 @@ def test_a_fit_within_another_context_is_stopped_by_either(run):
 
 
 HELD = """
-from gpumlp.interrupt import Interrupt
+from gpumlp.utils.interrupt import Interrupt
 trainer, seen, stopped = make_trainer(device), [], False
 names = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 own = lambda number, frame: seen.append(number)
