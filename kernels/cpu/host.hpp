@@ -1,6 +1,6 @@
 // What the programs of this folder share: CUDA's words for the host, mathematics that the compiler
 // makes into vectors, and tiles.  They compile the structs of activations.cuh, losses.cuh and laws.cuh
-// for the CPU; the contract is that of the CUDA kernels (gpumlp/backend/__init__.py).
+// for the CPU; the contract is that of the CUDA kernels (gpumlp/backend/contract.py).
 //
 // `Real` is float or double, and SIMD_MATH 0 or 1, defined before this text.  No headers are included:
 // every function of libm is declared here, with its vectors where the C library has them.

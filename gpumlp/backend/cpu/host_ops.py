@@ -1,6 +1,6 @@
 """The operations on the CPU by compiled C++: the structs of kernels/ in the loops of kernels/host.
 
-The contract, with every argument's meaning, is in gpumlp/backend/contract.py.  Each operation is
+`gpumlp.backend.contract.Ops` says what each operation does and what its arguments mean.  Each is
 one call of a library that is compiled when first used (gpumlp/backend/cpu/compiler.py).  What has
 no program, as an activation of the user's own, is done by NumPy.
 """
@@ -28,7 +28,7 @@ IDENTITY = activations["identity"]  # through which a fused loss goes back
 
 
 class HostOps(NumpyOps):
-    """The contract of gpumlp.backend on NumPy arrays, compiled."""
+    """`Ops` on NumPy arrays, compiled."""
 
     def __init__(self):
         super().__init__()
@@ -268,7 +268,7 @@ class HostOps(NumpyOps):
     def add_up(self, parts, out):
         functions = self._get(("add_up",), host_sources.update, str(out.dtype))
         if not functions:
-            self._do(functools.partial(np.add.reduce, parts, axis=0, out=out))
+            self._by_numpy(NumpyOps.add_up, parts, out)
             return
         chunks = _chunks(out.size, 1)
         values = _at(parts), _at(out), len(parts), out.size, chunks
@@ -295,7 +295,8 @@ class HostOps(NumpyOps):
         arrays = order, cursor, data, out
         self._call(functions, values, arrays, models * chunks, out.x.size)
 
-    def accumulate_metrics(self, *arguments):
+    def accumulate_metrics(self, n, targets, w, w_sum, loss, mean, threshold, cursor, sums):
+        arguments = n, targets, w, w_sum, loss, mean, threshold, cursor, sums
         self._by_numpy(NumpyOps.accumulate_metrics, *arguments)
 
     def _shuffle_keys(self, seeds, epoch, rows):

@@ -1,6 +1,6 @@
 """The operations on CuPy arrays: the kernels of kernels/ and cuBLASLt.
 
-The contract, with every argument's meaning, is in gpumlp/backend/contract.py.  Each operation is
+`gpumlp.backend.contract.Ops` says what each operation does and what its arguments mean.  Each is
 one launch, but for `gemm`, which is one call of cuBLASLt, or one for each 65,535 networks, and
 `shuffle`, which is two and CuPy's sort between them.
 Programs are compiled by NVRTC when first used and kept on disk by CuPy.
@@ -71,7 +71,7 @@ def _stride(array) -> np.int64:
 
 
 class CupyOps:
-    """The contract of gpumlp.backend on CuPy arrays of one device."""
+    """`Ops` on CuPy arrays of one device."""
 
     xp = cp
 
@@ -102,7 +102,6 @@ class CupyOps:
         return cp.cuda.Device(self._index)
 
     def to_device(self, array):
-        """The array there.  NumPy's may be overwritten or dropped once this returns."""
         if not isinstance(array, np.ndarray):
             return cp.asarray(array)
         if array.nbytes <= MOST_STAGED:
@@ -141,6 +140,13 @@ class CupyOps:
     # ------------------------------------------------------------ repeating
     def threads(self, net, objective=None):
         return 1
+
+    def parallel(self, works):
+        for work in works:
+            work()
+
+    def add_up(self, parts, out):
+        cp.sum(parts, axis=0, out=out)
 
     def capture(self, work):
         # What the graph writes to besides the caller's buffers.  Later it may be replaced by larger
@@ -220,12 +226,10 @@ class CupyOps:
         return plan
 
     def export_algorithms(self):
-        """The algorithms that were chosen for products by timing them, for `adopt`; for JSON."""
         with self.on_device():
             return self._choices.export()
 
     def load_algorithms(self, algorithms):
-        """Use these algorithms, if they are of this kind of GPU and this version of cuBLASLt."""
         with self.on_device():
             self._choices.load_algorithms(algorithms)
         self._plans.clear()

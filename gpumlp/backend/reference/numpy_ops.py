@@ -1,7 +1,6 @@
 """The operations on NumPy arrays: the readable reference, which the CUDA kernels must equal.
 
-Every array is (M, B, N): M networks, B samples, N units; a leading axis of 1 is shared by all
-networks.  The contract, with every argument's meaning, is in gpumlp/backend/contract.py.
+`gpumlp.backend.contract.Ops` says what each operation does and what its arguments mean.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ BLOCK = 1 << 14
 
 
 class NumpyOps:
-    """The contract of gpumlp.backend on NumPy arrays."""
+    """`Ops` on NumPy arrays."""
 
     device = "cpu"
     xp = np
@@ -57,11 +56,27 @@ class NumpyOps:
     def capture(self, work):
         return None
 
+    def pace(self, long=False):
+        pass  # all that was asked for has been done
+
     def threads(self, net, objective=None):
         return 1
 
+    def parallel(self, works):
+        for work in works:
+            work()
+
+    def add_up(self, parts, out):
+        np.add.reduce(parts, axis=0, out=out)
+
     def chip(self):
         return None
+
+    def persistent_kernel(self, shape, at):
+        raise NotImplementedError("networks train in shared memory on a GPU only")
+
+    def transfers(self, size):
+        raise NotImplementedError("copies run beside the computing on a GPU only")
 
     def export_algorithms(self):
         return {}
@@ -243,9 +258,6 @@ class NumpyOps:
         sums[cursor, members, 1] = w_sum
         sums[cursor, members, 2] = right
         cursor += 1
-
-    def pace(self, long=False):
-        pass  # all that was asked for has been done
 
     def shuffle(self, seeds, epoch, order):
         keys = self._shuffle_keys(seeds, epoch, order.shape[1])
