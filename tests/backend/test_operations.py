@@ -271,9 +271,9 @@ def test_events(ops, dtype):
 
 @dtypes
 @models
-@pytest.mark.parametrize("law", updates.LAWS, ids=named(*updates.LAWS))
-def test_update(ops, dtype, models, law):
-    updates.check_update(ops, dtype, models, *law)
+@pytest.mark.parametrize("case", updates.CASES, ids=named(*updates.CASES))
+def test_update(ops, dtype, models, case):
+    updates.check_update(ops, dtype, models, *case)
 
 
 @dtypes
@@ -284,9 +284,9 @@ def test_plain_epsilon(ops, dtype, models):
 
 @dtypes
 @models
-@pytest.mark.parametrize("law", updates.LAWS, ids=named(*updates.LAWS))
-def test_overflow(ops, dtype, models, law):
-    updates.check_overflow(ops, dtype, models, *law)
+@pytest.mark.parametrize("case", updates.CASES, ids=named(*updates.CASES))
+def test_overflow(ops, dtype, models, case):
+    updates.check_overflow(ops, dtype, models, *case)
 
 
 @dtypes

@@ -82,7 +82,7 @@ BUGS = {
         *("update.cu", "if (theta) penalty = ordered_sum(penalties, chunks);"),
         "",
     ),
-    "update (Adam": ("laws.cuh", "return -expm1(t * log_beta);", "return Real(1);"),
+    "update (Adam": ("adam.cuh", "return -expm1(t * log_beta);", "return Real(1);"),
     "gather (labels": ("gather.cu", "+ cursor[m] * batch", "+ cursor[m]"),
     "tally (largest": ("accumulate_metrics.cu", "cursor[m] += 1;", ""),
     "shuffle (": ("shuffle.cu", "SHUFFLE)", "DROPOUT)"),

@@ -72,10 +72,10 @@ def test_every_loss_of_the_estimators_is_covered():
         assert reported <= {c.what.split(", ")[0] for c in of("loss") if c.dtype == dtype}
 
 
-def test_every_law_is_covered():
+def test_every_optimizer_is_covered():
     for dtype in "float32", "float64":
         covered = {case.what.split(",")[0] for case in of("update") if case.dtype == dtype}
-        assert covered == {"SGD", "RMSprop", "Adam", "AdamW"} == set(optimizers)
+        assert covered == set(optimizers) >= {"SGD", "RMSprop", "Adam", "AdamW"}
 
 
 def test_every_operation_of_the_contract_is_covered():
@@ -115,7 +115,7 @@ EXTENT = {
     "activate": (60, 1), "prepare_update": (5, 5), "backprop": (56, 5), "capture": (2, 1),
     "copies": (1, 0), "gather": (14, 1), "gemm": (30, 1), "loss": (102, 5), "cast_bf16": (1, 0),
     "persistent_kernel": (6, 5), "shuffle": (3, 1), "accumulate_metrics": (4, 1),
-    "transfers": (1, 0), "update": (17, 5),
+    "transfers": (1, 0), "update": (19, 5),
 }  # fmt: skip
 
 

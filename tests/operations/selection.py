@@ -97,7 +97,7 @@ def _bf16_layer(ops, name, shape):
 
 
 def _update(ops, number):
-    updates.check_update(ops, "float32", 3, *updates.LAWS[number], size=4224, decayed=4128)
+    updates.check_update(ops, "float32", 3, *updates.CASES[number], size=4224, decayed=4128)
 
 
 def _resident(ops, case, **options):

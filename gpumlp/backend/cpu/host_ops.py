@@ -231,7 +231,7 @@ class HostOps(NumpyOps):
         self, g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0
     ):
         functions = self._get(
-            ("prepare_update", "prepare_update_end"), host_sources.update, str(g.dtype)
+            ("prepare_update", "prepare_update_end"), host_sources.prepare_update, str(g.dtype)
         )
         if not functions:
             arguments = g, loss, w_sum, hyper, rates, first_rate, state, theta, decayed
@@ -250,23 +250,24 @@ class HostOps(NumpyOps):
         self._call(functions, values, arrays, models * chunks, g.size)
 
     def update(self, family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed):
-        functions = self._get((f"update_{family}",), host_sources.update, str(theta.dtype))
+        used = tuple(buffer is not None for buffer in state_buffers)
+        functions = self._get(("update",), host_sources.update, str(theta.dtype), family, used)
         if not functions:
             arguments = family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed
             self._by_numpy(NumpyOps.update, *arguments)
             return
         models, size = theta.shape
         chunks = _chunks(size, 1)
-        places = [*map(_at, state_buffers), 0, 0, 0][:3]
         values = (
-            *(_at(theta), _at(g), *places, _at(scalars), _at(hyper), _at(t), _at(stopped_at)),
+            *(_at(theta), _at(g), *(map(_at, state_buffers) if used else (0,))),
+            *(_at(scalars), _at(hyper), _at(t), _at(stopped_at)),
             *(models, size, decayed, chunks),
         )
         arrays = theta, g, list(state_buffers), scalars, hyper, t, stopped_at
         self._call((*functions, None), values, arrays, models * chunks, theta.size)
 
     def add_up(self, parts, out):
-        functions = self._get(("add_up",), host_sources.update, str(out.dtype))
+        functions = self._get(("add_up",), host_sources.prepare_update, str(out.dtype))
         if not functions:
             self._by_numpy(NumpyOps.add_up, parts, out)
             return

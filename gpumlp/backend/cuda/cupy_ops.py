@@ -63,6 +63,11 @@ def _or_null(array):
     return NULL if array is None else array
 
 
+def _pointers(state_buffers) -> list:
+    """The arguments for STATE_PARAMETERS, of which there is one at least."""
+    return [*map(_or_null, state_buffers)] or [NULL]
+
+
 def _stride(array) -> np.int64:
     """Elements from network to network; 0 if the array is shared."""
     if array is None or len(array) == 1:
@@ -340,7 +345,7 @@ class CupyOps:
         chunks = _update_chunks(g)
         partial, arrived = self._scratch(g.dtype, 2 * models * chunks, models)
         kernel = self._get(
-            "prepare_update", "prepare_update", lambda: cuda_sources.update(str(g.dtype))
+            "prepare_update", "prepare_update", lambda: cuda_sources.prepare_update(str(g.dtype))
         )
         kernel(
             (models * chunks,),
@@ -357,13 +362,17 @@ class CupyOps:
     def update(self, family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed):
         models, size = theta.shape
         chunks = _update_chunks(theta)
-        name = f"update_{family}"
-        kernel = self._get(name, name, lambda: cuda_sources.update(str(theta.dtype)))
+        used = tuple(buffer is not None for buffer in state_buffers)
+        kernel = self._get(
+            ("update", family, used),
+            "update",
+            lambda: cuda_sources.update(str(theta.dtype), family, used),
+        )
         kernel(
             (models * chunks,),
             (THREADS,),
             (
-                *(theta, g, *map(_or_null, state_buffers), scalars, hyper, t, stopped_at),
+                *(theta, g, *_pointers(state_buffers), scalars, hyper, t, stopped_at),
                 *(np.int64(size), np.int64(decayed), np.int32(chunks)),
             ),
         )
@@ -477,12 +486,11 @@ def _train_resident(
 ):
     """The next so many batches of every network."""
     data, state, real = what.data, what.state, what.theta.dtype.type
-    state_buffers = [slot for slot in what.state_buffers if slot is not None]
     kernel(
         (len(what.theta),),
         block,
         (
-            *(what.theta, *state_buffers, *(NULL for _ in range(3 - len(state_buffers)))),
+            *(what.theta, *_pointers(what.state_buffers)),
             *(what.order, _stride(what.order), np.int64(what.positions), np.int32(what.batch)),
             *(data.x, _stride(data.x), _or_null(data.weight), _stride(data.weight)),
             *(_or_null(data.labels), _or_null(data.dense)),

@@ -14,7 +14,7 @@ import numpy as np
 
 from gpumlp.backend.reference import philox
 from gpumlp.backend.sources import SCALARS
-from gpumlp.functions.optimizer import HYPERS
+from gpumlp.functions.optimizer import HYPERS, optimizers
 
 # Overflow and invalid values are noticed in the loss, not by a warning in the middle of a step.
 _quiet = np.errstate(all="ignore")
@@ -202,11 +202,10 @@ class NumpyOps:
 
     @_quiet
     def update(self, family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed):
-        law = _LAWS[family]
+        rule = optimizers[family].update_rule
         for m in np.flatnonzero(scalars[:, 0]):
             h = dict(zip(HYPERS, hyper[m].tolist(), strict=True))
             clip, lr, decay = scalars[m, 1:].tolist()
-            own = [None if slot is None else slot[m] for slot in state_buffers]
             for start in range(0, theta.shape[1], BLOCK):
                 stop = min(start + BLOCK, theta.shape[1])
                 part = slice(start, stop)
@@ -217,12 +216,12 @@ class NumpyOps:
                     gradient[:penalised] += decay * h["L2"] * value[:penalised]  # (14)
                 if h["L1"]:
                     gradient[:penalised] += decay * h["L1"] * np.sign(value[:penalised])  # (14')
-                state = [None if slot is None else slot[part] for slot in own]
-                moving = [value, *(each for each in state if each is not None)]
+                state = [None if buffer is None else buffer[m, part] for buffer in state_buffers]
+                moving = [value, *(buffer for buffer in state if buffer is not None)]
                 before = [array.copy() for array in moving]
                 if h["WEIGHT_DECAY"]:
                     value[:penalised] *= 1 - lr * h["WEIGHT_DECAY"]
-                law(value, gradient, state, h, lr, int(t[m]))
+                rule(value, gradient, state, h, lr, int(t[m]))
                 stays = ~np.logical_and.reduce([np.isfinite(array) for array in moving])
                 if stays.any():
                     for array, old in zip(moving, before, strict=True):
@@ -311,62 +310,3 @@ def _targets(targets, shape, dtype):
     if targets.scale == 1 and targets.shift == 0:
         return y
     return targets.scale * y + targets.shift
-
-
-# ---------------------------------------------------------------- the laws of motion
-# Each moves one block of one network's parameters: theta, its slots in place; g is spent.
-
-
-def _sgd(theta, g, state_buffers, h, lr, t):
-    (velocity,) = state_buffers
-    g *= lr
-    if velocity is None:
-        theta -= g  # (14)(15)
-        return
-    velocity *= h["MOMENTUM"]
-    velocity -= g
-    if h["NESTEROV"]:
-        theta += h["MOMENTUM"] * velocity
-        theta -= g
-    else:
-        theta += velocity
-
-
-def _rmsprop(theta, g, state_buffers, h, lr, t):
-    square, velocity, centre = state_buffers
-    square *= h["BETA2"]
-    square += h["REST2"] * g * g
-    variance = square
-    if centre is not None:
-        centre *= h["BETA2"]
-        centre += h["REST2"] * g
-        variance = np.maximum(square - centre * centre, 0)
-    g *= lr
-    g /= np.sqrt(variance) + h["EPSILON"]
-    if velocity is None:
-        theta -= g
-    else:
-        velocity *= h["MOMENTUM"]
-        velocity -= g
-        theta += velocity
-
-
-def _adam(theta, g, state_buffers, h, lr, t):
-    m, v = state_buffers
-    root = np.sqrt(-np.expm1(t * h["LOG_BETA2"])).item()
-    a = lr * root / -np.expm1(t * h["LOG_BETA1"]).item()
-    e = h["EPSILON"] * (root if h["EPSILON_CORRECTED"] else 1)
-    m *= h["BETA1"]
-    m += h["REST1"] * g
-    v *= h["BETA2"]
-    g *= g
-    g *= h["REST2"]
-    v += g
-    np.sqrt(v, out=g)
-    g += e
-    np.divide(m, g, out=g)
-    g *= a
-    theta -= g
-
-
-_LAWS = {"sgd": _sgd, "rmsprop": _rmsprop, "adam": _adam}
