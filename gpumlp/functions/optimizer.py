@@ -12,7 +12,16 @@ from gpumlp.functions.optimizer_base import HYPERS, Optimizer
 from gpumlp.functions.rmsprop import RMSprop
 from gpumlp.functions.sgd import SGD
 
-__all__ = ["HYPERS", "SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "examples", "optimizers"]
+__all__ = [
+    "HYPERS",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "Optimizer",
+    "RMSprop",
+    "examples",
+    "optimizers",
+]
 
 optimizers = {
     cls.__name__: cls
