@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gpumlp.functions.adam import Adam, AdamW
+from gpumlp.functions.lion import Lion
 from gpumlp.functions.optimizer_base import HYPERS, Optimizer
 from gpumlp.functions.rmsprop import RMSprop
 from gpumlp.functions.sgd import SGD
@@ -17,6 +18,7 @@ __all__ = [
     "SGD",
     "Adam",
     "AdamW",
+    "Lion",
     "Optimizer",
     "RMSprop",
     "examples",
@@ -30,6 +32,7 @@ optimizers = {
         RMSprop,
         Adam,
         AdamW,
+        Lion,
     )
 }
 
