@@ -88,7 +88,7 @@ def test_kernels_state_the_bytes_that_are_counted():
 
 
 def test_every_kernel_is_measured():
-    kernels = {path.name for path in (machine.ROOT / "kernels").glob("*.cu")}
+    kernels = {path.name for path in (machine.ROOT / "kernels").rglob("*.cu")}
     streaming = {case.kernel for case in cases.CASES}
     assert streaming == set(STATED) and not streaming & set(cases.WHOLE_STEPS)
     assert kernels == streaming | set(cases.WHOLE_STEPS)
