@@ -163,7 +163,7 @@ PLACES = {
         *(ADDRESS, OVERFLOW),
     ),
     "a table without end": Bug(
-        "update.cu",
+        "prepare_update.cu",
         "cursor[m] % steps * networks",
         "cursor[m] * networks",
         "prepare_update",
@@ -311,9 +311,6 @@ UPDATES = {
     "gradients that are not clipped": Bug("update_rule.cuh", "g *= step.clip;", "", "SGD"),
     "a clipping factor above 1": Bug(
         "step.cuh", "&& length > h[CLIP_NORM] ?", "?", "prepare_update"
-    ),
-    "a state buffer that is not in use, but moves": Bug(
-        "update_rule.cuh", "return USED >> buffer & 1u;", "return buffer >= 0;", "RMSprop"
     ),
     "halted networks that move": Bug("update.cu", "if (step.go == Real(0)) return;", "", "frozen"),
     "a halt that does not last": Bug("step.cuh", "halted == 0 && w_sum", "w_sum", "events"),
@@ -525,8 +522,8 @@ COMPILED = {
     ),
     "registers indexed at run time": Bug(
         "rmsprop.cuh",
-        "u = h[MOMENTUM] * state[VELOCITY]",
-        "u = h[int(step.decay)] * state[VELOCITY]",
+        "u = h[MOMENTUM]",
+        "u = h[int(g)]",
         "update-RMSprop-square-velocity",
         *(MACHINE_CODE, "local memory"),
     ),
