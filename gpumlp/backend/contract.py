@@ -70,6 +70,17 @@ class Batch(NamedTuple):
     w_sum: Array  # (M,)
 
 
+class Factors(NamedTuple):
+    """What each of S slices of the parameters multiplies the learning rate and the decay with.
+
+    A slice begins where the one before it ends, at a multiple of 128 bytes.
+    """
+
+    ends: Array  # (S,) int64, ascending; the last is P
+    rate: Array  # (S,): of the learning rate
+    decay: Array  # (S,): of the penalties and the weight decay
+
+
 @dataclass
 class State:
     """What changes in training, for each of M networks, on the device."""
@@ -224,13 +235,14 @@ class Ops(Protocol):
         t: Array,
         stopped_at: Array,
         decayed: int,
+        factors: Factors | None = None,
     ) -> None:
         """theta (M, P) and its state buffers (M, P) <- the optimiser's update rule, (14)(15).
 
         family: of the optimiser, see gpumlp/functions/optimizer.py.  Only networks that move by
-        scalars (M, 4) change; the first `decayed` parameters take penalties and weight decay.  A
-        parameter stays, with its state, where one of them would not be finite, and stopped_at[m]
-        is t[m].
+        scalars (M, 4) change.  The first `decayed` parameters take penalties and weight decay, and
+        all have one learning rate; with factors, those say both for each slice.  A parameter stays,
+        with its state, where one of them would not be finite, and stopped_at[m] is t[m].
         """
 
     # ------------------------------------------------------------ minibatches
@@ -299,6 +311,11 @@ class Ops(Protocol):
         The networks train in the GPU's shared memory at these places.  train does what gather, the
         passes, prepare_update and update do in `steps` batches of each network, from its cursor on.
         A network that has stopped notes the loss 0 with weight 0, and leaves its norm as it was.
+
+        Raises
+        ------
+        ValueError
+            By train: there are factors, which this kernel does not take.
         """
 
     def transfers(self, size: int) -> tuple[Transfer, Transfer]:

@@ -88,8 +88,8 @@ class Optimizer:
             The state buffers; None where one is not in use.
         h : dict
             The network's numbers by the names of HYPERS.
-        lr : float
-            The learning rate of this step, with the schedule's factor.
+        lr : float or (P,) array
+            The learning rate of this step, with the schedule's factor and that of each slice.
         t : int
             The number of this update, from 1.
         """

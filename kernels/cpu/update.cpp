@@ -10,6 +10,8 @@ struct Update {
     const Int* t;
     Int* halted;
     Int networks, size, decayed, chunks;
+    const Int* ends;                        // of the slices, ascending, or 0
+    const Real *rate, *decay;               // the factors of each slice
 };
 
 // As wide as Real, so that the compiler makes vectors of what is found of each number.
@@ -17,7 +19,7 @@ template<int> struct Integer { typedef int type; };
 template<> struct Integer<8> { typedef Int type; };
 typedef Integer<sizeof(Real)>::type Mask;
 
-inline bool move_range(const Rule& rule, const Update& a, Int from, Int to, const Slice& slice)
+__device__ __forceinline__ bool move_range(const Rule& rule, const Update& a, Int from, Int to, const Slice& slice)
 {
     Real* const theta = a.theta;
     const Real* const g = a.g;
@@ -41,8 +43,17 @@ extern "C" void update(const Update& a, int piece, int pieces)
         Rule rule;
         rule.begin(a.hyper + m * HYPERS, step, Real(a.t[m]));
         const Int begin = m * a.size, middle = first > a.decayed ? first : last < a.decayed ? last : a.decayed;
-        const bool all = move_range(rule, a, begin + first, begin + middle, Slice{step.lr, Real(1)})
-            & move_range(rule, a, begin + middle, begin + last, Slice{step.lr, Real(0)});
+        bool all = true;
+        if (!a.ends)
+            all = move_range(rule, a, begin + first, begin + middle, Slice{step.lr, Real(1)})
+                & move_range(rule, a, begin + middle, begin + last, Slice{step.lr, Real(0)});
+        else
+            for (Int s = 0, from = first; from < last; ++s) {
+                const Int to = a.ends[s] < last ? a.ends[s] : last;
+                if (to <= from) continue;
+                all &= move_range(rule, a, begin + from, begin + to, Slice{step.lr * a.rate[s], a.decay[s]});
+                from = to;
+            }
         if (!all) __atomic_store_n(a.halted + m, a.t[m], __ATOMIC_RELAXED);     // the same by all threads
     });
 }

@@ -2,14 +2,17 @@
 //
 // A buffer is (M, P), P a multiple of 128 bytes; the weights W, which penalties act on, come first and
 // end at `decayed`.  The generated text before this one (gpumlp/backend/sources.py) defines Rule, the update
-// rule of an optimiser, and the parameters and arguments for its state buffers.
+// rule of an optimiser, the parameters and arguments for its state buffers, and FACTORS: whether each slice
+// of the buffer, which ends at a multiple of 128 bytes, has factors on learning rate and decay of its own.
 //
 // Bytes per parameter: 3 Reals, and 2 for each state buffer in use.
 
 // One block works on a chunk of one network, which moves if `prepare_update` has decided so.
+// ends: where the slices end, ascending; rate, decay: their factors; all 0 without FACTORS.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) update(
     Real* theta, const Real* g, STATE_PARAMETERS, const Real* scalars, const Real* hyper,
-    const long long* t, long long* halted, long long size, long long decayed, int chunks)
+    const long long* t, long long* halted, long long size, long long decayed, int chunks,
+    const long long* ends, const Real* rate, const Real* decay)
 {
     const StateBuffers buffers{{STATE_ARGUMENTS}};
     const Place at = place<1>(1, chunks);
@@ -18,12 +21,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) update(
     Rule rule;
     rule.begin(hyper + at.network * HYPERS, step, Real(t[at.network]));
     bool all = true;
+    int s = 0;                                          // the slice; a thread's packs ascend
     for (long long i = item(at); i < size / VEC; i += at.step * THREADS) {
         const long long offset = at.network * size + i * VEC;
         const bool decays = i * VEC < decayed;
+        Slice slice{step.lr, Real(decays)};
+        if constexpr (FACTORS) {
+            while (i * VEC >= ends[s]) ++s;
+            slice = Slice{step.lr * rate[s], decay[s]};
+        }
         Pack<VEC> value = load<VEC>(theta + offset);
         const Pack<VEC> gradient = load<VEC>(g + offset);
-        all &= move_pack(rule, value, gradient, buffers, offset, Slice{step.lr, Real(decays)});
+        all &= move_pack(rule, value, gradient, buffers, offset, slice);
         store<VEC>(theta + offset, value);
     }
     if (!all) halted[at.network] = t[at.network];       // whoever finds it writes the same

@@ -13,7 +13,7 @@ __device__ __forceinline__ constexpr bool used(int buffer)
 }
 
 // Neighbours that share a learning rate; `decay` is what their penalties and weight decay are multiplied
-// with: 1 for the weights W, 0 for others.
+// with: 1 for the weights W, 0 for others, or a factor of their own.
 struct Slice { Real lr, decay; };
 
 // What a rule starts from: the network's hyperparameters, in registers, and its step, the t-th.

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from gpumlp import backend
-from gpumlp.backend.contract import Ops
+from gpumlp.backend.contract import Factors, Ops
 from gpumlp.backend.cpu.host_ops import HostOps
+from gpumlp.backend.cuda import persistent_kernel
 from gpumlp.backend.reference.numpy_ops import NumpyOps
 from tests.conftest import require_cuda
 from tests.operations import assert_same, random, send
@@ -57,3 +58,12 @@ def test_what_only_a_gpu_does_is_refused(ops):
     for operation in (lambda: ops.transfers(8), lambda: ops.persistent_kernel(None, None)):
         with pytest.raises(NotImplementedError, match="on a GPU only"):
             operation()
+
+
+def test_persistent_kernel_refuses_factors(cuda):
+    ops = backend.get("cuda:0")
+    _, shape = next(persistent_kernel.samples("float32"))
+    train = ops.persistent_kernel(shape, persistent_kernel.fit(shape, persistent_kernel.H100))
+    arguments = [None] * (len(persistent_kernel.LaunchArgs._fields) - 1)
+    with pytest.raises(ValueError, match="one learning rate for all parameters"):
+        train(persistent_kernel.LaunchArgs(*arguments, Factors(None, None, None)), 1)

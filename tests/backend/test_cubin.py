@@ -65,8 +65,9 @@ WIDE = {
 WIDE_IN_PROGRAM = {  # f' = 1 needs neither n nor z
     (f"layer-identity{arrays}", "backprop"): (2, 1) for arrays in ("", "-bf16", "-bf16-delta")
 } | {  # theta, g and the state buffers in use; all but g
-    (label, "update"): (2 + sum(used), 1 + sum(used))
+    (f"{label}{factors}", "update"): (2 + sum(used), 1 + sum(used))
     for label, _, used in cuda_sources.update_rules()
+    for factors in ("", "-factors")
 }
 
 # float32 programs that round float64 data, as that is what they are for.

@@ -282,6 +282,19 @@ BY_THE_GRADIENT = [case for case in updates.CASES if case[0] != "Lion"]
 
 @dtypes
 @models
+@pytest.mark.parametrize("case", updates.CASES, ids=named(*updates.CASES))
+def test_factors_of_slices(ops, dtype, models, case):
+    updates.check_factors(ops, dtype, models, *case)
+
+
+@dtypes
+@pytest.mark.parametrize("case", updates.CASES, ids=named(*updates.CASES))
+def test_factors_of_one(ops, dtype, case):
+    updates.check_neutral_factors(ops, dtype, *case)
+
+
+@dtypes
+@models
 def test_plain_epsilon(ops, dtype, models):
     updates.check_plain_epsilon(ops, dtype, models)
 

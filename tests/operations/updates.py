@@ -1,8 +1,11 @@
 """prepare_update and update: whether and how far each network moves, and the rules of (14)(15)."""
 
+import math
+
 import numpy as np
 
-from gpumlp.backend.contract import State
+from gpumlp.backend.contract import Factors, State
+from gpumlp.backend.layout import ALIGNMENT
 from gpumlp.functions import optimizer as optimizers
 from gpumlp.functions.optimizer import HYPERS
 from tests.oracle import formulas
@@ -205,6 +208,80 @@ def check_update(ops, dtype, models, name, numbers, size=16512, decayed=16416, o
         )
     assert_close(ops, given, expected, dtype, 100)
     assert_same(ops, stopped_at, np.zeros(models, np.int64))
+
+
+# Slices of random and odd lengths, some of them shorter than a block's chunk and some much longer.
+LENGTHS = (1, 37, 1000, 3, 5321, 130, 1, 9007)
+
+
+def check_factors(ops, dtype, models, name, numbers):
+    """Each slice moves as it would alone, with its own learning rate, penalties and decay."""
+    optimizer = make_optimizer(name, numbers, models)
+    aligned = ALIGNMENT // np.dtype(dtype).itemsize
+    ends = np.cumsum([math.ceil(length / aligned) * aligned for length in LENGTHS])
+    rng = np.random.default_rng(45)
+    rate, decay = (rounded(rng.uniform(0.25, 2, len(ends)), dtype) for _ in range(2))
+    rate[3], decay[5] = 0, 0
+    theta = rounded(random(models, ends[-1], seed=46), dtype)
+    gradients = [rounded(random(models, ends[-1], seed=47 + step), dtype) for step in range(3)]
+    hyper = optimizer.hyper(models)
+    lr = hyper[:, HYPERS.index("LR")]
+    scale = np.array([1.0, 0.5, 0.25])[:models]
+
+    expected = theta.copy()
+    for m in range(models):
+        for s, part in enumerate(np.split(np.arange(ends[-1]), ends[:-1])):
+            own = {key: of_network(value, m) for key, value in numbers.items()}
+            own |= {key: own.get(key, 0.0) * scale[m] * decay[s] for key in ("l1", "l2")}
+            if "weight_decay" in own:
+                own["weight_decay"] *= decay[s]
+            reference, values = getattr(formulas, name)(**own), expected[m, part]
+            reference.lr = lr[m] * rate[s]
+            for g in gradients:
+                reference.step([values], [g[m, part]], [True])
+            expected[m, part] = values
+
+    sent = send(ops, theta, dtype)
+    used = optimizer.state_buffers().values()
+    state_buffers = [
+        send(ops, np.zeros_like(theta), dtype) if is_used else None for is_used in used
+    ]
+    factors = Factors(send(ops, ends, np.int64), send(ops, rate, dtype), send(ops, decay, dtype))
+    scalars = np.stack((np.ones(models), np.ones(models), lr, scale), axis=1)
+    stopped_at = send(ops, np.zeros(models), np.int64)
+    for step, g in enumerate(gradients):
+        ops.update(
+            *(optimizer.family, sent, send(ops, g, dtype), state_buffers),
+            *(send(ops, scalars, dtype), send(ops, hyper, dtype)),
+            *(send(ops, np.full(models, step + 1), np.int64), stopped_at, 0, factors),
+        )
+    assert_close(ops, sent, expected, dtype, 100)
+    assert_same(ops, stopped_at, np.zeros(models, np.int64))
+
+
+def check_neutral_factors(ops, dtype, name, numbers, size=4224, decayed=4128):
+    """Factors of 1, and of 0 on the decay beyond the weights, are no factors."""
+    optimizer = make_optimizer(name, numbers, 3)
+    theta, g = (random(3, size, seed=seed).astype(dtype) for seed in (48, 49))
+    one = send(ops, np.ones(2), dtype)
+    neutral = Factors(
+        send(ops, [decayed, size], np.int64), one, send(ops, np.array([1.0, 0.0]), dtype)
+    )
+    scalars, after = np.tile([1, 0.5, 0.1, 0.25], (3, 1)), []
+    for factors in (None, neutral):
+        sent = [send(ops, theta)]
+        sent += [
+            send(ops, np.abs(theta)) if used else None
+            for used in optimizer.state_buffers().values()
+        ]
+        ops.update(
+            *(optimizer.family, sent[0], send(ops, g), sent[1:], send(ops, scalars, dtype)),
+            *(send(ops, optimizer.hyper(3), dtype), send(ops, np.full(3, 2), np.int64)),
+            *(send(ops, np.zeros(3), np.int64), decayed, factors),
+        )
+        after.append([ops.to_host(array) for array in sent if array is not None])
+    for with_none, with_ones in zip(*after, strict=True):
+        assert_close(ops, with_ones, with_none, dtype, 10)
 
 
 class PlainEpsilonAdam(formulas.Adam):

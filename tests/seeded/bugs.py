@@ -312,6 +312,15 @@ UPDATES = {
     "a clipping factor above 1": Bug(
         "step.cuh", "&& length > h[CLIP_NORM] ?", "?", "prepare_update"
     ),
+    "factors of the slice before": Bug(
+        "update.cu", "while (i * VEC >= ends[s]) ++s;", "while (i * VEC > ends[s]) ++s;", "factors"
+    ),
+    "a slice's weight decay without its factor": Bug(
+        "update_rule.cuh", "rule.h[WEIGHT_DECAY] * slice.decay", "rule.h[WEIGHT_DECAY]", "factors"
+    ),
+    "a slice's penalty without its factor": Bug(
+        "update_rule.cuh", "step.decay * slice.decay *", "step.decay *", "factors"
+    ),
     "halted networks that move": Bug("update.cu", "if (step.go == Real(0)) return;", "", "frozen"),
     "a halt that does not last": Bug("step.cuh", "halted == 0 && w_sum", "w_sum", "events"),
     "a gradient that is not looked at": Bug(

@@ -249,12 +249,14 @@ class HostOps(NumpyOps):
         arrays = g, theta, loss, w_sum, hyper, rates, first_rate, tables, state.scalars, parts
         self._call(functions, values, arrays, models * chunks, g.size)
 
-    def update(self, family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed):
+    def update(
+        self, family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed, factors=None
+    ):
         used = tuple(buffer is not None for buffer in state_buffers)
         functions = self._get(("update",), host_sources.update, str(theta.dtype), family, used)
         if not functions:
             arguments = family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed
-            self._by_numpy(NumpyOps.update, *arguments)
+            self._by_numpy(NumpyOps.update, *arguments, factors)
             return
         models, size = theta.shape
         chunks = _chunks(size, 1)
@@ -262,8 +264,9 @@ class HostOps(NumpyOps):
             *(_at(theta), _at(g), *(map(_at, state_buffers) if used else (0,))),
             *(_at(scalars), _at(hyper), _at(t), _at(stopped_at)),
             *(models, size, decayed, chunks),
+            *((0, 0, 0) if factors is None else map(_at, factors)),
         )
-        arrays = theta, g, list(state_buffers), scalars, hyper, t, stopped_at
+        arrays = theta, g, list(state_buffers), scalars, hyper, t, stopped_at, factors
         self._call((*functions, None), values, arrays, models * chunks, theta.size)
 
     def add_up(self, parts, out):

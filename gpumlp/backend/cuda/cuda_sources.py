@@ -105,9 +105,10 @@ def prepare_update(dtype: str) -> str:
     return _program(dtype, [columns(), sources.text("step.cuh")], "prepare_update.cu")
 
 
-def update(dtype: str, family: str, used: tuple[bool, ...]) -> str:
-    """Kernel `update` of an optimiser that uses these of its state buffers."""
-    return _program(dtype, sources.update_rule(family, used), "update.cu")
+def update(dtype: str, family: str, used: tuple[bool, ...], factors: bool = False) -> str:
+    """Kernel `update` of an optimiser that uses these of its state buffers, and slices' factors."""
+    definitions = [*sources.update_rule(family, used), flag("FACTORS", factors)]
+    return _program(dtype, definitions, "update.cu")
 
 
 def persistent_kernel(shape: Shape, at: Places) -> str:
@@ -233,6 +234,7 @@ def programs(dtype: str) -> Iterator[tuple[str, str]]:
     yield "prepare_update", prepare_update(dtype)
     for label, family, used in update_rules():
         yield label, update(dtype, family, used)
+        yield f"{label}-factors", update(dtype, family, used, factors=True)
     yield "accumulate_metrics", accumulate_metrics(dtype)
     yield "shuffle", shuffle(dtype)
     for source in SOURCE:

@@ -359,14 +359,16 @@ class CupyOps:
             ),
         )
 
-    def update(self, family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed):
+    def update(
+        self, family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed, factors=None
+    ):
         models, size = theta.shape
         chunks = _update_chunks(theta)
         used = tuple(buffer is not None for buffer in state_buffers)
         kernel = self._get(
-            ("update", family, used),
+            ("update", family, used, factors is not None),
             "update",
-            lambda: cuda_sources.update(str(theta.dtype), family, used),
+            lambda: cuda_sources.update(str(theta.dtype), family, used, factors is not None),
         )
         kernel(
             (models * chunks,),
@@ -374,6 +376,7 @@ class CupyOps:
             (
                 *(theta, g, *_pointers(state_buffers), scalars, hyper, t, stopped_at),
                 *(np.int64(size), np.int64(decayed), np.int32(chunks)),
+                *((NULL, NULL, NULL) if factors is None else factors),
             ),
         )
 
@@ -485,6 +488,11 @@ def _train_resident(
     kernel, shared_bytes: int, block, what: persistent_kernel.LaunchArgs, steps: int
 ):
     """The next so many batches of every network."""
+    if what.factors is not None:
+        raise ValueError(
+            "the persistent kernel has one learning rate for all parameters: let networks with "
+            "factors train by operations"
+        )
     data, state, real = what.data, what.state, what.theta.dtype.type
     kernel(
         (len(what.theta),),

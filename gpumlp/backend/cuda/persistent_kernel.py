@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from gpumlp.backend.contract import Array, Data, State, Targets
+from gpumlp.backend.contract import Array, Data, Factors, State, Targets
 from gpumlp.backend.layout import Layout
 from gpumlp.functions.activation import Activation, activations
 from gpumlp.functions.loss import OutputLoss, losses, pair
@@ -176,3 +176,4 @@ class LaunchArgs(NamedTuple):
     rates: Any
     first_rate: Array
     state: State
+    factors: Factors | None = None  # refused: it has one learning rate for all parameters

@@ -201,27 +201,29 @@ class NumpyOps:
         state.t += go
 
     @_quiet
-    def update(self, family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed):
+    def update(
+        self, family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed, factors=None
+    ):
         rule = optimizers[family].update_rule
+        size = theta.shape[1]
         for m in np.flatnonzero(scalars[:, 0]):
             h = dict(zip(HYPERS, hyper[m].tolist(), strict=True))
             clip, lr, decay = scalars[m, 1:].tolist()
-            for start in range(0, theta.shape[1], BLOCK):
-                stop = min(start + BLOCK, theta.shape[1])
-                part = slice(start, stop)
+            for start in range(0, size, BLOCK):
+                part = slice(start, min(start + BLOCK, size))
                 gradient = g[m, part] * clip if clip != 1 else g[m, part].copy()
                 value = theta[m, part]
-                penalised = max(0, min(decayed, stop) - start)
+                W, rate, share = _factors(factors, part, decayed)
                 if h["L2"]:
-                    gradient[:penalised] += decay * h["L2"] * value[:penalised]  # (14)
+                    gradient[W] += decay * share * h["L2"] * value[W]  # (14)
                 if h["L1"]:
-                    gradient[:penalised] += decay * h["L1"] * np.sign(value[:penalised])  # (14')
+                    gradient[W] += decay * share * h["L1"] * np.sign(value[W])  # (14')
                 state = [None if buffer is None else buffer[m, part] for buffer in state_buffers]
                 moving = [value, *(buffer for buffer in state if buffer is not None)]
                 before = [array.copy() for array in moving]
                 if h["WEIGHT_DECAY"]:
-                    value[:penalised] *= 1 - lr * h["WEIGHT_DECAY"]
-                rule(value, gradient, state, h, lr, int(t[m]))
+                    value[W] *= 1 - lr * rate * h["WEIGHT_DECAY"] * share
+                rule(value, gradient, state, h, lr * rate, int(t[m]))
                 stays = ~np.logical_and.reduce([np.isfinite(array) for array in moving])
                 if stays.any():
                     for array, old in zip(moving, before, strict=True):
@@ -297,6 +299,14 @@ def _parameters(f, p, noise, like):
         slope = lower + philox.uniform(random, like.dtype).reshape(like.shape) * (upper - lower)
         return slope, slope
     return p[:, 0, None, None], p[:, 1, None, None]
+
+
+def _factors(factors, part, decayed):
+    """Which of a block's parameters decay, and the factors on their learning rate and decay."""
+    if factors is None:
+        return slice(max(0, min(decayed, part.stop) - part.start)), 1.0, 1.0
+    of_parameter = np.searchsorted(factors.ends, np.arange(part.start, part.stop), "right")
+    return slice(None), factors.rate[of_parameter], factors.decay[of_parameter]
 
 
 def _targets(targets, shape, dtype):
