@@ -231,11 +231,13 @@ def check_factors(ops, dtype, models, name, numbers):
     expected = theta.copy()
     for m in range(models):
         for s, part in enumerate(np.split(np.arange(ends[-1]), ends[:-1])):
-            own = {key: of_network(value, m) for key, value in numbers.items()}
-            own |= {key: own.get(key, 0.0) * scale[m] * decay[s] for key in ("l1", "l2")}
-            if "weight_decay" in own:
-                own["weight_decay"] *= decay[s]
-            reference, values = getattr(formulas, name)(**own), expected[m, part]
+            arguments = {key: of_network(value, m) for key, value in numbers.items()}
+            arguments |= {
+                key: arguments.get(key, 0.0) * scale[m] * decay[s] for key in ("l1", "l2")
+            }
+            if "weight_decay" in arguments:
+                arguments["weight_decay"] *= decay[s]
+            reference, values = getattr(formulas, name)(**arguments), expected[m, part]
             reference.lr = lr[m] * rate[s]
             for g in gradients:
                 reference.step([values], [g[m, part]], [True])

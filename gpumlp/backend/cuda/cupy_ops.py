@@ -404,7 +404,7 @@ class CupyOps:
                 kernel.preferred_shared_memory_carveout = persistent_kernel.carveout(
                     at, self.chip()
                 )
-            train = functools.partial(_train_resident, kernel, at.bytes, _lanes(shape.sizes[-1]))
+            train = functools.partial(_launch_persistent, kernel, at.bytes, _lanes(shape.sizes[-1]))
             self._kernels[shape] = train
         return self._kernels[shape]
 
@@ -484,30 +484,30 @@ class CupyOps:
         )
 
 
-def _train_resident(
-    kernel, shared_bytes: int, block, what: persistent_kernel.LaunchArgs, steps: int
+def _launch_persistent(
+    kernel, shared_bytes: int, block, args: persistent_kernel.LaunchArgs, steps: int
 ):
     """The next so many batches of every network."""
-    if what.factors is not None:
+    if args.factors is not None:
         raise ValueError(
             "the persistent kernel has one learning rate for all parameters: let networks with "
             "factors train by operations"
         )
-    data, state, real = what.data, what.state, what.theta.dtype.type
+    data, state, real = args.data, args.state, args.theta.dtype.type
     kernel(
-        (len(what.theta),),
+        (len(args.theta),),
         block,
         (
-            *(what.theta, *_pointers(what.state_buffers)),
-            *(what.order, _stride(what.order), np.int64(what.positions), np.int32(what.batch)),
+            *(args.theta, *_pointers(args.state_buffers)),
+            *(args.order, _stride(args.order), np.int64(args.positions), np.int32(args.batch)),
             *(data.x, _stride(data.x), _or_null(data.weight), _stride(data.weight)),
             *(_or_null(data.labels), _or_null(data.dense)),
             _stride(data.dense if data.labels is None else data.labels),
-            *(real(what.targets.scale), real(what.targets.shift)),
-            *(np.int32(what.mean), what.p, np.int32(what.penalised), what.seeds, what.dropout),
-            *(what.hyper, _or_null(what.rates), what.first_rate, state.cursor, state.t),
+            *(real(args.targets.scale), real(args.targets.shift)),
+            *(np.int32(args.mean), args.p, np.int32(args.penalised), args.seeds, args.dropout),
+            *(args.hyper, _or_null(args.rates), args.first_rate, state.cursor, state.t),
             *(state.stopped_at, state.losses, state.weights, state.norm, state.scalars),
-            *(np.int64(len(what.theta)), np.int64(len(state.losses)), np.int64(steps)),
+            *(np.int64(len(args.theta)), np.int64(len(state.losses)), np.int64(steps)),
         ),
         shared_mem=shared_bytes,
     )
