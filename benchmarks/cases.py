@@ -243,7 +243,7 @@ CASES = (
     ),
     Case("accumulate_metrics", "accumulate_metrics.cu", 4, 1024, accumulate_metrics),
     Case("cast_bf16", "cast_bf16.cu", 6, 1024, narrow, narrow=True),
-    Case("prepare_update", "update.cu", 4, 1024, prepare_update),
+    Case("prepare_update", "prepare_update.cu", 4, 1024, prepare_update),
     Case("update SGD", "update.cu", 12, 1024, update(optimizer.SGD())),
     Case("update momentum", "update.cu", 20, 1024, update(optimizer.SGD(momentum=0.9))),
     Case("update RMSprop", "update.cu", 20, 1024, update(optimizer.RMSprop())),

@@ -13,7 +13,7 @@ _HOME = {
     "functions.activation": ["Activation", "activations"],
     "functions.initializer": ["initializers"],
     "functions.loss": ["Loss", "losses"],
-    "functions.optimizer": ["SGD", "Adam", "AdamW", "RMSprop"],
+    "functions.optimizer": ["SGD", "Adam", "AdamW", "Lion", "RMSprop"],
     "functions.schedule": ["schedules"],
     "io.checkpoint": ["Checkpoint", "resume"],
     "io.errors": ["FileError"],

@@ -19,6 +19,7 @@ DEFAULTS = {
                 **PENALTIES},
     "Adam": ADAM,
     "AdamW": {**ADAM, "weight_decay": 0.01},
+    "Lion": {"lr": 1e-4, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0, **PENALTIES},
     "MLP": {"hidden": "relu", "output": "softmax", "dtype": "float32", "device": "auto",
             "init": "glorot_uniform", "seed": 0, "dropout": 0, "precision": "float32",
             "tune": False},

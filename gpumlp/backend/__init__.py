@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from gpumlp.backend.contract import Ops
 
-def get(device: str, precision: str = "float32", tune: bool = False):
+
+def get(device: str, precision: str = "float32", tune: bool = False) -> Ops:
     """The operations on "cpu" or "cuda:i"; an object of its own for each network.
 
     precision, tune: of the products on a GPU, see `gpumlp.MLP`.

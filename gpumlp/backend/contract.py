@@ -1,102 +1,34 @@
-"""The backend contract: the operations that a network is made of, on NumPy or on CuPy.
+"""The backend contract: `Ops`, the operations that a network is made of, and what they work on.
 
-`get(device)` gives an object with these operations; NumpyOps is the readable reference; HostOps
-does the same by C++ that it compiles at first use, where there is a compiler and a folder for the
-result (GPUMLP_HOST=0 switches it off); CupyOps launches the kernels of kernels/ and cuBLAS.  Each
-works in place on buffers that the caller owns.
+`gpumlp.backend.get(device)` gives an object with these operations.  NumpyOps is the readable
+reference.  HostOps does the same by C++ that it compiles at first use, where there is a compiler
+and a folder for the result (GPUMLP_HOST=0 switches it off).  CupyOps launches the kernels of
+kernels/ and cuBLASLt.  Each operation works in place on buffers that the caller owns.
+
 Arrays are (M, B, N): M networks, B samples, N units; where (1 or M, ...) is written, a leading axis
 of 1 is shared by all networks.  Arrays are contiguous, but for their leading axis.
 
 On a GPU, where the others are float32, some arrays may be in bfloat16, as bits in uint16: of gemm
 a and b (and out), of activate z and n, of backprop delta (and z and n), of loss delta, of gather
 out.x.
-
-gemm(a, b, out, *, ta, tb, alpha, beta)
-    out <- alpha op(a) op(b) + beta out, batched; op transposes where ta, tb say so.
-    op(a) (1 or M, I, J), op(b) (1 or M, J, L), out (M, I, L).
-activate(f, z, b, n, p, noise=None)
-    n <- f(z + b), (2)(4)(6)(9).  z (M, B, N) is left as z + b where f.df_from is "z" and n is
-    another array; n may be z.  b (M, N); p (1 or M, >= 2): the parameters of f.  With noise,
-    dropout n <- n * keep / (1 - probability), and the drawn slopes of RReLU.
-backprop(f, z, n, delta, db, p, dp=None, noise=None)
-    delta <- f'(z) * delta, (11), through the same dropout; db (M, N) <- sum of delta over the
-    batch, (13); dp (M,) <- the gradient of a learned slope.  n is not kept.
-cast_bf16(a, out)
-    out, bf16 bits in uint16, <- a (float32), rounded to nearest even.
-loss(pair, u, b, targets, w, w_sum, mean, p, delta, value)
-    value (M,) <- sum_i w_i L_i / w_sum (or the sum); delta (M, B, N) <- its derivative, or None.
-    u is z without its bias b (M, N) if pair.fused, else ŷ, and b is None.  w (1 or M, B);
-    w_sum (M,).  A network whose w_sum is 0 gets 0.
-prepare_update(g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0)
-    For each network: the norm of its gradient g (M, P); whether it moves in this step (finite, some
-    weight, not halted); the step's scalars; state is a `State`.  With theta, the penalty of its
-    first `decayed` parameters is added to the loss that is noted.
-update(family, theta, g, slots, scalars, hyper, t, halted, decayed)
-    The law of gpumlp.functions.optimizer moves theta (M, P) and its slots, for the networks that
-    move.  A parameter stays, with its slots, where one of them would not be finite, and halted[m]
-    is t[m].
-gather(data, order, cursor, batch, out)
-    A minibatch into the buffers `out` (a `Batch`): the rows order[m, cursor[m] * batch + i] of data
-    (a `Data`); -1 is a row of zeros with weight 0.
-accumulate_metrics(n, targets, w, w_sum, loss, mean, threshold, cursor, sums)
-    What a batch adds to an evaluation: sums[cursor[m], m] (3,) <- the loss as a sum over samples,
-    w_sum, and the weight of the samples whose class is right: whose largest output is its own, or
-    with a threshold, whose outputs are all on its side of it.  n (M, B, N) is ŷ, or None where
-    there are no classes; the targets as they were gathered.  cursor (M) moves on.
-shuffle(seeds, epoch, order)
-    order (M, R) int32 <- the rows 0 .. R - 1 in an epoch's order, for each network's seed: sorted
-    by 32 random bits, and where these are equal, by their number.
-
-chip()
-    The GPU's `persistent_kernel.Chip` (gpumlp/backend/cuda/persistent_kernel.py); None on the CPU.
-persistent_kernel(shape, at)
-    train(arguments, steps), for networks of a `persistent_kernel.Shape` that train in the GPU's
-    shared memory, at these `persistent_kernel.Places`, many updates in one launch; on a GPU only.
-    train does what gather, the passes, prepare_update and update do in `steps` batches of each
-    network, from its cursor on, on a `persistent_kernel.LaunchArgs`.  A network that has stopped
-    notes the loss 0 with weight 0, and leaves its norm as it was.
-
-transfers(size)
-    Two `Transfer`s (gpumlp/backend/cuda/transfer.py) of so many bytes, whose copies to the device
-    run beside the computing; on a GPU only.
-capture(work)
-    A function that does what work() does, again and again on the same buffers, with less of
-    Python's time: a CUDA graph; None where nothing would be gained.  work() calls operations and
-    nothing else, and has run before; all that changes from run to run lies in arrays.
-
-pace(long=False)
-    A sequence of operations, such as a training step, has been submitted; long: one that takes as
-    long as many steps.  Keeps the host from running far ahead of the device: what has been
-    submitted cannot be called back, and Ctrl-C would wait for it.
-
-threads(net, objective=None)
-    How many works `parallel` does at the same time, of which each trains the net: more than 1 only
-    on the CPU, where all of it is compiled.
-parallel(works), add_up(parts, out)
-    Each work() of some, which call operations and nothing else; out <- the sum of the parts along
-    their first axis.  Where there is such an operation, it knows slices of a batch by Noise.
-
-export_algorithms(), load_algorithms(algorithms)
-    The algorithms that were chosen for products by timing them, for files; where there is no such
-    choice, as on the CPU or another GPU, they are left alone.
-
-free_memory(enough=inf)
-    Bytes that a new array may take; None on the CPU.  Where they are fewer than enough, memory that
-    is only kept for later is given up first.
-
-total_memory()
-    Bytes that there are at most: the GPU's; on the CPU the machine's, or its container's; infinity
-    where nothing tells.
-
-Also: xp (numpy or cupy), device ("cpu", "cuda:0"), on_device() (a context), to_device, to_host.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from gpumlp.backend.cuda.persistent_kernel import Chip, LaunchArgs, Places, Shape
+    from gpumlp.backend.cuda.transfer import Transfer
+    from gpumlp.functions.activation import Activation
+    from gpumlp.functions.loss import OutputLoss
 
 Array = Any  # a NumPy or CuPy array
+Work = Callable[[], object]  # calls operations and nothing else
 
 
 class Noise(NamedTuple):
@@ -138,6 +70,17 @@ class Batch(NamedTuple):
     w_sum: Array  # (M,)
 
 
+class Factors(NamedTuple):
+    """What each of S slices of the parameters multiplies the learning rate and the decay with.
+
+    A slice begins where the one before it ends, at a multiple of 128 bytes.
+    """
+
+    ends: Array  # (S,) int64, ascending; the last is P
+    rate: Array  # (S,): of the learning rate
+    decay: Array  # (S,): of the penalties and the weight decay
+
+
 @dataclass
 class State:
     """What changes in training, for each of M networks, on the device."""
@@ -149,3 +92,240 @@ class State:
     weights: Array  # (steps, M): and its weight, 0 where it did not count
     norm: Array  # (M,): the norm of the last gradient
     scalars: Array  # (M, 4): moves or not, clipping factor, learning rate, scale of the penalties
+
+
+class Ops(Protocol):
+    """The operations on one device; an object of its own for each network."""
+
+    @property
+    def xp(self) -> Any:
+        """The module numpy or cupy."""
+
+    @property
+    def device(self) -> str:
+        """ "cpu" or "cuda:i"."""
+
+    # ------------------------------------------------------------ the device
+    def on_device(self) -> AbstractContextManager[Any]:
+        """The context in which arrays are made on the device."""
+
+    def to_device(self, array: Array) -> Array:
+        """The array on the device.  A NumPy array may be overwritten once this returns."""
+
+    def to_host(self, array: Array) -> Array:
+        """The array as NumPy's."""
+
+    def free_memory(self, enough: float = math.inf) -> float | None:
+        """Bytes that a new array may take; None on the CPU.
+
+        Where they are fewer than enough, memory that is only kept for later is given up first.
+        """
+
+    def total_memory(self) -> float:
+        """Bytes that there are at most: the GPU's, or the machine's or its container's.
+
+        Infinity where nothing tells.
+        """
+
+    def chip(self) -> Chip | None:
+        """The GPU as the persistent kernel needs to know it; None on the CPU."""
+
+    # ------------------------------------------------------------ one layer
+    def gemm(
+        self,
+        a: Array,
+        b: Array,
+        out: Array,
+        *,
+        ta: bool = False,
+        tb: bool = False,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+    ) -> None:
+        """out <- alpha op(a) op(b) + beta out, batched; op transposes where ta, tb say so.
+
+        op(a) (1 or M, I, J), op(b) (1 or M, J, L), out (M, I, L).
+        """
+
+    def activate(
+        self,
+        f: Activation,
+        z: Array,
+        b: Array,
+        n: Array,
+        p: Array,
+        noise: Noise | None = None,
+    ) -> None:
+        """n <- f(z + b), (2)(4)(6)(9).
+
+        z (M, B, N) is left as z + b where f.df_from is "z" and n is another array; n may be z.
+        b (M, N); p (1 or M, >= 2): the parameters of f.  With noise, dropout
+        n <- n * keep / (1 - probability), and the drawn slopes of RReLU.
+        """
+
+    def backprop(
+        self,
+        f: Activation,
+        z: Array,
+        n: Array,
+        delta: Array,
+        db: Array,
+        p: Array,
+        dp: Array | None = None,
+        noise: Noise | None = None,
+    ) -> None:
+        """delta <- f'(z) * delta, (11), through the same dropout.
+
+        db (M, N) <- the sum of delta over the batch, (13); dp (M,) <- the gradient of a learned
+        slope.  n is not kept.
+        """
+
+    def cast_bf16(self, a: Array, out: Array) -> None:
+        """out, bf16 bits in uint16, <- a (float32), rounded to nearest even."""
+
+    # ------------------------------------------------------------ the loss
+    def loss(
+        self,
+        pair: OutputLoss,
+        u: Array,
+        b: Array | None,
+        targets: Targets,
+        w: Array,
+        w_sum: Array,
+        mean: bool,
+        p: Array,
+        delta: Array | None,
+        value: Array,
+    ) -> None:
+        """value (M,) <- sum_i w_i L_i / w_sum, or the sum; delta <- its derivative, (10).
+
+        u is z (M, B, N) without its bias b (M, N) if pair.fused, else ŷ, and b is None.
+        delta (M, B, N), or None.  w (1 or M, B); w_sum (M,).  A network whose w_sum is 0 gets 0.
+        """
+
+    # ------------------------------------------------------------ the update
+    def prepare_update(
+        self,
+        g: Array,
+        loss: Array,
+        w_sum: Array,
+        hyper: Array,
+        rates: Array | None,
+        first_rate: Array,
+        state: State,
+        theta: Array | None = None,
+        decayed: int = 0,
+    ) -> None:
+        """state <- whether and how far each network moves in this step.
+
+        A network moves if its loss and its gradient g (M, P) are finite, its batch has weight, and
+        it has not stopped.  hyper (M, len(HYPERS)); rates: the schedule's factors for the updates
+        first_rate[0], first_rate[0] + 1, ...  With theta (M, P), the penalty of its first `decayed`
+        parameters is added to the loss that is noted.
+        """
+
+    def update(
+        self,
+        family: str,
+        theta: Array,
+        g: Array,
+        state_buffers: Sequence[Array | None],
+        scalars: Array,
+        hyper: Array,
+        t: Array,
+        stopped_at: Array,
+        decayed: int,
+        factors: Factors | None = None,
+    ) -> None:
+        """theta (M, P) and its state buffers (M, P) <- the optimiser's update rule, (14)(15).
+
+        family: of the optimiser, see gpumlp/functions/optimizer.py.  Only networks that move by
+        scalars (M, 4) change.  The first `decayed` parameters take penalties and weight decay, and
+        all have one learning rate; with factors, those say both for each slice.  A parameter stays,
+        with its state, where one of them would not be finite, and stopped_at[m] is t[m].
+        """
+
+    # ------------------------------------------------------------ minibatches
+    def gather(self, data: Data, order: Array, cursor: Array, batch: int, out: Batch) -> None:
+        """out <- a minibatch: the rows order[m, cursor[m] * batch + i] of data.
+
+        -1 is a row of zeros with weight 0.
+        """
+
+    def shuffle(self, seeds: Array, epoch: int, order: Array) -> None:
+        """order (M, R) int32 <- the rows 0 .. R - 1 in an epoch's order, for each network's seed.
+
+        They are sorted by 32 random bits, and where these are equal, by their number.
+        """
+
+    def accumulate_metrics(
+        self,
+        n: Array | None,
+        targets: Targets,
+        w: Array,
+        w_sum: Array,
+        loss: Array,
+        mean: bool,
+        threshold: float | None,
+        cursor: Array,
+        sums: Array,
+    ) -> None:
+        """sums[cursor[m], m] (3,) <- what a batch adds to an evaluation; cursor (M,) moves on.
+
+        That is the loss as a sum over samples, w_sum, and the weight of the samples whose class is
+        right: whose largest output is its own, or with a threshold, whose outputs are all on its
+        side of it.  n (M, B, N) is ŷ, or None where there are no classes; the targets as they were
+        gathered.
+        """
+
+    # ------------------------------------------------------------ many operations
+    def capture(self, work: Work) -> Callable[[], None] | None:
+        """A function that does what work() does, again and again on the same buffers, in less time.
+
+        On a GPU it is a CUDA graph; None where nothing would be gained.  work() has run before; all
+        that changes from run to run lies in arrays.
+        """
+
+    def pace(self, long: bool = False) -> None:
+        """Keep the host from running far ahead of the device, after each sequence of operations.
+
+        A sequence is a training step, or with `long` as many.  What has been submitted cannot be
+        called back, and Ctrl-C would wait for it.
+        """
+
+    def threads(self, shape: Any, objective: Any = None) -> int:
+        """How many works `parallel` does at the same time, of which each trains a network.
+
+        shape: of the network, a `NetworkShape`.
+
+        More than 1 only on the CPU, where all of it is compiled.
+        """
+
+    def parallel(self, works: Sequence[Work]) -> None:
+        """Each work(); where it draws noise, it knows slices of a batch by Noise.first_row."""
+
+    def add_up(self, parts: Array, out: Array) -> None:
+        """out <- the sum of the parts along their first axis."""
+
+    def persistent_kernel(self, shape: Shape, at: Places) -> Callable[[LaunchArgs, int], object]:
+        """train(arguments, steps): many updates of small networks in one launch; on a GPU only.
+
+        The networks train in the GPU's shared memory at these places.  train does what gather, the
+        passes, prepare_update and update do in `steps` batches of each network, from its cursor on.
+        A network that has stopped notes the loss 0 with weight 0, and leaves its norm as it was.
+
+        Raises
+        ------
+        ValueError
+            By train: there are factors, which this kernel does not take.
+        """
+
+    def transfers(self, size: int) -> tuple[Transfer, Transfer]:
+        """Two transfers of so many bytes, which run beside the computing; on a GPU only."""
+
+    # ------------------------------------------------------------ products by timing
+    def export_algorithms(self) -> dict[str, Any]:
+        """The algorithms that were chosen for products by timing them, for files."""
+
+    def load_algorithms(self, algorithms: dict[str, Any]) -> None:
+        """Choose these algorithms; they are left alone where there is no such choice."""

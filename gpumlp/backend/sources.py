@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 
 from gpumlp.functions.activation import Activation
-from gpumlp.functions.optimizer import HYPERS
+from gpumlp.functions.optimizer_base import HYPERS
 
 REAL = {"float32": "float", "float64": "double"}
 BF16 = "uint16"  # the dtype of arrays that hold the bits of bfloat16 numbers
@@ -66,3 +66,17 @@ def columns() -> str:
     """The numbers of the columns of the hyperparameters and of the scalars."""
     names = (*HYPERS, "HYPERS"), (*SCALARS, "SCALARS")
     return "\n".join(f"enum {{ {', '.join(each)} }};" for each in names)
+
+
+def update_rule(family: str, used: tuple[bool, ...]) -> list[str]:
+    """The struct `Rule` of an optimiser, and which of its state buffers are in use."""
+    names = [f"state_{i}" for i in range(max(1, len(used)))]
+    return [
+        columns(),
+        f"constexpr int STATE_BUFFERS = {len(names)};",
+        f"constexpr unsigned USED = {sum(1 << i for i, is_used in enumerate(used) if is_used)};",
+        f"#define STATE_PARAMETERS {', '.join(f'Real* {name}' for name in names)}",
+        f"#define STATE_ARGUMENTS {', '.join(names)}",
+        *map(text, ("step.cuh", "update_rule.cuh", f"{family.lower()}.cuh")),
+        f"typedef {family} Rule;",
+    ]

@@ -1,6 +1,6 @@
 // What the programs of this folder share: CUDA's words for the host, mathematics that the compiler
-// makes into vectors, and tiles.  They compile the structs of activations.cuh, losses.cuh and laws.cuh
-// for the CPU; the contract is that of the CUDA kernels (gpumlp/backend/__init__.py).
+// makes into vectors, and tiles.  They compile the structs of activations.cuh, losses.cuh and the update
+// rules for the CPU; the contract is that of the CUDA kernels (gpumlp/backend/contract.py).
 //
 // `Real` is float or double, and SIMD_MATH 0 or 1, defined before this text.  No headers are included:
 // every function of libm is declared here, with its vectors where the C library has them.
@@ -58,7 +58,7 @@ inline bool isfinite(Real a)                { return a - a == Real(0); }     // 
 inline Real fmax(Real a, Real b)            { return a > b || b != b ? a : b; }    // a number, if one is
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned((unsigned long long)a * b >> 32); }
 
-// The laws move packs of neighbours; here they are of one, and the compiler makes the vectors.
+// Update rules move packs of neighbours; here they are of one, and the compiler makes the vectors.
 constexpr int VEC = 1;
 template<int V> struct Pack { Real v[V]; };
 

@@ -1,125 +1,17 @@
 // Equations (14) and (15) and their descendants over the flat buffer, as update.cu has them.
 //
-// The numbers of the hyperparameters' columns (LR, L1, ...), those of the scalars (GO, ...) and
-// laws.cuh come before this text.
-
-struct Advance {
-    const Real *g, *theta;                  // theta 0: no penalty in the loss
-    Int decayed;
-    const Real *loss, *w_sum, *hyper, *rates;   // rates may be 0
-    const Int* first_rate;
-    Int *cursor, *t, *halted;
-    Real *losses, *weights, *norm, *scalars;
-    double* parts;                          // (M, chunks, 2): squares of g, penalties
-    Int networks, steps, steps_stride;      // of losses and weights: (steps, M), M every steps_stride
-    Int size, chunks;                       // size is a multiple of 128 bytes
-};
-
-// The sum of term(vector of a) over `count` numbers, a multiple of LANES: short sums in Real, theirs in
-// double.
-template<class Term>
-inline double long_sum(const Real* a, Int count, Term term)
-{
-    double total = 0;
-    for (Int first = 0; first < count; first += TILE) {
-        const Int last = count - first < TILE ? count : first + TILE;
-        Lanes even = {}, odd = {};
-        Int i = first;
-        for (; i + LANES < last; i += 2 * LANES) {
-            even += term(lanes_at(a + i));
-            odd += term(lanes_at(a + i + LANES));
-        }
-        if (i < last) even += term(lanes_at(a + i));
-        total += double(sum_of(even + odd));
-    }
-    return total;
-}
-
-static double squares(const Real* a, Int count)
-{
-    return long_sum(a, count, [](Lanes v) { return v * v; });
-}
-
-static double absolutes(const Real* a, Int count)
-{
-    return long_sum(a, count, [](Lanes v) { return v < 0 ? -v : v; });
-}
-
-// What is decided for each network once its sums are there.
-extern "C" void prepare_update_end(const Advance& a, int = 0, int = 1)
-{
-    for (Int m = 0; m < a.networks; ++m) {
-        const Real* h = a.hyper + m * HYPERS;
-        double square = 0, penalty = 0;
-        for (Int c = 0; c < a.chunks; ++c) {
-            square += a.parts[2 * (m * a.chunks + c)];
-            penalty += a.parts[2 * (m * a.chunks + c) + 1];
-        }
-        const Real length = sqrt(Real(square)), w_sum = a.w_sum[m];
-        const bool counts = a.halted[m] == 0 && w_sum != Real(0);
-        const bool finite = isfinite(a.loss[m]) && isfinite(length) && w_sum > Real(0);
-        const Int noted = a.cursor[m] % a.steps * a.steps_stride + m;
-        const Real decay = h[DECAY_PER_WEIGHT] > Real(0) ? Real(1) / w_sum : Real(1);
-        a.losses[noted] = a.loss[m] + (a.theta ? decay * Real(penalty) : Real(0));
-        a.weights[noted] = counts ? w_sum : Real(0);
-        a.norm[m] = length;
-        a.cursor[m] += 1;
-
-        Real* s = a.scalars + m * SCALARS;
-        s[GO] = Real(counts && finite);
-        if (!counts) continue;
-        if (!finite) {
-            a.halted[m] = a.t[m] + 1;       // sticky: the update skips it from now on
-            continue;
-        }
-        s[RATE] = h[LR] * (a.rates ? a.rates[a.t[m] - a.first_rate[0]] : Real(1));
-        s[DECAY_SCALE] = decay;
-        s[CLIP_SCALE] = h[CLIP_NORM] > Real(0) && length > h[CLIP_NORM] ? h[CLIP_NORM] / length : Real(1);
-        a.t[m] += 1;
-    }
-}
-
-extern "C" void prepare_update(const Advance& a, int piece, int pieces)
-{
-    each_item(a.networks, a.chunks, a.size / LANES, piece, pieces, [&](const Part& part) {
-        const Int m = part.network, first = part.first * LANES, last = part.last * LANES;
-        const Real* h = a.hyper + m * HYPERS;
-        double* parts = a.parts + 2 * (m * a.chunks + part.chunk);
-        parts[0] = squares(a.g + m * a.size + first, last - first);
-        parts[1] = 0;
-        const Int end = last < a.decayed ? last : a.decayed;
-        if (a.theta && first < end) {
-            const Real* W = a.theta + m * a.size + first;
-            if (h[L2] != Real(0)) parts[1] += 0.5 * h[L2] * squares(W, end - first);
-            if (h[L1] != Real(0)) parts[1] += h[L1] * absolutes(W, end - first);
-        }
-    });
-    if (pieces == 1) prepare_update_end(a);
-}
-
-struct AddUp {
-    const Real* parts;                      // (count, size)
-    Real* out;                              // (size)
-    Int count, size, chunks;
-};
-
-extern "C" void add_up(const AddUp& a, int piece, int pieces)
-{
-    each_item(1, a.chunks, a.size, piece, pieces, [&](const Part& part) {
-        for (Int i = part.first; i < part.last; ++i) a.out[i] = a.parts[i];
-        for (Int c = 1; c < a.count; ++c)
-            for (Int i = part.first; i < part.last; ++i) a.out[i] += a.parts[c * a.size + i];
-    });
-}
+// The generated text before this one (gpumlp/backend/sources.py) defines Rule, the update rule of an optimiser.
 
 struct Update {
     Real* theta;
     const Real* g;
-    Real* slots[3];
+    StateBuffers buffers;
     const Real *scalars, *hyper;
     const Int* t;
     Int* halted;
     Int networks, size, decayed, chunks;
+    const Int* ends;                        // of the slices, ascending, or 0
+    const Real *rate, *decay;               // the factors of each slice
 };
 
 // As wide as Real, so that the compiler makes vectors of what is found of each number.
@@ -127,48 +19,41 @@ template<int> struct Integer { typedef int type; };
 template<> struct Integer<8> { typedef Int type; };
 typedef Integer<sizeof(Real)>::type Mask;
 
-template<class Motion>
-inline bool move_range(const Motion& law, const Update& a, Int from, Int to, bool decays)
+__device__ __forceinline__ bool move_range(const Rule& rule, const Update& a, Int from, Int to, const Slice& slice)
 {
     Real* const theta = a.theta;
     const Real* const g = a.g;
+    const StateBuffers buffers = a.buffers;
     Mask stuck = 0;
     #pragma GCC ivdep
     for (Int i = from; i < to; ++i) {
         Pack<1> value = load<1>(theta + i);
-        stuck |= law.move(value, load<1>(g + i), decays, i) ? Mask(0) : Mask(1);
+        stuck |= move_pack(rule, value, load<1>(g + i), buffers, i, slice) ? Mask(0) : Mask(1);
         store<1>(theta + i, value);
     }
     return stuck == 0;
 }
 
-template<class Motion>
-inline void move(Motion law, const Update& a, int piece, int pieces)
+extern "C" void update(const Update& a, int piece, int pieces)
 {
     each_item(a.networks, a.chunks, a.size / LANES, piece, pieces, [&](const Part& part) {
         const Int m = part.network, first = part.first * LANES, last = part.last * LANES;
         const Step step = step_of(a.scalars, m);
         if (step.go == Real(0)) return;
-        Motion own = law;
-        own.begin(a.hyper + m * HYPERS, step, Real(a.t[m]));
+        Rule rule;
+        rule.begin(a.hyper + m * HYPERS, step, Real(a.t[m]));
         const Int begin = m * a.size, middle = first > a.decayed ? first : last < a.decayed ? last : a.decayed;
-        const bool all = move_range(own, a, begin + first, begin + middle, true)
-            & move_range(own, a, begin + middle, begin + last, false);
+        bool all = true;
+        if (!a.ends)
+            all = move_range(rule, a, begin + first, begin + middle, Slice{step.lr, Real(1)})
+                & move_range(rule, a, begin + middle, begin + last, Slice{step.lr, Real(0)});
+        else
+            for (Int s = 0, from = first; from < last; ++s) {
+                const Int to = a.ends[s] < last ? a.ends[s] : last;
+                if (to <= from) continue;
+                all &= move_range(rule, a, begin + from, begin + to, Slice{step.lr * a.rate[s], a.decay[s]});
+                from = to;
+            }
         if (!all) __atomic_store_n(a.halted + m, a.t[m], __ATOMIC_RELAXED);     // the same by all threads
     });
-}
-
-extern "C" void update_sgd(const Update& a, int piece, int pieces)
-{
-    move(Sgd(a.slots[0]), a, piece, pieces);
-}
-
-extern "C" void update_rmsprop(const Update& a, int piece, int pieces)
-{
-    with_rmsprop(a.slots[0], a.slots[1], a.slots[2], [&](auto law) { move(law, a, piece, pieces); });
-}
-
-extern "C" void update_adam(const Update& a, int piece, int pieces)
-{
-    move(Adam(a.slots[0], a.slots[1]), a, piece, pieces);
 }

@@ -11,13 +11,14 @@
 // once, and a few numbers: neither weights nor activations.
 //
 // The generated text before this one (gpumlp/backend/sources.py) defines Source (the type of X), Form,
-// ROWS, LOG_U and FUSED (as gpumlp/functions/loss.py has them), `motion` (the law), SLOTS (of its state), NETWORKS
-// (blocks of an SM), LAYERS, TILE, SIZE (of a network's row in the buffers), NUMBERS (of one in shared
-// memory, a multiple of VEC; the first DECAYED are weights), and a Layer<k> for each k.
+// ROWS, LOG_U and FUSED (as gpumlp/functions/loss.py has them), Rule (of the optimiser), IN_USE (state
+// buffers that it uses), NETWORKS (blocks of an SM), LAYERS, TILE, SIZE (of a network's row in the
+// buffers), NUMBERS (of one in shared memory, a multiple of VEC; the first DECAYED are weights), and a
+// Layer<k> for each k.
 
 // ---------------------------------------------------------------- what a block knows
 struct Network {
-    Real *memory, *theta, *g, *slots;                   // of shared memory; theta is its beginning
+    Real *memory, *theta, *g, *state;                   // of shared memory; theta is its beginning
     long long m;                                        // which one it is
     unsigned long long seed;
     const unsigned* dropout;                            // (LAYERS + 1): an element is dropped if below
@@ -251,13 +252,13 @@ __device__ __forceinline__ void gather(const Data& data, const int* index, Real*
     }
 }
 
-// theta (M, SIZE), slots (M, SIZE) or 0; grid (M), blockDim.x: a power of two up to 32, the lanes that
+// theta (M, SIZE), state buffers (M, SIZE) or 0; grid (M), blockDim.x: a power of two up to 32, the lanes that
 // share a row of the output.  order (1 or M, ...): `positions` rows of an epoch, in batches of `batch`;
 // x_stride, y_stride, weight_stride: from network to network, 0 if shared.  dropout (LAYERS + 1, M).
 // The network's batches cursor, cursor + 1, ..., `steps` of them.  For the rest see `loss` and
 // `prepare_update`; `penalised`: the noted loss has the penalties in it.
 extern "C" __global__ void __launch_bounds__(THREADS, NETWORKS) train_persistent(
-    Real* theta, Real* first_slot, Real* second_slot, Real* third_slot,
+    Real* theta, STATE_PARAMETERS,
     const int* order, long long order_stride, long long positions, int batch,
     const Source* X, long long x_stride, const Real* weight, long long weight_stride,
     const int* labels, const Real* dense, long long y_stride, Real y_scale, Real y_shift,
@@ -278,9 +279,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, NETWORKS) train_persistent
     Network net{memory, memory, memory + NUMBERS, memory + 2 * NUMBERS, m, seeds[m], thresholds, 0};
     const Data data{order + m * order_stride, X + m * x_stride, weight ? weight + m * weight_stride : 0};
     const Targets targets{labels, dense, y_stride, y_scale, y_shift};
-    Real* const buffers[] = {theta, first_slot, second_slot, third_slot};
+    const StateBuffers global{{STATE_ARGUMENTS}};
+    StateBuffers shared = {};
+    Real* buffers[1 + IN_USE] = {theta};
+    int next = 0;
+    #pragma unroll
+    for (int i = 0; i < STATE_BUFFERS; ++i)
+        if (used(i)) {
+            shared.at[i] = net.state + next * NUMBERS;
+            buffers[++next] = global.at[i];
+        }
 
-    for (int i = thread; i < (2 + SLOTS) * NUMBERS; i += THREADS) memory[i] = Real(0);
+    for (int i = thread; i < (2 + IN_USE) * NUMBERS; i += THREADS) memory[i] = Real(0);
     for (int i = thread; i < HYPERS; i += THREADS) h[i] = hyper[m * HYPERS + i];
     for (int i = thread; i < SCALARS; i += THREADS) s[i] = scalars[m * SCALARS + i];
     for (int i = thread; i <= LAYERS; i += THREADS) thresholds[i] = dropout[i * networks + m];
@@ -290,7 +300,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, NETWORKS) train_persistent
     }
     __syncthreads();
     #pragma unroll
-    for (int b = 0; b < 1 + SLOTS; ++b)                 // theta, and the slots behind the gradient
+    for (int b = 0; b < 1 + IN_USE; ++b)                 // theta, and the state behind the gradient
         each_parameter<1>([&](int here, int there) {
             memory[(b ? 1 + b : 0) * NUMBERS + here] = buffers[b][m * SIZE + there];
         });
@@ -344,12 +354,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, NETWORKS) train_persistent
 
         const Step go = step_of(s, 0);
         if (go.go == Real(0)) continue;
-        auto law = motion(net.slots);
-        law.begin(h, go, Real(now_t));
+        Rule rule;
+        rule.begin(h, go, Real(now_t));
         bool all = true;
         for (int i = thread * VEC; i < NUMBERS; i += THREADS * VEC) {           // (14)(15)
             Pack<VEC> value = load<VEC>(net.theta + i);
-            all &= law.move(value, load<VEC>(net.g + i), i < DECAYED, i);
+            all &= move_pack(rule, value, load<VEC>(net.g + i), shared, i, Slice{go.lr, Real(i < DECAYED)});
             store<VEC>(net.theta + i, value);
         }
         if (!all) now_halted = now_t;
@@ -360,7 +370,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, NETWORKS) train_persistent
     for (long long rest = step + thread; rest < begin + steps; rest += THREADS)
         losses[rest % noted_steps * networks + m] = weights[rest % noted_steps * networks + m] = Real(0);
     #pragma unroll
-    for (int b = 0; b < 1 + SLOTS; ++b)
+    for (int b = 0; b < 1 + IN_USE; ++b)
         each_parameter<1>([&](int here, int there) {
             buffers[b][m * SIZE + there] = memory[(b ? 1 + b : 0) * NUMBERS + here];
         });

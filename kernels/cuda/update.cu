@@ -1,103 +1,39 @@
 // Equations (14) and (15), and their descendants, over the flat buffer of all layers and networks.
 //
 // A buffer is (M, P), P a multiple of 128 bytes; the weights W, which penalties act on, come first and
-// end at `decayed`.  First `prepare_update` decides for each network whether and how far it moves, then one
-// of the updates moves it, by a law of laws.cuh.
+// end at `decayed`.  The generated text before this one (gpumlp/backend/sources.py) defines Rule, the update
+// rule of an optimiser, the parameters and arguments for its state buffers, and FACTORS: whether each slice
+// of the buffer, which ends at a multiple of 128 bytes, has factors on learning rate and decay of its own.
 //
-// The numbers of the hyperparameters' columns (LR, L1, ...), those of the scalars (GO, ...) and
-// laws.cuh come before this text.
-//
-// Bytes per parameter: prepare_update reads g, and where penalties are noted the weights too: 1 Real, or 2;
-// sgd 3 (5 with momentum), rmsprop 5 (7, centred 9), adam 7.
+// Bytes per parameter: 3 Reals, and 2 for each state buffer in use.
 
-// ||g|| of each network; then: does it move (finite loss and gradient, some weight, not halted), its
-// step number t, and the scalars of the step.  The loss (with the penalty of theta, if theta is given)
-// and the weight are noted in the epoch's tables.
-// hyper (M, HYPERS); rates: the schedule's factors for the updates first[0], first[0] + 1, ..., or 0.
-// cursor, t, halted (M); losses, weights (steps, M).  partial (2, M, chunks); arrived (M), all 0.
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) prepare_update(
-    const Real* g, const Real* theta, long long decayed,
-    const Real* loss, const Real* w_sum, const Real* hyper, const Real* rates, const long long* first_rate,
-    long long* cursor, long long* t, long long* halted, Real* losses, Real* weights, Real* norm,
-    Real* scalars, Real* partial, unsigned* arrived,
-    long long networks, long long steps, long long size, int chunks)
+// One block works on a chunk of one network, which moves if `prepare_update` has decided so.
+// ends: where the slices end, ascending; rate, decay: their factors; all 0 without FACTORS.
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) update(
+    Real* theta, const Real* g, STATE_PARAMETERS, const Real* scalars, const Real* hyper,
+    const long long* t, long long* halted, long long size, long long decayed, int chunks,
+    const long long* ends, const Real* rate, const Real* decay)
 {
-    const Place at = place<1>(1, chunks);
-    const long long m = at.network;
-    const Real* h = hyper + m * HYPERS;
-    Real squares = Real(0), penalty = Real(0);
-    #pragma unroll 4
-    for (long long i = item(at); i < size / VEC; i += at.step * THREADS) {
-        const Pack<VEC> four = load<VEC>(g + m * size + i * VEC);
-        for (int v = 0; v < VEC; ++v) squares += four.v[v] * four.v[v];
-        if (theta && i * VEC < decayed) {
-            const Pack<VEC> w = load<VEC>(theta + m * size + i * VEC);
-            for (int v = 0; v < VEC; ++v)
-                penalty += Real(0.5) * h[L2] * w.v[v] * w.v[v] + h[L1] * fabs(w.v[v]);
-        }
-    }
-    squares = block_sum(squares);
-    if (theta) penalty = block_sum(penalty);
-    Real* parts = partial + m * chunks;
-    Real* penalties = partial + (networks + m) * chunks;
-    if (thread_in_block() == 0) {
-        parts[at.chunk] = squares;
-        penalties[at.chunk] = penalty;
-    }
-    if (!last_block(arrived + m, chunks)) return;
-    const Real length = sqrt(ordered_sum(parts, chunks));
-    if (theta) penalty = ordered_sum(penalties, chunks);
-    if (thread_in_block() != 0) return;
-
-    const bool counts = decide(loss[m], w_sum[m], length, h, rates, first_rate[0], t[m], halted[m],
-                               scalars + m * SCALARS);
-    const long long noted = cursor[m] % steps * networks + m;
-    losses[noted] = loss[m] + (theta ? decay_scale(h, w_sum[m]) * penalty : Real(0));
-    weights[noted] = counts ? w_sum[m] : Real(0);
-    norm[m] = length;
-    cursor[m] += 1;
-}
-
-// One block works on a chunk of one network; `law` moves one parameter.
-template<class Motion>
-__device__ __forceinline__ void update_chunk(Motion law, Real* theta, const Real* g, const Real* scalars,
-    const Real* hyper, const long long* t, long long* halted, long long size, long long decayed, int chunks)
-{
+    const StateBuffers buffers{{STATE_ARGUMENTS}};
     const Place at = place<1>(1, chunks);
     const Step step = step_of(scalars, at.network);
     if (step.go == Real(0)) return;
-    law.begin(hyper + at.network * HYPERS, step, Real(t[at.network]));
+    Rule rule;
+    rule.begin(hyper + at.network * HYPERS, step, Real(t[at.network]));
     bool all = true;
+    int s = 0;                                          // the slice; a thread's packs ascend
     for (long long i = item(at); i < size / VEC; i += at.step * THREADS) {
         const long long offset = at.network * size + i * VEC;
         const bool decays = i * VEC < decayed;
+        Slice slice{step.lr, Real(decays)};
+        if constexpr (FACTORS) {
+            while (i * VEC >= ends[s]) ++s;
+            slice = Slice{step.lr * rate[s], decay[s]};
+        }
         Pack<VEC> value = load<VEC>(theta + offset);
         const Pack<VEC> gradient = load<VEC>(g + offset);
-        all &= law.move(value, gradient, decays, offset);
+        all &= move_pack(rule, value, gradient, buffers, offset, slice);
         store<VEC>(theta + offset, value);
     }
     if (!all) halted[at.network] = t[at.network];       // whoever finds it writes the same
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) update_sgd(
-    Real* theta, const Real* g, Real* velocity, const Real* scalars, const Real* hyper,
-    const long long* t, long long* halted, long long size, long long decayed, int chunks)
-{
-    update_chunk(Sgd(velocity), theta, g, scalars, hyper, t, halted, size, decayed, chunks);
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) update_rmsprop(
-    Real* theta, const Real* g, Real* square, Real* velocity, Real* centre, const Real* scalars,
-    const Real* hyper, const long long* t, long long* halted, long long size, long long decayed, int chunks)
-{
-    with_rmsprop(square, velocity, centre, [&](auto law) {
-        update_chunk(law, theta, g, scalars, hyper, t, halted, size, decayed, chunks);
-    });
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) update_adam(
-    Real* theta, const Real* g, Real* first, Real* second, const Real* scalars, const Real* hyper,
-    const long long* t, long long* halted, long long size, long long decayed, int chunks)
-{
-    update_chunk(Adam(first, second), theta, g, scalars, hyper, t, halted, size, decayed, chunks);
 }

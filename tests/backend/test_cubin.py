@@ -61,12 +61,13 @@ WIDE = {
     "gather": (0, 3),  # what it loads depends on the type of the data; x, two packs or more and one
     "cast_bf16": (5, 5),  # four packs and one
     "prepare_update": (1, 0),  # g
-    "update_sgd": (3, 2),  # theta, g, velocity; theta, velocity
-    "update_rmsprop": (5, 4),  # theta, g, square, velocity, centre; all but g
-    "update_adam": (4, 3),  # theta, g, first, second; all but g
 }
 WIDE_IN_PROGRAM = {  # f' = 1 needs neither n nor z
     (f"layer-identity{arrays}", "backprop"): (2, 1) for arrays in ("", "-bf16", "-bf16-delta")
+} | {  # theta, g and the state buffers in use; all but g
+    (f"{label}{factors}", "update"): (2 + sum(used), 1 + sum(used))
+    for label, _, used in cuda_sources.update_rules()
+    for factors in ("", "-factors")
 }
 
 # float32 programs that round float64 data, as that is what they are for.
@@ -249,7 +250,7 @@ SEEDS = {
     "one array narrow": (
         "float32",
         seed(
-            "update_adam(float4* x, float4* y, float4* z, float* g)",
+            "backprop(float4* x, float4* y, float4* z, float* g)",
             "float4 v = x[i], w = y[i], u = z[i]; v.x += g[i] * w.x + u.x; v.y *= w.y / u.y;"
             "v.z += w.z - u.z; v.w = w.w + u.w; x[i] = v; y[i] = w = u; z[i] = v;",
         ),

@@ -22,6 +22,7 @@ from gpumlp.backend.reference.numpy_ops import NumpyOps
 from gpumlp.backend.sources import SOURCE
 from gpumlp.functions.activation import Activation, activations
 from gpumlp.functions.loss import losses, pair
+from gpumlp.functions.optimizer import examples
 from tests.operations import minibatches, random, updates
 
 pytestmark = pytest.mark.skipif(
@@ -172,16 +173,14 @@ def test_every_function_of_the_tables_is_compiled(numpy_alone, dtype):
             bias = b if way.fused else None
             ops.loss(way, z, bias, targets, w, w.sum(axis=1), True, p, np.empty_like(z), value)
             assert np.isfinite(value).all()
-    for law in (gpumlp.SGD(), gpumlp.RMSprop(), gpumlp.Adam()):
-        theta, state_buffers = (
-            np.ones((1, 64), dtype),
-            [np.ones((1, 64), dtype)] * len(law.state_buffers()),
-        )
+    for _, optimizer in examples():
+        theta, used = np.ones((1, 64), dtype), optimizer.state_buffers().values()
+        state_buffers = [np.ones((1, 64), dtype) if is_used else None for is_used in used]
         state = updates.make_state(ops, 1, dtype)
-        hyper, one = law.hyper(1).astype(dtype), np.ones(1, dtype)
+        hyper, one = optimizer.hyper(1).astype(dtype), np.ones(1, dtype)
         ops.prepare_update(theta, one, one, hyper, None, np.zeros(1, np.int64), state)
         now = state.scalars, hyper, state.t, state.stopped_at
-        ops.update(law.family, theta, theta.copy(), state_buffers, *now, 32)
+        ops.update(optimizer.family, theta, theta.copy(), state_buffers, *now, 32)
     for source in SOURCE:
         out = minibatches.Minibatch(ops, dtype, 1, 2, 3, False, 0).out
         data = Data(np.ones((1, 5, 3), source), None, None, None)
@@ -368,15 +367,15 @@ def everything(ops, dtype, models, rows, columns):
     ops.loss(way, z, b, targets, w, np.full(models, w.sum(), dtype), True, p, d, value)
     results += [n, d, value]
 
-    law, size = gpumlp.Adam(0.1, l2=0.01), rows * columns // 32 * 32
+    optimizer, size = gpumlp.Adam(0.1, l2=0.01), rows * columns // 32 * 32
     theta, g, first = (a.reshape(models, -1)[:, :size].copy() for a in (z, delta, n))
     second = np.abs(first)
-    state, hyper = updates.make_state(ops, models, dtype), law.hyper(models).astype(dtype)
+    state, hyper = updates.make_state(ops, models, dtype), optimizer.hyper(models).astype(dtype)
     ones, zero = np.ones(models, dtype), np.zeros(1, np.int64)
     ops.prepare_update(g, ones, ones, hyper, None, zero, state, theta, size // 64 * 32)
     ops.update(
-        *(law.family, theta, g, [first, second], state.scalars, hyper, state.t, state.stopped_at),
-        size // 64 * 32,
+        *(optimizer.family, theta, g, [first, second]),
+        *(state.scalars, hyper, state.t, state.stopped_at, size // 64 * 32),
     )
     results += [state.norm, state.losses[0], state.scalars, theta, first, second]
 

@@ -271,9 +271,26 @@ def test_events(ops, dtype):
 
 @dtypes
 @models
-@pytest.mark.parametrize("law", updates.LAWS, ids=named(*updates.LAWS))
-def test_update(ops, dtype, models, law):
-    updates.check_update(ops, dtype, models, *law)
+@pytest.mark.parametrize("case", updates.CASES, ids=named(*updates.CASES))
+def test_update(ops, dtype, models, case):
+    updates.check_update(ops, dtype, models, *case)
+
+
+# The steps of the others are α long, however large the gradient is.
+BY_THE_GRADIENT = [case for case in updates.CASES if case[0] != "Lion"]
+
+
+@dtypes
+@models
+@pytest.mark.parametrize("case", updates.CASES, ids=named(*updates.CASES))
+def test_factors_of_slices(ops, dtype, models, case):
+    updates.check_factors(ops, dtype, models, *case)
+
+
+@dtypes
+@pytest.mark.parametrize("case", updates.CASES, ids=named(*updates.CASES))
+def test_factors_of_one(ops, dtype, case):
+    updates.check_neutral_factors(ops, dtype, *case)
 
 
 @dtypes
@@ -284,9 +301,9 @@ def test_plain_epsilon(ops, dtype, models):
 
 @dtypes
 @models
-@pytest.mark.parametrize("law", updates.LAWS, ids=named(*updates.LAWS))
-def test_overflow(ops, dtype, models, law):
-    updates.check_overflow(ops, dtype, models, *law)
+@pytest.mark.parametrize("case", BY_THE_GRADIENT, ids=named(*BY_THE_GRADIENT))
+def test_overflow(ops, dtype, models, case):
+    updates.check_overflow(ops, dtype, models, *case)
 
 
 @dtypes

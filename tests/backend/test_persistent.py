@@ -13,6 +13,7 @@ import pytest
 import gpumlp
 from gpumlp import backend
 from gpumlp.backend.cuda import cuda_sources, persistent_kernel
+from gpumlp.functions.optimizer import examples
 from gpumlp.training.placement import make_rows
 from tests.helpers import cubin
 from tests.helpers.training import blobs, fit, theta
@@ -34,6 +35,12 @@ from tests.operations.persistent_kernel import (
 @pytest.mark.parametrize("case", CASES)
 def test_updates_are_those_of_numpy(cuda, case, dtype):
     check(backend.get("cuda:0"), dtype, case)
+
+
+@pytest.mark.parametrize("label", dict(examples()))
+def test_every_optimizer_moves_as_numpys(cuda, label):
+    optimizer = dict(examples())[label]
+    check(backend.get("cuda:0"), "float64", "one layer", optimizer=optimizer, batch_size=30)
 
 
 @pytest.mark.parametrize("case", ["prelu and rrelu with dropout", "f' of the output", "counts"])

@@ -78,13 +78,13 @@ BUGS = {
     "backprop (relu, dropout": ("backward.cu", "at.network, element)", "at.network, element + 4)"),
     "activate (softmax": ("rows.cu", "total = row_sum(total);", ""),
     "loss (cross_entropy": ("losses.cu", "finish_loss(sum, factor,", "finish_loss(sum, Real(1),"),
-    "advance (with the penalty": (
-        *("update.cu", "if (theta) penalty = ordered_sum(penalties, chunks);"),
+    "prepare_update (with the penalty": (
+        *("prepare_update.cu", "if (theta) penalty = ordered_sum(penalties, chunks);"),
         "",
     ),
-    "update (Adam": ("laws.cuh", "return -expm1(t * log_beta);", "return Real(1);"),
+    "update (Adam": ("adam.cuh", "return -expm1(t * log_beta);", "return Real(1);"),
     "gather (labels": ("gather.cu", "+ cursor[m] * batch", "+ cursor[m]"),
-    "tally (largest": ("accumulate_metrics.cu", "cursor[m] += 1;", ""),
+    "accumulate_metrics (largest": ("accumulate_metrics.cu", "cursor[m] += 1;", ""),
     "shuffle (": ("shuffle.cu", "SHUFFLE)", "DROPOUT)"),
 }
 
@@ -100,7 +100,7 @@ def test_a_wrong_kernel_is_named(cuda, counters, fresh, named):
 
 
 def test_a_wrong_resident_kernel_is_found(cuda, counters):
-    case = next(case for case in CASES if str(case) == "resident (relu, float32)")
+    case = next(case for case in CASES if str(case) == "persistent_kernel (relu, float32)")
     with planted(Bug(*BUGS["update (Adam"], check="")):
         (outcome,) = selfcheck.run("cuda:0", [case])
     assert not outcome.passed

@@ -11,7 +11,7 @@ import gpumlp.functions.sklearn_losses
 from gpumlp.backend import contract, selfcheck
 from gpumlp.backend.selfcheck.case import TOLERANCE
 from gpumlp.functions.loss import pair
-from gpumlp.functions.optimizer import optimizers
+from gpumlp.functions.optimizer import examples, optimizers
 from gpumlp.training import persistent_cases
 from tests.seeded import planted
 from tests.seeded.bugs import BUGS
@@ -72,25 +72,21 @@ def test_every_loss_of_the_estimators_is_covered():
         assert reported <= {c.what.split(", ")[0] for c in of("loss") if c.dtype == dtype}
 
 
-def test_every_law_is_covered():
+def test_every_optimizer_is_covered():
     for dtype in "float32", "float64":
         covered = {case.what.split(",")[0] for case in of("update") if case.dtype == dtype}
-        assert covered == {"SGD", "RMSprop", "Adam", "AdamW"} == set(optimizers)
+        assert covered == set(optimizers) >= {"SGD", "RMSprop", "Adam", "AdamW"}
 
 
 def test_every_operation_of_the_contract_is_covered():
-    named = set(re.findall(r"^(\w+)\(", contract.__doc__, re.MULTILINE))
     # the host's, or nothing is computed
     others = {
-        "threads",
-        "parallel",
-        "export_algorithms",
-        "free_memory",
-        "total_memory",
-        "pace",
-        "chip",
+        *("threads", "parallel", "add_up", "pace", "chip", "free_memory", "total_memory"),
+        *("export_algorithms", "load_algorithms", "on_device", "to_device", "to_host"),
     }
-    assert named - others == {case.operation for case in CASES} - {"copies"}
+    methods = {name for name, _ in inspect.getmembers(contract.Ops, inspect.isfunction)}
+    operations = {name for name in methods if not name.startswith("_")}
+    assert operations - others == {case.operation for case in CASES} - {"copies"}
 
 
 def test_the_first_use_takes_programs_that_a_fit_takes(cuda, monkeypatch):
@@ -111,7 +107,7 @@ def test_the_first_use_takes_programs_that_a_fit_takes(cuda, monkeypatch):
     gpumlp.Trainer(net).fit(x, y, epochs=1, validation=(x, y), progress=False)
     net.forward(x)
     assert checked <= compiled
-    assert 24 <= len(FIRST) <= 48 and len(checked) <= 8
+    assert 24 <= len(FIRST) <= 48 and len(checked) <= 9
 
 
 # operation -> how many cases, and the multiple of the dtype's tolerance that they are allowed
@@ -119,7 +115,7 @@ EXTENT = {
     "activate": (60, 1), "prepare_update": (5, 5), "backprop": (56, 5), "capture": (2, 1),
     "copies": (1, 0), "gather": (14, 1), "gemm": (30, 1), "loss": (102, 5), "cast_bf16": (1, 0),
     "persistent_kernel": (6, 5), "shuffle": (3, 1), "accumulate_metrics": (4, 1),
-    "transfers": (1, 0), "update": (17, 5),
+    "transfers": (1, 0), "update": (2 * (len(dict(examples())) + 1) + 1, 5),
 }  # fmt: skip
 
 

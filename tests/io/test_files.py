@@ -9,6 +9,7 @@ from safetensors import safe_open
 
 import gpumlp
 from gpumlp.functions.loss import Form
+from gpumlp.functions.optimizer import examples
 from gpumlp.io import file_arrays
 from tests.helpers.comparison import to_numpy
 from tests.helpers.saving import DATA, X, assert_same_network, make_network, make_trainer
@@ -53,6 +54,7 @@ OPTIMIZERS = [
     gpumlp.RMSprop(1e-2, momentum=0.5, centered=True),
     gpumlp.Adam(1e-2, l1=1e-3, eps_corrected=False),
     gpumlp.AdamW(1e-2, weight_decay=0.1, decay_per_weight=True),
+    *(optimizer for _, optimizer in examples()),
 ]
 
 
@@ -76,7 +78,7 @@ def test_training_goes_on_as_if_it_had_never_ended(devices, models, tmp_path):
     assert len(history.seconds) == 5
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=repr)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_every_optimiser_and_schedule_goes_on(optimizer, schedule, tmp_path):
     options = {"optimizer": optimizer, "schedule": SCHEDULES[schedule]}

@@ -57,7 +57,9 @@ def _host() -> Iterator[tuple[str, str]]:
             yield f"{name} {dtype}", host_sources.loss(dtype, form, rows, log_u)
         yield f"rows {dtype}", host_sources.rows(dtype)
         yield f"gemm {dtype}", host_sources.gemm(dtype, "int")
-        yield f"update {dtype}", host_sources.update(dtype)
+        yield f"prepare_update {dtype}", host_sources.prepare_update(dtype)
+        for label, family, used in cuda_sources.update_rules():
+            yield f"{label} {dtype}", host_sources.update(dtype, family, used)
         yield f"gather {dtype}", host_sources.gather(dtype, "float32")
     yield "sequence", host_sources.sequence()
     yield "shuffle", host_sources.shuffle()

@@ -1,6 +1,6 @@
 """train_persistent: many updates in one launch, against NumPy's operations one after another.
 
-A check takes `ops` of the GPU side, as all do, and compares whole fits: parameters, the law's
+A check takes `ops` of the GPU side, as all do, and compares whole fits: parameters, the optimiser's
 state, losses, counters.
 """
 

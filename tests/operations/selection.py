@@ -55,6 +55,7 @@ SELECTION = {
     "RMSprop": lambda ops: _update(ops, 6),
     "Adam": lambda ops: _update(ops, 8),
     "plain epsilon": lambda ops: updates.check_plain_epsilon(ops, "float32", 3),
+    "factors": lambda ops: updates.check_factors(ops, "float32", 3, *updates.CASES[9]),
     "frozen": lambda ops: updates.check_frozen(ops, "float32", "Adam"),
     "gather": lambda ops: minibatches.check_gather(ops, "float32", 3, "float32", 37),
     "gather by 128 bits": lambda ops: minibatches.check_gather(ops, "float32", 3, "float32", 132),
@@ -97,7 +98,7 @@ def _bf16_layer(ops, name, shape):
 
 
 def _update(ops, number):
-    updates.check_update(ops, "float32", 3, *updates.LAWS[number], size=4224, decayed=4128)
+    updates.check_update(ops, "float32", 3, *updates.CASES[number], size=4224, decayed=4128)
 
 
 def _resident(ops, case, **options):

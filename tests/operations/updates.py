@@ -1,8 +1,11 @@
-"""advance and update: whether and how far each network moves, and the laws of (14) and (15)."""
+"""prepare_update and update: whether and how far each network moves, and the rules of (14)(15)."""
+
+import math
 
 import numpy as np
 
-from gpumlp.backend.contract import State
+from gpumlp.backend.contract import Factors, State
+from gpumlp.backend.layout import ALIGNMENT
 from gpumlp.functions import optimizer as optimizers
 from gpumlp.functions.optimizer import HYPERS
 from tests.oracle import formulas
@@ -135,7 +138,7 @@ def check_events(ops, dtype):
 # ------------------------------------------------------------------ update
 
 # The library's optimiser and the formulas' have the same names and arguments.
-LAWS = [
+CASES = [
     ("SGD", {"lr": (0.1, 0.2, 0.3)}),
     ("SGD", {"lr": 0.1, "l2": (0.5, 0.0, 1.5), "l1": (0.0, 0.2, 0.1)}),
     ("SGD", {"lr": 0.1, "momentum": (0.9, 0.0, 0.5), "l2": 0.5}),
@@ -146,6 +149,7 @@ LAWS = [
     ("Adam", {"lr": (0.1, 0.2, 0.3), "beta1": (0.9, 0.8, 0.0), "eps": 1e-3}),
     ("Adam", {"lr": 0.1, "beta2": (0.999, 0.9, 0.5), "eps": (1e-3, 1e-2, 1e-1), "l2": 0.5}),
     ("AdamW", {"lr": 0.1, "weight_decay": (0.5, 0.0, 2.0), "eps": 1e-3, "l1": 0.1, "l2": 0.2}),
+    ("Lion", {"lr": 0.1, "beta1": (0.9, 0.5, 0.0), "weight_decay": (0.5, 0.0, 2.0), "l1": 0.1}),
 ]
 
 
@@ -153,7 +157,7 @@ def of_network(value, m):
     return value[m] if isinstance(value, tuple) else value
 
 
-def make_law(name, numbers, models):
+def make_optimizer(name, numbers, models):
     arrays = {
         key: np.array(value[:models]) if isinstance(value, tuple) else value
         for key, value in numbers.items()
@@ -162,15 +166,15 @@ def make_law(name, numbers, models):
 
 
 def check_update(ops, dtype, models, name, numbers, size=16512, decayed=16416, oracle=None):
-    """Three steps of one law; gradients are clipped, rates scheduled, penalties scaled."""
-    law = make_law(name, numbers, models)
+    """Three steps of one update rule; gradients are clipped, rates scheduled, penalties scaled."""
+    optimizer = make_optimizer(name, numbers, models)
     theta = rounded(random(models, size, seed=32), dtype)
     theta[:, ::50] = 0  # sign 0 = 0
     gradients = [rounded(random(models, size, seed=33 + step), dtype) for step in range(3)]
     clip, decay = np.array([0.5, 1.0, 0.25])[:models], np.array([1.0, 0.5, 0.25])[:models]
     rate = [1.0, 0.5, 2.0]
 
-    hyper = law.hyper(models)
+    hyper = optimizer.hyper(models)
     lr = hyper[:, HYPERS.index("LR")]
     expected = theta.copy()
     for m in range(models):
@@ -186,13 +190,13 @@ def check_update(ops, dtype, models, name, numbers, size=16512, decayed=16416, o
     given = send(ops, theta, dtype)
     state_buffers = [
         send(ops, np.zeros_like(theta), dtype) if used else None
-        for used in law.state_buffers().values()
+        for used in optimizer.state_buffers().values()
     ]
     stopped_at = send(ops, np.zeros(models), np.int64)
     for step, g in enumerate(gradients):
         scalars = np.stack((np.ones(models), clip, lr * rate[step], decay), axis=1)
         ops.update(
-            law.family,
+            optimizer.family,
             given,
             send(ops, g, dtype),
             state_buffers,
@@ -204,6 +208,82 @@ def check_update(ops, dtype, models, name, numbers, size=16512, decayed=16416, o
         )
     assert_close(ops, given, expected, dtype, 100)
     assert_same(ops, stopped_at, np.zeros(models, np.int64))
+
+
+# Slices of random and odd lengths, some of them shorter than a block's chunk and some much longer.
+LENGTHS = (1, 37, 1000, 3, 5321, 130, 1, 9007)
+
+
+def check_factors(ops, dtype, models, name, numbers):
+    """Each slice moves as it would alone, with its own learning rate, penalties and decay."""
+    optimizer = make_optimizer(name, numbers, models)
+    aligned = ALIGNMENT // np.dtype(dtype).itemsize
+    ends = np.cumsum([math.ceil(length / aligned) * aligned for length in LENGTHS])
+    rng = np.random.default_rng(45)
+    rate, decay = (rounded(rng.uniform(0.25, 2, len(ends)), dtype) for _ in range(2))
+    rate[3], decay[5] = 0, 0
+    theta = rounded(random(models, ends[-1], seed=46), dtype)
+    gradients = [rounded(random(models, ends[-1], seed=47 + step), dtype) for step in range(3)]
+    hyper = optimizer.hyper(models)
+    lr = hyper[:, HYPERS.index("LR")]
+    scale = np.array([1.0, 0.5, 0.25])[:models]
+
+    expected = theta.copy()
+    for m in range(models):
+        for s, part in enumerate(np.split(np.arange(ends[-1]), ends[:-1])):
+            arguments = {key: of_network(value, m) for key, value in numbers.items()}
+            arguments |= {
+                key: arguments.get(key, 0.0) * scale[m] * decay[s] for key in ("l1", "l2")
+            }
+            if "weight_decay" in arguments:
+                arguments["weight_decay"] *= decay[s]
+            reference, values = getattr(formulas, name)(**arguments), expected[m, part]
+            reference.lr = lr[m] * rate[s]
+            for g in gradients:
+                reference.step([values], [g[m, part]], [True])
+            expected[m, part] = values
+
+    sent = send(ops, theta, dtype)
+    used = optimizer.state_buffers().values()
+    state_buffers = [
+        send(ops, np.zeros_like(theta), dtype) if is_used else None for is_used in used
+    ]
+    factors = Factors(send(ops, ends, np.int64), send(ops, rate, dtype), send(ops, decay, dtype))
+    scalars = np.stack((np.ones(models), np.ones(models), lr, scale), axis=1)
+    stopped_at = send(ops, np.zeros(models), np.int64)
+    for step, g in enumerate(gradients):
+        ops.update(
+            *(optimizer.family, sent, send(ops, g, dtype), state_buffers),
+            *(send(ops, scalars, dtype), send(ops, hyper, dtype)),
+            *(send(ops, np.full(models, step + 1), np.int64), stopped_at, 0, factors),
+        )
+    assert_close(ops, sent, expected, dtype, 100)
+    assert_same(ops, stopped_at, np.zeros(models, np.int64))
+
+
+def check_neutral_factors(ops, dtype, name, numbers, size=4224, decayed=4128):
+    """Factors of 1, and of 0 on the decay beyond the weights, are no factors."""
+    optimizer = make_optimizer(name, numbers, 3)
+    theta, g = (random(3, size, seed=seed).astype(dtype) for seed in (48, 49))
+    one = send(ops, np.ones(2), dtype)
+    neutral = Factors(
+        send(ops, [decayed, size], np.int64), one, send(ops, np.array([1.0, 0.0]), dtype)
+    )
+    scalars, after = np.tile([1, 0.5, 0.1, 0.25], (3, 1)), []
+    for factors in (None, neutral):
+        sent = [send(ops, theta)]
+        sent += [
+            send(ops, np.abs(theta)) if used else None
+            for used in optimizer.state_buffers().values()
+        ]
+        ops.update(
+            *(optimizer.family, sent[0], send(ops, g), sent[1:], send(ops, scalars, dtype)),
+            *(send(ops, optimizer.hyper(3), dtype), send(ops, np.full(3, 2), np.int64)),
+            *(send(ops, np.zeros(3), np.int64), decayed, factors),
+        )
+        after.append([ops.to_host(array) for array in sent if array is not None])
+    for with_none, with_ones in zip(*after, strict=True):
+        assert_close(ops, with_ones, with_none, dtype, 10)
 
 
 class PlainEpsilonAdam(formulas.Adam):
@@ -227,20 +307,21 @@ def check_plain_epsilon(ops, dtype, models):
 
 def check_frozen(ops, dtype, name):
     """A network that does not move keeps theta and all its state, to the bit."""
-    law = make_law(name, {"momentum": 0.5} if name != "Adam" else {}, 3)
+    optimizer = make_optimizer(name, {"momentum": 0.5} if name != "Adam" else {}, 3)
     theta, g = (random(3, 128, seed=seed).astype(dtype) for seed in (40, 41))
     scalars = np.array([[1, 1, 0.1, 1], [0, 1, 0.1, 1], [1, 1, 0.1, 1]])
     given = send(ops, theta)
-    states = [np.abs(theta) + i for i, used in enumerate(law.state_buffers().values()) if used]
+    in_use = optimizer.state_buffers().values()
+    states = [np.abs(theta) + i for i, used in enumerate(in_use) if used]
     sent = iter([send(ops, state) for state in states])
-    state_buffers = [next(sent) if used else None for used in law.state_buffers().values()]
+    state_buffers = [next(sent) if used else None for used in in_use]
     ops.update(
-        law.family,
+        optimizer.family,
         given,
         send(ops, g),
         state_buffers,
         send(ops, scalars, dtype),
-        send(ops, law.hyper(3), dtype),
+        send(ops, optimizer.hyper(3), dtype),
         send(ops, [2, 1, 2], np.int64),
         send(ops, [0, 1, 0], np.int64),
         64,
@@ -258,11 +339,11 @@ OVERFLOWING = [0, 1, 38, 63, 64, 90, 127]
 
 
 def check_overflow(ops, dtype, models, name, numbers, size=128, decayed=64):
-    """A parameter that a law would move out of range, or its state, stays with its state, to the
+    """A parameter that a rule would move out of range, or its state, stays with its state, to the
     bit; its neighbours move as if it were an ordinary one."""
-    law, largest = make_law(name, numbers, models), np.finfo(dtype).max
+    optimizer, largest = make_optimizer(name, numbers, models), np.finfo(dtype).max
     theta, g = (random(models, size, seed=seed).astype(dtype) for seed in (42, 43))
-    states = np.abs(random(len(law.state_buffers()), models, size, seed=44)).astype(dtype)
+    states = np.abs(random(len(optimizer.state_buffers()), models, size, seed=44)).astype(dtype)
     scalars = np.tile([1, 1, 0.1, 0.25], (models, 1))
 
     stopped_at = send(ops, np.zeros(models), np.int64)
@@ -271,15 +352,15 @@ def check_overflow(ops, dtype, models, name, numbers, size=128, decayed=64):
         sent = [send(ops, theta)]
         sent += [
             send(ops, state) if used else None
-            for state, used in zip(states, law.state_buffers().values(), strict=True)
+            for state, used in zip(states, optimizer.state_buffers().values(), strict=True)
         ]
         ops.update(
-            law.family,
+            optimizer.family,
             sent[0],
             send(ops, g),
             sent[1:],
             send(ops, scalars, dtype),
-            send(ops, law.hyper(models), dtype),
+            send(ops, optimizer.hyper(models), dtype),
             send(ops, np.full(models, 3), np.int64),
             stopped_at,
             decayed,
@@ -290,7 +371,8 @@ def check_overflow(ops, dtype, models, name, numbers, size=128, decayed=64):
     assert_same(ops, stopped_at, np.zeros(models, np.int64))
     before, upwards = theta.copy(), g.copy()
     before[:, OVERFLOWING], upwards[:, OVERFLOWING] = largest, -largest
-    used = [state for state, used in zip(states, law.state_buffers().values(), strict=True) if used]
+    in_use = optimizer.state_buffers().values()
+    used = [state for state, is_used in zip(states, in_use, strict=True) if is_used]
     for after, start, other in zip(moved(before, upwards), [before, *used], ordinary, strict=True):
         np.testing.assert_array_equal(after[:, OVERFLOWING], start[:, OVERFLOWING])
         others = np.delete(np.arange(size), OVERFLOWING)

@@ -288,6 +288,23 @@ class AdamW(Adam):
         theta *= 1 - self.lr * self.weight_decay
 
 
+@dataclass
+class Lion(Optimizer):
+    """Chen et al. 2023, algorithm 2: the sign of the momentum as the gradient pulls at it."""
+
+    beta1: float = 0.9
+    beta2: float = 0.99
+    weight_decay: float = 0.0
+
+    def decay(self, theta):
+        theta *= 1 - self.lr * self.weight_decay
+
+    def change(self, g, state):
+        step = np.sign(self.beta1 * state["m"] + (1 - self.beta1) * g)
+        state["m"] = self.beta2 * state["m"] + (1 - self.beta2) * g
+        return -self.lr * step
+
+
 # --- one network ----------------------------------------------------------------------------------
 
 

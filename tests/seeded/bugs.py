@@ -26,7 +26,10 @@ REDUCTIONS = {
         "common.cuh", "value = warps[t % WARPS]", "value = warps[t % (WARPS - 1)]", "prepare_update"
     ),
     "a penalty of one block alone": Bug(
-        "update.cu", "if (theta) penalty = ordered_sum(penalties, chunks);", "", "prepare_update"
+        "prepare_update.cu",
+        "if (theta) penalty = ordered_sum(penalties, chunks);",
+        "",
+        "prepare_update",
     ),
     "block_sum overwrites what is still read": Bug(
         "common.cuh",
@@ -160,7 +163,7 @@ PLACES = {
         *(ADDRESS, OVERFLOW),
     ),
     "a table without end": Bug(
-        "update.cu",
+        "prepare_update.cu",
         "cursor[m] % steps * networks",
         "cursor[m] * networks",
         "prepare_update",
@@ -297,25 +300,34 @@ UPDATES = {
         "SGD",
     ),
     "Adam's correction one step ahead": Bug(
-        "laws.cuh", "-expm1(t * log_beta)", "-expm1((t + Real(1)) * log_beta)", "Adam"
+        "adam.cuh", "-expm1(t * log_beta)", "-expm1((t + Real(1)) * log_beta)", "Adam"
     ),
     "epsilon without its correction": Bug(
-        "laws.cuh", "h[EPSILON_CORRECTED] > Real(0) ? root : Real(1)", "Real(1)", "Adam"
+        "adam.cuh", "h[EPSILON_CORRECTED] > Real(0) ? root : Real(1)", "Real(1)", "Adam"
     ),
     "epsilon always corrected": Bug(
-        "laws.cuh", "h[EPSILON_CORRECTED] > Real(0) ? root : Real(1)", "root", "plain epsilon"
+        "adam.cuh", "h[EPSILON_CORRECTED] > Real(0) ? root : Real(1)", "root", "plain epsilon"
     ),
-    "gradients that are not clipped": Bug("laws.cuh", "g *= step.clip;", "", "SGD"),
+    "gradients that are not clipped": Bug("update_rule.cuh", "g *= step.clip;", "", "SGD"),
     "a clipping factor above 1": Bug(
-        "laws.cuh", "&& length > h[CLIP_NORM] ?", "?", "prepare_update"
+        "step.cuh", "&& length > h[CLIP_NORM] ?", "?", "prepare_update"
+    ),
+    "factors of the slice before": Bug(
+        "update.cu", "while (i * VEC >= ends[s]) ++s;", "while (i * VEC > ends[s]) ++s;", "factors"
+    ),
+    "a slice's weight decay without its factor": Bug(
+        "update_rule.cuh", "rule.h[WEIGHT_DECAY] * slice.decay", "rule.h[WEIGHT_DECAY]", "factors"
+    ),
+    "a slice's penalty without its factor": Bug(
+        "update_rule.cuh", "step.decay * slice.decay *", "step.decay *", "factors"
     ),
     "halted networks that move": Bug("update.cu", "if (step.go == Real(0)) return;", "", "frozen"),
-    "a halt that does not last": Bug("laws.cuh", "halted == 0 && w_sum", "w_sum", "events"),
+    "a halt that does not last": Bug("step.cuh", "halted == 0 && w_sum", "w_sum", "events"),
     "a gradient that is not looked at": Bug(
-        "laws.cuh", "isfinite(loss) && isfinite(length)", "isfinite(loss)", "events"
+        "step.cuh", "isfinite(loss) && isfinite(length)", "isfinite(loss)", "events"
     ),
     "hyperparameters of the first network for all": Bug(
-        "update.cu", "law.begin(hyper + at.network * HYPERS,", "law.begin(hyper,", "SGD"
+        "update.cu", "rule.begin(hyper + at.network * HYPERS,", "rule.begin(hyper,", "SGD"
     ),
 }
 
@@ -466,14 +478,14 @@ RESIDENTS = {
         "= buffers[b][there];",
         "persistent_kernel",
     ),
-    "a law's state that is not written back": Bug(
+    "an optimiser's state that is not written back": Bug(
         "persistent.cu",
         "buffers[b][m * SIZE + there] = memory[",
         "if (b == 0) buffers[b][m * SIZE + there] = memory[",
         "persistent_kernel",
     ),
     "penalties on resident biases": Bug(
-        "persistent.cu", "i < DECAYED, i);", "true, i);", "persistent_kernel"
+        "persistent.cu", "Real(i < DECAYED)", "Real(1)", "persistent_kernel"
     ),
     "networks that move without weight": Bug(
         "persistent.cu", "if (go.go == Real(0)) continue;", "", "persistent_kernel"
@@ -518,10 +530,10 @@ COMPILED = {
         *(MACHINE_CODE, "float64 instructions"),
     ),
     "registers indexed at run time": Bug(
-        "laws.cuh",
-        "uk = h[MOMENTUM] * u.v[k]",
-        "uk = h[int(step.decay)] * u.v[k]",
-        "update",
+        "rmsprop.cuh",
+        "u = h[MOMENTUM]",
+        "u = h[int(g)]",
+        "update-RMSprop-square-velocity",
         *(MACHINE_CODE, "local memory"),
     ),
     "no 128-bit loads": Bug(

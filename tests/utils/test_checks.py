@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import gpumlp
+from gpumlp.functions.optimizer import optimizers
 from gpumlp.functions.schedule import Cosine, Exponential, InverseScaling, OneCycle, Plateau, Step
 from gpumlp.utils import checks
 
@@ -26,17 +27,19 @@ def built(cls, name):
     return lambda value: cls(**{name: value})
 
 
-def optimizer(cls, *names):
+def schedule(cls, *names):
     return {f"{cls.__name__}: {name}": built(cls, name) for name in names}
 
 
 # name -> what takes it; where a list stands for networks, and where None means something
-LAW = ("lr", "l1", "l2")
+OF_OPTIMIZERS = [
+    (cls, name)
+    for cls in optimizers.values()
+    for name in cls.intervals
+    if name in cls.__dataclass_fields__
+]
 PER_NETWORK = {
-    **optimizer(gpumlp.SGD, *LAW, "momentum"),
-    **optimizer(gpumlp.RMSprop, *LAW, "rho", "eps", "momentum"),
-    **optimizer(gpumlp.Adam, *LAW, "beta1", "beta2", "eps"),
-    **optimizer(gpumlp.AdamW, *LAW, "beta1", "beta2", "eps", "weight_decay"),
+    **{f"{cls.__name__}: {name}": built(cls, name) for cls, name in OF_OPTIMIZERS},
     "dropout": lambda value: network(dropout=value),
     "seed": lambda value: network(seed=value),
     "clip_norm": lambda value: gpumlp.Trainer(network(), clip_norm=value),
@@ -55,12 +58,12 @@ SINGLE = {
     "every_epochs": lambda value: gpumlp.Checkpoint("here", every_epochs=value),
     "keep": lambda value: gpumlp.Checkpoint("here", keep=value),
     "every_minutes": lambda value: gpumlp.Checkpoint("here", every_minutes=value),
-    **optimizer(Step, "every", "decay"),
-    **optimizer(Exponential, "decay"),
-    **optimizer(InverseScaling, "power"),
-    **optimizer(Cosine, "total", "warmup", "floor"),
-    **optimizer(OneCycle, "total", "rise", "start", "end"),
-    **optimizer(Plateau, "decay", "patience", "delta", "floor"),
+    **schedule(Step, "every", "decay"),
+    **schedule(Exponential, "decay"),
+    **schedule(InverseScaling, "power"),
+    **schedule(Cosine, "total", "warmup", "floor"),
+    **schedule(OneCycle, "total", "rise", "start", "end"),
+    **schedule(Plateau, "decay", "patience", "delta", "floor"),
 }
 NUMBERS = PER_NETWORK | SINGLE
 NONE_IS_TAKEN = ("clip_norm", "models", "every_minutes", "Cosine: total", "OneCycle: total")
@@ -155,12 +158,11 @@ def test_half_a_network_is_none(name):
     assert_refused(NUMBERS[name], name, Fraction(3, 2))
 
 
-@pytest.mark.parametrize("cls", [gpumlp.SGD, gpumlp.RMSprop, gpumlp.Adam, gpumlp.AdamW])
-def test_numbers_for_other_networks_than_there_are(cls):
-    for name in set(cls.intervals) & set(cls.__dataclass_fields__):
-        value = np.full(3, 0.1)
-        with pytest.raises(checks.ParameterError, match=rf"{cls.__name__}: {name} = .*of 2 networ"):
-            gpumlp.Trainer(network(models=2), optimizer=cls(**{name: value}))
+@pytest.mark.parametrize(("cls", "name"), OF_OPTIMIZERS)
+def test_numbers_for_other_networks_than_there_are(cls, name):
+    value = np.full(3, 0.1)
+    with pytest.raises(checks.ParameterError, match=rf"{cls.__name__}: {name} = .*of 2 networ"):
+        gpumlp.Trainer(network(models=2), optimizer=cls(**{name: value}))
 
 
 @pytest.mark.parametrize("name", FLAGS)

@@ -1,6 +1,6 @@
 """The operations on the CPU by compiled C++: the structs of kernels/ in the loops of kernels/host.
 
-The contract, with every argument's meaning, is in gpumlp/backend/contract.py.  Each operation is
+`gpumlp.backend.contract.Ops` says what each operation does and what its arguments mean.  Each is
 one call of a library that is compiled when first used (gpumlp/backend/cpu/compiler.py).  What has
 no program, as an activation of the user's own, is done by NumPy.
 """
@@ -28,7 +28,7 @@ IDENTITY = activations["identity"]  # through which a fused loss goes back
 
 
 class HostOps(NumpyOps):
-    """The contract of gpumlp.backend on NumPy arrays, compiled."""
+    """`Ops` on NumPy arrays, compiled."""
 
     def __init__(self):
         super().__init__()
@@ -231,7 +231,7 @@ class HostOps(NumpyOps):
         self, g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0
     ):
         functions = self._get(
-            ("prepare_update", "prepare_update_end"), host_sources.update, str(g.dtype)
+            ("prepare_update", "prepare_update_end"), host_sources.prepare_update, str(g.dtype)
         )
         if not functions:
             arguments = g, loss, w_sum, hyper, rates, first_rate, state, theta, decayed
@@ -249,26 +249,30 @@ class HostOps(NumpyOps):
         arrays = g, theta, loss, w_sum, hyper, rates, first_rate, tables, state.scalars, parts
         self._call(functions, values, arrays, models * chunks, g.size)
 
-    def update(self, family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed):
-        functions = self._get((f"update_{family}",), host_sources.update, str(theta.dtype))
+    def update(
+        self, family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed, factors=None
+    ):
+        used = tuple(buffer is not None for buffer in state_buffers)
+        functions = self._get(("update",), host_sources.update, str(theta.dtype), family, used)
         if not functions:
             arguments = family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed
-            self._by_numpy(NumpyOps.update, *arguments)
+            self._by_numpy(NumpyOps.update, *arguments, factors)
             return
         models, size = theta.shape
         chunks = _chunks(size, 1)
-        places = [*map(_at, state_buffers), 0, 0, 0][:3]
         values = (
-            *(_at(theta), _at(g), *places, _at(scalars), _at(hyper), _at(t), _at(stopped_at)),
+            *(_at(theta), _at(g), *(map(_at, state_buffers) if used else (0,))),
+            *(_at(scalars), _at(hyper), _at(t), _at(stopped_at)),
             *(models, size, decayed, chunks),
+            *((0, 0, 0) if factors is None else map(_at, factors)),
         )
-        arrays = theta, g, list(state_buffers), scalars, hyper, t, stopped_at
+        arrays = theta, g, list(state_buffers), scalars, hyper, t, stopped_at, factors
         self._call((*functions, None), values, arrays, models * chunks, theta.size)
 
     def add_up(self, parts, out):
-        functions = self._get(("add_up",), host_sources.update, str(out.dtype))
+        functions = self._get(("add_up",), host_sources.prepare_update, str(out.dtype))
         if not functions:
-            self._do(functools.partial(np.add.reduce, parts, axis=0, out=out))
+            self._by_numpy(NumpyOps.add_up, parts, out)
             return
         chunks = _chunks(out.size, 1)
         values = _at(parts), _at(out), len(parts), out.size, chunks
@@ -295,7 +299,8 @@ class HostOps(NumpyOps):
         arrays = order, cursor, data, out
         self._call(functions, values, arrays, models * chunks, out.x.size)
 
-    def accumulate_metrics(self, *arguments):
+    def accumulate_metrics(self, n, targets, w, w_sum, loss, mean, threshold, cursor, sums):
+        arguments = n, targets, w, w_sum, loss, mean, threshold, cursor, sums
         self._by_numpy(NumpyOps.accumulate_metrics, *arguments)
 
     def _shuffle_keys(self, seeds, epoch, rows):

@@ -50,9 +50,14 @@ def sequence() -> str:
     return sources.text("sequence.cpp")
 
 
-def update(dtype: str) -> str:
-    """Functions `prepare_update`, `update_*` and `add_up`."""
-    return _program(dtype, sources.columns(), "laws.cuh", "update.cpp")
+def prepare_update(dtype: str) -> str:
+    """Functions `prepare_update` and `add_up`."""
+    return _program(dtype, sources.columns(), "step.cuh", "prepare_update.cpp")
+
+
+def update(dtype: str, family: str, used: tuple[bool, ...]) -> str:
+    """Function `update` of an optimiser that uses these of its state buffers."""
+    return _program(dtype, *sources.update_rule(family, used), "update.cpp")
 
 
 def gather(dtype: str, source: str) -> str:

@@ -13,6 +13,7 @@ from gpumlp.backend.cuda.persistent_kernel import Places, Shape
 from gpumlp.backend.sources import BF16, REAL, SOURCE, columns, flag, traits
 from gpumlp.functions.activation import Activation, activations
 from gpumlp.functions.loss import Form, losses, pair
+from gpumlp.functions.optimizer import examples
 
 
 def _program(dtype: str, definitions: list[str], *names: str) -> str:
@@ -99,9 +100,15 @@ def loss(dtype: str, form: Form, rows: bool, log_u: bool, delta: str | None = No
     return _program(dtype, [*definitions, _stored("Delta", delta)], "losses.cu")
 
 
-def update(dtype: str) -> str:
-    """Kernels `prepare_update` and `update_*`."""
-    return _program(dtype, [columns(), sources.text("laws.cuh")], "update.cu")
+def prepare_update(dtype: str) -> str:
+    """Kernel `prepare_update`."""
+    return _program(dtype, [columns(), sources.text("step.cuh")], "prepare_update.cu")
+
+
+def update(dtype: str, family: str, used: tuple[bool, ...], factors: bool = False) -> str:
+    """Kernel `update` of an optimiser that uses these of its state buffers, and slices' factors."""
+    definitions = [*sources.update_rule(family, used), flag("FACTORS", factors)]
+    return _program(dtype, definitions, "update.cu")
 
 
 def persistent_kernel(shape: Shape, at: Places) -> str:
@@ -110,7 +117,7 @@ def persistent_kernel(shape: Shape, at: Places) -> str:
         *map(sources.text, ("philox.cuh", "noise.cuh", "activations.cuh")),
         *_form(shape.pair.form, shape.pair.rows, shape.pair.log_u),
         flag("FUSED", shape.pair.fused),
-        *(columns(), sources.text("laws.cuh")),
+        *sources.update_rule(shape.family, shape.state_buffers),
         f"typedef {SOURCE[shape.source]} Source;",
         _constants(
             {
@@ -119,28 +126,15 @@ def persistent_kernel(shape: Shape, at: Places) -> str:
                 "SIZE": shape.layout.size,
                 "NUMBERS": at.numbers,
                 "DECAYED": at.decayed,
-                "SLOTS": sum(shape.state_buffers),
+                "IN_USE": sum(shape.state_buffers),
                 "NETWORKS": at.blocks,
             }
         ),
-        _law(shape),
         "template<int k> struct Layer;",
     ]
     for k in shape.layers:
         definitions += _resident_layer(shape, at, k)
     return _program(shape.dtype, definitions, "persistent_products.cuh", "persistent.cu")
-
-
-def _law(shape: Shape) -> str:
-    """`motion(slots)`: the law of laws.cuh on its state, which lies from there on."""
-    pointers: list[str] = []
-    for i, used in enumerate(shape.state_buffers):
-        pointers.append(f"slots + {sum(shape.state_buffers[:i])} * NUMBERS" if used else "nullptr")
-    law = {"sgd": "Sgd", "adam": "Adam"}.get(shape.family)
-    if law is None:
-        law = "RmsProp<{}, {}>".format(*(str(each).lower() for each in shape.state_buffers[1:]))
-    made = f"{law}({', '.join(pointers)})"
-    return f"__device__ __forceinline__ auto motion(Real* slots) {{ return {made}; }}"
 
 
 def _constants(values: dict[str, int]) -> str:
@@ -205,6 +199,17 @@ def shuffle(dtype: str) -> str:
     return _program(dtype, [sources.text("philox.cuh")], "shuffle.cu")
 
 
+def update_rules() -> Iterator[tuple[str, str, tuple[bool, ...]]]:
+    """(label, family, which state buffers are in use) of every program with kernel `update`."""
+    rules = {}
+    for _, optimizer in examples():
+        buffers = optimizer.state_buffers()
+        label = "-".join(("update", optimizer.family, *(name for name in buffers if buffers[name])))
+        rules[label] = optimizer.family, tuple(buffers.values())
+    for label, rule in rules.items():
+        yield label, *rule
+
+
 def programs(dtype: str) -> Iterator[tuple[str, str]]:
     """(label, text) of every program of that dtype, for the tools that prove them all; of those
     for one architecture, samples."""
@@ -226,7 +231,10 @@ def programs(dtype: str) -> Iterator[tuple[str, str]]:
                 forms[f"{label}-bf16"] = loss(dtype, form, is_rows, log_u, BF16)
     yield from forms.items()
     yield "rows", rows(dtype)
-    yield "update", update(dtype)
+    yield "prepare_update", prepare_update(dtype)
+    for label, family, used in update_rules():
+        yield label, update(dtype, family, used)
+        yield f"{label}-factors", update(dtype, family, used, factors=True)
     yield "accumulate_metrics", accumulate_metrics(dtype)
     yield "shuffle", shuffle(dtype)
     for source in SOURCE:

@@ -1,6 +1,6 @@
 """The operations on CuPy arrays: the kernels of kernels/ and cuBLASLt.
 
-The contract, with every argument's meaning, is in gpumlp/backend/contract.py.  Each operation is
+`gpumlp.backend.contract.Ops` says what each operation does and what its arguments mean.  Each is
 one launch, but for `gemm`, which is one call of cuBLASLt, or one for each 65,535 networks, and
 `shuffle`, which is two and CuPy's sort between them.
 Programs are compiled by NVRTC when first used and kept on disk by CuPy.
@@ -63,6 +63,11 @@ def _or_null(array):
     return NULL if array is None else array
 
 
+def _pointers(state_buffers) -> list:
+    """The arguments for STATE_PARAMETERS, of which there is one at least."""
+    return [*map(_or_null, state_buffers)] or [NULL]
+
+
 def _stride(array) -> np.int64:
     """Elements from network to network; 0 if the array is shared."""
     if array is None or len(array) == 1:
@@ -71,7 +76,7 @@ def _stride(array) -> np.int64:
 
 
 class CupyOps:
-    """The contract of gpumlp.backend on CuPy arrays of one device."""
+    """`Ops` on CuPy arrays of one device."""
 
     xp = cp
 
@@ -102,7 +107,6 @@ class CupyOps:
         return cp.cuda.Device(self._index)
 
     def to_device(self, array):
-        """The array there.  NumPy's may be overwritten or dropped once this returns."""
         if not isinstance(array, np.ndarray):
             return cp.asarray(array)
         if array.nbytes <= MOST_STAGED:
@@ -141,6 +145,13 @@ class CupyOps:
     # ------------------------------------------------------------ repeating
     def threads(self, shape, objective=None):
         return 1
+
+    def parallel(self, works):
+        for work in works:
+            work()
+
+    def add_up(self, parts, out):
+        cp.sum(parts, axis=0, out=out)
 
     def capture(self, work):
         # What the graph writes to besides the caller's buffers.  Later it may be replaced by larger
@@ -220,12 +231,10 @@ class CupyOps:
         return plan
 
     def export_algorithms(self):
-        """The algorithms that were chosen for products by timing them, for `adopt`; for JSON."""
         with self.on_device():
             return self._choices.export()
 
     def load_algorithms(self, algorithms):
-        """Use these algorithms, if they are of this kind of GPU and this version of cuBLASLt."""
         with self.on_device():
             self._choices.load_algorithms(algorithms)
         self._plans.clear()
@@ -336,7 +345,7 @@ class CupyOps:
         chunks = _update_chunks(g)
         partial, arrived = self._scratch(g.dtype, 2 * models * chunks, models)
         kernel = self._get(
-            "prepare_update", "prepare_update", lambda: cuda_sources.update(str(g.dtype))
+            "prepare_update", "prepare_update", lambda: cuda_sources.prepare_update(str(g.dtype))
         )
         kernel(
             (models * chunks,),
@@ -350,17 +359,24 @@ class CupyOps:
             ),
         )
 
-    def update(self, family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed):
+    def update(
+        self, family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed, factors=None
+    ):
         models, size = theta.shape
         chunks = _update_chunks(theta)
-        name = f"update_{family}"
-        kernel = self._get(name, name, lambda: cuda_sources.update(str(theta.dtype)))
+        used = tuple(buffer is not None for buffer in state_buffers)
+        kernel = self._get(
+            ("update", family, used, factors is not None),
+            "update",
+            lambda: cuda_sources.update(str(theta.dtype), family, used, factors is not None),
+        )
         kernel(
             (models * chunks,),
             (THREADS,),
             (
-                *(theta, g, *map(_or_null, state_buffers), scalars, hyper, t, stopped_at),
+                *(theta, g, *_pointers(state_buffers), scalars, hyper, t, stopped_at),
                 *(np.int64(size), np.int64(decayed), np.int32(chunks)),
+                *((NULL, NULL, NULL) if factors is None else factors),
             ),
         )
 
@@ -388,7 +404,7 @@ class CupyOps:
                 kernel.preferred_shared_memory_carveout = persistent_kernel.carveout(
                     at, self.chip()
                 )
-            train = functools.partial(_train_resident, kernel, at.bytes, _lanes(shape.sizes[-1]))
+            train = functools.partial(_launch_persistent, kernel, at.bytes, _lanes(shape.sizes[-1]))
             self._kernels[shape] = train
         return self._kernels[shape]
 
@@ -468,26 +484,30 @@ class CupyOps:
         )
 
 
-def _train_resident(
-    kernel, shared_bytes: int, block, what: persistent_kernel.LaunchArgs, steps: int
+def _launch_persistent(
+    kernel, shared_bytes: int, block, args: persistent_kernel.LaunchArgs, steps: int
 ):
     """The next so many batches of every network."""
-    data, state, real = what.data, what.state, what.theta.dtype.type
-    state_buffers = [slot for slot in what.state_buffers if slot is not None]
+    if args.factors is not None:
+        raise ValueError(
+            "the persistent kernel has one learning rate for all parameters: let networks with "
+            "factors train by operations"
+        )
+    data, state, real = args.data, args.state, args.theta.dtype.type
     kernel(
-        (len(what.theta),),
+        (len(args.theta),),
         block,
         (
-            *(what.theta, *state_buffers, *(NULL for _ in range(3 - len(state_buffers)))),
-            *(what.order, _stride(what.order), np.int64(what.positions), np.int32(what.batch)),
+            *(args.theta, *_pointers(args.state_buffers)),
+            *(args.order, _stride(args.order), np.int64(args.positions), np.int32(args.batch)),
             *(data.x, _stride(data.x), _or_null(data.weight), _stride(data.weight)),
             *(_or_null(data.labels), _or_null(data.dense)),
             _stride(data.dense if data.labels is None else data.labels),
-            *(real(what.targets.scale), real(what.targets.shift)),
-            *(np.int32(what.mean), what.p, np.int32(what.penalised), what.seeds, what.dropout),
-            *(what.hyper, _or_null(what.rates), what.first_rate, state.cursor, state.t),
+            *(real(args.targets.scale), real(args.targets.shift)),
+            *(np.int32(args.mean), args.p, np.int32(args.penalised), args.seeds, args.dropout),
+            *(args.hyper, _or_null(args.rates), args.first_rate, state.cursor, state.t),
             *(state.stopped_at, state.losses, state.weights, state.norm, state.scalars),
-            *(np.int64(len(what.theta)), np.int64(len(state.losses)), np.int64(steps)),
+            *(np.int64(len(args.theta)), np.int64(len(state.losses)), np.int64(steps)),
         ),
         shared_mem=shared_bytes,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from gpumlp.backend.contract import Array, Data, State, Targets
+from gpumlp.backend.contract import Array, Data, Factors, State, Targets
 from gpumlp.backend.layout import Layout
 from gpumlp.functions.activation import Activation, activations
 from gpumlp.functions.loss import OutputLoss, losses, pair
@@ -42,7 +42,7 @@ class Shape(NamedTuple):
     dropout: tuple[bool, ...]
     pair: OutputLoss
     family: str
-    state_buffers: tuple[bool, ...]  # which of the law's state buffers are in use
+    state_buffers: tuple[bool, ...]  # which state buffers of the update rule are in use
     source: str  # the dtype of the data
 
     @property
@@ -69,8 +69,8 @@ class Shape(NamedTuple):
 class Places(NamedTuple):
     """Where each array begins in the block's dynamic shared memory, in elements.
 
-    Parameters, W, b and slope, are places in one network's numbers, of which there are 2 + slots:
-    theta, its gradient, the slots.  n[0] is x; z only where it is kept.
+    Parameters, W, b and slope, are places in one network's numbers, of which there are
+    theta, its gradient, and the state buffers in use.  n[0] is x; z only where it is kept.
     """
 
     tile: int
@@ -139,12 +139,12 @@ def carveout(at: Places, chip: Chip) -> int:
 
 def samples(dtype: str):
     """(label, Shape) of some networks, for the tools that prove the programs of all."""
-    adam, rmsprop = ("adam", (True, True)), ("rmsprop", (True, True, True))
+    adam, rmsprop = ("Adam", (True, True)), ("RMSprop", (True, True, True))
     cases = {
         "digits": ((64, 64, 10), ["relu"], "softmax", "cross_entropy", 0.0, adam),
         "noise": ((30, 48, 32, 5), ["rrelu", "gelu"], "log_softmax", "focal", 0.5, rmsprop),
-        "slopes": ((5, 7, 6, 1), ["prelu", "mish"], "prelu", "huber", 0.0, ("sgd", (True,))),
-        "deep": ((8, 24, 24, 24, 3), ["tanh"] * 3, "sigmoid", "focal", 0.0, ("sgd", (False,))),
+        "slopes": ((5, 7, 6, 1), ["prelu", "mish"], "prelu", "huber", 0.0, ("SGD", (True,))),
+        "deep": ((8, 24, 24, 24, 3), ["tanh"] * 3, "sigmoid", "focal", 0.0, ("SGD", (False,))),
         "alone": ((64, 96, 10), ["silu"], "softmax", "kl_divergence", 0.2, adam),
     }
     for label, (sizes, hidden, output, loss, dropout, (family, state_buffers)) in cases.items():
@@ -176,3 +176,4 @@ class LaunchArgs(NamedTuple):
     rates: Any
     first_rate: Array
     state: State
+    factors: Factors | None = None  # refused: it has one learning rate for all parameters

@@ -1,7 +1,6 @@
 """The operations on NumPy arrays: the readable reference, which the CUDA kernels must equal.
 
-Every array is (M, B, N): M networks, B samples, N units; a leading axis of 1 is shared by all
-networks.  The contract, with every argument's meaning, is in gpumlp/backend/contract.py.
+`gpumlp.backend.contract.Ops` says what each operation does and what its arguments mean.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 
 from gpumlp.backend.reference import philox
 from gpumlp.backend.sources import SCALARS
-from gpumlp.functions.optimizer import HYPERS
+from gpumlp.functions.optimizer import HYPERS, optimizers
 
 # Overflow and invalid values are noticed in the loss, not by a warning in the middle of a step.
 _quiet = np.errstate(all="ignore")
@@ -25,7 +24,7 @@ BLOCK = 1 << 14
 
 
 class NumpyOps:
-    """The contract of gpumlp.backend on NumPy arrays."""
+    """`Ops` on NumPy arrays."""
 
     device = "cpu"
     xp = np
@@ -57,11 +56,27 @@ class NumpyOps:
     def capture(self, work):
         return None
 
+    def pace(self, long=False):
+        pass  # all that was asked for has been done
+
     def threads(self, shape, objective=None):
         return 1
 
+    def parallel(self, works):
+        for work in works:
+            work()
+
+    def add_up(self, parts, out):
+        np.add.reduce(parts, axis=0, out=out)
+
     def chip(self):
         return None
+
+    def persistent_kernel(self, shape, at):
+        raise NotImplementedError("networks train in shared memory on a GPU only")
+
+    def transfers(self, size):
+        raise NotImplementedError("copies run beside the computing on a GPU only")
 
     def export_algorithms(self):
         return {}
@@ -186,28 +201,29 @@ class NumpyOps:
         state.t += go
 
     @_quiet
-    def update(self, family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed):
-        law = _LAWS[family]
+    def update(
+        self, family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed, factors=None
+    ):
+        rule = optimizers[family].update_rule
+        size = theta.shape[1]
         for m in np.flatnonzero(scalars[:, 0]):
             h = dict(zip(HYPERS, hyper[m].tolist(), strict=True))
             clip, lr, decay = scalars[m, 1:].tolist()
-            own = [None if slot is None else slot[m] for slot in state_buffers]
-            for start in range(0, theta.shape[1], BLOCK):
-                stop = min(start + BLOCK, theta.shape[1])
-                part = slice(start, stop)
+            for start in range(0, size, BLOCK):
+                part = slice(start, min(start + BLOCK, size))
                 gradient = g[m, part] * clip if clip != 1 else g[m, part].copy()
                 value = theta[m, part]
-                penalised = max(0, min(decayed, stop) - start)
+                W, rate, share = _factors(factors, part, decayed)
                 if h["L2"]:
-                    gradient[:penalised] += decay * h["L2"] * value[:penalised]  # (14)
+                    gradient[W] += decay * share * h["L2"] * value[W]  # (14)
                 if h["L1"]:
-                    gradient[:penalised] += decay * h["L1"] * np.sign(value[:penalised])  # (14')
-                state = [None if slot is None else slot[part] for slot in own]
-                moving = [value, *(each for each in state if each is not None)]
+                    gradient[W] += decay * share * h["L1"] * np.sign(value[W])  # (14')
+                state = [None if buffer is None else buffer[m, part] for buffer in state_buffers]
+                moving = [value, *(buffer for buffer in state if buffer is not None)]
                 before = [array.copy() for array in moving]
                 if h["WEIGHT_DECAY"]:
-                    value[:penalised] *= 1 - lr * h["WEIGHT_DECAY"]
-                law(value, gradient, state, h, lr, int(t[m]))
+                    value[W] *= 1 - lr * rate * h["WEIGHT_DECAY"] * share
+                rule(value, gradient, state, h, lr * rate, int(t[m]))
                 stays = ~np.logical_and.reduce([np.isfinite(array) for array in moving])
                 if stays.any():
                     for array, old in zip(moving, before, strict=True):
@@ -243,9 +259,6 @@ class NumpyOps:
         sums[cursor, members, 1] = w_sum
         sums[cursor, members, 2] = right
         cursor += 1
-
-    def pace(self, long=False):
-        pass  # all that was asked for has been done
 
     def shuffle(self, seeds, epoch, order):
         keys = self._shuffle_keys(seeds, epoch, order.shape[1])
@@ -288,6 +301,14 @@ def _parameters(f, p, noise, like):
     return p[:, 0, None, None], p[:, 1, None, None]
 
 
+def _factors(factors, part, decayed):
+    """Which of a block's parameters decay, and the factors on their learning rate and decay."""
+    if factors is None:
+        return slice(max(0, min(decayed, part.stop) - part.start)), 1.0, 1.0
+    of_parameter = np.searchsorted(factors.ends, np.arange(part.start, part.stop), "right")
+    return slice(None), factors.rate[of_parameter], factors.decay[of_parameter]
+
+
 def _targets(targets, shape, dtype):
     """y (1 or M, B, N) as the loss sees it: one-hot from labels, scaled and shifted."""
     if targets.dense is not None:
@@ -299,62 +320,3 @@ def _targets(targets, shape, dtype):
     if targets.scale == 1 and targets.shift == 0:
         return y
     return targets.scale * y + targets.shift
-
-
-# ---------------------------------------------------------------- the laws of motion
-# Each moves one block of one network's parameters: theta, its slots in place; g is spent.
-
-
-def _sgd(theta, g, state_buffers, h, lr, t):
-    (velocity,) = state_buffers
-    g *= lr
-    if velocity is None:
-        theta -= g  # (14)(15)
-        return
-    velocity *= h["MOMENTUM"]
-    velocity -= g
-    if h["NESTEROV"]:
-        theta += h["MOMENTUM"] * velocity
-        theta -= g
-    else:
-        theta += velocity
-
-
-def _rmsprop(theta, g, state_buffers, h, lr, t):
-    square, velocity, centre = state_buffers
-    square *= h["BETA2"]
-    square += h["REST2"] * g * g
-    variance = square
-    if centre is not None:
-        centre *= h["BETA2"]
-        centre += h["REST2"] * g
-        variance = np.maximum(square - centre * centre, 0)
-    g *= lr
-    g /= np.sqrt(variance) + h["EPSILON"]
-    if velocity is None:
-        theta -= g
-    else:
-        velocity *= h["MOMENTUM"]
-        velocity -= g
-        theta += velocity
-
-
-def _adam(theta, g, state_buffers, h, lr, t):
-    m, v = state_buffers
-    root = np.sqrt(-np.expm1(t * h["LOG_BETA2"])).item()
-    a = lr * root / -np.expm1(t * h["LOG_BETA1"]).item()
-    e = h["EPSILON"] * (root if h["EPSILON_CORRECTED"] else 1)
-    m *= h["BETA1"]
-    m += h["REST1"] * g
-    v *= h["BETA2"]
-    g *= g
-    g *= h["REST2"]
-    v += g
-    np.sqrt(v, out=g)
-    g += e
-    np.divide(m, g, out=g)
-    g *= a
-    theta -= g
-
-
-_LAWS = {"sgd": _sgd, "rmsprop": _rmsprop, "adam": _adam}

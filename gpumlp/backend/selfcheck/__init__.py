@@ -2,7 +2,7 @@
 
 A `Case` is worked out twice by the same lines, on the device and by NumpyOps in float64.  A few
 dozen of them run when a GPU is first used, in a fraction of a second and what it takes to compile
-eight programs, which CuPy keeps and most fits need anyway.  That they passed is remembered in the
+nine programs, which CuPy keeps and most fits need anyway.  That they passed is remembered in the
 user's cache until the GPU, its driver, a library or this package is another; where the cache cannot
 be written, they run once a process.  `gpumlp info --check` runs all of them.
 

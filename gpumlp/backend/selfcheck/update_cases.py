@@ -1,4 +1,4 @@
-"""advance, update, gather, tally and shuffle."""
+"""prepare_update, update, gather, accumulate_metrics and shuffle."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gpumlp.backend.contract import Batch, Data, State, Targets
+from gpumlp.backend.contract import Batch, Data, Factors, State, Targets
 from gpumlp.backend.selfcheck.case import DTYPES, LOOSE, MODELS, Case, Side, case
 from gpumlp.backend.sources import SOURCE
-from gpumlp.functions.optimizer import HYPERS, SGD, Adam, AdamW, Optimizer, RMSprop
+from gpumlp.functions.optimizer import HYPERS, Adam, Optimizer, examples
 
 
 def cases() -> Iterator[Case]:
@@ -59,44 +59,44 @@ def prepare_update(side: Side, penalty: bool, size=SIZE):
     return [scalars] + [getattr(state, field.name) for field in dataclasses.fields(state)[:-1]]
 
 
-def update(side: Side, law: Optimizer, size=SIZE):
+def update(side: Side, optimizer: Optimizer, size=SIZE, factors=False):
     """Two steps from nothing; one network stands still."""
     decayed = size - 32
-    theta, used = side.normal(MODELS, size), law.state_buffers().values()
+    theta, used = side.normal(MODELS, size), optimizer.state_buffers().values()
     state_buffers = [side.send(np.zeros((MODELS, size))) if in_use else None for in_use in used]
     scalars = [[1, 0.5, 0.1, 1], [0, 1, 0.1, 1], [1, 1, 0.2, 0.25]]
-    hyper, stopped_at = side.send(law.hyper(MODELS)), side.send(np.zeros(MODELS), np.int64)
+    of_slices = None
+    if factors:
+        ends = [32, 96, size // 2, size - 32, size]
+        rate, decay = [1.0, 0.25, 0.0, 2.0, 0.5], [1.0, 0.0, 0.5, 2.0, 1.0]
+        of_slices = Factors(side.send(ends, np.int64), side.send(rate), side.send(decay))
+    hyper, stopped_at = side.send(optimizer.hyper(MODELS)), side.send(np.zeros(MODELS), np.int64)
     for t in (1, 2):
         step = side.send(np.full(MODELS, t), np.int64)
         g = side.normal(MODELS, size)
         now = side.send(scalars), hyper, step, stopped_at
-        side.ops.update(law.family, theta, g, state_buffers, *now, decayed)
-    return [theta, *(slot for slot in state_buffers if slot is not None)]
-
-
-LAWS: dict[str, Optimizer] = {
-    "SGD": SGD(l1=0.1, l2=0.5),
-    "SGD, momentum": SGD(momentum=0.9, l2=0.5),
-    "SGD, Nesterov": SGD(momentum=0.9, nesterov=True),
-    "RMSprop": RMSprop(eps=1e-3, l2=0.5),
-    "RMSprop, centred": RMSprop(eps=1e-2, momentum=0.5, centered=True),
-    "Adam": Adam(eps=1e-3, l2=0.5),
-    "Adam, plain epsilon": Adam(eps=1e-2, eps_corrected=False),
-    "AdamW": AdamW(eps=1e-3, weight_decay=0.5),
-}
+        side.ops.update(optimizer.family, theta, g, state_buffers, *now, decayed, of_slices)
+    return [theta, *(buffer for buffer in state_buffers if buffer is not None)]
 
 
 def _updates() -> Iterator[Case]:
+    with_factors = dict(examples())["AdamW"]
     for dtype in DTYPES:
         for what, penalty in (("norm and clipping", False), ("with the penalty", True)):
             yield case(
                 "prepare_update", what, dtype, prepare_update, penalty, factor=LOOSE, first=True
             )
-        for what, law in LAWS.items():
-            yield case("update", what, dtype, update, law, factor=LOOSE, first=True)
+        for what, optimizer in examples():
+            # When a GPU is first used, only the rule that a Trainer takes by default: each other
+            # one is a program of its own.
+            first = isinstance(optimizer, Adam)
+            yield case("update", what, dtype, update, optimizer, factor=LOOSE, first=first)
+        options = {"factors": True, "factor": LOOSE}
+        yield case("update", "AdamW, factors", dtype, update, with_factors, **options)
     options = {"size": MANY, "factor": LOOSE}
     yield case("prepare_update", "many parameters", "float32", prepare_update, True, **options)
-    yield case("update", "Adam, many parameters", "float32", update, LAWS["Adam"], **options)
+    optimizer = dict(examples())["Adam"]
+    yield case("update", "Adam, many parameters", "float32", update, optimizer, **options)
 
 
 # ------------------------------------------------------------------ minibatches
