@@ -23,7 +23,7 @@ help:
 	@echo "make test-versions   run a part on every other Python, and on the oldest dependencies"
 	@echo "make fuzz            random files, calls and commands (ARGS=\"--minutes 10\")"
 	@echo "make mutants         change single tokens at random: do tests notice? (ARGS=\"--count 100 --seed 7\")"
-	@echo "make lint            ruff and mypy"
+	@echo "make lint            ruff (format and rules) and mypy"
 	@echo "make bench           the benchmarks (ARGS=--quick: under two minutes)"
 	@echo "make gpu             tests and benchmarks on a GPU, by the machine's own python3"
 	@echo "make clean           remove what the others made, but not runs/"
@@ -45,6 +45,7 @@ mutants: $(VENV)/.test
 	$(IN_VENV) -m tests.mutants $(ARGS)
 
 lint: $(VENV)/.test
+	$(IN_VENV) -m ruff format --check .
 	$(IN_VENV) -m ruff check .
 	$(IN_VENV) -m mypy
 

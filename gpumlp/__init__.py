@@ -7,6 +7,43 @@ import importlib
 
 from gpumlp.utils.version import __version__ as __version__
 
+TYPE_CHECKING = False  # true for type checkers; `typing` would take a while
+if TYPE_CHECKING:
+    from gpumlp.estimators.classifier import MLPClassifier as MLPClassifier
+    from gpumlp.estimators.regressor import MLPRegressor as MLPRegressor
+    from gpumlp.functions.activation import Activation as Activation
+    from gpumlp.functions.activation import activations as activations
+    from gpumlp.functions.initializer import initializers as initializers
+    from gpumlp.functions.loss import Loss as Loss
+    from gpumlp.functions.loss import losses as losses
+    from gpumlp.functions.optimizer import SGD as SGD
+    from gpumlp.functions.optimizer import Adam as Adam
+    from gpumlp.functions.optimizer import AdamW as AdamW
+    from gpumlp.functions.optimizer import Lion as Lion
+    from gpumlp.functions.optimizer import RMSprop as RMSprop
+    from gpumlp.functions.schedule import schedules as schedules
+    from gpumlp.io.checkpoint import Checkpoint as Checkpoint
+    from gpumlp.io.checkpoint import resume as resume
+    from gpumlp.io.errors import FileError as FileError
+    from gpumlp.io.files import load as load
+    from gpumlp.io.files import save as save
+    from gpumlp.io.onnx_file import export_onnx as export_onnx
+    from gpumlp.io.scikit_learn import from_sklearn as from_sklearn
+    from gpumlp.io.scikit_learn import to_sklearn as to_sklearn
+    from gpumlp.io.torch_layout import load_torch_state as load_torch_state
+    from gpumlp.io.torch_layout import to_torch_state as to_torch_state
+    from gpumlp.model.gradients import check_gradients as check_gradients
+    from gpumlp.model.mlp import MLP as MLP
+    from gpumlp.search.halving import HalvingGridSearchCV as HalvingGridSearchCV
+    from gpumlp.search.halving import HalvingRandomSearchCV as HalvingRandomSearchCV
+    from gpumlp.search.searches import GridSearchCV as GridSearchCV
+    from gpumlp.search.searches import RandomizedSearchCV as RandomizedSearchCV
+    from gpumlp.training.callback import Callback as Callback
+    from gpumlp.training.callback import EarlyStopping as EarlyStopping
+    from gpumlp.training.history import History as History
+    from gpumlp.training.trainer import DivergenceError as DivergenceError
+    from gpumlp.training.trainer import Trainer as Trainer
+
 _HOME = {
     "estimators.classifier": ["MLPClassifier"],
     "estimators.regressor": ["MLPRegressor"],
@@ -34,11 +71,11 @@ _MODULE = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE)
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> object:
     if name not in _MODULE:
         raise AttributeError(f"module 'gpumlp' has no attribute {name!r}")
     return getattr(importlib.import_module(f"gpumlp.{_MODULE[name]}"), name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return [*globals(), *__all__]

@@ -1,8 +1,12 @@
 """`import gpumlp` costs nothing, and what is used of it loads no heavy library."""
 
+import ast
 import json
 import subprocess
 import sys
+from pathlib import Path
+
+import gpumlp
 
 # Of a statement in a fresh process: the modules that it loads, and how many functions it calls.
 # Unlike the time, neither depends on what else the machine does.
@@ -40,3 +44,17 @@ def test_networks_and_trainers_load_no_heavy_library():
     modules, _ = measure("import gpumlp; gpumlp.MLP((4, 3), device='cpu'); gpumlp.Trainer")
     assert {"gpumlp.model.network", "gpumlp.training.trainer"} <= modules
     assert not modules & HEAVY
+
+
+def test_type_checkers_see_the_public_names():
+    """What is loaded at need stands once more in the block for type checkers."""
+    tree = ast.parse(Path(gpumlp.__file__).read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        (alias.asname, f"gpumlp.{module}")
+        for node in block.body
+        for alias in node.names
+        for module in [node.module.removeprefix("gpumlp.")]
+    }
+    assert seen == {(name, f"gpumlp.{module}") for name, module in gpumlp._MODULE.items()}
+    assert (Path(gpumlp.__file__).parent / "py.typed").is_file()
