@@ -4,7 +4,9 @@ Every block that begins with ```python is executed, in order, in one namespace a
 one that begins with ```python gpu only where the tests have a GPU.
 """
 
+import ast
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -59,12 +61,31 @@ def test_blocks_for_a_gpu(request):
         pytest.skip(f"README.md, line {lines}: needs a GPU, and --require-gpu was not given")
 
 
+def definition(path, name):
+    """The text of a function or class of a file, or of a struct or function of a kernel's."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        for part in name.split("."):
+            (node,) = (
+                node
+                for node in ast.walk(ast.parse(text))
+                if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == part
+            )
+            text = textwrap.dedent("\n".join(text.splitlines()[node.lineno - 1 : node.end_lineno]))
+        return text
+    (found,) = re.finditer(rf"^\S.*\b{name}\b(?:\(| :| \{{)", text, re.MULTILINE)
+    return text[found.start() : text.index("\n}", found.start())]
+
+
 def test_the_table_points_at_its_equations():
-    """Each `file#Lnumber` of the table is a line that carries the number of the equation."""
-    rows = [line for line in README.read_text(encoding="utf-8").splitlines() if "#L" in line]
+    """Each function that the table names says which of the row's equations it computes."""
+    lines = README.read_text(encoding="utf-8").splitlines()
+    rows = [line for line in lines if re.match(r"\| (\(\d+'?\))+ \|", line)]
     assert len(rows) >= 8
     for row in rows:
         numbers = re.findall(r"\(\d+'?\)", row.split("|")[1])
-        for path, line in re.findall(r"\((\S+)#L(\d+)\)", row):
-            text = (README.parent / path).read_text(encoding="utf-8").splitlines()[int(line) - 1]
-            assert any(number in text for number in numbers), f"{path}:{line} is {text!r}"
+        links = re.findall(r"\[`([\w.]+)`\]\((\S+)\)", row)
+        assert links
+        for name, path in links:
+            text = definition(README.parent / path, name)
+            assert any(number in text for number in numbers), f"{name} of {path}"
