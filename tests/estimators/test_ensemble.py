@@ -398,9 +398,11 @@ def test_cross_validation():
 
 
 def test_verbose(capsys):
-    small(MLPRegressor, verbose=2).fit(*DIABETES)
+    model = small(MLPRegressor, verbose=2).fit(*DIABETES)
     shown = capsys.readouterr().out
-    assert "Iteration 6, loss = " in shown and "3 of 3 networks go on." in shown
+    assert "Iteration 6, loss = " in shown
+    assert shown.count("3 of 3 networks go on.") == model.n_iter_ - 1
+    assert shown.count("0 of 3 networks go on.") == 1
 
 
 # ---------------------------------------------------------------- what goes wrong

@@ -8,6 +8,7 @@ from sklearn.exceptions import DataConversionWarning
 
 from gpumlp import MLPClassifier, MLPRegressor
 from gpumlp.estimators import estimator_rows as estimator_data
+from gpumlp.model.shape import NetworkShape
 from tests.helpers.estimators import BOTH, DIABETES, IRIS, data, fitted, same_weights, small
 from tests.helpers.optional import Package
 
@@ -67,6 +68,15 @@ def test_sparse_pieces_without_weight(monkeypatch):
     other = small(MLPClassifier, **arguments).fit(sparse.csr_matrix(X), y, weight)
     np.testing.assert_allclose(other.coefs_[0], dense.coefs_[0], rtol=1e-12)
     np.testing.assert_allclose(other.loss_curve_, dense.loss_curve_, rtol=1e-12)
+
+
+def test_sparse_predictions_in_chunks(monkeypatch):
+    """More chunks than features."""
+    X, y = IRIS
+    model = small(MLPClassifier).fit(X, y)
+    expected = model.predict_proba(X)
+    monkeypatch.setattr(NetworkShape, "chunk_rows", 7)
+    np.testing.assert_allclose(model.predict_proba(sparse.csr_array(X)), expected, rtol=1e-12)
 
 
 def test_several_labels_sparse_and_dense():

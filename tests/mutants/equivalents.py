@@ -93,6 +93,18 @@ EQUIVALENTS = [
         ANY,
         "a prefetch changes the time alone",
     ),
+    Equivalent(
+        "kernels/cpu/rows.cpp",
+        "const Scratch scratch(columns, 3);",
+        "const Scratch scratch(columns, 4);",
+        "more memory than is used",
+    ),
+    Equivalent(
+        "gpumlp/estimators/member_task.py",
+        "return dict(zip(GROUPS, draw(self.spec.sizes, self._follows, rng), strict=True))",
+        "return dict(zip(GROUPS, draw(self.spec.sizes, self._follows, rng), strict=False))",
+        "both are pairs, whatever is drawn",
+    ),
 ]
 
 
