@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
-from benchmarks import stacks, traffic
-from benchmarks.compared import median
-from benchmarks.contenders import (
-    COMPILED,
-    EAGER,
-    GEMMS,
-    GRAPHED,
-    GRAPHED_VMAP,
-    JAX_JIT,
-    JAX_SCAN,
-    LIBRARY,
-    LIBRARY_LOOP,
-    SCIKIT_LEARN,
-    SCIKIT_LEARN_SEARCH,
-    VMAP,
-)
-from benchmarks.networks import LARGE, LONG, MIDDLE, NETWORKS, SMALLEST, WIDE, Network
+from benchmarks.cases import ALGORITHMS, STACKS, TIMED, WAYS
+from benchmarks.compared import median, over
+from benchmarks.contenders import GEMMS, LIBRARY
+from benchmarks.contenders.searches import SEARCH
+from benchmarks.networks import FITS, LARGE, LONG, MIDDLE, NETWORKS, SMALLEST, WIDE
 from benchmarks.operations import GOAL
-from benchmarks.tables import Table
+from benchmarks.tables import table
 
+SCIKIT_LEARN, EAGER = ("scikit-learn",), ("PyTorch eager",)
+PYTORCH = "PyTorch eager", "PyTorch compiled"
+BEST = *PYTORCH, "PyTorch CUDA graph", "JAX"
 LEAST, MOST = "at least", "at most"
-TORCH = (EAGER, COMPILED)
-PEERS = (EAGER, COMPILED, GRAPHED, JAX_JIT, JAX_SCAN)
-CPU, GPU = "cpu", "cuda"
 
 
 class Goal(NamedTuple):
@@ -41,161 +29,144 @@ class Goal(NamedTuple):
     limit: float
     value: Callable[[dict], float | None]
 
-    def judge(self, results: dict) -> dict:
-        found = self.value(results)
-        reached = None
-        if found is not None:
-            reached = found >= self.limit if self.bound == LEAST else found <= self.limit
-        named = {"goal": self.text, "bound": self.bound, "limit": self.limit}
-        return named | {"found": found, "met": reached}
+
+class Best(NamedTuple):
+    """The best median of some contenders, of a task in a part."""
+
+    part: str
+    task: tuple
+    names: tuple[str, ...]
+    work: str = "epoch"
+
+    def of(self, results: dict) -> float | None:
+        times = [median(self.record(results), name, self.work) for name in self.names]
+        return min(filter(None, times), default=None)
+
+    def record(self, results: dict) -> dict | None:
+        records = results.get(self.part) or ()
+        return next((r for r in records if r["name"] == self.task.name), None)
 
 
-def _record(results, part: str, name: str) -> dict | None:
-    return next((r for r in results.get(part) or () if r["name"] == name), None)
+def ratio(device, text, a: Best, b: Best, limit, bound=LEAST) -> Goal:
+    text = f"{text}, {a.work} of {a.task.name}"
+    return Goal(device, text, bound, limit, lambda results: over(a.of(results), b.of(results)))
 
 
-def _best(record, names: Iterable[str], what: str) -> float | None:
-    """The shortest median of these contenders."""
-    times = [median(record, name, what) for name in names] if record else []
-    return min((taken for taken in times if taken), default=None)
+def peer(device, text, names, task, limit, part="training", work="epoch", base=LIBRARY) -> Goal:
+    ours = Best(part, task, (base,), work)
+    return ratio(device, f"{text} / gpumlp", ours._replace(names=names), ours, limit)
 
 
-def _over(a: float | None, b: float | None) -> float | None:
-    return a / b if a and b else None
+def gemms(task, limit) -> Goal:
+    ours = Best("training", task, (LIBRARY,))
+    return ratio("cpu", "gpumlp / its GEMMs", ours, ours._replace(names=(GEMMS,)), limit, MOST)
 
 
-def times(network, of, over, what="epoch", part="training"):
-    """The time of the best of some contenders over that of the best of others."""
-
-    def value(results):
-        record = _record(results, part, network.name)
-        return _over(_best(record, of, what), _best(record, over, what))
-
-    return value
-
-
-def beside_relu(name: str, peer: str):
-    """How much of the lead over a peer is kept with another activation than relu."""
+def activation(device, name, rival) -> Goal:
+    """How much of the lead over a peer is kept with another activation than relu; a tenth is for
+    the noise of the four times."""
 
     def lead(results, hidden):
-        network = MIDDLE._replace(hidden=hidden)
-        return times(network, [peer], [LIBRARY], part="activations")(results)
+        ours = Best("activations", MIDDLE._replace(hidden=hidden), (LIBRARY,))
+        return over(ours._replace(names=rival).of(results), ours.of(results))
 
-    return lambda results: _over(lead(results, name), lead(results, "relu"))
-
-
-def over_step_limit(network: Network):
     def value(results):
-        record, copy = _record(results, "training", network.name), results.get("copy_bandwidth")
-        gemms, ours = (_best(record, [name], "step") for name in (GEMMS, LIBRARY))
-        return _over(ours, traffic.step_limit(network, gemms, copy) if gemms and copy else None)
+        return over(lead(results, name), lead(results, "relu"))
 
-    return value
+    text = f"lead over {rival[0]} with {name} / with relu, epoch of {MIDDLE.name}"
+    return Goal(device, text, LEAST, 0.9, value)
+
+
+def step_limit(task, limit) -> Goal:
+    text = f"step of {task.name} / (its GEMMs in a graph + its other bytes as a copy)"
+
+    def value(results):
+        return (Best("training", task, ()).record(results) or {}).get("over_limit")
+
+    return Goal("cuda", text, MOST, limit, value)
+
+
+def earns(text: str, pairs: list[tuple[Best, Best]]) -> Goal:
+    """What is there for its speed alone has to earn a tenth on some network, or goes."""
+
+    def value(results):
+        gains = [over(a.of(results), b.of(results)) for a, b in pairs]
+        return max(filter(None, gains), default=None)
+
+    return Goal("cuda", text, LEAST, 1.1, value)
 
 
 def slowest_operation(results) -> float | None:
-    streaming = [r for r in results.get("operations") or () if r.get("streams")]
-    return min((r["ratio"] for r in streaming if "ratio" in r), default=None)
+    ratios = [r.get("ratio") for r in results.get("operations") or () if r.get("streams")]
+    return min(filter(None, ratios), default=None)
 
 
-def against(device, peers, title, network, limit, bound=LEAST) -> Goal:
-    return Goal(
-        device,
-        f"{title} / gpumlp, an epoch of {network.name}",
-        bound,
-        limit,
-        times(network, peers, [LIBRARY]),
+def cpu_goals() -> list[Goal]:
+    goals = [peer("cpu", *SCIKIT_LEARN, SCIKIT_LEARN, SMALLEST, 5)]
+    goals += [peer("cpu", *SCIKIT_LEARN, SCIKIT_LEARN, task, 3) for task in (MIDDLE, WIDE, LONG)]
+    goals += [peer("cpu", "PyTorch", PYTORCH, task, 2) for task in (SMALLEST, MIDDLE, LONG)]
+    goals += [peer("cpu", "PyTorch", PYTORCH, WIDE, 1), gemms(MIDDLE, 1.35), gemms(WIDE, 1.2)]
+    goals.append(peer("cpu", "in a loop", ("gpumlp in a loop",), FITS, 2, "stacks", "fit 30"))
+    theirs, ours = "scikit-learn's, 2 processes", "gpumlp's GridSearchCV"
+    goals.append(peer("cpu", theirs, (theirs,), SEARCH, 4, "searches", "search", ours))
+    return goals
+
+
+def gpu_goals() -> list[Goal]:
+    goals = [peer("cuda", "PyTorch", PYTORCH, task, 2) for task in (SMALLEST, MIDDLE)]
+    for name in BEST[2:]:
+        goals += [peer("cuda", name, (name,), task, 1.5) for task in (SMALLEST, MIDDLE)]
+    for task in LARGE:
+        goals += [peer("cuda", "best peer", BEST, task, 1.1), step_limit(task, 1.05)]
+    for task in NETWORKS:
+        factor = 20 if task is SMALLEST else 50
+        goals.append(peer("cuda", *SCIKIT_LEARN, SCIKIT_LEARN, task, factor))
+    for name, factor in (("PyTorch vmap", 10), ("PyTorch vmap in a CUDA graph", 2)):
+        goals.append(peer("cuda", name, (name,), STACKS[0], factor, "stacks"))
+    goals.append(
+        Goal("cuda", "slowest streaming operation / a copy", LEAST, GOAL, slowest_operation)
     )
+    ways = [[Best("kernel", task, (way,)) for way in WAYS] for task in STACKS]
+    goals.append(earns("operations / the persistent kernel, its best", ways))
+    both = [Best("algorithms", task, (LIBRARY, TIMED)) for task in ALGORITHMS]
+    timed = [[best._replace(names=(name,)) for name in best.names] for best in both]
+    goals.append(earns("first / timed algorithms, their best", timed))
+    by_precision = [
+        [best for best in both if best.task.precision == name] for name in ("tf32", "bf16")
+    ]
+    goals.append(earns("TF32 / bf16, its best", list(zip(*by_precision, strict=True))))
+    return goals
 
 
-def over_gemms(network, limit) -> Goal:
-    text = f"gpumlp / its GEMMs alone, an epoch of {network.name}"
-    return Goal(CPU, text, MOST, limit, times(network, [LIBRARY], [GEMMS]))
-
-
-def stacked(device, peer, task, what, limit) -> Goal:
-    """A part of stacks.py."""
-    text = f"{peer} / gpumlp, {what} of {task.name}"
-    return Goal(device, text, LEAST, limit, times(task, [peer], [LIBRARY], what, "stacks"))
-
-
-# A tenth for the noise of the four times that such a ratio is made of.
-AS_FAST = 0.9
-
-GOALS = (
-    *(
-        against(CPU, [SCIKIT_LEARN], SCIKIT_LEARN, network, 5 if network is SMALLEST else 3)
-        for network in NETWORKS
-    ),
-    *(against(CPU, TORCH, "PyTorch", network, 2) for network in (SMALLEST, MIDDLE, LONG)),
-    against(CPU, TORCH, "PyTorch", WIDE, 1),
-    over_gemms(MIDDLE, 1.35),
-    over_gemms(WIDE, 1.2),
-    stacked(CPU, LIBRARY_LOOP, stacks.FITS, f"fit {stacks.EPOCHS}", 2),
-    stacked(CPU, SCIKIT_LEARN_SEARCH, stacks.SEARCH, "search", 4),
-    *(
-        Goal(
-            device,
-            f"lead over {peer} with {name} / with relu, an epoch of {MIDDLE.name}",
-            LEAST,
-            AS_FAST,
-            beside_relu(name, peer),
-        )
-        for device in (CPU, GPU)
-        for name, peers in (
-            ("tanh", (SCIKIT_LEARN, EAGER)),
-            ("gelu", (EAGER,)),
-            ("sigmoid", (SCIKIT_LEARN, EAGER)),
-        )
-        for peer in peers
-    ),
-    *(
-        against(GPU, peers, title, network, limit)
-        for network in (SMALLEST, MIDDLE)
-        for peers, title, limit in (
-            (TORCH, "PyTorch", 2),
-            ([GRAPHED], GRAPHED, 1.5),
-            ([JAX_SCAN], JAX_SCAN, 1.5),
-        )
-    ),
-    *(against(GPU, PEERS, "best peer", network, 1.1) for network in LARGE),
-    *(
-        Goal(
-            GPU,
-            f"a step of {network.name} / (its GEMMs in a graph + its other bytes as a copy)",
-            MOST,
-            1.05,
-            over_step_limit(network),
-        )
-        for network in LARGE
-    ),
-    *(
-        against(GPU, [SCIKIT_LEARN], SCIKIT_LEARN, network, 20 if network is SMALLEST else 50)
-        for network in NETWORKS
-    ),
-    *(
-        stacked(GPU, peer, stacks.THOUSAND, "epoch", limit)
-        for peer, limit in ((VMAP, 10), (GRAPHED_VMAP, 2))
-    ),
-    Goal(GPU, "slowest streaming operation / a copy", LEAST, GOAL, slowest_operation),
-)
+GOALS = [*cpu_goals(), *gpu_goals()]
+for device in ("cpu", "cuda"):
+    GOALS += [activation(device, name, SCIKIT_LEARN) for name in ("tanh", "sigmoid")]
+    GOALS += [activation(device, name, EAGER) for name in ("tanh", "gelu", "sigmoid")]
 
 
 def judge(results: dict) -> list[dict]:
-    """Each goal of this kind of device: goal, bound, limit, found, met (None: not measured)."""
-    kind = results["device"].partition(":")[0]
-    return [goal.judge(results) for goal in GOALS if goal.device == kind]
+    """Each goal of this kind of device: goal, bound, limit, value, met (None: not measured)."""
+    judged = []
+    for device, text, bound, limit, value in GOALS:
+        if device == results["device"].partition(":")[0]:
+            reached = value(results)
+            met = (
+                None
+                if reached is None
+                else reached >= limit
+                if bound == LEAST
+                else reached <= limit
+            )
+            judged.append(
+                {"goal": text, "bound": bound, "limit": limit, "value": reached, "met": met}
+            )
+    return judged
 
 
-def tables(judged: list[dict], device: str) -> list[Table]:
-    said = {True: "met", False: "MISSED", None: "not measured"}
-    rows = [
-        [
-            each["goal"],
-            f"{each['bound']} {each['limit']:g}",
-            "" if each["found"] is None else f"{each['found']:.2f}",
-            said[each["met"]],
-        ]
-        for each in judged
-    ]
-    return [Table(f"Goals, {device}", ["", "goal", "found", ""], rows)]
+def goals_table(judged: list[dict], device: str) -> str:
+    words = {True: "met", False: "MISSED", None: "not measured"}
+    rows = []
+    for goal in judged:
+        value = "" if goal["value"] is None else f"{goal['value']:.2f}"
+        rows.append([goal["goal"], f"{goal['bound']} {goal['limit']:g}", value, words[goal["met"]]])
+    return table(f"Goals, {device}", ["", "goal", "value", ""], rows)

@@ -13,16 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 LIBRARY, GEMMS = "gpumlp", "GEMMs alone"
-SCIKIT_LEARN = "scikit-learn"
-EAGER, COMPILED, GRAPHED = "PyTorch eager", "PyTorch compiled", "PyTorch CUDA graph"
-COPY, TORCH = "copy of its bytes", "PyTorch"
-JAX_JIT, JAX_SCAN = "JAX jit", "JAX scan"
-# Of stacks: gpumlp's two ways on a GPU, and networks one after another.
-OPERATIONS, RESIDENT = "gpumlp, operations", "gpumlp, one kernel"
-LIBRARY_LOOP, SCIKIT_LEARN_LOOP = "gpumlp in a loop", "scikit-learn in a loop"
-EAGER_LOOP = "PyTorch eager in a loop"
-SCIKIT_LEARN_SEARCH = "scikit-learn, 2 processes"
-VMAP, GRAPHED_VMAP = "PyTorch vmap", "PyTorch vmap in a CUDA graph"
+CPU, CUDA = ("cpu",), ("cuda",)
 
 
 class Declined(Exception):
@@ -30,16 +21,18 @@ class Declined(Exception):
 
 
 class Entry(NamedTuple):
-    """A contender: the package it needs, where its class is, and on which devices it runs."""
+    """The package that a contender needs, its class as module.Class, on which devices it runs, and
+    what its class is told beside the problem and the device."""
 
-    name: str
     package: str
-    module: str
-    cls: str
-    devices: tuple[str, ...] = ("cpu", "cuda")
+    path: str
+    devices: tuple[str, ...] = (*CPU, *CUDA)
+    options: dict[str, Any] = {}  # noqa: RUF012
 
-    def load(self) -> type[Any]:
-        return getattr(importlib.import_module(f"benchmarks.contenders.{self.module}"), self.cls)
+    def make(self, problem, device: str) -> Contender:
+        module, _, name = self.path.partition(".")
+        cls = getattr(importlib.import_module(f"benchmarks.contenders.{module}"), name)
+        return cls(problem, device, **self.options)
 
     def missing(self, device: str) -> str | None:
         """Why it cannot take part in a run on this device, or None."""
@@ -49,28 +42,28 @@ class Entry(NamedTuple):
         return None if kind in self.devices else f"needs {' or '.join(self.devices)}"
 
 
-ENTRIES = (
-    Entry(LIBRARY, "gpumlp", "library", "Library"),
-    Entry(GEMMS, "gpumlp", "gemms", "Gemms"),
+ENTRIES = {
+    LIBRARY: Entry("gpumlp", "library.Library"),
+    GEMMS: Entry("gpumlp", "gemms.Gemms"),
     # On the CPU, also in a run on a GPU.
-    Entry(SCIKIT_LEARN, "sklearn", "scikit_learn", "ScikitLearn"),
-    Entry(EAGER, "torch", "pytorch", "Eager"),
-    Entry(COMPILED, "torch", "pytorch", "Compiled"),
-    Entry(GRAPHED, "torch", "pytorch", "Graphed", ("cuda",)),
-    Entry(JAX_JIT, "jax", "jax_jit", "Jit"),
-    Entry(JAX_SCAN, "jax", "jax_jit", "Scan"),
-)
-
-# Those that only stacks of networks have.
-OF_STACKS = (
-    Entry(OPERATIONS, "gpumlp", "stacks", "Operations", ("cuda",)),
-    Entry(RESIDENT, "gpumlp", "stacks", "Resident", ("cuda",)),
-    Entry(LIBRARY_LOOP, "gpumlp", "stacks", "LibraryLoop", ("cpu",)),
-    Entry(SCIKIT_LEARN_LOOP, "sklearn", "stacks", "ScikitLearnLoop", ("cpu",)),
-    Entry(EAGER_LOOP, "torch", "stacks", "EagerLoop", ("cpu",)),
-    Entry(VMAP, "torch", "torch_stacks", "Vmap"),
-    Entry(GRAPHED_VMAP, "torch", "torch_stacks", "GraphedVmap", ("cuda",)),
-)
+    "scikit-learn": Entry("sklearn", "scikit_learn.ScikitLearn"),
+    "PyTorch eager": Entry("torch", "pytorch.Eager"),
+    "PyTorch compiled": Entry("torch", "pytorch.Compiled"),
+    "PyTorch CUDA graph": Entry("torch", "pytorch.Graphed", CUDA),
+    "JAX": Entry("jax", "jax_jit.Jax"),
+    # gpumlp's ways on a GPU, whatever it would choose itself.
+    "timed algorithms": Entry("gpumlp", "library.Library", CUDA, {"tune": True}),
+    "operations": Entry("gpumlp", "library.Library", CUDA, {"persistent": False}),
+    "persistent kernel": Entry("gpumlp", "library.Library", CUDA, {"persistent": True}),
+    # Of stacks: networks one after another, and PyTorch's way to map a function over them.
+    "gpumlp in a loop": Entry("gpumlp", "loop.Loop", CPU, {"of": LIBRARY}),
+    "scikit-learn in a loop": Entry("sklearn", "loop.Loop", CPU, {"of": "scikit-learn"}),
+    "PyTorch eager in a loop": Entry("torch", "loop.Loop", CPU, {"of": "PyTorch eager"}),
+    "PyTorch vmap": Entry("torch", "pytorch.Vmap"),
+    "PyTorch vmap in a CUDA graph": Entry("torch", "pytorch.GraphedVmap", CUDA),
+    "gpumlp's GridSearchCV": Entry("gpumlp", "searches.Searching", options={"ours": True}),
+    "scikit-learn's, 2 processes": Entry("sklearn", "searches.Searching"),
+}
 
 
 class Contender:
@@ -108,17 +101,16 @@ class Contender:
         raise NotImplementedError
 
     def to_host(self, array):
-        """What `step` or `predict` gave, as a NumPy array."""
+        """A result of `step` or `predict` as a NumPy array."""
         return np.asarray(array)
 
     def wait(self):
         """Until the device has done all that was asked."""
 
-    def work(self, what: str) -> Callable[[], Any]:
-        """What is timed: "step", "epoch", or with an argument "fit 30", "predict 128"."""
-        name, *numbers = what.split()
-        method, given = getattr(self, name), [int(number) for number in numbers]
-        return lambda: method(*given)
+    def work(self, name: str) -> Callable[[], Any]:
+        """The call that is timed: "step", "epoch", or with a number "fit 30", "predict 128"."""
+        method, *numbers = name.split()
+        return lambda: getattr(self, method)(*map(int, numbers))
 
     def answers(self):
         """What must be equal for all: the losses of the first two steps, and the parameters between

@@ -1,4 +1,4 @@
-"""JAX: the whole step, gathering included, is one jitted function; or an epoch is, by lax.scan."""
+"""JAX: a step is one jitted function, and an epoch another, by lax.scan."""
 
 from __future__ import annotations
 
@@ -43,49 +43,39 @@ class Model(NamedTuple):
     def _product(self, x, W):
         if not self.bf16:
             return x @ W.T
-        return jnp.matmul(
-            x.astype(jnp.bfloat16), W.T.astype(jnp.bfloat16), preferred_element_type=jnp.float32
-        )
+        x, W = x.astype(jnp.bfloat16), W.astype(jnp.bfloat16)
+        return jnp.matmul(x, W.T, preferred_element_type=jnp.float32)
 
     def value(self, theta, x, y):
-        found = self.forward(theta, x)
+        output = self.forward(theta, x)
         if self.loss == "squared_error":
-            return 0.5 * jnp.square(found - y).sum(axis=1).mean()
-        log_p = jax.nn.log_softmax(found)
+            return 0.5 * jnp.square(output - y).sum(axis=1).mean()
+        log_p = jax.nn.log_softmax(output)
         return -jnp.take_along_axis(log_p, y[:, None], axis=1).mean()
+
+    def update(self, theta, state, x, y):
+        """One step of Adam: the loss before it, the new parameters and the new state."""
+        first, second, t = state
+        beta1, beta2 = ADAM["beta1"], ADAM["beta2"]
+        value, grad = jax.value_and_grad(self.value)(theta, x, y)
+        t = t + 1
+        root = jnp.sqrt(1 - beta2**t)
+        a, e = ADAM["lr"] * root / (1 - beta1**t), ADAM["eps"] * root
+        first = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, first, grad)
+        second = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * g * g, second, grad)
+        theta = jax.tree.map(lambda w, m, v: w - a * m / (jnp.sqrt(v) + e), theta, first, second)
+        return value, theta, (first, second, t)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _predict(model, theta, x):
-    found = model.forward(theta, x)
-    return jax.nn.softmax(found) if model.loss == "cross_entropy" else found
-
-
-def _update(model, theta, state, x, y):
-    """One step of Adam: the loss before it, the new parameters and the new state."""
-    first, second, t = state
-    beta1, beta2 = ADAM["beta1"], ADAM["beta2"]
-    value, grad = jax.value_and_grad(model.value)(theta, x, y)
-    t = t + 1
-    root = jnp.sqrt(1 - beta2**t)
-    a, e = ADAM["lr"] * root / (1 - beta1**t), ADAM["eps"] * root
-    first = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, first, grad)
-    second = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * g * g, second, grad)
-    theta = jax.tree.map(lambda w, m, v: w - a * m / (jnp.sqrt(v) + e), theta, first, second)
-    return value, theta, (first, second, t)
+    output = model.forward(theta, x)
+    return jax.nn.softmax(output) if model.loss == "cross_entropy" else output
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=(1, 2))
 def _step(model, theta, state, x, y):
-    return _update(model, theta, state, x, y)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3, 4))
-def _epoch_step(model, rows, total, theta, state, order, start, x, y):
-    """The step on the rows at order[start : start + rows]; its loss is added to the total."""
-    index = lax.dynamic_slice_in_dim(order, start, rows)
-    value, theta, state = _update(model, theta, state, x[index], y[index])
-    return total + value * rows, theta, state
+    return model.update(theta, state, x, y)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
@@ -95,7 +85,7 @@ def _epoch(model, batch, theta, state, key, x, y):
     whole = len(x) // batch * batch
 
     def step(carried, index):
-        value, *carried = _update(model, *carried, x[index], y[index])
+        value, *carried = model.update(*carried, x[index], y[index])
         return tuple(carried), value * len(index)
 
     carried, losses = lax.scan(step, (theta, state), order[:whole].reshape(-1, batch))
@@ -106,7 +96,7 @@ def _epoch(model, batch, theta, state, key, x, y):
     return total, *carried
 
 
-class Jit(Contender):
+class Jax(Contender):
     def __init__(self, problem, device):
         super().__init__(problem, device)
         network = self.network
@@ -121,6 +111,7 @@ class Jit(Contender):
         with jax.default_device(self.place):
             self.key = jax.random.key(0)
         self.inputs: dict = {}  # of predictions
+        self.predicted = None
 
     def _put(self, array):
         return jax.device_put(array, self.place)
@@ -136,26 +127,11 @@ class Jit(Contender):
         return value
 
     def epoch(self):
-        network = self.network
-        order = jax.random.permutation(self._next_key(), network.rows)
-        total = self._put(np.float32(0))
-        for start in range(0, network.rows, network.batch):
-            total, self.theta, self.state = _epoch_step(
-                self.model,
-                min(network.batch, network.rows - start),
-                total,
-                self.theta,
-                self.state,
-                order,
-                start,
-                self.x,
-                self.y,
-            )
-        return float(total) / network.rows
-
-    def _next_key(self):
         self.key, key = jax.random.split(self.key)
-        return key
+        batch = min(self.network.batch, self.network.rows)
+        arguments = self.model, batch, self.theta, self.state, key, self.x, self.y
+        total, self.theta, self.state = _epoch(*arguments)
+        return float(total) / self.network.rows
 
     def predict(self, rows):
         if rows not in self.inputs:
@@ -170,20 +146,4 @@ class Jit(Contender):
         return [np.array(array) for pair in self.theta for array in pair]
 
     def wait(self):
-        jax.block_until_ready((self.theta, self.state, getattr(self, "predicted", None)))
-
-
-class Scan(Jit):
-    """An epoch in one call; a step by itself is that of `Jit`."""
-
-    def epoch(self):
-        total, self.theta, self.state = _epoch(
-            self.model,
-            min(self.network.batch, self.network.rows),
-            self.theta,
-            self.state,
-            self._next_key(),
-            self.x,
-            self.y,
-        )
-        return float(total) / self.network.rows
+        jax.block_until_ready((self.theta, self.state, self.predicted))

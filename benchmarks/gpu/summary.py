@@ -8,61 +8,47 @@ import json
 import re
 from pathlib import Path
 
-from benchmarks import machine, operations, stacks, training
-from benchmarks.contenders import LIBRARY, OPERATIONS, RESIDENT
+from benchmarks import machine
+from benchmarks.__main__ import tables
 from benchmarks.gpu import records
-from benchmarks.gpu.probes import DEVICE, TUNED
 from benchmarks.gpu.records import BEGUN, FAILED, NOT_BEGUN, PASSED, SKIPPED
-from benchmarks.gpu.stages import STAGES
+from benchmarks.gpu.stages import DRY, STAGES
 
 TEXT = "summary.txt"
 MOST, MOST_LINE, MOST_FAILURES = 11_500, 400, 25  # characters, of a line, and lines
-EARNED = 1.1
 
 
 def merge(folder: Path) -> dict:
-    """Machine, whether all that ran passed, and of each stage what became of it; of items that
-    passed, only those with figures."""
+    """The results of the suite's parts, as `python -m benchmarks` writes them, and what became of
+    each stage and its tests; of those that passed, only those with figures."""
+    results: dict = {"machine": machine.describe(), "device": "cuda:0", "quick": DRY}
+    results |= {"errors": [], "stages": {}}
     stages = records.read(folder)
-    results: dict = {"machine": {}, "dry": False, "passed": False, "stages": {}}
-    for name in dict.fromkeys([*(stage.name for stage in STAGES), *stages]):
-        about, items = stages.get(name, ({"closed": "not begun"}, {}))
-        outcomes = collections.Counter(item["outcome"] for item in items.values())
-        results["stages"][name] = found = {
-            **{key: about[key] for key in ("closed", "why", "limit", "seconds") if key in about},
-            "outcomes": dict(outcomes),
-            "left out": [n for n, item in items.items() if item["outcome"] in (NOT_BEGUN, BEGUN)],
-            "items": {
-                item: {key: record[key] for key in ("outcome", "seconds", "error", "figures")}
-                for item, record in items.items()
-                if record["outcome"] in (FAILED, SKIPPED) or record.get("figures")
-            },
-        }
-        found.setdefault("closed", "cut off")
-        results["dry"] |= about.get("dry", False)
-    outcomes = [o for stage in results["stages"].values() for o in stage["outcomes"]]
-    results["passed"] = PASSED in outcomes and FAILED not in outcomes
-    described = results["stages"]["facts"]["items"].get("machine", {})
-    results["machine"] = described.get("figures", {})
+    for stage in STAGES:
+        about, items = stages.get(stage.name, ({"closed": "not begun"}, {}))
+        counts = collections.Counter(item["outcome"] for item in items.values())
+        kept = {n: i for n, i in items.items() if i["outcome"] != PASSED or i["figures"]}
+        results["stages"][stage.name] = about | {"outcomes": counts, "items": kept}
+        file = folder / f"{stage.name}.json"
+        if file.exists():
+            suite = json.loads(file.read_text(encoding="utf-8"))
+            suite["errors"] = results["errors"] + suite["errors"]
+            results |= suite
+            counts[PASSED] += 1
+    outcomes = [set(stage["outcomes"]) for stage in results["stages"].values()]
+    reached = set().union(*outcomes)
+    results["passed"] = PASSED in reached and FAILED not in reached and not results["errors"]
     return results
-
-
-def result_file(results: dict, folder: Path) -> Path:
-    """DATE-GPU.json: the same for all summaries of a run."""
-    gpus = results["machine"].get("gpus") or [{"name": "no GPU"}]
-    name = "dry run" if results["dry"] else gpus[0]["name"]
-    date = results["machine"].get("date") or datetime.datetime.now().isoformat()
-    name = f"{date[:16].replace('T', '-').replace(':', '')}-{name.lower()}"
-    return folder / f"{re.sub(r'[^a-z0-9]+', '-', name).strip('-')}.json"
 
 
 def text(results: dict, path: Path) -> str:
     """Failures and where they are, what is missing, what the figures decide, the figures."""
-    about = machine.one_line(results["machine"]) if results["machine"] else "nothing of the machine"
-    lines = [f"{'ALL THAT RAN PASSED' if results['passed'] else 'NOT PASSED'}: {path}", about]
-    for part in (_failures, _missing, _decisions, _tables, _figures):
-        found = list(part(results))
-        lines += ["", *found] if found else []
+    lines = [f"{'ALL THAT RAN PASSED' if results['passed'] else 'NOT PASSED'}: {path}"]
+    lines += [machine.one_line(results["machine"]), *failures(results), "", *stages(results), ""]
+    shown = tables(results)
+    goals = shown.pop("goals").splitlines()
+    lines += [*goals, "", *figures(results)]
+    lines += [line for table in shown.values() for line in ("", *table.splitlines())]
     kept, size = [], 0
     for line in lines:
         kept.append(line[:MOST_LINE])
@@ -72,91 +58,52 @@ def text(results: dict, path: Path) -> str:
     return "\n".join(kept)
 
 
-def _items(results, *outcomes):
-    for stage, found in results["stages"].items():
-        for name, item in found["items"].items():
-            if item["outcome"] in outcomes:
-                yield stage, name, item
-
-
-def _failures(results):
+def failures(results):
     """Those of one error in one line."""
-    by_error: dict[tuple[str, str], list[str]] = {}
-    for stage, name, item in _items(results, FAILED):
-        by_error.setdefault((stage, " ".join(item["error"].split())), []).append(name)
-    for i, ((stage, error), names) in enumerate(by_error.items()):
+    by_error: dict[str, list[str]] = {error: ["suite"] for error in results["errors"]}
+    for stage in results["stages"].values():
+        for name, item in stage["items"].items():
+            if item["outcome"] == FAILED:
+                by_error.setdefault(" ".join(item["error"].split()), []).append(name)
+    for i, (error, names) in enumerate(by_error.items()):
         if i == MOST_FAILURES:
             yield f"... and {len(by_error) - i} other errors"
             return
         others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        yield f"FAILED {stage}: {names[0]}{others}: {error}"
+        yield f"FAILED {names[0]}{others}: {error}"
 
 
-def _missing(results):
-    """A line for each stage, with what it left out; then skips, and peers that are absent."""
+def stages(results):
+    """A line for each stage, what it left out or skipped, and peers that are absent."""
     for name, stage in results["stages"].items():
         counts = ", ".join(f"{count} {outcome}" for outcome, count in stage["outcomes"].items())
         took = f"{stage['seconds']:.0f} of {stage['limit']:.0f} s" if "seconds" in stage else ""
-        told = [f"{name}: {stage['closed']}", stage.get("why"), took, counts]
-        yield ", ".join(filter(None, told))
-        if stage["left out"]:
-            yield f"  for lack of time without {', '.join(stage['left out'])}"
-    skips = [(stage, item["error"]) for stage, _, item in _items(results, SKIPPED)]
-    for (stage, why), count in collections.Counter(skips).items():
-        yield f"{stage}: skipped {count}: {why}"
-    absent = [item["figures"].get("absent", {}) for _, _, item in _items(results, PASSED, FAILED)]
-    for name, why in {name: why for one in absent for name, why in one.items()}.items():
-        yield f"{name} is absent: {why}"
+        yield ", ".join(filter(None, [f"{name}: {stage.get('closed', 'cut off')}", took, counts]))
+        items = stage["items"].items()
+        left = [item for item, record in items if record["outcome"] in (NOT_BEGUN, BEGUN)]
+        if left:
+            yield f"  for lack of time without {', '.join(left)}"
+        skips = [record["error"] for _, record in items if record["outcome"] == SKIPPED]
+        for why, count in collections.Counter(skips).items():
+            yield f"  skipped {count}: {why}"
+    yield from (f"{name} is absent: {why}" for name, why in results.get("absent", {}).items())
 
 
-def _decisions(results):
-    """What stays if it earns a tenth on some network of the suite, and what it earns on each."""
-    items = results["stages"]["epochs"]["items"]
-    taken = {name: item["figures"] for name, item in items.items() if item["outcome"] == PASSED}
-    gains: dict[str, dict[str, float]] = {
-        "the persistent kernel": {}, "timed algorithms": {}, "bf16 storage, over TF32": {}
-    }  # fmt: skip
-    kernel, timed, bf16 = gains.values()
-    for name, of in taken.items():
-        network, other = name.partition(":")[0], taken.get(name.replace(" bf16", " tf32"))
-        if RESIDENT in of:
-            kernel[network] = of[OPERATIONS] / of[RESIDENT]
-        if TUNED in of:
-            timed[network] = of[LIBRARY] / of[TUNED]
-        if " bf16" in name and other:
-            bf16[network] = min(other[LIBRARY], other[TUNED]) / min(of[LIBRARY], of[TUNED])
-    for what, by in gains.items():
-        best = max(by.values(), default=None)
-        verdict = "was not measured" if best is None else "stays" if best >= EARNED else "goes"
-        verdict = "a dry run decides nothing" if results["dry"] else verdict
-        shown = ", ".join(f"{gain:.2f}x {network}" for network, gain in by.items())
-        yield f"{what}: {verdict} {shown}".rstrip()
-
-
-def _tables(results):
-    for name, part in (("training", training), ("stacks", stacks), ("operations", operations)):
-        items = results["stages"][name]["items"].values()
-        found = [item["figures"] for item in items if item["figures"]]
-        tables = part.tables(found, DEVICE) if found else []
-        for table in tables[:1] if name == "training" else tables:  # the rest are in the JSON
-            yield from (*table.text().splitlines(), "")
-
-
-def _figures(results):
-    for stage, name, item in _items(results, PASSED):
-        if stage not in ("training", "stacks", "operations") and name != "machine":
-            shown = (f"{key} {_short(value)}" for key, value in item["figures"].items())
-            yield f"{stage} {name}: {', '.join(shown)}"
-
-
-def _short(value) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def figures(results):
+    """Of tests."""
+    for stage in results["stages"].values():
+        for name, item in stage["items"].items():
+            if item.get("figures"):
+                shown = ", ".join(f"{key} {value}" for key, value in item["figures"].items())
+                yield f"{name.rpartition('::')[2]}: {shown}"
 
 
 def write(folder: Path) -> tuple[str, bool]:
     """The JSON and the text, into the folder; the text, and whether all that ran passed."""
     results = merge(folder)
-    path = result_file(results, folder)
+    gpus = [gpu["name"] for gpu in results["machine"]["gpus"]] or ["no GPU"]
+    name = f"{datetime.date.today()} {'dry run' if DRY else gpus[0]}".lower()
+    path = folder / f"{re.sub(r'[^a-z0-9]+', '-', name).strip('-')}.json"
     said = text(results, path)
     for file, content in ((path, json.dumps(results, indent=1)), (folder / TEXT, said)):
         unfinished = file.with_name("unfinished")
