@@ -1,7 +1,5 @@
 """`python -m benchmarks`: this machine's tables and the goals; with --json FILE every figure."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
@@ -54,7 +52,9 @@ def measure(options, results: dict, contest: compared.Contest):
             records = (contest.measure(case, results["copy_bandwidth"]) for case in chosen)
         for record in records:
             results[part].append(record)
-            results["errors"] += compared.errors(record)
+            for error in compared.errors(record):
+                results["errors"].append(error)
+                print(error, flush=True)
             results["goals"] = goals.judge(results)
             if options.json:
                 options.json.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,5 @@
 """Whether two contenders give the same answers."""
 
-from __future__ import annotations
-
 import numpy as np
 
 # Largest relative difference.  Below float32, Adam's first step turns a rounding error of a

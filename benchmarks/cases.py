@@ -1,7 +1,5 @@
 """The table of what contenders do: tasks, the works that are timed, and who takes part."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -36,7 +34,7 @@ ALGORITHMS = [
 class Case(NamedTuple):
     """Answers to `question` must agree with those of the first by name, to whose times the others'
     are compared.  turns: how often each work is timed; least: the seconds that each time takes at
-    least; twice: whether it is done once before each time, as all is that takes no minutes."""
+    least, or 0 if the work is so long that it is not even warmed."""
 
     part: str
     task: Any  # a Network or a Search
@@ -45,7 +43,6 @@ class Case(NamedTuple):
     question: str = "answers"
     turns: int = 7
     least: float = 0.05
-    twice: bool = True
 
 
 def all_cases(kind: str) -> Iterator[Case]:
@@ -58,7 +55,7 @@ def all_cases(kind: str) -> Iterator[Case]:
     if kind == "cpu":
         yield Case("stacks", FITS, ("fit 30",), (LIBRARY, *LOOPS, *VMAPS), turns=3)
         names = "gpumlp's GridSearchCV", "scikit-learn's, 2 processes"
-        yield Case("searches", SEARCH, ("search",), names, turns=3, twice=False)
+        yield Case("searches", SEARCH, ("search",), names, turns=3, least=0)
     else:
         yield Case("stacks", STACKS[0], ("epoch",), (LIBRARY, *VMAPS))
         for stack in STACKS:
@@ -84,7 +81,7 @@ def small(case: Case) -> Case:
     sizes = 64 if task.digits else 20, 8, min(10, task.sizes[-1])
     task = task._replace(sizes=sizes, batch=16, rows=36, models=task.models and 3)
     works = tuple(work.replace("fit 30", "fit 2") for work in case.works)
-    return case._replace(task=task, works=works, turns=2, least=0.002)
+    return case._replace(task=task, works=works, turns=2, least=0.001)
 
 
 def chosen(part: str, device: str, quick: bool = False, name: str = "") -> list[Case]:

@@ -1,7 +1,5 @@
 """Times of work on the CPU, by the host's clock, or on a GPU, by CUDA events."""
 
-from __future__ import annotations
-
 import time
 
 

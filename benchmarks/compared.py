@@ -1,7 +1,5 @@
 """A task done by all contenders: first their answers must agree, then they are timed in turn."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterable
 
@@ -13,7 +11,7 @@ from benchmarks.networks import Network
 from benchmarks.tables import ratio, seconds, table
 from benchmarks.turns import Failed, Runner
 
-LIMITS = {"cpu": 300.0, "cuda": 60.0}  # seconds for one answer
+LIMITS = {"cpu": 300.0, "cuda": 40.0}  # seconds for one answer
 
 
 class Contest:
@@ -56,10 +54,10 @@ class Contest:
 
         compare(dict(ask("prepare", case.task, case.question)), results, case)
         for work in case.works:
-            if case.twice:
+            if case.least:
                 list(ask("warm", work, case.least))
             for _ in range(case.turns):
-                for name, taken in ask("time", work, case.twice):
+                for name, taken in ask("time", work):
                     results[name]["seconds"].setdefault(work, []).append(taken)
         task = {"name": case.task.name, "label": case.task.label, "task": case.task._asdict()}
         record = task | {"works": case.works, "first": case.names[0], "contenders": results}
@@ -92,7 +90,7 @@ def summarise(results, task, copy_bandwidth: float) -> dict:
     limit = traffic.step_limit(task, gemms, copy_bandwidth)
     return {
         "other_bytes": traffic.other_bytes(task),
-        "limit": limit,
+        "step_limit": limit,
         "over_limit": over(ours, limit),
     }
 
@@ -109,9 +107,10 @@ def over(a: float | None, b: float | None) -> float | None:
 
 def errors(record: dict) -> list[str]:
     """Of contenders, or of an operation."""
-    results = record.get("contenders") or {record["name"]: record}
+    results = record.get("contenders") or {"it": record}
     failed = {name: result["error"].strip() for name, result in results.items() if result["error"]}
-    return [f"{name} failed: {error.splitlines()[-1]}" for name, error in failed.items()]
+    lines = {name: error.splitlines()[-1] for name, error in failed.items()}
+    return [f"{record['name']}: {name} failed: {line}" for name, line in lines.items()]
 
 
 def part_table(title: str, records: list[dict]) -> str:
@@ -131,7 +130,6 @@ def part_table(title: str, records: list[dict]) -> str:
             if limited:
                 cells.append(ratio(record.get("over_limit") if work == "step" else None))
             rows.append([*cells, *(ratio(over(median(record, p, work), ours)) for p in peers)])
-        notes += [f"{record['name']}: {error}" for error in errors(record)]
         for name, result in record["contenders"].items():
             if result["declined"]:
                 notes.append(f"{name} takes no part: {result['declined']}")

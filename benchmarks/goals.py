@@ -1,7 +1,5 @@
 """What the figures should reach, and whether they do."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,129 +11,110 @@ from benchmarks.networks import FITS, LARGE, LONG, MIDDLE, NETWORKS, SMALLEST, W
 from benchmarks.operations import GOAL
 from benchmarks.tables import table
 
-SCIKIT_LEARN, EAGER = ("scikit-learn",), ("PyTorch eager",)
-PYTORCH = "PyTorch eager", "PyTorch compiled"
-BEST = *PYTORCH, "PyTorch CUDA graph", "JAX"
+SCIKIT_LEARN, EAGER, COMPILED = "scikit-learn", "PyTorch eager", "PyTorch compiled"
+OTHERS = "PyTorch CUDA graph", "JAX"
 LEAST, MOST = "at least", "at most"
+EARNED = 1.1  # on some network, by what is there for its speed on a GPU alone; or it goes
+
+Value = Callable[[dict], float | None]  # of a run's results; None if it was not measured
 
 
 class Goal(NamedTuple):
-    """A ratio of a run on this kind of device; value(results) gives it, or None if it was not
-    measured."""
+    """For a run on this kind of device."""
 
     device: str
     text: str
     bound: str
     limit: float
-    value: Callable[[dict], float | None]
+    value: Value
 
 
-class Best(NamedTuple):
-    """The best median of some contenders, of a task in a part."""
+def find(results: dict, part: str, task) -> dict:
+    named = [record for record in results.get(part) or () if record["name"] == task.name]
+    return named[0] if named else {"contenders": {}}
 
-    part: str
-    task: tuple
-    names: tuple[str, ...]
-    work: str = "epoch"
 
-    def of(self, results: dict) -> float | None:
-        times = [median(self.record(results), name, self.work) for name in self.names]
+def best(part: str, task, *names: str, work: str = "epoch") -> Value:
+    """The best median of some contenders."""
+
+    def value(results):
+        times = [median(find(results, part, task), name, work) for name in names]
         return min(filter(None, times), default=None)
 
-    def record(self, results: dict) -> dict | None:
-        records = results.get(self.part) or ()
-        return next((r for r in records if r["name"] == self.task.name), None)
+    return value
 
 
-def ratio(device, text, a: Best, b: Best, limit, bound=LEAST) -> Goal:
-    text = f"{text}, {a.work} of {a.task.name}"
-    return Goal(device, text, bound, limit, lambda results: over(a.of(results), b.of(results)))
+def quotient(a: Value, b: Value) -> Value:
+    return lambda results: over(a(results), b(results))
 
 
-def peer(device, text, names, task, limit, part="training", work="epoch", base=LIBRARY) -> Goal:
-    ours = Best(part, task, (base,), work)
-    return ratio(device, f"{text} / gpumlp", ours._replace(names=names), ours, limit)
+def largest(values: list[Value]) -> Value:
+    return lambda results: max(filter(None, (v(results) for v in values)), default=None)
+
+
+def epoch(device, task, limit, *peers, title="") -> Goal:
+    """Over gpumlp's, the best of these."""
+    value = quotient(best("training", task, *peers), best("training", task, LIBRARY))
+    return Goal(device, f"{title or peers[0]} / gpumlp, epoch of {task.name}", LEAST, limit, value)
 
 
 def gemms(task, limit) -> Goal:
-    ours = Best("training", task, (LIBRARY,))
-    return ratio("cpu", "gpumlp / its GEMMs", ours, ours._replace(names=(GEMMS,)), limit, MOST)
+    value = quotient(best("training", task, LIBRARY), best("training", task, GEMMS))
+    return Goal("cpu", f"gpumlp / its GEMMs alone, epoch of {task.name}", MOST, limit, value)
 
 
-def activation(device, name, rival) -> Goal:
-    """How much of the lead over a peer is kept with another activation than relu; a tenth is for
-    the noise of the four times."""
-
-    def lead(results, hidden):
-        ours = Best("activations", MIDDLE._replace(hidden=hidden), (LIBRARY,))
-        return over(ours._replace(names=rival).of(results), ours.of(results))
-
-    def value(results):
-        return over(lead(results, name), lead(results, "relu"))
-
-    text = f"lead over {rival[0]} with {name} / with relu, epoch of {MIDDLE.name}"
-    return Goal(device, text, LEAST, 0.9, value)
+def activation(device, name, peer) -> Goal:
+    """How much of the lead is kept; a tenth is for the noise of four times."""
+    tasks = [MIDDLE._replace(hidden=hidden) for hidden in (name, "relu")]
+    leads = [quotient(*(best("activations", t, n) for n in (peer, LIBRARY))) for t in tasks]
+    text = f"lead over {peer} with {name} / with relu, epoch of {MIDDLE.name}"
+    return Goal(device, text, LEAST, 0.9, quotient(*leads))
 
 
-def step_limit(task, limit) -> Goal:
-    text = f"step of {task.name} / (its GEMMs in a graph + its other bytes as a copy)"
+def cpu_goals():
+    yield epoch("cpu", SMALLEST, 5, SCIKIT_LEARN)
+    for task in (MIDDLE, WIDE, LONG):
+        yield epoch("cpu", task, 3, SCIKIT_LEARN)
+    for task in NETWORKS:
+        yield epoch("cpu", task, 1 if task is WIDE else 2, EAGER, COMPILED, title="PyTorch")
+    yield gemms(MIDDLE, 1.35)
+    yield gemms(WIDE, 1.2)
+    fits = [best("stacks", FITS, n, work="fit 30") for n in ("gpumlp in a loop", LIBRARY)]
+    yield Goal("cpu", f"in a loop / gpumlp, fit 30 of {FITS.name}", LEAST, 2, quotient(*fits))
+    names = "scikit-learn's, 2 processes", "gpumlp's GridSearchCV"
+    searches = [best("searches", SEARCH, name, work="search") for name in names]
+    yield Goal("cpu", " / ".join(names), LEAST, 4, quotient(*searches))
 
-    def value(results):
-        return (Best("training", task, ()).record(results) or {}).get("over_limit")
 
-    return Goal("cuda", text, MOST, limit, value)
-
-
-def earns(text: str, pairs: list[tuple[Best, Best]]) -> Goal:
-    """What is there for its speed alone has to earn a tenth on some network, or goes."""
-
-    def value(results):
-        gains = [over(a.of(results), b.of(results)) for a, b in pairs]
-        return max(filter(None, gains), default=None)
-
-    return Goal("cuda", text, LEAST, 1.1, value)
+def gpu_goals():
+    for task in (SMALLEST, MIDDLE):
+        yield epoch("cuda", task, 2, EAGER, COMPILED, title="PyTorch")
+        yield from (epoch("cuda", task, 1.5, name) for name in OTHERS)
+    for task in LARGE:
+        yield epoch("cuda", task, 1.1, EAGER, COMPILED, *OTHERS, title="best peer")
+        text = f"step of {task.name} / (its GEMMs in a graph + its other bytes as a copy)"
+        value = lambda results, task=task: find(results, "training", task).get("over_limit")  # noqa: E731
+        yield Goal("cuda", text, MOST, 1.05, value)
+    for task in NETWORKS:
+        yield epoch("cuda", task, 20 if task is SMALLEST else 50, SCIKIT_LEARN)
+    for name, limit in (("PyTorch vmap", 10), ("PyTorch vmap in a CUDA graph", 2)):
+        value = quotient(*(best("stacks", STACKS[0], n) for n in (name, LIBRARY)))
+        yield Goal("cuda", f"{name} / gpumlp, epoch of {STACKS[0].name}", LEAST, limit, value)
+    yield Goal("cuda", "slowest streaming operation / a copy", LEAST, GOAL, slowest_operation)
+    gains = [quotient(*(best("kernel", task, way) for way in WAYS)) for task in STACKS]
+    yield Goal("cuda", "operations / the persistent kernel", LEAST, EARNED, largest(gains))
+    names = LIBRARY, TIMED
+    gains = [quotient(*(best("algorithms", task, n) for n in names)) for task in ALGORITHMS]
+    yield Goal("cuda", "first / timed algorithms", LEAST, EARNED, largest(gains))
+    times = {task: best("algorithms", task, *names) for task in ALGORITHMS}
+    gains = [quotient(times[task._replace(precision="tf32")], times[task])
+             for task in ALGORITHMS if task.precision == "bf16"]  # fmt: skip
+    yield Goal("cuda", "TF32 / bf16", LEAST, EARNED, largest(gains))
 
 
 def slowest_operation(results) -> float | None:
     ratios = [r.get("ratio") for r in results.get("operations") or () if r.get("streams")]
     return min(filter(None, ratios), default=None)
-
-
-def cpu_goals() -> list[Goal]:
-    goals = [peer("cpu", *SCIKIT_LEARN, SCIKIT_LEARN, SMALLEST, 5)]
-    goals += [peer("cpu", *SCIKIT_LEARN, SCIKIT_LEARN, task, 3) for task in (MIDDLE, WIDE, LONG)]
-    goals += [peer("cpu", "PyTorch", PYTORCH, task, 2) for task in (SMALLEST, MIDDLE, LONG)]
-    goals += [peer("cpu", "PyTorch", PYTORCH, WIDE, 1), gemms(MIDDLE, 1.35), gemms(WIDE, 1.2)]
-    goals.append(peer("cpu", "in a loop", ("gpumlp in a loop",), FITS, 2, "stacks", "fit 30"))
-    theirs, ours = "scikit-learn's, 2 processes", "gpumlp's GridSearchCV"
-    goals.append(peer("cpu", theirs, (theirs,), SEARCH, 4, "searches", "search", ours))
-    return goals
-
-
-def gpu_goals() -> list[Goal]:
-    goals = [peer("cuda", "PyTorch", PYTORCH, task, 2) for task in (SMALLEST, MIDDLE)]
-    for name in BEST[2:]:
-        goals += [peer("cuda", name, (name,), task, 1.5) for task in (SMALLEST, MIDDLE)]
-    for task in LARGE:
-        goals += [peer("cuda", "best peer", BEST, task, 1.1), step_limit(task, 1.05)]
-    for task in NETWORKS:
-        factor = 20 if task is SMALLEST else 50
-        goals.append(peer("cuda", *SCIKIT_LEARN, SCIKIT_LEARN, task, factor))
-    for name, factor in (("PyTorch vmap", 10), ("PyTorch vmap in a CUDA graph", 2)):
-        goals.append(peer("cuda", name, (name,), STACKS[0], factor, "stacks"))
-    goals.append(
-        Goal("cuda", "slowest streaming operation / a copy", LEAST, GOAL, slowest_operation)
-    )
-    ways = [[Best("kernel", task, (way,)) for way in WAYS] for task in STACKS]
-    goals.append(earns("operations / the persistent kernel, its best", ways))
-    both = [Best("algorithms", task, (LIBRARY, TIMED)) for task in ALGORITHMS]
-    timed = [[best._replace(names=(name,)) for name in best.names] for best in both]
-    goals.append(earns("first / timed algorithms, their best", timed))
-    by_precision = [
-        [best for best in both if best.task.precision == name] for name in ("tf32", "bf16")
-    ]
-    goals.append(earns("TF32 / bf16, its best", list(zip(*by_precision, strict=True))))
-    return goals
 
 
 GOALS = [*cpu_goals(), *gpu_goals()]
@@ -147,19 +126,13 @@ for device in ("cpu", "cuda"):
 def judge(results: dict) -> list[dict]:
     """Each goal of this kind of device: goal, bound, limit, value, met (None: not measured)."""
     judged = []
-    for device, text, bound, limit, value in GOALS:
-        if device == results["device"].partition(":")[0]:
-            reached = value(results)
-            met = (
-                None
-                if reached is None
-                else reached >= limit
-                if bound == LEAST
-                else reached <= limit
-            )
-            judged.append(
-                {"goal": text, "bound": bound, "limit": limit, "value": reached, "met": met}
-            )
+    for goal in GOALS:
+        if results["device"].startswith(goal.device):
+            value, met = goal.value(results), None
+            if value is not None:
+                met = value >= goal.limit if goal.bound == LEAST else value <= goal.limit
+            record = {"goal": goal.text, "bound": goal.bound, "limit": goal.limit}
+            judged.append(record | {"value": value, "met": met})
     return judged
 
 

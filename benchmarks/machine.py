@@ -1,11 +1,10 @@
 """What the figures were measured on: machine, versions, commit."""
 
-from __future__ import annotations
-
 import datetime
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 
@@ -19,13 +18,11 @@ def describe() -> dict:
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "commit": _tried(_commit),
-        "platform": platform.platform(),
         "processor": _tried(_processor) or platform.machine(),
         "cores": cores(),
-        "python": platform.python_version(),
-        "versions": {name: version for name, version in versions.items() if version},
+        "platform": platform.platform(),
+        "versions": {"python": platform.python_version()} | versions,
         "environment": {k: v for k, v in os.environ.items() if k.endswith("_NUM_THREADS")},
-        "not_compiled_for_cpu": _tried(_not_compiled),
         "gpus": _tried(_gpus) or [],
     }
 
@@ -38,9 +35,8 @@ def _tried(work, *arguments):
 
 
 def _commit() -> str:
-    git = ["git", "describe", "--always", "--dirty", "--abbrev=10"]
-    options = {"cwd": ROOT, "stderr": subprocess.DEVNULL, "text": True, "timeout": 30}
-    return subprocess.check_output(git, **options).strip()
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10"]
+    return subprocess.check_output(git, stderr=subprocess.DEVNULL, text=True, timeout=30).strip()
 
 
 def cores() -> int | None:
@@ -49,15 +45,7 @@ def cores() -> int | None:
 
 
 def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    return next(line for line in lines if line.startswith("model name")).partition(":")[2].strip()
-
-
-def _not_compiled() -> str | None:
-    """Why gpumlp computes by NumPy alone on the CPU, if it does."""
-    from gpumlp.backend.cpu import compiler
-
-    return compiler.problem()
+    return re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[0]
 
 
 def _gpus() -> list[dict]:
@@ -68,18 +56,13 @@ def _gpus() -> list[dict]:
     runtime = cupy.cuda.runtime
     versions = {"driver": driver.driver_version(), "cuda": runtime.runtimeGetVersion()}
     gpus = [runtime.getDeviceProperties(i) for i in range(runtime.getDeviceCount())]
-    facts = "totalGlobalMem multiProcessorCount major minor".split()
-    return [
-        {"name": gpu["name"].decode(), **versions, **{fact: gpu[fact] for fact in facts}}
-        for gpu in gpus
-    ]
+    facts = "totalGlobalMem", "multiProcessorCount", "major", "minor"
+    return [{"name": gpu["name"].decode()} | versions | {f: gpu[f] for f in facts} for gpu in gpus]
 
 
 def one_line(machine: dict) -> str:
     gpus = [f"{gpu['name']}, driver {gpu['driver']}" for gpu in machine["gpus"]] or ["no GPU"]
-    versions = " ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    parts = [machine["date"], machine["processor"], f"{machine['cores']} cores", *gpus, versions]
-    parts += [f"{name}={value}" for name, value in machine["environment"].items()]
-    if machine["not_compiled_for_cpu"]:
-        parts.append(f"gpumlp by NumPy alone ({machine['not_compiled_for_cpu']})")
-    return ", ".join([*parts, f"commit {machine['commit'] or 'unknown'}"])
+    known = [f"{name} {version}" for name, version in machine["versions"].items() if version]
+    known += [f"{name}={value}" for name, value in machine["environment"].items()]
+    facts = [machine["date"], machine["processor"], f"{machine['cores']} cores", *gpus]
+    return ", ".join([*facts, " ".join(known), f"commit {machine['commit'] or 'unknown'}"])

@@ -1,7 +1,5 @@
 """Tables, as Markdown that is aligned for the terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 

@@ -4,6 +4,8 @@ Only what can share a process: operations, and gpumlp beside the step's GEMMs.  
 peers is `python -m benchmarks`.  The environment variable GPUMLP_DEVICE chooses the device.
 """
 
+import functools
+
 import pytest
 
 from benchmarks import cases, clock, operations
@@ -14,45 +16,48 @@ from gpumlp.backend.device import resolve
 
 pytest.importorskip("pytest_benchmark", reason="pytest-benchmark is not installed")
 
-
-@pytest.fixture(scope="module")
-def device():
-    return resolve("auto")
+DEVICE = resolve("auto")
+OPERATIONS = *operations.STEP, "softmax", "accumulate_metrics"
 
 
-@pytest.mark.parametrize("operation", operations.OPERATIONS, ids=lambda operation: operation.name)
-def test_operation(benchmark, device, operation):
-    if operation not in operations.chosen(device):
-        pytest.skip("bfloat16 needs a GPU")
-    ops = backend.get(device)
-    assert operations.check(operation, ops) < operations.TOLERANCE[operation.dtype]
-    benchmark.extra_info["amount"], run, *_ = operations.prepared(operation, ops)
+@functools.cache
+def operations_of(network):
+    return {operation.name: operation for operation in operations.operations(network, DEVICE)}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("network", operations.networks(DEVICE), ids=lambda network: network.name)
+def test_operation(benchmark, network, name):
+    if name not in operations_of(network):
+        pytest.skip("the network has no such operation")
+    operation, ops = operations_of(network)[name], backend.get(DEVICE)
+    benchmark.extra_info["amount"] = operation.amount
     with ops.on_device():
-        time(benchmark, run, lambda: clock.wait(ops))
+        time(benchmark, operation, lambda: clock.wait(ops))
 
 
 @pytest.mark.parametrize("work", ["step", "epoch"])
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.name)
 @pytest.mark.parametrize("name", [LIBRARY, GEMMS])
-def test_training(benchmark, device, name, network, work):
-    contender = ENTRIES[name].make(network.problem(), device)
+def test_training(benchmark, name, network, work):
+    contender = ENTRIES[name].make(network.problem(), DEVICE)
     contender.answers()
     benchmark.group = f"{work} of {network.name}"
     time(benchmark, contender.work(work), contender.wait)
 
 
 @pytest.mark.parametrize("rows", cases.ROWS)
-def test_inference(benchmark, device, rows):
+def test_inference(benchmark, rows):
     network = MIDDLE._replace(rows=max(cases.ROWS))
-    contender = ENTRIES[LIBRARY].make(network.problem(), device)
+    contender = ENTRIES[LIBRARY].make(network.problem(), DEVICE)
     contender.predictions()
     time(benchmark, contender.work(f"predict {rows}"), contender.wait)
 
 
-def time(benchmark, run, wait, rounds=7):
+def time(benchmark, run, wait):
     def run_and_wait():
         run()
         wait()
 
     # The first time is as it comes, the second is captured.
-    benchmark.pedantic(run_and_wait, rounds=rounds, warmup_rounds=2)
+    benchmark.pedantic(run_and_wait, rounds=7, warmup_rounds=2)

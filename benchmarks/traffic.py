@@ -1,8 +1,6 @@
 """The bytes that a training step must move besides its GEMMs: what the kernels' headers state, a
 line for each kernel.  (A GEMM's own operands are in the GEMM's time.)"""
 
-from __future__ import annotations
-
 from benchmarks.networks import Network
 from gpumlp.functions.activation import activations
 

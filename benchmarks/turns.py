@@ -4,8 +4,6 @@ The thread pools and memory pools of two libraries in one process would spoil bo
 whatever else happens on the machine over all of them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os
@@ -20,10 +18,8 @@ from benchmarks import clock
 from benchmarks.contenders import Declined, Entry
 
 MOST = 1000  # times that a work is done in one round
-# Threads that have nothing to do spin before they sleep: OpenBLAS's for 0.1 s.  A process is at
-# rest when its CPU time stands still (to a tenth) for this long; the next turn waits for that.
-REST, LONGEST_REST = 0.03, 0.5
-END = 2.0  # seconds that a process may take to end by itself
+SPIN = 0.12  # seconds: OpenBLAS's threads spin for 0.1 s when they have nothing to do
+END = 5.0  # seconds that a process may take to end by itself
 
 
 class Failed(Exception):
@@ -55,8 +51,7 @@ class Session:
         self._counts[name] = count
 
     def _round(self, name: str, count: int) -> float:
-        contender = self._contender
-        work = contender.work(name)
+        contender, work = self._contender, self._contender.work(name)
 
         def repeat():
             for _ in range(count):
@@ -66,10 +61,10 @@ class Session:
         contender.wait()
         return clock.seconds(repeat)
 
-    def time(self, name: str, twice: bool = True) -> float:
-        """Seconds of a work, such as "step" or "predict 128": the mean over a round; twice: after
-        one that wakes the threads and fills the caches."""
-        if twice:
+    def time(self, name: str) -> float:
+        """Seconds of a work, such as "step" or "predict 128": the mean over a round, after one
+        that wakes the threads and fills the caches where it was warmed before."""
+        if name in self._counts:
             self._contender.work(name)()
         count = self._counts.get(name, 1)
         return self._round(name, count) / count
@@ -91,26 +86,15 @@ def begin(entry: Entry, device: str):
 
 def end_with_parent():
     """Whatever this process is doing when the parent has died."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
+    multiprocessing.parent_process().join()
     os.killpg(0, signal.SIGKILL)
 
 
 def answer(verb: str, *arguments):
+    """In the other process; the next turn begins when its threads are at rest."""
     result = getattr(globals()["session"], verb)(*arguments)
-    rest()
+    time.sleep(SPIN)
     return result
-
-
-def rest():
-    """Until no thread of this process is busy."""
-    end = time.monotonic() + LONGEST_REST
-    used = REST
-    while used > REST / 10 and time.monotonic() < end:
-        before = time.process_time()
-        time.sleep(REST)
-        used = time.process_time() - before
 
 
 class Runner:
@@ -129,18 +113,21 @@ class Runner:
         except Declined:
             raise
         except TimeoutError:
-            self._kill()
+            self.kill()
             raise Failed(f"{verb}: no answer in {self._limit:g} s") from None
         except Exception as error:
             raise Failed(f"{verb}: {''.join(traceback.format_exception(error))}") from None
 
     def close(self):
         """It ends by itself, or is killed with all that it has started."""
+        timer = threading.Timer(END, self.kill)
+        timer.start()
         with contextlib.suppress(Exception):
-            self._pool.submit(answer, "end").result(END)
-        self._kill()
-
-    def _kill(self):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+            self._pool.submit(answer, "end")
         self._pool.shutdown()
+        timer.cancel()
+        self.kill()
+
+    def kill(self):
+        with contextlib.suppress(ProcessLookupError):  # nobody is left
+            os.killpg(self.pid, signal.SIGKILL)

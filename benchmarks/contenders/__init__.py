@@ -68,37 +68,23 @@ ENTRIES = {
 
 class Contender:
     """Trains the network of a `Problem`, or all of a stack, with Adam; data and weights on the
-    device."""
+    device.
+
+    load(): the problem's weights, and an optimiser that has made no step
+    step(): one update on the first batch; its loss before the update, 0-d or (M,), without waiting
+    epoch(): one pass over the rows in a new order; the mean loss
+    predict(rows): ŷ of the first rows, (rows, N_K), on the device and without waiting
+    parameters(): W[1], b[1], W[2], ... as NumPy arrays; W[k] ([M,] N_k, N_{k-1})
+    """
 
     def __init__(self, problem, device: str):
         self.problem, self.network, self.device = problem, problem.network, device
-
-    def load(self):
-        """The problem's weights, and an optimiser that has made no step."""
-        raise NotImplementedError
-
-    def step(self):
-        """One update on the first batch; returns its loss before the update, 0-d or (M,), without
-        waiting."""
-        raise NotImplementedError
-
-    def epoch(self) -> float:
-        """One pass over the rows in a new order; returns the mean loss."""
-        raise NotImplementedError
 
     def fit(self, epochs: int):
         """From the problem's weights on, so many epochs."""
         self.load()
         for _ in range(epochs):
             self.epoch()
-
-    def predict(self, rows: int):
-        """ŷ of the first rows, (rows, N_K), on the device and without waiting."""
-        raise NotImplementedError
-
-    def parameters(self) -> list:
-        """W[1], b[1], W[2], ... as NumPy arrays; W[k] ([M,] N_k, N_{k-1})."""
-        raise NotImplementedError
 
     def to_host(self, array):
         """A result of `step` or `predict` as a NumPy array."""

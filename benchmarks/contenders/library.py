@@ -1,7 +1,5 @@
 """gpumlp itself."""
 
-from __future__ import annotations
-
 import numpy as np
 
 import gpumlp

@@ -1,7 +1,5 @@
 """The networks of a stack one after another, for those that have no way to train many at once."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from benchmarks.contenders import ENTRIES, Contender, Declined

@@ -1,7 +1,5 @@
 """PyTorch: eager, compiled, with CUDA graphs captured by hand, and mapped over many networks."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 
@@ -19,9 +17,11 @@ MATMUL_PRECISION = {"float32": "highest", "tf32": "high", "bf16": "highest"}
 
 
 class Torch(Contender):
-    """Data, the loss, a module of Linear and activations, and the fused Adam."""
+    """Data, the loss, a module of Linear and activations, and the fused Adam on `theta`, the
+    tensors W[1], b[1], W[2], ..."""
 
     capturable = False
+    theta: list
 
     def __init__(self, problem, device):
         super().__init__(problem, device)
@@ -37,12 +37,15 @@ class Torch(Contender):
             self.loss = lambda output, y: nn.functional.mse_loss(output, y) * half
         f = ACTIVATIONS[network.hidden]
         pairs = [(nn.Linear(a, b), f()) for a, b in itertools.pairwise(network.sizes)]
-        layers = [layer for pair in pairs for layer in pair]
-        self.model = nn.Sequential(*layers[:-1]).to(device)
+        self.model = nn.Sequential(*list(itertools.chain(*pairs))[:-1]).to(device)
+        self.first = torch.arange(network.batch, device=device)  # the first batch, of each network
+        if network.models is not None:
+            self.first = self.first.repeat(network.models, 1)
 
-    def adam(self, parameters):
-        return torch.optim.Adam(
-            list(parameters),
+    def load(self):
+        self.set_weights()
+        self.optimizer = torch.optim.Adam(
+            self.theta,
             lr=ADAM["lr"],
             betas=(ADAM["beta1"], ADAM["beta2"]),
             eps=ADAM["eps"],
@@ -50,25 +53,17 @@ class Torch(Contender):
             capturable=self.capturable,
         )
 
-    def arrays(self):
-        """W[1], b[1], W[2], ... of the problem."""
-        pairs = zip(self.problem.W[1:], self.problem.b[1:], strict=True)
-        return [array for pair in pairs for array in pair]
-
-    def tensors(self) -> list:
-        """The parameters in the same order."""
-        raise NotImplementedError
-
     @torch.no_grad()
     def set_weights(self):
-        for tensor, array in zip(self.tensors(), self.arrays(), strict=True):
+        pairs = zip(self.problem.W[1:], self.problem.b[1:], strict=True)
+        for tensor, array in zip(self.theta, itertools.chain(*pairs), strict=True):
             tensor.copy_(torch.from_numpy(array))
 
     def to_host(self, array):
         return array.float().cpu().numpy()
 
     def parameters(self):
-        return [tensor.detach().cpu().numpy().copy() for tensor in self.tensors()]
+        return [tensor.detach().cpu().numpy().copy() for tensor in self.theta]
 
     def wait(self):
         if self.x.is_cuda:
@@ -82,32 +77,26 @@ class Eager(Torch):
         if problem.network.models is not None:
             raise Declined("its modules are one network each")
         super().__init__(problem, device)
+        self.theta = list(self.model.parameters())
 
-    def load(self):
-        self.optimizer = self.adam(self.model.parameters())
-        self.set_weights()
-
-    def tensors(self):
-        return list(self.model.parameters())
-
-    def _precision(self):
+    def precision(self):
         if self.network.precision != "bf16":
             return contextlib.nullcontext()
         # Without the cache of cast weights, which a CUDA graph would not notice to be out of date.
         return torch.autocast(self.x.device.type, torch.bfloat16, cache_enabled=False)
 
-    def _objective(self, x, y):
-        with self._precision():
+    def objective(self, x, y):
+        with self.precision():
             return self.loss(self.model(x), y)
 
-    def _predict(self, x):
-        with self._precision():
+    def output(self, x):
+        with self.precision():
             output = self.model(x)
         return output.softmax(dim=1) if self.network.loss == "cross_entropy" else output
 
     def update(self, x, y):
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._objective(x, y)
+        loss = self.objective(x, y)
         loss.backward()
         self.optimizer.step()
         return loss.detach()
@@ -123,14 +112,13 @@ class Eager(Torch):
         network = self.network
         order = torch.randperm(network.rows, device=self.x.device)
         total = torch.zeros((), device=self.x.device)
-        for start in range(0, network.rows, network.batch):
-            index = order[start : start + network.batch]
+        for index in order.split(network.batch):
             total += self.update_rows(index) * len(index)
         return total.item() / network.rows
 
     @torch.inference_mode()
     def predict(self, rows):
-        return self._predict(self.x[:rows])
+        return self.output(self.x[:rows])
 
 
 class Compiled(Eager):
@@ -142,16 +130,15 @@ class Compiled(Eager):
         mode = "reduce-overhead" if self.x.is_cuda else "default"
         torch._dynamo.reset()
         # A last batch that is shorter gets a program of its own.
-        self._objective = torch.compile(super()._objective, mode=mode, dynamic=False)
-        self._predict = torch.compile(super()._predict, mode=mode, dynamic=False)
+        self.objective = torch.compile(super().objective, mode=mode, dynamic=False)
+        self.output = torch.compile(super().output, mode=mode, dynamic=False)
 
     def load(self):
         super().load()
         try:
-            self._objective(self.x[:1], self.y[:1])
+            self.objective(self.x[: self.network.batch], self.y[: self.network.batch])
         except torch._dynamo.exc.TorchDynamoException as error:  # no C++ compiler, no Triton
-            lines = str(error).strip().splitlines() or [""]
-            raise Declined(f"torch.compile: {type(error).__name__}: {lines[0]}") from error
+            raise Declined(f"torch.compile: {type(error).__name__}") from error
 
 
 class Vmap(Torch):
@@ -161,45 +148,33 @@ class Vmap(Torch):
     def __init__(self, problem, device):
         if problem.network.models is None:
             raise Declined("it is for many networks")
-        if problem.network.precision == "bf16":
-            raise Declined("autocast is not written for it")
         super().__init__(problem, device)
+        parameters, models = dict(self.model.named_parameters()), self.network.models
+        self.theta = [torch.empty((models, *p.shape), device=device) for p in parameters.values()]
 
-        def value(parameters, x, y):
-            return self.loss(functional_call(self.model, parameters, (x,)), y)
+        def value(theta, x, y):
+            named = dict(zip(parameters, theta, strict=True))
+            return self.loss(functional_call(self.model, named, (x,)), y)
 
         self.gradients = vmap(grad_and_value(value))
-        self.theta = {
-            name: torch.empty(array.shape, device=device)
-            for (name, _), array in zip(self.model.named_parameters(), self.arrays(), strict=True)
-        }
-
-    def load(self):
-        self.set_weights()
-        self.optimizer = self.adam(self.theta.values())
-
-    def tensors(self):
-        return list(self.theta.values())
 
     def update_rows(self, index):
         """One step of every network on its rows, index (M, B); the losses (M,)."""
         gradients, losses = self.gradients(self.theta, self.x[index], self.y[index])
-        for name, theta in self.theta.items():
-            theta.grad = gradients[name]
+        for theta, gradient in zip(self.theta, gradients, strict=True):
+            theta.grad = gradient
         self.optimizer.step()
         return losses
 
     def step(self):
-        first = torch.arange(self.network.batch, device=self.x.device)
-        return self.update_rows(first.expand(self.network.models, -1))
+        return self.update_rows(self.first)
 
     def epoch(self):
         network = self.network
         shape = network.models, network.rows
         order = torch.rand(shape, device=self.x.device).argsort(dim=1)
         total = torch.zeros(network.models, device=self.x.device)
-        for start in range(0, network.rows, network.batch):
-            index = order[:, start : start + network.batch]
+        for index in order.split(network.batch, dim=1):
             total += self.update_rows(index) * index.shape[1]
         return total.mean().item() / network.rows
 
@@ -213,16 +188,14 @@ class Replay(Torch):
     def load(self):
         super().load()
         lengths = {self.network.batch, self.network.rows % self.network.batch} - {0}
-        self.graphs = {rows: self._capture(rows) for rows in lengths}
+        self.graphs = {rows: self.capture(rows) for rows in lengths}
         self.set_weights()  # which the warm-ups moved
         for state in self.optimizer.state.values():
             for value in state.values():
                 value.zero_()
 
-    def _capture(self, rows):
-        index = torch.arange(rows, device=self.x.device)
-        if self.network.models is not None:
-            index = index.repeat(self.network.models, 1)
+    def capture(self, rows):
+        index = self.first[..., :rows].clone()
         side = torch.cuda.Stream(self.x.device)
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -242,13 +215,12 @@ class Replay(Torch):
         return loss
 
     def step(self):
-        first = torch.arange(self.network.batch, device=self.x.device)
-        return self.update_rows(first.expand(self.graphs[len(first)][1].shape))
+        return self.update_rows(self.first)
 
 
 class Graphed(Replay, Eager):
     def predict(self, rows):
-        raise Declined("PyTorch compiled replays a graph of a prediction")
+        raise Declined("a compiled prediction is replayed as a CUDA graph")
 
 
 class GraphedVmap(Replay, Vmap):

@@ -1,8 +1,6 @@
 """A search over learning rates and penalties by scikit-learn's interface: gpumlp's, and
 scikit-learn's own with two processes."""
 
-from __future__ import annotations
-
 import os
 import warnings
 from typing import NamedTuple
@@ -27,7 +25,7 @@ class Search(NamedTuple):
 
     label = name
 
-    def problem(self) -> Search:
+    def problem(self):
         return self
 
     def grid(self) -> dict[str, list[float]]:
@@ -52,31 +50,26 @@ class Searching(Contender):
         else:
             from sklearn.model_selection import GridSearchCV
             from sklearn.neural_network import MLPClassifier
-        self.processes, options = (None, {"device": device}) if ours else (2, {})
-        self.search_cv = GridSearchCV
-        self.estimator = MLPClassifier(
-            hidden_layer_sizes=(64,),
-            batch_size=200,
-            max_iter=search.epochs,
-            n_iter_no_change=search.epochs,  # so that all train as long
-            random_state=0,
-            **options,
-        )
+        self.classes = MLPClassifier, GridSearchCV
+        self.options, self.processes = ({"device": device}, None) if ours else ({}, 2)
 
-    def _fit(self, estimator, grid, folds, x, y):
+    def fit(self, grid, folds, epochs, x, y):
+        network, search = self.classes
+        # All train as long.
+        self.options |= {"max_iter": epochs, "n_iter_no_change": epochs, "random_state": 0}
+        estimator = network(hidden_layer_sizes=(64,), batch_size=200, **self.options)
         options = {"cv": folds, "n_jobs": self.processes, "error_score": "raise"}
-        return self.search_cv(estimator, grid, **options).fit(x, y)
+        return search(estimator, grid, **options).fit(x, y)
 
     def search(self):
         task = self.task
-        best = self._fit(self.estimator, task.grid(), task.folds, self.x, self.y).best_score_
+        best = self.fit(task.grid(), task.folds, task.epochs, self.x, self.y).best_score_
         if not best > 0.2:
             raise ArithmeticError(f"the best of all candidates has a score of {best}")
 
     def answers(self):
         """Of a short search in float64: the score of every candidate on every fold."""
         grid = {name: values[::2][:2] for name, values in self.task.grid().items()}
-        short = type(self.estimator)(**self.estimator.get_params() | {"max_iter": 5})
-        results = self._fit(short, grid, 3, self.x[:600].astype(np.float64), self.y[:600])
-        scores = [results.cv_results_[f"split{i}_test_score"] for i in range(3)]
+        results = self.fit(grid, 3, 5, self.x[:600].astype(np.float64), self.y[:600]).cv_results_
+        scores = [results[f"split{i}_test_score"] for i in range(3)]
         return {"losses": [], "arrays": [np.array(scores)]}

@@ -1,8 +1,6 @@
 """Runs the stages, one after another.  It needs no network, installs nothing, and writes into one
 folder alone: records.jsonl, log.txt and figures while it goes, summary.txt, and DATE-GPU.json."""
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import os
@@ -13,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks import STAND_IN, machine
-from benchmarks.gpu import processes, records, summary
-from benchmarks.gpu.records import Task
+from benchmarks.gpu import processes, summary
+from benchmarks.gpu.processes import FAILED, RECORDS, Task
 from benchmarks.gpu.stages import DRY, SECONDS, STAGES, Skip, Stage
 
 START, END = 3.0, 5.0  # seconds that a stage takes to begin at all, and kept for the summary
@@ -34,7 +32,7 @@ def arguments(words=None):
 
 def run(stage: Stage, task: Task):
     """All processes of a stage, so many at a time; what becomes of it is recorded."""
-    begin, closed = time.time(), "done"
+    begin, closed = time.time(), ""
     task.write(limit=round(task.until - begin, 1))
     print(f"== {stage.name}, at most {task.until - begin:.0f} s", flush=True)
     try:
@@ -42,9 +40,9 @@ def run(stage: Stage, task: Task):
             list(pool.map(lambda pair: processes.follow(*pair), stage.processes(task)))
     except Skip as reason:
         closed = f"skipped, {reason}"
-    if processes.stopped.is_set():
-        closed = "cut off"
-    task.write(closed=closed, seconds=round(time.time() - begin, 1))
+    ended = "out of time" if time.time() > task.until else "done"
+    ended = "cut off" if processes.stopped.is_set() else ended
+    task.write(closed=closed or ended, seconds=round(time.time() - begin, 1))
 
 
 def run_all(folder: Path, options):
@@ -59,8 +57,8 @@ def run_all(folder: Path, options):
         seconds = max(START, left * share)
         most = stage.most * min(1.0, seconds / stage.seconds)
         run(stage, Task(str(folder), stage.name, most, time.time() + seconds))
-        items = records.read(folder)[stage.name].items.values()
-        if stage.name == "device" and any(item["outcome"] == records.FAILED for item in items):
+        tests = processes.read(folder)[stage.name]["tests"].values()
+        if stage.name == "device" and any(test["outcome"] == FAILED for test in tests):
             print("no device, so that nothing else is tried", flush=True)
             return
 
@@ -75,7 +73,7 @@ def main(words=None) -> int:
         )
     folder = (options.summary or options.results).resolve()
     if not options.summary:
-        if (folder / records.FILE).exists() and not options.only:
+        if (folder / RECORDS).exists() and not options.only:
             print(f"{folder} has the records of a run: give --only, or another --results")
             return 2
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,17 +5,16 @@ that leaves the GPU unusable does; the run then goes on with the tests after it.
 """
 
 import faulthandler
+import json
 import os
 
 import pytest
 
-from benchmarks.gpu.processes import MARK, POISONED
-from benchmarks.gpu.records import BEGUN, FAILED, NOT_BEGUN, PASSED, SKIPPED, Task
+from benchmarks.gpu.processes import BEGUN, FAILED, MARK, PASSED, PLANNED, POISONED, VARIABLE, Task
 from benchmarks.machine import ROOT
 
-TASK = Task.of_environment()
+TASK = Task(*json.loads(os.environ[VARIABLE]))
 STDERR = os.dup(2)  # pytest redirects it later
-HERE = ROOT / "benchmarks"
 
 
 def touches(item) -> bool:
@@ -23,16 +22,18 @@ def touches(item) -> bool:
     params = getattr(getattr(item, "callspec", None), "params", {})
     by = params.get("device", params.get("ops"))
     chosen = "cuda" in item.fixturenames if by is None else by == "cuda"
-    return item.path.is_relative_to(HERE) or (chosen and "counters" not in item.fixturenames)
+    probe = item.path.is_relative_to(ROOT / "benchmarks")
+    return probe or (chosen and "counters" not in item.fixturenames)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
     i, n = TASK.share
     part = [item for item in items if touches(item)][i::n]
-    TASK.write(plan=[item.nodeid for item in part])
-    outcomes = TASK.outcomes()
-    items[:] = [item for item in part if outcomes[item.nodeid] == NOT_BEGUN]
+    for item in part:
+        TASK.write(name=item.nodeid, outcome=PLANNED)
+    left = set(TASK.tests(PLANNED))
+    items[:] = [item for item in part if item.nodeid in left]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -67,8 +68,8 @@ def pytest_sessionfinish(session):
 
 def message(report) -> str:
     """Why it did not pass, and where."""
-    if report.outcome == SKIPPED and isinstance(report.longrepr, tuple):
-        return report.longrepr[2]
+    if isinstance(report.longrepr, tuple):
+        return report.longrepr[2]  # why it was skipped
     crash = getattr(report.longrepr, "reprcrash", None)
     if crash is None:
         return report.longreprtext[-400:]

@@ -1,8 +1,6 @@
 """What only a GPU can say, as tests: whether the kernels compute what their formulas say, and with
 `record_property`, figures of the ways that gpumlp takes on it."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import shutil
@@ -26,28 +24,23 @@ from tests.operations.selection import IN_MANY_BLOCKS, SELECTION
 
 DEVICE = "cuda:0"
 CHECKS = sorted(SELECTION, key=lambda name: not name.startswith("persistent"))
-TOOLS = "make git g++ nvcc cuobjdump nvdisasm compute-sanitizer ncu"
 
 
 def test_device(record_property):
     """The device, its libraries, and the tools that there are."""
-    import cupy
-
     record_property("device", resolve("cuda"))
-    attributes = cupy.cuda.Device(0).attributes
-    for name in ("MaxSharedMemoryPerBlockOptin", "MultiProcessorCount", "L2CacheSize"):
-        record_property(name, attributes.get(name))
     cublaslt = importlib.import_module("gpumlp.backend.cuda.cublaslt")
     record_property("cuBLASLt", cublaslt.library().cublasLtGetVersion())
     if not DRY:
         nvrtc = importlib.import_module("cupy_backends.cuda.libs.nvrtc")
         record_property("NVRTC", nvrtc.getVersion())
-    record_property("tools", " ".join(filter(shutil.which, TOOLS.split())))
+    tools = filter(shutil.which, ("g++", "nvcc", "cuobjdump", "compute-sanitizer", "ncu"))
+    record_property("tools", " ".join(tools))
 
 
 @pytest.mark.parametrize("blocks", ["few blocks", "many blocks"])
 @pytest.mark.parametrize("name", ["resident, rests", "tanh"] if DRY else CHECKS)
-def test_check(name, blocks, monkeypatch):
+def test_check(name, blocks):
     if not DRY:
         import cupy
 

@@ -1,6 +1,6 @@
-"""The processes of a stage: each has a time limit, and one of pytest begins again after a crash."""
-
-from __future__ import annotations
+"""The processes of a stage, and what they write while they go: a line of JSON for each test that
+was planned, began or ended.  Each has a time limit, and one of pytest begins again after a crash.
+"""
 
 import contextlib
 import json
@@ -12,16 +12,70 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
-from benchmarks.gpu.records import BEGUN, FAILED, NOT_BEGUN, VARIABLE, Task
 from benchmarks.machine import ROOT
 
-LOG = "log.txt"
+RECORDS, LOG, VARIABLE = "records.jsonl", "log.txt", "GPUMLP_BENCHMARKS_TASK"
+PLANNED, BEGUN = "not begun", "cut short"  # unless another record follows
+PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 POISONED, SANITIZER_FOUND = 77, 86  # exit codes
 MARK = "## "  # before the name of a test, in the output
 
 running: set[subprocess.Popen] = set()
 stopped = threading.Event()  # the run was asked to end
+
+
+class Task(NamedTuple):
+    """What a process has to do and where it writes, which it reads in its environment.
+
+    process: its name within the stage; share: it does part i of n; most: seconds of one test;
+    until: when the stage's time is over.
+    """
+
+    folder: str
+    stage: str
+    most: float
+    until: float
+    process: str = ""
+    share: tuple[int, int] = (0, 1)
+
+    def write(self, **record):
+        """By one write, so that no lines of several processes are lost or mixed up."""
+        record = {"stage": self.stage, "process": self.process} | record
+        with Path(self.folder, RECORDS).open("ab", buffering=0) as file:
+            # A line that was cut short with an earlier run does not swallow this one.
+            file.write(f"\n{json.dumps(record, default=str)}\n".encode())
+
+    def end(self, name: str, outcome: str, error: str = "", **figures):
+        self.write(name=name, outcome=outcome, error=error[:600], figures=figures)
+
+    def tests(self, outcome: str) -> list[str]:
+        """Of this process, with this outcome so far."""
+        tests = read(self.folder)[self.stage]["tests"].items()
+        mine = self.process, outcome
+        return [name for name, test in tests if (test["process"], test["outcome"]) == mine]
+
+
+def read(folder) -> dict[str, dict]:
+    """Each stage since it last began: limit and, when it is over, closed and seconds; tests: name
+    -> its last record."""
+    stages: dict[str, dict] = {}
+    path = Path(folder, RECORDS)
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):  # cut short, or empty
+            record = json.loads(line)
+            if "limit" in record:
+                stages[record["stage"]] = {"tests": {}}
+            tests = stages[record["stage"]]["tests"]
+            if "name" not in record:
+                stages[record["stage"]] |= record
+            # A test whose teardown fails has passed before: the worse counts.
+            elif record["outcome"] == PLANNED:
+                tests.setdefault(record["name"], record)
+            elif tests.get(record["name"], {}).get("outcome") != FAILED:
+                tests[record["name"]] = record
+    return stages
 
 
 def stop(*signal_and_frame):
@@ -42,15 +96,12 @@ def run(command, task: Task) -> tuple[int | None, str]:
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     # No check of the device on first use in each of so many processes: a stage does more.
     added = {"PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", "GPUMLP_CHECK": "0"}
+    environment = os.environ | added | {VARIABLE: json.dumps(task)}
     with tempfile.TemporaryFile("w+", errors="replace") as output:
+        streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+        # In a session of its own, so that its children end with it.
         process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=os.environ | added | {VARIABLE: json.dumps(task)},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # so that its children end with it
+            command, cwd=ROOT, env=environment, start_new_session=True, **streams
         )
         running.add(process)
         try:
@@ -69,23 +120,20 @@ def run(command, task: Task) -> tuple[int | None, str]:
 def follow(task: Task, command):
     """Runs the command until all that it planned has ended: the test that it was at when it crashed
     has failed, and it begins again with what is left."""
-    left: list[str] | None = None
+    before: list[str] | None = None
     while time.time() < task.until and not stopped.is_set():
-        before, (code, text) = left, run(command, task)
-        for name, report in reports(text).items():
+        code, text = run(command, task)
+        for name, report in sanitizer_reports(text).items():
             task.end(f"{name}, compute-sanitizer", FAILED, report)
-        outcomes = task.outcomes()
+        begun, left = task.tests(BEGUN), task.tests(PLANNED)
         if code is None:
-            if not outcomes:
-                task.write(plan=[f"all of {task.process}"])
             return
-        left = [name for name, outcome in outcomes.items() if outcome == NOT_BEGUN]
-        begun = [name for name, outcome in outcomes.items() if outcome == BEGUN]
         if begun or code not in (0, POISONED, SANITIZER_FOUND):
             for name in begun or [f"process {task.process}"]:
                 task.end(name, FAILED, f"its process ended with {code}: {place(text)}")
         if not left or left == before:
             return
+        before = left
 
 
 def place(text: str) -> str:
@@ -98,13 +146,13 @@ def place(text: str) -> str:
     return f"{said} @ {frames[0 if fatal else -1]}" if frames else said
 
 
-def reports(text: str) -> dict[str, str]:
+def sanitizer_reports(text: str) -> dict[str, str]:
     """test -> what compute-sanitizer found in it first."""
-    found: dict[str, list[str]] = {}
+    reports: dict[str, list[str]] = {}
     name = "start"
     for line in text.splitlines():
         if MARK in line:
             name = line.partition(MARK)[2]
         elif re.match(r"========= (?!COMPUTE-SANITIZER)(?!.*SUMMARY)", line):
-            found.setdefault(name, []).append(line.removeprefix("=========").strip())
-    return {name: "; ".join(said[:4]) for name, said in found.items()}
+            reports.setdefault(name, []).append(line.removeprefix("=========").strip())
+    return {name: "; ".join(lines[:4]) for name, lines in reports.items()}

@@ -1,51 +1,46 @@
 """The stages of a run, and the processes of each."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import STAND_IN
-from benchmarks.gpu.processes import SANITIZER_FOUND
-from benchmarks.gpu.records import Task
+from benchmarks.gpu.processes import SANITIZER_FOUND, Task
 from benchmarks.machine import ROOT
 
 DRY = bool(os.environ.get(STAND_IN))
-PROBES = "benchmarks/gpu/probes.py"
-# What is most telling first; then, of the rest, what is long.
-ORDER = """cublaslt cupy_ops training_on_gpu persistent operations graph_cache bf16 precision
-    out_of_core    against_oracle network_input""".split()
-SLICES = {"operations": 6, "persistent": 4, "against_oracle": 3, "cublaslt": 3, "bf16": 2}
+# What is most telling first.
+FIRST = "cublaslt", "cupy_ops", "training_on_gpu", "persistent", "operations", "graph_cache", "bf16"
 ON_A_DEVICE = re.compile(r"def \w+\(([^)]*\W)?(device|cuda|ops)\b")
 TRAINED = "gpumlp", "GEMMs alone", "PyTorch CUDA graph", "JAX"
 STACKED = "gpumlp", "PyTorch vmap in a CUDA graph"
 
 Processes = Iterator[tuple[Task, list[str]]]
+ProcessesOf = Callable[[Task], Processes]
 
 
 class Skip(Exception):
     """A stage cannot be done here; the reason is recorded."""
 
 
-def pytest_of(paths: list[str]) -> list[str]:
-    plugins = ["-p", "no:cacheprovider", "-p", "benchmarks.gpu.plugin"]
-    return [sys.executable, "-m", "pytest", "-q", "--tb=short", *plugins, *paths]
-
-
-def probes(name: str, jobs: int = 1) -> Callable[[Task], Processes]:
-    """Tests of probes.py, shared among processes."""
+def shared(paths: Iterable[str], jobs: int = 1, options: Sequence[str] = ()) -> ProcessesOf:
+    """The tests of these paths by pytest, shared among processes."""
 
     def processes(task: Task) -> Processes:
+        plugins = ["-p", "no:cacheprovider", "-p", "benchmarks.gpu.plugin"]
+        command = [sys.executable, "-m", "pytest", "-q", "--tb=short", *plugins, *options, *paths]
         for i in range(jobs):
-            part = task._replace(process=f"{i + 1} of {jobs}", share=(i, jobs))
-            yield part, [*pytest_of([f"{PROBES}::{name}"]), "-W", "default"]
+            yield task._replace(process=f"{i + 1} of {jobs}", share=(i, jobs)), command
 
     return processes
+
+
+def probe(name: str, jobs: int = 1) -> ProcessesOf:
+    return shared([f"benchmarks/gpu/probes.py::test_{name}"], jobs, ["-W", "default"])
 
 
 def sanitized(task: Task) -> Processes:
@@ -56,29 +51,20 @@ def sanitized(task: Task) -> Processes:
         raise Skip("compute-sanitizer is neither on PATH nor in /usr/local/cuda/bin")
     # Libraries try out functions that a driver may not have; only kernels are of interest.
     options = ["--tool", task.stage, "--report-api-errors", "no", "--print-limit", "20"]
-    for part, command in probes("test_check", 6)(task):
-        yield part, [program, *options, "--error-exitcode", str(SANITIZER_FOUND), *command]
+    options += ["--error-exitcode", str(SANITIZER_FOUND)]
+    for part, command in probe("check", 6)(task):
+        yield part, [program, *options, *command]
 
 
-def test_files() -> dict[str, Path]:
-    """Name and path of those with tests that touch a GPU, in their order."""
-    paths = {path.stem.removeprefix("test_"): path for path in (ROOT / "tests").rglob("test_*.py")}
-    touching = {name for name, path in paths.items() if ON_A_DEVICE.search(path.read_text())}
-    names = [*(name for name in ORDER if name in touching), *sorted(touching - set(ORDER))]
-    return {name: paths[name].relative_to(ROOT) for name in names}
+def test_files() -> list[str]:
+    """Those with tests that touch a GPU, in their order."""
+    paths = sorted((ROOT / "tests").rglob("test_*.py"))
+    paths = [path.relative_to(ROOT) for path in paths if ON_A_DEVICE.search(path.read_text())]
+    paths.sort(key=lambda path: path.stem.removeprefix("test_") not in FIRST)
+    return list(map(str, paths))
 
 
-def tests(task: Task) -> Processes:
-    """A pytest for each file, or slice of one that is long."""
-    paths = test_files()
-    for name in ["cublaslt_errors", "initial_weights"] if DRY else paths:
-        for i in range(n := SLICES.get(name, 1)):
-            part = task._replace(process=f"{name}, {i + 1} of {n}", share=(i, n))
-            command = pytest_of([str(paths[name])])
-            yield part, command if DRY else [*command, "--require-gpu"]
-
-
-def suite(*parts: str, contenders=()) -> Callable[[Task], Processes]:
+def suite(*parts: str, contenders: Sequence[str] = ()) -> ProcessesOf:
     """Parts of `python -m benchmarks`, whose figures go into a file that is named as the stage."""
 
     def processes(task: Task) -> Processes:
@@ -97,19 +83,21 @@ class Stage(NamedTuple):
     name: str
     seconds: float
     most: float
-    processes: Callable[[Task], Processes]
+    processes: ProcessesOf
     jobs: int = 1
 
 
+DRY_TESTS = ["tests/backend/test_cublaslt_errors.py", "tests/functions/test_initial_weights.py"]
+TESTS = shared(DRY_TESTS) if DRY else shared(test_files(), 12, ["--require-gpu"])
 STAGES = (
-    Stage("device", 10, 10, probes("test_device")),
-    Stage("checks", 45, 20, probes("test_check", 4), jobs=4),
-    Stage("tests", 80, 40, tests, jobs=12),
+    Stage("device", 10, 10, probe("device")),
+    Stage("checks", 45, 20, probe("check", 4), jobs=4),
+    Stage("tests", 80, 40, TESTS, jobs=12),
     Stage("ways", 50, 50, suite("kernel", "algorithms")),
-    Stage("shuffle", 8, 8, probes("test_shuffle")),
-    Stage("tf32", 5, 5, probes("test_rounding")),
-    Stage("queue", 7, 7, probes("test_interrupt")),
-    Stage("streaming", 10, 10, probes("test_streaming")),
+    Stage("shuffle", 8, 8, probe("shuffle")),
+    Stage("tf32", 5, 5, probe("rounding")),
+    Stage("queue", 7, 7, probe("interrupt")),
+    Stage("streaming", 10, 10, probe("streaming")),
     Stage("memcheck", 35, 35, sanitized, jobs=6),
     Stage("racecheck", 35, 35, sanitized, jobs=6),
     Stage("operations", 40, 40, suite("operations")),
