@@ -14,15 +14,13 @@ PARTS = {
     "activations": "Activations",
     "kernel": "The persistent kernel against operations",
     "algorithms": "Timed algorithms of cuBLASLt against its first",
-    "inference": "Inference",
-    "growth": "Growth with width and batch",
+    "streaming": "Data sent in chunks against data on the device",
 }
 PEERS = "scikit-learn", "PyTorch eager", "PyTorch compiled", "PyTorch CUDA graph", "JAX"
 LOOPS = "gpumlp in a loop", "scikit-learn in a loop", "PyTorch eager in a loop"
 VMAPS = "PyTorch vmap", "PyTorch vmap in a CUDA graph"
 WAYS = "operations", "persistent kernel"
 TIMED = "timed algorithms"
-ROWS = 1, 128, 8192  # of a prediction
 STACKS = [FITS._replace(models=models) for models in (1_000, 132, 64, 16)]
 ALGORITHMS = [
     network._replace(precision=precision)
@@ -32,15 +30,14 @@ ALGORITHMS = [
 
 
 class Case(NamedTuple):
-    """Answers to `question` must agree with those of the first by name, to whose times the others'
-    are compared.  turns: how often each work is timed; least: the seconds that each time takes at
-    least, or 0 if the work is so long that it is not even warmed."""
+    """The first of names is whom the others have to agree with, and are compared to.  turns: how
+    often each work is timed; least: the seconds that a time takes at least, or 0 if the work is so
+    long that it is not even warmed."""
 
     part: str
     task: Any  # a Network or a Search
     works: tuple[str, ...]
     names: tuple[str, ...]
-    question: str = "answers"
     turns: int = 7
     least: float = 0.05
 
@@ -62,15 +59,9 @@ def all_cases(kind: str) -> Iterator[Case]:
             yield Case("kernel", stack, ("epoch",), WAYS, turns=5, least=0.02)
         for network in ALGORITHMS:
             yield Case("algorithms", network, ("epoch",), (LIBRARY, TIMED), turns=5, least=0.02)
-    for network in (MIDDLE, WIDE, *(LARGE if kind == "cuda" else ())):
-        task, works = network._replace(batch=128, rows=max(ROWS)), [f"predict {n}" for n in ROWS]
-        yield Case("inference", task, tuple(works), (LIBRARY, *PEERS), "predictions")
-    for width in (32, 128, 512, 2048):
-        task = Network((256, width, width, 10), 256, 512)
-        yield Case("growth", task, ("step",), (LIBRARY, GEMMS, "PyTorch eager"))
-    for batch in (16, 128, 1024, 8192):
-        task = Network((256, 256, 256, 10), batch, batch)
-        yield Case("growth", task, ("step",), (LIBRARY, GEMMS, "PyTorch eager"))
+        for batch in (4096, 256):  # of which a chunk has few, and many
+            network = Network((1024, 256, 10), batch, 100_000)
+            yield Case("streaming", network, ("epoch",), (LIBRARY, "streamed"), turns=3)
 
 
 def small(case: Case) -> Case:

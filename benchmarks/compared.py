@@ -52,7 +52,7 @@ class Contest:
                     except Failed as failure:
                         result["error"] = str(failure)
 
-        compare(dict(ask("prepare", case.task, case.question)), results, case)
+        compare(dict(ask("prepare", case.task)), results, case)
         for work in case.works:
             if case.least:
                 list(ask("warm", work, case.least))

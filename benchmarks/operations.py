@@ -7,6 +7,7 @@ from one pass.
 
 import statistics
 import traceback
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ TITLE = "Operations, as fractions of a copy's bytes a second"
 GOAL = 0.9  # for those that stream on a GPU
 STEP = "shuffle", "gemm", *traffic.other_bytes(Network((1, 1), 1, 1))
 EVALUATED = "activate", "accumulate_metrics"
+SHUFFLED = 20  # bytes of a row: a key written and read, the row's number written
 BATCHES = 1 << 10  # of metrics, more than are measured
 REPEATS = {"cuda": 20, "cpu": 3, "quick": 2}
 # Wider than the caches of a GPU, and on a CPU as wide as NumPy does in reasonable time.
@@ -33,6 +35,7 @@ WIDE = {
     "quick": Network((37, 29, 13), 16, 16),
 }
 NARROW = Network((20, 1024, 10), 1 << 15, 1 << 15)  # short rows and few classes
+SHUFFLES = (1, 1_797), (64, 1_797), (1_000, 1_797), (1, 1_000_000), (1, 50_000_000)
 
 
 class Operation(NamedTuple):
@@ -83,7 +86,7 @@ def operations(network: Network, device: str) -> list[Operation]:
             amounts["softmax"] = 2 * outputs.nbytes
     weights = [a * b for a, b in zip(network.sizes, network.sizes[1:], strict=False)]
     amounts["gemm"] = 2 * network.batch * (3 * sum(weights) - weights[0])
-    amounts["shuffle"] = 20 * network.rows  # writes and reads a key, writes a row's number
+    amounts["shuffle"] = SHUFFLED * network.rows
     groups: dict[str, list[Call]] = {}
     for call in calls:
         groups.setdefault(call.name, []).append(repeatable(call))
@@ -91,6 +94,19 @@ def operations(network: Network, device: str) -> list[Operation]:
         Operation(name, amounts[name], group, streams=network.sizes != NARROW.sizes)
         for name, group in groups.items()
     ]
+
+
+def shuffles(ops, quick: bool) -> list[Operation]:
+    """A new order of so many rows for each of so many networks."""
+    chosen = []
+    for models, rows in SHUFFLES[:1] if quick or ops.device == "cpu" else SHUFFLES:
+        with ops.on_device():
+            seeds = ops.to_device(np.arange(models, dtype=np.uint64))
+            order = ops.xp.zeros((models, rows), np.int32)
+        call = Call("shuffle", ops.shuffle, (seeds, 1, order), {}, None)
+        name = f"shuffle {models:,} x {rows:,}"
+        chosen.append(Operation(name, SHUFFLED * order.size, [call], streams=False))
+    return chosen
 
 
 def repeatable(call: Call) -> Call:
@@ -134,15 +150,16 @@ def run(device: str, quick: bool, name: str):
     if wrong:
         yield {"name": "self-check", "error": "; ".join(wrong)}
         return
-    for network in networks(device, quick):
+    makers = {n.name: partial(operations, n, device) for n in networks(device, quick)}
+    for network, make in (makers | {"alone": partial(shuffles, ops, quick)}).items():
         try:
-            for operation in operations(network, device):
-                record = {"name": f"{network.name}: {operation.name}", "error": None}
+            for operation in make():
+                record = {"name": f"{network}: {operation.name}", "error": None}
                 if name in record["name"]:
-                    record |= {"network": network.name, "operation": operation.name}
+                    record |= {"network": network, "operation": operation.name}
                     yield record | measure(operation, ops, quick)
         except Exception:
-            yield {"name": network.name, "error": traceback.format_exc()}
+            yield {"name": network, "error": traceback.format_exc()}
 
 
 def operations_table(title: str, records: list[dict]) -> str:

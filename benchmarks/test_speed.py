@@ -8,9 +8,9 @@ import functools
 
 import pytest
 
-from benchmarks import cases, clock, operations
+from benchmarks import clock, operations
 from benchmarks.contenders import ENTRIES, GEMMS, LIBRARY
-from benchmarks.networks import MIDDLE, NETWORKS
+from benchmarks.networks import NETWORKS
 from gpumlp import backend
 from gpumlp.backend.device import resolve
 
@@ -44,14 +44,6 @@ def test_training(benchmark, name, network, work):
     contender.answers()
     benchmark.group = f"{work} of {network.name}"
     time(benchmark, contender.work(work), contender.wait)
-
-
-@pytest.mark.parametrize("rows", cases.ROWS)
-def test_inference(benchmark, rows):
-    network = MIDDLE._replace(rows=max(cases.ROWS))
-    contender = ENTRIES[LIBRARY].make(network.problem(), DEVICE)
-    contender.predictions()
-    time(benchmark, contender.work(f"predict {rows}"), contender.wait)
 
 
 def time(benchmark, run, wait):

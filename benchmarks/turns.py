@@ -34,13 +34,12 @@ class Session:
         self._contender = None
         self._counts: dict[str, int] = {}
 
-    def prepare(self, task, question: str):
-        """Another task, and its answers, by the contender's method `question`; None if it has
-        none."""
+    def prepare(self, task):
+        """Another task, and its answers; None if there is nothing to compare."""
         self._contender = None  # its memory is released first
         self._counts = {}
         self._contender = self._entry.make(task.problem(), self._device)
-        return getattr(self._contender, question)()
+        return self._contender.answers()
 
     def warm(self, name: str, least: float):
         """All that happens only once, and how often the work is done in so many seconds."""
@@ -62,7 +61,7 @@ class Session:
         return clock.seconds(repeat)
 
     def time(self, name: str) -> float:
-        """Seconds of a work, such as "step" or "predict 128": the mean over a round, after one
+        """Seconds of a work, such as "step": the mean over a round, after one
         that wakes the threads and fills the caches where it was warmed before."""
         if name in self._counts:
             self._contender.work(name)()

@@ -53,6 +53,7 @@ ENTRIES = {
     "JAX": Entry("jax", "jax_jit.Jax"),
     # gpumlp's ways on a GPU, whatever it would choose itself.
     "timed algorithms": Entry("gpumlp", "library.Library", CUDA, {"tune": True}),
+    "streamed": Entry("gpumlp", "library.Library", CUDA, {"streamed": True}),
     "operations": Entry("gpumlp", "library.Library", CUDA, {"persistent": False}),
     "persistent kernel": Entry("gpumlp", "library.Library", CUDA, {"persistent": True}),
     # Of stacks: networks one after another, and PyTorch's way to map a function over them.
@@ -73,7 +74,6 @@ class Contender:
     load(): the problem's weights, and an optimiser that has made no step
     step(): one update on the first batch; its loss before the update, 0-d or (M,), without waiting
     epoch(): one pass over the rows in a new order; the mean loss
-    predict(rows): ŷ of the first rows, (rows, N_K), on the device and without waiting
     parameters(): W[1], b[1], W[2], ... as NumPy arrays; W[k] ([M,] N_k, N_{k-1})
     """
 
@@ -87,14 +87,14 @@ class Contender:
             self.epoch()
 
     def to_host(self, array):
-        """A result of `step` or `predict` as a NumPy array."""
+        """A result of `step` as a NumPy array."""
         return np.asarray(array)
 
     def wait(self):
         """Until the device has done all that was asked."""
 
     def work(self, name: str) -> Callable[[], Any]:
-        """The call that is timed: "step", "epoch", or with a number "fit 30", "predict 128"."""
+        """The call that is timed: "step", "epoch", or with a number "fit 30"."""
         method, *numbers = name.split()
         return lambda: getattr(self, method)(*map(int, numbers))
 
@@ -106,8 +106,3 @@ class Contender:
         parameters = self.parameters()
         losses += np.ravel(self.to_host(self.step())).tolist()
         return {"losses": losses, "arrays": parameters}
-
-    def predictions(self):
-        """The same for inference: ŷ of the first batch."""
-        self.load()
-        return {"losses": [], "arrays": [self.to_host(self.predict(self.network.batch))]}

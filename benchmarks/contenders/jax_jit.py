@@ -46,12 +46,6 @@ def loss(theta, network, x, y):
     return -jnp.take_along_axis(jax.nn.log_softmax(output), y[:, None], axis=1).mean()
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def predict(network, rows, theta, x):
-    output = forward(network, theta, x[:rows])
-    return jax.nn.softmax(output) if network.loss == "cross_entropy" else output
-
-
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=(1, 2))
 def update(network, theta, state, x, y):
     """One step of Adam: the loss before it, the new parameters and the new state."""
@@ -97,7 +91,6 @@ class Jax(Contender):
         self.place = jax.devices("cpu" if kind == "cpu" else "gpu")[int(number or 0)]
         self.x, self.y, self.key = self.put((problem.x, problem.y, jax.random.key(0)))
         self.first_batch = self.x[: network.batch], self.y[: network.batch]
-        self.predicted = None
 
     def put(self, tree):
         return jax.device_put(tree, self.place)
@@ -118,12 +111,8 @@ class Jax(Contender):
         total, self.theta, self.state = epoch(*arguments)
         return float(total) / self.network.rows
 
-    def predict(self, rows):
-        self.predicted = predict(self.network, rows, self.theta, self.x)
-        return self.predicted
-
     def parameters(self):
         return [np.array(array) for array in jax.tree.leaves(self.theta)]
 
     def wait(self):
-        jax.block_until_ready((self.theta, self.state, self.predicted))
+        jax.block_until_ready((self.theta, self.state))

@@ -8,18 +8,22 @@ from benchmarks.agreement import TOLERANCE, difference
 from benchmarks.contenders import Contender, Declined
 from benchmarks.networks import ADAM
 from gpumlp.training import persistent as persistent_kernel
+from gpumlp.training.out_of_core import Streamed
 from gpumlp.training.placement import make_rows
+from gpumlp.training.rows import read
 
+ROOM = 1 << 30  # bytes on the device that streamed data may take
 OUTPUT = {"cross_entropy": "softmax", "squared_error": "identity"}
 
 
 class Library(Contender):
     """tune: with the fastest of the algorithms that cuBLASLt has for each product; persistent: by
-    the persistent kernel or by operations, whatever gpumlp would choose itself."""
+    the persistent kernel or by operations, whatever gpumlp would choose itself; streamed: epochs
+    of data that stay on the host, and are sent in chunks."""
 
-    def __init__(self, problem, device, tune: bool = False, persistent: bool | None = None):
+    def __init__(self, problem, device, tune=False, persistent=None, streamed=False):
         super().__init__(problem, device)
-        network, self.persistent = self.network, persistent
+        network, self.persistent, self.streamed = self.network, persistent, streamed
         options: dict = {"tune": True} if tune else {}
         if network.precision != "float32":  # which is used where nothing is said
             options["precision"] = network.precision
@@ -46,6 +50,9 @@ class Library(Contender):
                 self.net, loss=network.loss, optimizer=optimizer, batch_size=network.batch
             )
             self.rows = self._rows(network.rows)
+            if self.streamed:
+                data = read(self.net, self.trainer.objective, problem.x, problem.y, None)
+                self.rows = Streamed(self.net, data, network.batch, 1, ROOM)
             if self.persistent is not None:
                 self.trainer.resident = self.persistent
                 self.first_rows = self._rows(network.batch)
@@ -75,9 +82,6 @@ class Library(Contender):
     def fit(self, epochs):
         self.load()
         self.trainer.fit(self.x, self.y, epochs, progress=False)
-
-    def predict(self, rows):
-        return self.net.forward(self.x[:rows])
 
     def to_host(self, array):
         return array if isinstance(array, np.ndarray) else self.ops.to_host(array)

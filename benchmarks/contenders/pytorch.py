@@ -1,6 +1,5 @@
 """PyTorch: eager, compiled, with CUDA graphs captured by hand, and mapped over many networks."""
 
-import contextlib
 import itertools
 
 import torch
@@ -79,20 +78,12 @@ class Eager(Torch):
         super().__init__(problem, device)
         self.theta = list(self.model.parameters())
 
-    def precision(self):
-        if self.network.precision != "bf16":
-            return contextlib.nullcontext()
-        # Without the cache of cast weights, which a CUDA graph would not notice to be out of date.
-        return torch.autocast(self.x.device.type, torch.bfloat16, cache_enabled=False)
-
     def objective(self, x, y):
-        with self.precision():
+        if self.network.precision != "bf16":
             return self.loss(self.model(x), y)
-
-    def output(self, x):
-        with self.precision():
-            output = self.model(x)
-        return output.softmax(dim=1) if self.network.loss == "cross_entropy" else output
+        # Without the cache of cast weights, which a CUDA graph would not notice to be out of date.
+        with torch.autocast(self.x.device.type, torch.bfloat16, cache_enabled=False):
+            return self.loss(self.model(x), y)
 
     def update(self, x, y):
         self.optimizer.zero_grad(set_to_none=True)
@@ -116,10 +107,6 @@ class Eager(Torch):
             total += self.update_rows(index) * len(index)
         return total.item() / network.rows
 
-    @torch.inference_mode()
-    def predict(self, rows):
-        return self.output(self.x[:rows])
-
 
 class Compiled(Eager):
     """torch.compile of forward and loss, and so of the backward pass; on a GPU replayed as CUDA
@@ -131,7 +118,6 @@ class Compiled(Eager):
         torch._dynamo.reset()
         # A last batch that is shorter gets a program of its own.
         self.objective = torch.compile(super().objective, mode=mode, dynamic=False)
-        self.output = torch.compile(super().output, mode=mode, dynamic=False)
 
     def load(self):
         super().load()
@@ -219,8 +205,7 @@ class Replay(Torch):
 
 
 class Graphed(Replay, Eager):
-    def predict(self, rows):
-        raise Declined("a compiled prediction is replayed as a CUDA graph")
+    pass
 
 
 class GraphedVmap(Replay, Vmap):

@@ -60,11 +60,6 @@ class ScikitLearn(Contender):
     def epoch(self):
         return float(self.step(self.network.rows))
 
-    def predict(self, rows):
-        ask = self.model.predict_proba if self.classifies else self.model.predict
-        with sklearn.config_context(assume_finite=True):
-            return ask(self.problem.x[:rows])
-
     def parameters(self):
         pairs = zip(self.model.coefs_, self.model.intercepts_, strict=True)
         return [array.copy() for coef, intercept in pairs for array in (coef.T, intercept)]

@@ -17,9 +17,6 @@ from benchmarks import clock
 from benchmarks.gpu.stages import DRY
 from gpumlp import backend
 from gpumlp.backend.device import resolve
-from gpumlp.training.out_of_core import Streamed
-from gpumlp.training.placement import make_rows
-from gpumlp.training.rows import read
 from tests.operations.selection import IN_MANY_BLOCKS, SELECTION
 
 DEVICE = "cuda:0"
@@ -47,28 +44,6 @@ def test_check(name, blocks):
         cupy.cuda.set_allocator(None)  # no pool: every array has an end that compute-sanitizer sees
     checks = SELECTION if blocks == "few blocks" else IN_MANY_BLOCKS
     checks[name](backend.get(DEVICE))
-
-
-SHUFFLES = [(1, 40), (3, 40)]
-if not DRY:
-    SHUFFLES = [(models, 1_797) for models in (1, 16, 64, 65, 1_000)]
-    SHUFFLES += [(1, 1_000_000), (1, 50_000_000)]
-
-
-@pytest.mark.parametrize("models, count", SHUFFLES)
-def test_shuffle(models, count, record_property):
-    """Each network's order of the rows."""
-    net = gpumlp.MLP((1, 1), output="identity", models=models, device=DEVICE)
-    trainer = gpumlp.Trainer(net, "squared_error")
-    x = np.zeros((count, 1), np.float32)  # which a shuffle does not touch
-    with net.ops.on_device():
-        rows = make_rows(net, trainer.objective, x, x, None, count, models)
-        times = clock.times(net.ops, lambda: rows.shuffle(trainer.seeds, 3), 7)
-        first, *last = net.ops.to_host(rows.order[:: max(1, models - 1)])
-    for order in (first, *last):
-        assert (np.bincount(order, minlength=count) == 1).all(), "some rows are missing"
-    assert not last or (first != last[0]).any(), "networks of different seeds take the same order"
-    record_property("ms", 1e3 * statistics.median(times))
 
 
 # Above a power of two, in units of the last bit that TF32 keeps: so much is left if nothing is
@@ -129,24 +104,3 @@ def test_interrupt(sizes, batch, steps, record_property):
     waited, step = time.perf_counter() - ctrl_c.pressed, history.seconds[1] / steps
     record_property("step ms", 1e3 * step)
     record_property("steps ahead", waited / step)
-
-
-@pytest.mark.parametrize("batch", [4, 2] if DRY else [4096, 256])
-def test_streaming(batch, record_property):
-    """Epochs of data that stay on the device, and of the same sent in chunks, in batches of which a
-    chunk has few and many."""
-    count, features, room = (64, 8, 1 << 16) if DRY else (300_000, 1024, 1 << 30)
-    rng, losses = np.random.default_rng(), []
-    x, y = rng.random((count, features), np.float32), rng.integers(0, 10, count)
-    for way in ("resident", "streamed"):
-        net = gpumlp.MLP((features, features // 4, 10), device=DEVICE)
-        trainer = gpumlp.Trainer(net, batch_size=batch)
-        with net.ops.on_device():
-            if way == "resident":
-                rows = make_rows(net, trainer.objective, x, y, None, batch)
-            else:
-                rows = Streamed(net, read(net, trainer.objective, x, y, None), batch, 1, room)
-            losses.append(trainer.run_epoch(rows).losses)
-            times = [clock.seconds(lambda t=trainer, r=rows: t.run_epoch(r)) for _ in range(3)]
-        record_property(f"{way} GB/s", x.nbytes / statistics.median(times) / 1e9)
-    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)

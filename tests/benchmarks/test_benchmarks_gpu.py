@@ -18,7 +18,6 @@ from benchmarks.gpu import probes, processes, stages, summary
 from benchmarks.gpu.processes import Task
 from benchmarks.gpu.stages import Skip, Stage
 from benchmarks.machine import ROOT
-from gpumlp.training.rows import Rows
 
 SHOWN = 12_000  # characters of an output's end
 
@@ -63,7 +62,7 @@ def test_a_dry_run_goes_through_every_stage(counters, tmp_path):
     assert {stage["closed"] for stage in of.values()} == {"done"}
     failed = {name for name, stage in of.items() if "failed" in stage["outcomes"]}
     assert failed == {"racecheck"}, done.stdout
-    suites = {"ways", "operations", "training", "stacks"}
+    suites = {"ways", "streaming", "operations", "training", "stacks"}
     assert all(stage["outcomes"].get("passed") for name, stage in of.items() if name not in suites)
     assert done.returncode == 1 and not done.stderr
     text = (folder / summary.TEXT).read_text()
@@ -76,13 +75,15 @@ def test_a_dry_run_goes_through_every_stage(counters, tmp_path):
     assert machine["versions"]["numpy"] == np.__version__ and machine["gpus"][0]["cuda"]
     (first, *_) = results["training"]
     assert first["over_limit"] > 0 and "JAX" in results["absent"]
-    assert all(results[part] for part in ("kernel", "algorithms", "operations", "stacks"))
+    assert all(
+        results[part] for part in ("kernel", "algorithms", "streaming", "operations", "stacks")
+    )
     assert {goal["met"] for goal in results["goals"]} >= {None}
     rounded = of["tf32"]["tests"]
     figures = {name.partition("[")[2]: test["figures"] for name, test in rounded.items()}
     assert figures["tf32-shape1]"]["factors are"] == "rounded to the nearest"
     assert figures["float32-shape1]"]["factors are"] == "not rounded"
-    assert "test_shuffle[3-40]: ms " in text
+    assert "test_rounding[tf32-shape1]: factors are rounded to the nearest, ms" in text
 
     # What failed is run again, in the place of what there was.
     sanitizer(tmp_path, SANITIZER.replace("racecheck", "none"))
@@ -359,7 +360,7 @@ def test_a_summary_is_short_and_begins_with_what_failed(tmp_path):
 
     failed = {f"test {i}": ("failed", "the same", {}) for i in range(300)}
     write("checks", {"other": ("failed", "x" * 900, {})} | failed)
-    write("shuffle", {f"{i} x 3": ("passed", "", {"ms": i / 3}) for i in range(900)})
+    write("tf32", {f"{i} x 3": ("passed", "", {"ms": i / 3}) for i in range(900)})
     with (tmp_path / processes.RECORDS).open("a") as file:
         file.write('{"stage": "cut sh')
     text, passed = summary.write(tmp_path)
@@ -369,7 +370,7 @@ def test_a_summary_is_short_and_begins_with_what_failed(tmp_path):
     assert text.index("FAILED other: xxx") < text.index("checks: done, 40 of 50 s, 301 failed")
     assert max(map(len, text.splitlines())) <= summary.MOST_LINE
     (kept,) = tmp_path.glob("20*.json")
-    assert len(json.loads(kept.read_text())["stages"]["shuffle"]["tests"]) == 901
+    assert len(json.loads(kept.read_text())["stages"]["tf32"]["tests"]) == 901
 
 
 def test_the_stages_are_those_of_the_readme():
@@ -390,17 +391,6 @@ def test_the_stages_are_those_of_the_readme():
 
 def ignored(name, value):
     """In the place of record_property."""
-
-
-def test_an_order_with_missing_rows_is_no_figure(cuda, monkeypatch):
-    probes.test_shuffle(3, 40, ignored)
-    monkeypatch.setattr(Rows, "shuffle", lambda rows, seeds, epoch: rows.arrange(twice))
-    twice = np.zeros((3, 40), np.int32)
-    with pytest.raises(AssertionError, match="missing"):
-        probes.test_shuffle(3, 40, ignored)
-    twice = np.broadcast_to(np.arange(40, dtype=np.int32), (3, 40)).copy()
-    with pytest.raises(AssertionError, match="same order"):
-        probes.test_shuffle(3, 40, ignored)
 
 
 def test_products_that_are_wrong_are_no_figure(cuda, monkeypatch):
