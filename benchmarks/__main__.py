@@ -28,15 +28,15 @@ def arguments(words=None):
 
 def tables(results: dict) -> dict[str, str]:
     """Of each part that was measured, and of the goals."""
-    device, found = results["device"], {}
+    device, shown = results["device"], {}
     for part in [part for part in PARTS if results.get(part)]:
-        show = operations.operations_table if part == "operations" else compared.part_table
+        make = operations.operations_table if part == "operations" else compared.part_table
         title = cases.PARTS.get(part, operations.TITLE)
-        found[part] = show(f"{title}, {device}; medians", results[part])
-    found["goals"] = "The times of a quick run are too short to be judged by the goals."
+        shown[part] = make(f"{title}, {device}; medians", results[part])
+    shown["goals"] = "The times of a quick run are too short to be judged by the goals."
     if not results["quick"]:
-        found["goals"] = goals.goals_table(goals.judge(results), device)
-    return found
+        shown["goals"] = goals.goals_table(goals.judge(results), device)
+    return shown
 
 
 def measure(options, results: dict, contest: compared.Contest):

@@ -48,6 +48,10 @@ def quotient(a: Value, b: Value) -> Value:
     return lambda results: over(a(results), b(results))
 
 
+def over_limit(task) -> Value:
+    return lambda results: find(results, "training", task).get("over_limit")
+
+
 def largest(values: list[Value]) -> Value:
     return lambda results: max(filter(None, (v(results) for v in values)), default=None)
 
@@ -56,11 +60,6 @@ def epoch(device, task, limit, *peers, title="") -> Goal:
     """Over gpumlp's, the best of these."""
     value = quotient(best("training", task, *peers), best("training", task, LIBRARY))
     return Goal(device, f"{title or peers[0]} / gpumlp, epoch of {task.name}", LEAST, limit, value)
-
-
-def gemms(task, limit) -> Goal:
-    value = quotient(best("training", task, LIBRARY), best("training", task, GEMMS))
-    return Goal("cpu", f"gpumlp / its GEMMs alone, epoch of {task.name}", MOST, limit, value)
 
 
 def activation(device, name, peer) -> Goal:
@@ -77,8 +76,9 @@ def cpu_goals():
         yield epoch("cpu", task, 3, SCIKIT_LEARN)
     for task in NETWORKS:
         yield epoch("cpu", task, 1 if task is WIDE else 2, EAGER, COMPILED, title="PyTorch")
-    yield gemms(MIDDLE, 1.35)
-    yield gemms(WIDE, 1.2)
+    for task, limit in ((MIDDLE, 1.35), (WIDE, 1.2)):
+        value = quotient(*(best("training", task, name) for name in (LIBRARY, GEMMS)))
+        yield Goal("cpu", f"gpumlp / its GEMMs alone, epoch of {task.name}", MOST, limit, value)
     fits = [best("stacks", FITS, n, work="fit 30") for n in ("gpumlp in a loop", LIBRARY)]
     yield Goal("cpu", f"in a loop / gpumlp, fit 30 of {FITS.name}", LEAST, 2, quotient(*fits))
     names = "scikit-learn's, 2 processes", "gpumlp's GridSearchCV"
@@ -93,8 +93,7 @@ def gpu_goals():
     for task in LARGE:
         yield epoch("cuda", task, 1.1, EAGER, COMPILED, *OTHERS, title="best peer")
         text = f"step of {task.name} / (its GEMMs in a graph + its other bytes as a copy)"
-        value = lambda results, task=task: find(results, "training", task).get("over_limit")  # noqa: E731
-        yield Goal("cuda", text, MOST, 1.05, value)
+        yield Goal("cuda", text, MOST, 1.05, over_limit(task))
     for task in NETWORKS:
         yield epoch("cuda", task, 20 if task is SMALLEST else 50, SCIKIT_LEARN)
     for name, limit in (("PyTorch vmap", 10), ("PyTorch vmap in a CUDA graph", 2)):

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 PACKAGES = "numpy scikit-learn torch jax cupy-cuda12x cupy-cuda13x cupy pytest".split()
 
 
@@ -19,7 +20,7 @@ def describe() -> dict:
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "commit": _tried(_commit),
         "processor": _tried(_processor) or platform.machine(),
-        "cores": cores(),
+        "cores": CORES,
         "platform": platform.platform(),
         "versions": {"python": platform.python_version()} | versions,
         "environment": {k: v for k, v in os.environ.items() if k.endswith("_NUM_THREADS")},
@@ -37,11 +38,6 @@ def _tried(work, *arguments):
 def _commit() -> str:
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10"]
     return subprocess.check_output(git, stderr=subprocess.DEVNULL, text=True, timeout=30).strip()
-
-
-def cores() -> int | None:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _processor() -> str:

@@ -36,7 +36,7 @@ def run(stage: Stage, task: Task):
     task.write(limit=round(task.until - begin, 1))
     print(f"== {stage.name}, at most {task.until - begin:.0f} s", flush=True)
     try:
-        with ThreadPoolExecutor(min(stage.jobs, machine.cores() or 1)) as pool:
+        with ThreadPoolExecutor(min(stage.jobs, machine.CORES)) as pool:
             list(pool.map(lambda pair: processes.follow(*pair), stage.processes(task)))
     except Skip as reason:
         closed = f"skipped, {reason}"
@@ -67,10 +67,8 @@ def main(words=None) -> int:
     """The exit code: 0 if something was done and nothing failed."""
     options = arguments(words)
     if options.dry_run and not DRY:  # which all modules see from the beginning
-        environment = os.environ | {STAND_IN: "1"}
-        os.execve(
-            sys.executable, [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:]], environment
-        )
+        os.environ[STAND_IN] = "1"
+        os.execv(sys.executable, [sys.executable, "-m", "benchmarks.gpu", *sys.argv[1:]])
     folder = (options.summary or options.results).resolve()
     if not options.summary:
         if (folder / RECORDS).exists() and not options.only:

@@ -20,7 +20,7 @@ from gpumlp.backend.device import resolve
 from tests.operations.selection import IN_MANY_BLOCKS, SELECTION
 
 DEVICE = "cuda:0"
-CHECKS = sorted(SELECTION, key=lambda name: not name.startswith("persistent"))
+CHECKS = sorted(SELECTION, key=lambda name: not name.startswith(("persistent", "resident")))
 
 
 def test_device(record_property):

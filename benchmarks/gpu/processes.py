@@ -52,9 +52,8 @@ class Task(NamedTuple):
 
     def tests(self, outcome: str) -> list[str]:
         """Of this process, with this outcome so far."""
-        tests = read(self.folder)[self.stage]["tests"].items()
-        mine = self.process, outcome
-        return [name for name, test in tests if (test["process"], test["outcome"]) == mine]
+        tests, wanted = read(self.folder)[self.stage]["tests"], (self.process, outcome)
+        return [n for n, test in tests.items() if (test["process"], test["outcome"]) == wanted]
 
 
 def read(folder) -> dict[str, dict]:

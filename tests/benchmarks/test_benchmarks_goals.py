@@ -33,10 +33,10 @@ def record_of(task, times, *works, copy_bandwidth=1e12):
         name: {"error": None, "declined": None, "seconds": {work: [taken] for work in works}}
         for name, taken in times.items()
     }
-    found = compared.summarise(results, task, copy_bandwidth)
+    limit = compared.summarise(results, task, copy_bandwidth)
     named = {"name": task.name, "label": task.label, "task": task._asdict()}
     named |= {"works": works, "first": next(iter(times))}
-    return named | {"contenders": results} | found
+    return named | {"contenders": results} | limit
 
 
 def test_a_failed_contender_leaves_the_others_ratios():

@@ -376,13 +376,13 @@ def test_a_summary_is_short_and_begins_with_what_failed(tmp_path):
 def test_the_stages_are_those_of_the_readme():
     text = (ROOT / "benchmarks" / "README.md").read_text()
     table = text.partition("| stage | seconds")[2].partition("\n\n")[0]
-    rows = [[cell.strip() for cell in row.split("|")[1:3]] for row in table.splitlines()[2:]]
-    told = [
+    cells = [[cell.strip() for cell in row.split("|")[1:3]] for row in table.splitlines()[2:]]
+    rows = [
         (name, float(seconds))
-        for names, times in rows
+        for names, times in cells
         for name, seconds in zip(names.split(", "), times.split(" + "), strict=True)
     ]
-    assert told == [(stage.name, stage.seconds) for stage in stages.STAGES]
+    assert rows == [(stage.name, stage.seconds) for stage in stages.STAGES]
     assert f"In {stages.SECONDS} seconds" in text
 
 
