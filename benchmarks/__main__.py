@@ -1,103 +1,86 @@
 """`python -m benchmarks`: this machine's tables and the goals; with --json FILE every figure."""
 
-from __future__ import annotations
-
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
 
-from benchmarks import compared, goals, machine, scaling
-from benchmarks.suite import PARTS, Bench
+from benchmarks import cases, compared, goals, machine, operations
+from benchmarks.contenders import ENTRIES
+from gpumlp import backend
 from gpumlp.backend.device import resolve
 
+PARTS = [*cases.PARTS, "operations"]
 
-def arguments(given=None):
+
+def arguments(words=None):
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="all parts with tiny sizes")
-    parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write every figure here, and beside it plots"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
-    parser.add_argument(
-        "--only", choices=list(PARTS), action="append", help="one part; may be repeated"
-    )
-    parser.add_argument("--network", help="only networks whose name contains this, e.g. 64-100")
-    parser.add_argument("--contender", action="append", help="only this one; may be repeated")
-    parser.add_argument("--operation", help="only operations whose name contains this")
-    return parser.parse_args(given)
+    add = parser.add_argument
+    add("--quick", action="store_true", help="all parts at tiny sizes")
+    add("--json", type=Path, metavar="FILE", help="write every figure here")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    add("--only", choices=PARTS, action="append", help="one part; may be repeated")
+    add("--task", default="", help="only tasks and operations whose name contains this")
+    add("--contender", choices=ENTRIES, action="append", help="only this one; may be repeated")
+    return parser.parse_args(words)
 
 
-def main(given=None) -> int:
+def tables(results: dict) -> dict[str, str]:
+    """Of each part that was measured, and of the goals."""
+    device, shown = results["device"], {}
+    for part in [part for part in PARTS if results.get(part)]:
+        make = operations.operations_table if part == "operations" else compared.part_table
+        title = cases.PARTS.get(part, operations.TITLE)
+        shown[part] = make(f"{title}, {device}; medians", results[part])
+    shown["goals"] = "The times of a quick run are too short to be judged by the goals."
+    if not results["quick"]:
+        shown["goals"] = goals.goals_table(goals.judge(results), device)
+    return shown
+
+
+def measure(options, results: dict, contest: compared.Contest):
+    """Adds record after record to the results; each time they are written, so that a run that is
+    cut short leaves what it had."""
+    device, quick, name = results["device"], options.quick, options.task
+    for part in options.only or PARTS:
+        results[part], begin = [], time.monotonic()
+        if part == "operations":
+            records = operations.run(device, quick, name)
+        else:
+            chosen = cases.chosen(part, device, quick, name)
+            records = (contest.measure(case, results["copy_bandwidth"]) for case in chosen)
+        for record in records:
+            results[part].append(record)
+            for error in compared.errors(record):
+                results["errors"].append(error)
+                print(error, flush=True)
+            results["goals"] = goals.judge(results)
+            if options.json:
+                options.json.parent.mkdir(parents=True, exist_ok=True)
+                options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+            taken = time.monotonic() - begin
+            print(f"{part}: {record['name']}, {taken:.0f} s", file=sys.stderr, flush=True)
+        if results[part]:
+            print(f"\n{tables(results)[part]}", flush=True)
+
+
+def main(words=None) -> int:
     """The exit code: 0 if all were measured and gave the right answers; goals do not change it."""
-    options = arguments(given)
+    options = arguments(words)
     device = resolve(options.device)
-    found = machine.describe()
-    results = {"machine": found, "device": device, "quick": options.quick}
-    print(machine.one_line(found), flush=True)
-
-    def write():
-        # After every record, so that a run that is cut short leaves what it had.
-        if options.json:
-            options.json.parent.mkdir(parents=True, exist_ok=True)
-            options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-
-    good = True
-    with Bench(
-        device, options.quick, options.network, options.operation, options.contender
-    ) as bench:
-        results["copy_bandwidth"] = bench.copy_bandwidth
-        results["thread_gain"] = []
-        results["absent"] = bench.absent
-        print(f"a copy on {device}: {bench.copy_bandwidth / 1e9:.3g} GB/s", flush=True)
-        for name, why in bench.absent.items():
+    copy_bandwidth = operations.copy_bandwidth(backend.get(device), options.quick)
+    results = {"machine": machine.describe(), "device": device, "quick": options.quick}
+    print(machine.one_line(results["machine"]))
+    print(f"a copy on {device}: {copy_bandwidth / 1e9:.3g} GB/s", flush=True)
+    with compared.Contest(device, options.contender) as contest:
+        results |= {"copy_bandwidth": copy_bandwidth, "absent": contest.absent, "errors": []}
+        for name, why in contest.absent.items():
             print(f"{name} is absent: {why}", flush=True)
-        for name, part in PARTS.items():
-            if name not in (options.only or PARTS):
-                continue
-            records = results[name] = []
-            results["thread_gain"].append(machine.thread_gain())
-            begin = time.monotonic()
-            for record in part.run(bench):
-                records.append(record)
-                good = good and not failed(record)
-                results["goals"] = goals.judge(results)
-                write()
-                said = f"{name}: {record['name']}, {time.monotonic() - begin:.0f} s"
-                print(said, file=sys.stderr, flush=True)
-            show(part.tables(records, device))
-            if name == "growth" and options.json:
-                scaling.draw(records, options.json.with_suffix(".png"), device)
-    results["goals"] = goals.judge(results)
-    write()
-    if options.quick:
-        print("\nThe times of a quick run are too short to be judged by the goals.")
-    else:
-        show(goals.tables(results["goals"], device))
-    return 0 if good else 1
-
-
-def failed(record: dict) -> bool:
-    return compared.failed(record) if "contenders" in record else bool(record["error"])
-
-
-def show(tables):
-    for table in tables:
-        print(f"\n{table.text()}", flush=True)
-
-
-def begin_again_without(variables):
-    """OpenBLAS reads its kernels' names from the environment once, when it is loaded."""
-    found = [name for name in variables if name in os.environ]
-    if not found:
-        return
-    kept = {name: value for name, value in os.environ.items() if name not in found}
-    print(f"without {', '.join(found)}: every library chooses its kernels itself", flush=True)
-    os.execve(sys.executable, [sys.executable, "-m", "benchmarks", *sys.argv[1:]], kept)
+        measure(options, results, contest)
+    print(f"\n{tables(results)['goals']}", flush=True)
+    return 1 if results["errors"] else 0
 
 
 if __name__ == "__main__":
-    begin_again_without(("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"))
     sys.exit(main())

@@ -1,7 +1,5 @@
 """Whether two contenders give the same answers."""
 
-from __future__ import annotations
-
 import numpy as np
 
 # Largest relative difference.  Below float32, Adam's first step turns a rounding error of a
@@ -16,18 +14,11 @@ COUNTED = 0.99
 def difference(answers, reference) -> float:
     """The largest relative difference of losses, and of each array's elements but the worst."""
     losses = [
-        abs(found - expected) / abs(expected)
-        for found, expected in zip(answers["losses"], reference["losses"], strict=True)
+        abs(value - expected) / abs(expected)
+        for value, expected in zip(answers["losses"], reference["losses"], strict=True)
     ]
     arrays = [
-        np.quantile(np.abs(found - expected), COUNTED) / np.abs(expected).max()
-        for found, expected in zip(answers["arrays"], reference["arrays"], strict=True)
+        np.quantile(np.abs(array - expected), COUNTED) / np.abs(expected).max()
+        for array, expected in zip(answers["arrays"], reference["arrays"], strict=True)
     ]
     return float(max(*losses, *arrays, 0.0))
-
-
-def as_float64(array: np.ndarray) -> np.ndarray:
-    """Its values; uint16 holds the bits of bfloat16, the upper half of a float32."""
-    if array.dtype == np.uint16:
-        array = (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return array.astype(np.float64)

@@ -1,16 +1,6 @@
 """Times of work on the CPU, by the host's clock, or on a GPU, by CUDA events."""
 
-from __future__ import annotations
-
 import time
-
-
-def times(ops, run, repeats: int, warm: int = 2) -> list[float]:
-    """Seconds of each of `repeats` runs, after `warm` others.  ops: a backend."""
-    with ops.on_device():
-        for _ in range(warm):
-            run()
-        return (_on_host if ops.device == "cpu" else _on_gpu)(ops, run, repeats)
 
 
 def seconds(run) -> float:
@@ -20,20 +10,22 @@ def seconds(run) -> float:
     return time.perf_counter() - begin
 
 
-def _on_host(ops, run, repeats):
-    return [seconds(run) for _ in range(repeats)]
-
-
-def _on_gpu(ops, run, repeats):
-    # All runs are queued before anything is waited for, so that the GPU never waits for the host.
-    cuda = ops.xp.cuda
-    events = [(cuda.Event(), cuda.Event()) for _ in range(repeats)]
-    for before, after in events:
-        before.record()
-        run()
-        after.record()
-    events[-1][1].synchronize()
-    return [cuda.get_elapsed_time(before, after) / 1e3 for before, after in events]
+def times(ops, run, repeats: int, warm: int = 2) -> list[float]:
+    """Seconds of each of `repeats` runs, after `warm` others.  ops: a backend."""
+    with ops.on_device():
+        for _ in range(warm):
+            run()
+        if ops.device == "cpu":
+            return [seconds(run) for _ in range(repeats)]
+        # All runs are queued before anything is waited for: the GPU never waits for the host.
+        cuda = ops.xp.cuda
+        events = [(cuda.Event(), cuda.Event()) for _ in range(repeats)]
+        for before, after in events:
+            before.record()
+            run()
+            after.record()
+        events[-1][1].synchronize()
+        return [cuda.get_elapsed_time(before, after) / 1e3 for before, after in events]
 
 
 def wait(ops):

@@ -1,201 +1,144 @@
 """What the figures should reach, and whether they do."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
-from benchmarks import stacks, traffic
-from benchmarks.compared import median
-from benchmarks.contenders import (
-    COMPILED,
-    EAGER,
-    GEMMS,
-    GRAPHED,
-    GRAPHED_VMAP,
-    JAX_JIT,
-    JAX_SCAN,
-    LIBRARY,
-    LIBRARY_LOOP,
-    SCIKIT_LEARN,
-    SCIKIT_LEARN_SEARCH,
-    VMAP,
-)
-from benchmarks.networks import LARGE, LONG, MIDDLE, NETWORKS, SMALLEST, WIDE, Network
+from benchmarks.cases import ALGORITHMS, STACKS, TIMED, WAYS
+from benchmarks.compared import median, over
+from benchmarks.contenders import GEMMS, LIBRARY
+from benchmarks.contenders.searches import SEARCH
+from benchmarks.networks import FITS, LARGE, LONG, MIDDLE, NETWORKS, SMALLEST, WIDE
 from benchmarks.operations import GOAL
-from benchmarks.tables import Table
+from benchmarks.tables import table
 
+SCIKIT_LEARN, EAGER, COMPILED = "scikit-learn", "PyTorch eager", "PyTorch compiled"
+OTHERS = "PyTorch CUDA graph", "JAX"
 LEAST, MOST = "at least", "at most"
-TORCH = (EAGER, COMPILED)
-PEERS = (EAGER, COMPILED, GRAPHED, JAX_JIT, JAX_SCAN)
-CPU, GPU = "cpu", "cuda"
+EARNED = 1.1  # on some network, by what is there for its speed on a GPU alone; or it goes
+
+Value = Callable[[dict], float | None]  # of a run's results; None if it was not measured
 
 
 class Goal(NamedTuple):
-    """A ratio of a run on this kind of device; value(results) gives it, or None if it was not
-    measured."""
+    """For a run on this kind of device."""
 
     device: str
     text: str
     bound: str
     limit: float
-    value: Callable[[dict], float | None]
-
-    def judge(self, results: dict) -> dict:
-        found = self.value(results)
-        reached = None
-        if found is not None:
-            reached = found >= self.limit if self.bound == LEAST else found <= self.limit
-        named = {"goal": self.text, "bound": self.bound, "limit": self.limit}
-        return named | {"found": found, "met": reached}
+    value: Value
 
 
-def _record(results, part: str, name: str) -> dict | None:
-    return next((r for r in results.get(part) or () if r["name"] == name), None)
+def find(results: dict, part: str, task) -> dict:
+    named = [record for record in results.get(part) or () if record["name"] == task.name]
+    return named[0] if named else {"contenders": {}}
 
 
-def _best(record, names: Iterable[str], what: str) -> float | None:
-    """The shortest median of these contenders."""
-    times = [median(record, name, what) for name in names] if record else []
-    return min((taken for taken in times if taken), default=None)
-
-
-def _over(a: float | None, b: float | None) -> float | None:
-    return a / b if a and b else None
-
-
-def times(network, of, over, what="epoch", part="training"):
-    """The time of the best of some contenders over that of the best of others."""
+def best(part: str, task, *names: str, work: str = "epoch") -> Value:
+    """The best median of some contenders."""
 
     def value(results):
-        record = _record(results, part, network.name)
-        return _over(_best(record, of, what), _best(record, over, what))
+        times = [median(find(results, part, task), name, work) for name in names]
+        return min(filter(None, times), default=None)
 
     return value
 
 
-def beside_relu(name: str, peer: str):
-    """How much of the lead over a peer is kept with another activation than relu."""
-
-    def lead(results, hidden):
-        network = MIDDLE._replace(hidden=hidden)
-        return times(network, [peer], [LIBRARY], part="activations")(results)
-
-    return lambda results: _over(lead(results, name), lead(results, "relu"))
+def quotient(a: Value, b: Value) -> Value:
+    return lambda results: over(a(results), b(results))
 
 
-def over_step_limit(network: Network):
-    def value(results):
-        record, copy = _record(results, "training", network.name), results.get("copy_bandwidth")
-        gemms, ours = (_best(record, [name], "step") for name in (GEMMS, LIBRARY))
-        return _over(ours, traffic.step_limit(network, gemms, copy) if gemms and copy else None)
+def over_limit(task) -> Value:
+    return lambda results: find(results, "training", task).get("over_limit")
 
-    return value
+
+def largest(values: list[Value]) -> Value:
+    return lambda results: max(filter(None, (v(results) for v in values)), default=None)
+
+
+def epoch(device, task, limit, *peers, title="") -> Goal:
+    """Over gpumlp's, the best of these."""
+    value = quotient(best("training", task, *peers), best("training", task, LIBRARY))
+    return Goal(device, f"{title or peers[0]} / gpumlp, epoch of {task.name}", LEAST, limit, value)
+
+
+def activation(device, name, peer) -> Goal:
+    """How much of the lead is kept; a tenth is for the noise of four times."""
+    tasks = [MIDDLE._replace(hidden=hidden) for hidden in (name, "relu")]
+    leads = [quotient(*(best("activations", t, n) for n in (peer, LIBRARY))) for t in tasks]
+    text = f"lead over {peer} with {name} / with relu, epoch of {MIDDLE.name}"
+    return Goal(device, text, LEAST, 0.9, quotient(*leads))
+
+
+def cpu_goals():
+    yield epoch("cpu", SMALLEST, 5, SCIKIT_LEARN)
+    for task in (MIDDLE, WIDE, LONG):
+        yield epoch("cpu", task, 3, SCIKIT_LEARN)
+    for task in NETWORKS:
+        yield epoch("cpu", task, 1 if task is WIDE else 2, EAGER, COMPILED, title="PyTorch")
+    for task, limit in ((MIDDLE, 1.35), (WIDE, 1.2)):
+        value = quotient(*(best("training", task, name) for name in (LIBRARY, GEMMS)))
+        yield Goal("cpu", f"gpumlp / its GEMMs alone, epoch of {task.name}", MOST, limit, value)
+    fits = [best("stacks", FITS, n, work="fit 30") for n in ("gpumlp in a loop", LIBRARY)]
+    yield Goal("cpu", f"in a loop / gpumlp, fit 30 of {FITS.name}", LEAST, 2, quotient(*fits))
+    names = "scikit-learn's, 2 processes", "gpumlp's GridSearchCV"
+    searches = [best("searches", SEARCH, name, work="search") for name in names]
+    yield Goal("cpu", " / ".join(names), LEAST, 4, quotient(*searches))
+
+
+def gpu_goals():
+    for task in (SMALLEST, MIDDLE):
+        yield epoch("cuda", task, 2, EAGER, COMPILED, title="PyTorch")
+        yield from (epoch("cuda", task, 1.5, name) for name in OTHERS)
+    for task in LARGE:
+        yield epoch("cuda", task, 1.1, EAGER, COMPILED, *OTHERS, title="best peer")
+        text = f"step of {task.name} / (its GEMMs in a graph + its other bytes as a copy)"
+        yield Goal("cuda", text, MOST, 1.05, over_limit(task))
+    for task in NETWORKS:
+        yield epoch("cuda", task, 20 if task is SMALLEST else 50, SCIKIT_LEARN)
+    for name, limit in (("PyTorch vmap", 10), ("PyTorch vmap in a CUDA graph", 2)):
+        value = quotient(*(best("stacks", STACKS[0], n) for n in (name, LIBRARY)))
+        yield Goal("cuda", f"{name} / gpumlp, epoch of {STACKS[0].name}", LEAST, limit, value)
+    yield Goal("cuda", "slowest streaming operation / a copy", LEAST, GOAL, slowest_operation)
+    gains = [quotient(*(best("kernel", task, way) for way in WAYS)) for task in STACKS]
+    yield Goal("cuda", "operations / the persistent kernel", LEAST, EARNED, largest(gains))
+    names = LIBRARY, TIMED
+    gains = [quotient(*(best("algorithms", task, n) for n in names)) for task in ALGORITHMS]
+    yield Goal("cuda", "first / timed algorithms", LEAST, EARNED, largest(gains))
+    times = {task: best("algorithms", task, *names) for task in ALGORITHMS}
+    gains = [quotient(times[task._replace(precision="tf32")], times[task])
+             for task in ALGORITHMS if task.precision == "bf16"]  # fmt: skip
+    yield Goal("cuda", "TF32 / bf16", LEAST, EARNED, largest(gains))
 
 
 def slowest_operation(results) -> float | None:
-    streaming = [r for r in results.get("operations") or () if r.get("streams")]
-    return min((r["ratio"] for r in streaming if "ratio" in r), default=None)
+    ratios = [r.get("ratio") for r in results.get("operations") or () if r.get("streams")]
+    return min(filter(None, ratios), default=None)
 
 
-def against(device, peers, title, network, limit, bound=LEAST) -> Goal:
-    return Goal(
-        device,
-        f"{title} / gpumlp, an epoch of {network.name}",
-        bound,
-        limit,
-        times(network, peers, [LIBRARY]),
-    )
-
-
-def over_gemms(network, limit) -> Goal:
-    text = f"gpumlp / its GEMMs alone, an epoch of {network.name}"
-    return Goal(CPU, text, MOST, limit, times(network, [LIBRARY], [GEMMS]))
-
-
-def stacked(device, peer, task, what, limit) -> Goal:
-    """A part of stacks.py."""
-    text = f"{peer} / gpumlp, {what} of {task.name}"
-    return Goal(device, text, LEAST, limit, times(task, [peer], [LIBRARY], what, "stacks"))
-
-
-# A tenth for the noise of the four times that such a ratio is made of.
-AS_FAST = 0.9
-
-GOALS = (
-    *(
-        against(CPU, [SCIKIT_LEARN], SCIKIT_LEARN, network, 5 if network is SMALLEST else 3)
-        for network in NETWORKS
-    ),
-    *(against(CPU, TORCH, "PyTorch", network, 2) for network in (SMALLEST, MIDDLE, LONG)),
-    against(CPU, TORCH, "PyTorch", WIDE, 1),
-    over_gemms(MIDDLE, 1.35),
-    over_gemms(WIDE, 1.2),
-    stacked(CPU, LIBRARY_LOOP, stacks.FITS, f"fit {stacks.EPOCHS}", 2),
-    stacked(CPU, SCIKIT_LEARN_SEARCH, stacks.SEARCH, "search", 4),
-    *(
-        Goal(
-            device,
-            f"lead over {peer} with {name} / with relu, an epoch of {MIDDLE.name}",
-            LEAST,
-            AS_FAST,
-            beside_relu(name, peer),
-        )
-        for device in (CPU, GPU)
-        for name, peers in (
-            ("tanh", (SCIKIT_LEARN, EAGER)),
-            ("gelu", (EAGER,)),
-            ("sigmoid", (SCIKIT_LEARN, EAGER)),
-        )
-        for peer in peers
-    ),
-    *(
-        against(GPU, peers, title, network, limit)
-        for network in (SMALLEST, MIDDLE)
-        for peers, title, limit in (
-            (TORCH, "PyTorch", 2),
-            ([GRAPHED], GRAPHED, 1.5),
-            ([JAX_SCAN], JAX_SCAN, 1.5),
-        )
-    ),
-    *(against(GPU, PEERS, "best peer", network, 1.1) for network in LARGE),
-    *(
-        Goal(
-            GPU,
-            f"a step of {network.name} / (its GEMMs in a graph + its other bytes as a copy)",
-            MOST,
-            1.05,
-            over_step_limit(network),
-        )
-        for network in LARGE
-    ),
-    *(
-        against(GPU, [SCIKIT_LEARN], SCIKIT_LEARN, network, 20 if network is SMALLEST else 50)
-        for network in NETWORKS
-    ),
-    *(
-        stacked(GPU, peer, stacks.THOUSAND, "epoch", limit)
-        for peer, limit in ((VMAP, 10), (GRAPHED_VMAP, 2))
-    ),
-    Goal(GPU, "slowest streaming operation / a copy", LEAST, GOAL, slowest_operation),
-)
+GOALS = [*cpu_goals(), *gpu_goals()]
+for device in ("cpu", "cuda"):
+    GOALS += [activation(device, name, SCIKIT_LEARN) for name in ("tanh", "sigmoid")]
+    GOALS += [activation(device, name, EAGER) for name in ("tanh", "gelu", "sigmoid")]
 
 
 def judge(results: dict) -> list[dict]:
-    """Each goal of this kind of device: goal, bound, limit, found, met (None: not measured)."""
-    kind = results["device"].partition(":")[0]
-    return [goal.judge(results) for goal in GOALS if goal.device == kind]
+    """Each goal of this kind of device: goal, bound, limit, value, met (None: not measured)."""
+    judged = []
+    for goal in GOALS:
+        if results["device"].startswith(goal.device):
+            value, met = goal.value(results), None
+            if value is not None:
+                met = value >= goal.limit if goal.bound == LEAST else value <= goal.limit
+            record = {"goal": goal.text, "bound": goal.bound, "limit": goal.limit}
+            judged.append(record | {"value": value, "met": met})
+    return judged
 
 
-def tables(judged: list[dict], device: str) -> list[Table]:
-    said = {True: "met", False: "MISSED", None: "not measured"}
-    rows = [
-        [
-            each["goal"],
-            f"{each['bound']} {each['limit']:g}",
-            "" if each["found"] is None else f"{each['found']:.2f}",
-            said[each["met"]],
-        ]
-        for each in judged
-    ]
-    return [Table(f"Goals, {device}", ["", "goal", "found", ""], rows)]
+def goals_table(judged: list[dict], device: str) -> str:
+    words = {True: "met", False: "MISSED", None: "not measured"}
+    rows = []
+    for goal in judged:
+        value = "" if goal["value"] is None else f"{goal['value']:.2f}"
+        rows.append([goal["goal"], f"{goal['bound']} {goal['limit']:g}", value, words[goal["met"]]])
+    return table(f"Goals, {device}", ["", "goal", "value", ""], rows)

@@ -34,18 +34,13 @@ class Network(NamedTuple):
         return " ".join(["-".join(map(str, self.sizes)), *unusual])
 
     @property
-    def steps(self) -> int:
-        """Batches of an epoch; the last may be short."""
-        return -(-self.rows // self.batch)
+    def label(self) -> str:
+        return f"{self.name}, {self.batch:,} of {self.rows:,} rows"
 
     @property
     def count(self) -> int:
         """Parameters of one network."""
         return sum(b * (a + 1) for a, b in itertools.pairwise(self.sizes))
-
-    def shortened(self) -> Network:
-        """The same with an epoch of one batch and a short one."""
-        return self._replace(rows=min(self.rows, self.batch + self.batch // 8))
 
     def problem(self) -> Problem:
         return Problem(self)
@@ -61,11 +56,11 @@ NETWORKS = (
 SMALLEST, MIDDLE, WIDE, LONG = NETWORKS
 
 # On a GPU also one whose time is its GEMMs', in each precision that the peers have too.
-PRECISIONS = ("float32", "tf32", "bf16")
 LARGE = tuple(
     Network((1024, 4096, 4096, 4096, 1000), 8192, 4 * 8192, precision=precision)
-    for precision in PRECISIONS
+    for precision in ("float32", "tf32", "bf16")
 )
+FITS = Network((64, 64, 10), 200, 1_797, models=32, digits=True)
 
 
 class Problem:
@@ -82,15 +77,12 @@ class Problem:
             return rng.standard_normal(shape, dtype=np.float32)
 
         if network.digits:
-            self.x, self.y = digits()
-            self.x, self.y = self.x[: network.rows], self.y[: network.rows]
+            self.x, self.y = (array[: network.rows] for array in digits())
         else:
             self.x = normal(network.rows, sizes[0])
             scores = self.x @ normal(sizes[0], sizes[-1]) / np.float32(np.sqrt(sizes[0]))
-            if network.loss == "cross_entropy":
-                self.y = scores.argmax(axis=1).astype(np.int32)
-            else:
-                self.y = np.tanh(scores)
+            labelled = network.loss == "cross_entropy"
+            self.y = scores.argmax(axis=1).astype(np.int32) if labelled else np.tanh(scores)
         self.W: list = [None]
         self.b: list = [None]
         for fan_in, fan_out in itertools.pairwise(sizes):
@@ -101,7 +93,7 @@ class Problem:
         """Network m of a stack by itself, on the same arrays."""
         one = copy.copy(self)
         one.network = self.network._replace(models=None)
-        one.W, one.b = ([None, *(each[m] for each in of[1:])] for of in (self.W, self.b))
+        one.W, one.b = ([None, *(array[m] for array in of[1:])] for of in (self.W, self.b))
         return one
 
 

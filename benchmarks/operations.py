@@ -1,121 +1,175 @@
-"""Each operation of the backend as achieved bytes per second, over those of a copy in the same run.
+"""Each operation of a training step, and of an evaluation, against a copy of the bytes that it must
+move; the rate of the products.
 
-The bytes are those that the header of its kernel states.  NumPy moves more in several passes: there
-the fraction says how far the readable reference is from one pass.
+NumPy moves more bytes in several passes: there the fraction says how far the readable reference is
+from one pass.
 """
 
-from __future__ import annotations
-
-import math
-import re
 import statistics
 import traceback
-from typing import Any
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks import cases, clock
-from benchmarks.agreement import as_float64
-from benchmarks.cases import Case, Inputs
-from benchmarks.tables import Table
+from benchmarks import clock, traffic
+from benchmarks.contenders.library import Library
+from benchmarks.networks import Network
+from benchmarks.recorder import Call, recorded
+from benchmarks.tables import table
 from gpumlp import backend
-from gpumlp.backend import sources
-from gpumlp.backend.reference.numpy_ops import NumpyOps
+from gpumlp.backend import selfcheck
+from gpumlp.training.evaluate import Evaluation
 
-TOLERANCE = {False: 1e-4, True: 1e-2}  # in float32, and where some arrays are in bfloat16
-CHECKED_ROWS = 37
-GOAL = 0.9  # of the copy's bandwidth, for streaming kernels on a GPU
-
-# Elements of a buffer: on a GPU more than its caches hold, on a CPU too, but what NumPy does in
-# reasonable time; tiny is for the stand-in.
-ELEMENTS = {"cuda": 1 << 25, "cpu": 1 << 24, "quick": 1 << 18, "tiny": 1 << 12}
-REPEATS = {"cuda": 30, "cpu": 5, "quick": 3, "tiny": 2}
-
-
-def stated(kernel: str) -> str:
-    """What the header of kernels/<kernel> says of bytes: the paragraph that begins with them."""
-    comment = re.findall(r"^//(.*)$", sources.text(kernel), re.MULTILINE)
-    for paragraph in "\n".join(line.strip() for line in comment).split("\n\n"):
-        if paragraph.startswith("Bytes per "):
-            return " ".join(paragraph.split())
-    raise LookupError(f"kernels/{kernel} does not state the bytes that it moves")
+TITLE = "Operations, as fractions of a copy's bytes a second"
+GOAL = 0.9  # for those that stream on a GPU
+STEP = "shuffle", "gemm", *traffic.other_bytes(Network((1, 1), 1, 1))
+EVALUATED = "activate", "accumulate_metrics"
+SHUFFLED = 20  # bytes of a row: a key written and read, the row's number written
+BATCHES = 1 << 10  # of metrics, more than are measured
+REPEATS = {"cuda": 20, "cpu": 3, "quick": 2}
+# Wider than the caches of a GPU, and on a CPU as wide as NumPy does in reasonable time.
+WIDE = {
+    "cuda": Network((4096, 4096, 4096, 4096), 8192, 8192),
+    "cpu": Network((1024, 2048, 2048, 1024), 4096, 4096),
+    "quick": Network((37, 29, 13), 16, 16),
+}
+NARROW = Network((20, 1024, 10), 1 << 15, 1 << 15)  # short rows and few classes
+SHUFFLES = (1, 1_797), (64, 1_797), (1_000, 1_797), (1, 1_000_000), (1, 50_000_000)
 
 
-def check(case: Case, ops) -> float:
-    """The largest relative error of a small run in float32, against NumPy in float64."""
-    size = CHECKED_ROWS, case.columns
+class Operation(NamedTuple):
+    """All calls of it in a step; amount: bytes, or of products, floating-point operations."""
+
+    name: str
+    amount: int
+    calls: list[Call]
+    streams: bool
+
+    def __call__(self):
+        for call in self.calls:
+            call()
+
+
+def kind(device: str, quick: bool) -> str:
+    return "quick" if quick else device.partition(":")[0]
+
+
+def networks(device: str, quick: bool = False) -> list[Network]:
+    """Each activation and loss once."""
+    wide = WIDE[kind(device, quick)]
+    gelu = wide._replace(hidden="gelu", loss="squared_error")
+    chosen = [wide, gelu, *(wide._replace(hidden=hidden) for hidden in ("tanh", "sigmoid"))]
+    if device != "cpu":
+        chosen += [wide._replace(precision="bf16"), gelu._replace(precision="bf16")]
+    return chosen if quick else [*chosen, NARROW]
+
+
+def operations(network: Network, device: str) -> list[Operation]:
+    """Of a step, and what an evaluation has besides."""
+    library = Library(network.problem(), device, persistent=False)
+    library.load()
+    ops, net, amounts = library.ops, library.net, traffic.other_bytes(network)
+    one_thread = {"threads": lambda net, objective=None: 1}  # no slices: each call is whole
     with ops.on_device():
-        run, outputs = case.make(Inputs(ops, np.float32, case.narrow), *size)
-        run()
-        found = [as_float64(ops.to_host(array)) for array in outputs]
-    reference_run, reference = case.make(Inputs(NumpyOps(), np.float64, case.narrow), *size)
-    reference_run()
-    return max(
-        float(np.abs(a - b).max() / max(np.abs(b).max(), np.finfo(np.float32).tiny))
-        for a, b in zip(found, reference, strict=True)
-    )
+        with recorded(ops, *STEP, **one_thread) as calls:
+            library.epoch()
+        with recorded(ops, *EVALUATED, **one_thread) as evaluated:
+            Evaluation(net, library.trainer.objective, library.x, library.y)()
+    for call in evaluated:
+        f_or_n, outputs = call.arguments[0], call.arguments[3]
+        if call.name == "accumulate_metrics" and f_or_n is not None:
+            calls.append(call)
+            amounts[call.name] = f_or_n.nbytes
+        elif f_or_n is net.f[net.K] and net.f[net.K].rows:  # reads z, writes n
+            calls.append(call._replace(name="softmax"))
+            amounts["softmax"] = 2 * outputs.nbytes
+    weights = [a * b for a, b in zip(network.sizes, network.sizes[1:], strict=False)]
+    amounts["gemm"] = 2 * network.batch * (3 * sum(weights) - weights[0])
+    amounts["shuffle"] = SHUFFLED * network.rows
+    groups: dict[str, list[Call]] = {}
+    for call in calls:
+        groups.setdefault(call.name, []).append(repeatable(call))
+    return [
+        Operation(name, amounts[name], group, streams=network.sizes != NARROW.sizes)
+        for name, group in groups.items()
+    ]
 
 
-def copy_bandwidth(ops, elements: int, repeats: int) -> float:
+def shuffles(ops, quick: bool) -> list[Operation]:
+    """A new order of so many rows for each of so many networks."""
+    chosen = []
+    for models, rows in SHUFFLES[:1] if quick or ops.device == "cpu" else SHUFFLES:
+        with ops.on_device():
+            seeds = ops.to_device(np.arange(models, dtype=np.uint64))
+            order = ops.xp.zeros((models, rows), np.int32)
+        call = Call("shuffle", ops.shuffle, (seeds, 1, order), {}, None)
+        name = f"shuffle {models:,} x {rows:,}"
+        chosen.append(Operation(name, SHUFFLED * order.size, [call], streams=False))
+    return chosen
+
+
+def repeatable(call: Call) -> Call:
+    """With a cursor, and places to write, that repeated calls do not run out of."""
+    arguments, xp = list(call.arguments), call.operation.__self__.xp
+    if call.name == "gather":
+        arguments[2] = xp.zeros_like(arguments[2])
+    if call.name == "accumulate_metrics":
+        arguments[-1] = xp.zeros((BATCHES, *arguments[-1].shape[1:]), arguments[-1].dtype)
+    return call._replace(arguments=tuple(arguments))
+
+
+def copy_bandwidth(ops, quick: bool = False) -> float:
     """Bytes per second, read and written, of copying a buffer of float32."""
+    wide = WIDE[kind(ops.device, quick)]
     with ops.on_device():
-        source = Inputs(ops).normal(elements)
-        target = ops.xp.empty(source.shape, source.dtype)
-        seconds = clock.times(ops, lambda: ops.xp.copyto(target, source), repeats)
-    return 2 * source.nbytes / statistics.median(seconds)
+        source = ops.xp.ones((wide.batch, max(wide.sizes)), np.float32)
+        target = ops.xp.empty_like(source)
+        repeats = REPEATS[kind(ops.device, quick)]
+        times = clock.times(ops, lambda: ops.xp.copyto(target, source), repeats)
+    return 2 * source.nbytes / statistics.median(times)
 
 
-def moved(case: Case, rows: int) -> int:
-    """The bytes that so many rows must move."""
-    return case.bytes * rows * case.columns
+def measure(operation: Operation, ops, quick: bool = False) -> dict:
+    """median and limit, in seconds, and their ratio; products have no limit here."""
+    times = clock.times(ops, operation, REPEATS[kind(ops.device, quick)])
+    record = {"amount": operation.amount, "seconds": times, "median": statistics.median(times)}
+    if operation.name == "gemm":
+        return record
+    limit = operation.amount / copy_bandwidth(ops, quick)
+    streams = operation.streams and operation.name != "shuffle"
+    return record | {"limit": limit, "ratio": limit / record["median"], "streams": streams}
 
 
-def measure(case: Case, ops, size: str) -> dict[str, Any]:
-    """Checks the answer, then measures the copy and the operation: seconds, bytes, bandwidth,
-    copy_bandwidth and their ratio, or an error."""
-    record: dict[str, Any] = {"name": case.name, "columns": case.columns, "error": None}
-    record["stated"], record["streams"] = stated(case.kernel), case.streams
-    record["difference"] = by = check(case, ops)
-    if not by < TOLERANCE[case.narrow]:
-        allowed = TOLERANCE[case.narrow]
-        return record | {"error": f"wrong by {by:.1e}, at most {allowed:g} is allowed"}
-    elements, repeats = ELEMENTS[size], REPEATS[size]
-    copy = copy_bandwidth(ops, elements, repeats)
-    with ops.on_device():
-        rows = math.ceil(elements / case.columns)
-        run, _ = case.make(Inputs(ops, np.float32, case.narrow), rows, case.columns)
-        seconds = clock.times(ops, run, repeats)
-    achieved = moved(case, rows) / statistics.median(seconds)
-    return record | {
-        "seconds": seconds,
-        "bytes": moved(case, rows),
-        "bandwidth": achieved,
-        "copy_bandwidth": copy,
-        "ratio": achieved / copy,
-    }
-
-
-def run(bench):
-    """Each operation's record."""
-    ops = backend.get(bench.device)
-    size = "quick" if bench.quick else bench.device.partition(":")[0]
-    for case in cases.chosen(bench.device, bench.operation or ""):
+def run(device: str, quick: bool, name: str):
+    """The record of each operation of each network, after the backend was found to compute what
+    NumPy does."""
+    ops = backend.get(device)
+    checks = [case for case in selfcheck.cases() if case.first or not quick]
+    wrong = [str(outcome) for outcome in selfcheck.run(ops.device, checks) if not outcome.passed]
+    if wrong:
+        yield {"name": "self-check", "error": "; ".join(wrong)}
+        return
+    makers = {n.name: partial(operations, n, device) for n in networks(device, quick)}
+    for network, make in (makers | {"alone": partial(shuffles, ops, quick)}).items():
         try:
-            yield measure(case, ops, size)
-        except Exception as error:
-            traceback.print_exc()
-            yield {"name": case.name, "error": f"{type(error).__name__}: {error}"}
+            for operation in make():
+                record = {"name": f"{network}: {operation.name}", "error": None}
+                if name in record["name"]:
+                    record |= {"network": network, "operation": operation.name}
+                    yield record | measure(operation, ops, quick)
+        except Exception:
+            yield {"name": network, "error": traceback.format_exc()}
 
 
-def tables(records: list[dict], device: str) -> list[Table]:
-    rows, notes = [], []
+def operations_table(title: str, records: list[dict]) -> str:
+    """A row for each operation, a column for each network."""
+    cells: dict[str, dict[str, str]] = {}
     for record in records:
-        if record["error"]:
-            notes.append(f"{record['name']} failed: {record['error']}")
-            continue
-        goal = f"{GOAL:g}" if record["streams"] and device != "cpu" else ""
-        per_second = (f"{record[key] / 1e9:.3g} GB/s" for key in ("bandwidth", "copy_bandwidth"))
-        rows.append([record["name"], *per_second, f"{record['ratio']:.2f}", goal])
-    heads = ["", "achieved", "copy", "ratio", "goal"]
-    title = f"Operations, {device}: bytes that must move / median time, against a copy"
-    return [Table(title, heads, rows, notes)] if records else []
+        if not record["error"]:
+            rate = f"{record['amount'] / record['median'] / 1e9:.3g} GFLOP/s"
+            shown = f"{record['ratio']:.2f}" if "ratio" in record else rate
+            cells.setdefault(record["operation"], {})[record["network"]] = shown
+    names = list(dict.fromkeys(name for row in cells.values() for name in row))
+    rows = [[operation, *(row.get(name, "") for name in names)] for operation, row in cells.items()]
+    return table(title, ["", *names], rows)

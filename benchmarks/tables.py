@@ -1,36 +1,21 @@
-"""Tables as text for the terminal, and as Markdown for README.md."""
-
-from __future__ import annotations
+"""Tables, as Markdown that is aligned for the terminal."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 
-class Table(NamedTuple):
-    """Columns under their heads; notes below."""
+def table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]], notes=()) -> str:
+    """Columns under their heads, the first to the left, the others to the right; notes below."""
+    lines = [heads, *rows]
+    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(heads))]
 
-    title: str
-    heads: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    notes: Sequence[str] = ()
+    def aligned(line):
+        first, *others = (cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        return f"| {' | '.join([line[0].ljust(len(first)), *others])} |"
 
-    def text(self) -> str:
-        """Aligned: the first column to the left, the others to the right."""
-        lines = [self.heads, *self.rows]
-        widths = [max(len(line[i]) for line in lines) for i in range(len(self.heads))]
-        text = [self.title]
-        for line in lines:
-            cells = (cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))
-            text.append("  ".join(["  " + line[0].ljust(widths[0]), *cells]).rstrip())
-        return "\n".join([*text, *(f"  {note}" for note in self.notes)])
-
-    def markdown(self) -> str:
-        def line(cells):
-            return f"| {' | '.join(cells)} |"
-
-        ruler = "|---|" + "---:|" * (len(self.heads) - 1)
-        parts = [f"**{self.title}**", "", line(self.heads), ruler, *map(line, self.rows)]
-        return "\n".join([*parts, *(f"\n{note}" for note in self.notes)])
+    first, *others = ("-" * width for width in widths)
+    ruler = f"| {' | '.join([first, *(dashes[1:] + ':' for dashes in others)])} |"
+    parts = [f"**{title}**", "", aligned(heads), ruler, *map(aligned, rows)]
+    return "\n".join([*parts, *(f"\n{note}" for note in notes)])
 
 
 def ratio(value: float | None) -> str:
@@ -44,9 +29,3 @@ def seconds(value: float | None) -> str:
         if value >= size:
             return f"{value / size:.3g} {unit}"
     return f"{value * 1e6:.3g} µs"
-
-
-def last_line(text: str) -> str:
-    """What a traceback ends with."""
-    lines = text.strip().splitlines()
-    return lines[-1].strip() if lines else ""

@@ -13,16 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 LIBRARY, GEMMS = "gpumlp", "GEMMs alone"
-SCIKIT_LEARN = "scikit-learn"
-EAGER, COMPILED, GRAPHED = "PyTorch eager", "PyTorch compiled", "PyTorch CUDA graph"
-COPY, TORCH = "copy of its bytes", "PyTorch"
-JAX_JIT, JAX_SCAN = "JAX jit", "JAX scan"
-# Of stacks: gpumlp's two ways on a GPU, and networks one after another.
-OPERATIONS, RESIDENT = "gpumlp, operations", "gpumlp, one kernel"
-LIBRARY_LOOP, SCIKIT_LEARN_LOOP = "gpumlp in a loop", "scikit-learn in a loop"
-EAGER_LOOP = "PyTorch eager in a loop"
-SCIKIT_LEARN_SEARCH = "scikit-learn, 2 processes"
-VMAP, GRAPHED_VMAP = "PyTorch vmap", "PyTorch vmap in a CUDA graph"
+CPU, CUDA = ("cpu",), ("cuda",)
 
 
 class Declined(Exception):
@@ -30,16 +21,18 @@ class Declined(Exception):
 
 
 class Entry(NamedTuple):
-    """A contender: the package it needs, where its class is, and on which devices it runs."""
+    """The package that a contender needs, its class as module.Class, on which devices it runs, and
+    what its class is told beside the problem and the device."""
 
-    name: str
     package: str
-    module: str
-    cls: str
-    devices: tuple[str, ...] = ("cpu", "cuda")
+    path: str
+    devices: tuple[str, ...] = (*CPU, *CUDA)
+    options: dict[str, Any] = {}  # noqa: RUF012
 
-    def load(self) -> type[Any]:
-        return getattr(importlib.import_module(f"benchmarks.contenders.{self.module}"), self.cls)
+    def make(self, problem, device: str) -> Contender:
+        module, _, name = self.path.partition(".")
+        cls = getattr(importlib.import_module(f"benchmarks.contenders.{module}"), name)
+        return cls(problem, device, **self.options)
 
     def missing(self, device: str) -> str | None:
         """Why it cannot take part in a run on this device, or None."""
@@ -49,49 +42,43 @@ class Entry(NamedTuple):
         return None if kind in self.devices else f"needs {' or '.join(self.devices)}"
 
 
-ENTRIES = (
-    Entry(LIBRARY, "gpumlp", "library", "Library"),
-    Entry(GEMMS, "gpumlp", "gemms", "Gemms"),
+ENTRIES = {
+    LIBRARY: Entry("gpumlp", "library.Library"),
+    GEMMS: Entry("gpumlp", "gemms.Gemms"),
     # On the CPU, also in a run on a GPU.
-    Entry(SCIKIT_LEARN, "sklearn", "scikit_learn", "ScikitLearn"),
-    Entry(EAGER, "torch", "pytorch", "Eager"),
-    Entry(COMPILED, "torch", "pytorch", "Compiled"),
-    Entry(GRAPHED, "torch", "pytorch", "Graphed", ("cuda",)),
-    Entry(JAX_JIT, "jax", "jax_jit", "Jit"),
-    Entry(JAX_SCAN, "jax", "jax_jit", "Scan"),
-)
-
-# Those that only stacks of networks have.
-OF_STACKS = (
-    Entry(OPERATIONS, "gpumlp", "stacks", "Operations", ("cuda",)),
-    Entry(RESIDENT, "gpumlp", "stacks", "Resident", ("cuda",)),
-    Entry(LIBRARY_LOOP, "gpumlp", "stacks", "LibraryLoop", ("cpu",)),
-    Entry(SCIKIT_LEARN_LOOP, "sklearn", "stacks", "ScikitLearnLoop", ("cpu",)),
-    Entry(EAGER_LOOP, "torch", "stacks", "EagerLoop", ("cpu",)),
-    Entry(VMAP, "torch", "torch_stacks", "Vmap"),
-    Entry(GRAPHED_VMAP, "torch", "torch_stacks", "GraphedVmap", ("cuda",)),
-)
+    "scikit-learn": Entry("sklearn", "scikit_learn.ScikitLearn"),
+    "PyTorch eager": Entry("torch", "pytorch.Eager"),
+    "PyTorch compiled": Entry("torch", "pytorch.Compiled"),
+    "PyTorch CUDA graph": Entry("torch", "pytorch.Graphed", CUDA),
+    "JAX": Entry("jax", "jax_jit.Jax"),
+    # gpumlp's ways on a GPU, whatever it would choose itself.
+    "timed algorithms": Entry("gpumlp", "library.Library", CUDA, {"tune": True}),
+    "streamed": Entry("gpumlp", "library.Library", CUDA, {"streamed": True}),
+    "operations": Entry("gpumlp", "library.Library", CUDA, {"persistent": False}),
+    "persistent kernel": Entry("gpumlp", "library.Library", CUDA, {"persistent": True}),
+    # Of stacks: networks one after another, and PyTorch's way to map a function over them.
+    "gpumlp in a loop": Entry("gpumlp", "loop.Loop", CPU, {"of": LIBRARY}),
+    "scikit-learn in a loop": Entry("sklearn", "loop.Loop", CPU, {"of": "scikit-learn"}),
+    "PyTorch eager in a loop": Entry("torch", "loop.Loop", CPU, {"of": "PyTorch eager"}),
+    "PyTorch vmap": Entry("torch", "pytorch.Vmap"),
+    "PyTorch vmap in a CUDA graph": Entry("torch", "pytorch.GraphedVmap", CUDA),
+    "gpumlp's GridSearchCV": Entry("gpumlp", "searches.Searching", options={"ours": True}),
+    "scikit-learn's, 2 processes": Entry("sklearn", "searches.Searching"),
+}
 
 
 class Contender:
     """Trains the network of a `Problem`, or all of a stack, with Adam; data and weights on the
-    device."""
+    device.
+
+    load(): the problem's weights, and an optimiser that has made no step
+    step(): one update on the first batch; its loss before the update, 0-d or (M,), without waiting
+    epoch(): one pass over the rows in a new order; the mean loss
+    parameters(): W[1], b[1], W[2], ... as NumPy arrays; W[k] ([M,] N_k, N_{k-1})
+    """
 
     def __init__(self, problem, device: str):
         self.problem, self.network, self.device = problem, problem.network, device
-
-    def load(self):
-        """The problem's weights, and an optimiser that has made no step."""
-        raise NotImplementedError
-
-    def step(self):
-        """One update on the first batch; returns its loss before the update, 0-d or (M,), without
-        waiting."""
-        raise NotImplementedError
-
-    def epoch(self) -> float:
-        """One pass over the rows in a new order; returns the mean loss."""
-        raise NotImplementedError
 
     def fit(self, epochs: int):
         """From the problem's weights on, so many epochs."""
@@ -99,26 +86,17 @@ class Contender:
         for _ in range(epochs):
             self.epoch()
 
-    def predict(self, rows: int):
-        """ŷ of the first rows, (rows, N_K), on the device and without waiting."""
-        raise NotImplementedError
-
-    def parameters(self) -> list:
-        """W[1], b[1], W[2], ... as NumPy arrays; W[k] ([M,] N_k, N_{k-1})."""
-        raise NotImplementedError
-
     def to_host(self, array):
-        """What `step` or `predict` gave, as a NumPy array."""
+        """A result of `step` as a NumPy array."""
         return np.asarray(array)
 
     def wait(self):
         """Until the device has done all that was asked."""
 
-    def work(self, what: str) -> Callable[[], Any]:
-        """What is timed: "step", "epoch", or with an argument "fit 30", "predict 128"."""
-        name, *numbers = what.split()
-        method, given = getattr(self, name), [int(number) for number in numbers]
-        return lambda: method(*given)
+    def work(self, name: str) -> Callable[[], Any]:
+        """The call that is timed: "step", "epoch", or with a number "fit 30"."""
+        method, *numbers = name.split()
+        return lambda: getattr(self, method)(*map(int, numbers))
 
     def answers(self):
         """What must be equal for all: the losses of the first two steps, and the parameters between
@@ -128,8 +106,3 @@ class Contender:
         parameters = self.parameters()
         losses += np.ravel(self.to_host(self.step())).tolist()
         return {"losses": losses, "arrays": parameters}
-
-    def predictions(self):
-        """The same for inference: ŷ of the first batch."""
-        self.load()
-        return {"losses": [], "arrays": [self.to_host(self.predict(self.network.batch))]}

@@ -1,10 +1,7 @@
-"""JAX: the whole step, gathering included, is one jitted function; or an epoch is, by lax.scan."""
-
-from __future__ import annotations
+"""JAX: a step is one jitted function, and an epoch another, by lax.scan."""
 
 import functools
 import os
-from typing import NamedTuple
 
 # Other contenders use the same GPU.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -27,45 +24,34 @@ ACTIVATIONS = {
 }
 
 
-class Model(NamedTuple):
-    """What the functions below are compiled for."""
-
-    hidden: str
-    loss: str
-    bf16: bool  # operands of products; everything else is float32
-
-    def forward(self, theta, x):
-        *hidden, (W, b) = theta
-        for hidden_W, hidden_b in hidden:
-            x = ACTIVATIONS[self.hidden](self._product(x, hidden_W) + hidden_b)
-        return self._product(x, W) + b
-
-    def _product(self, x, W):
-        if not self.bf16:
-            return x @ W.T
-        return jnp.matmul(
-            x.astype(jnp.bfloat16), W.T.astype(jnp.bfloat16), preferred_element_type=jnp.float32
-        )
-
-    def value(self, theta, x, y):
-        found = self.forward(theta, x)
-        if self.loss == "squared_error":
-            return 0.5 * jnp.square(found - y).sum(axis=1).mean()
-        log_p = jax.nn.log_softmax(found)
-        return -jnp.take_along_axis(log_p, y[:, None], axis=1).mean()
+def product(network, x, W):
+    """x W^T; in bf16 its operands are, and everything else is float32."""
+    if network.precision != "bf16":
+        return x @ W.T
+    x, W = x.astype(jnp.bfloat16), W.astype(jnp.bfloat16)
+    return jnp.matmul(x, W.T, preferred_element_type=jnp.float32)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _predict(model, theta, x):
-    found = model.forward(theta, x)
-    return jax.nn.softmax(found) if model.loss == "cross_entropy" else found
+def forward(network, theta, x):
+    *hidden, (W, b) = theta
+    for hidden_W, hidden_b in hidden:
+        x = ACTIVATIONS[network.hidden](product(network, x, hidden_W) + hidden_b)
+    return product(network, x, W) + b
 
 
-def _update(model, theta, state, x, y):
+def loss(theta, network, x, y):
+    output = forward(network, theta, x)
+    if network.loss == "squared_error":
+        return 0.5 * jnp.square(output - y).sum(axis=1).mean()
+    return -jnp.take_along_axis(jax.nn.log_softmax(output), y[:, None], axis=1).mean()
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=(1, 2))
+def update(network, theta, state, x, y):
     """One step of Adam: the loss before it, the new parameters and the new state."""
     first, second, t = state
     beta1, beta2 = ADAM["beta1"], ADAM["beta2"]
-    value, grad = jax.value_and_grad(model.value)(theta, x, y)
+    value, grad = jax.value_and_grad(loss)(theta, network, x, y)
     t = t + 1
     root = jnp.sqrt(1 - beta2**t)
     a, e = ADAM["lr"] * root / (1 - beta1**t), ADAM["eps"] * root
@@ -76,37 +62,25 @@ def _update(model, theta, state, x, y):
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=(1, 2))
-def _step(model, theta, state, x, y):
-    return _update(model, theta, state, x, y)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3, 4))
-def _epoch_step(model, rows, total, theta, state, order, start, x, y):
-    """The step on the rows at order[start : start + rows]; its loss is added to the total."""
-    index = lax.dynamic_slice_in_dim(order, start, rows)
-    value, theta, state = _update(model, theta, state, x[index], y[index])
-    return total + value * rows, theta, state
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(2, 3))
-def _epoch(model, batch, theta, state, key, x, y):
+def epoch(network, theta, state, key, x, y):
     """All steps in a new order: the sum of the losses of all rows."""
     order = jax.random.permutation(key, len(x))
-    whole = len(x) // batch * batch
+    whole = len(x) // network.batch * network.batch
 
     def step(carried, index):
-        value, *carried = _update(model, *carried, x[index], y[index])
+        value, *carried = update(network, *carried, x[index], y[index])
         return tuple(carried), value * len(index)
 
-    carried, losses = lax.scan(step, (theta, state), order[:whole].reshape(-1, batch))
+    batches = order[:whole].reshape(-1, network.batch)
+    carried, losses = lax.scan(step, (theta, state), batches)
     total = losses.sum()
     if whole < len(x):
-        carried, loss = step(carried, order[whole:])
-        total += loss
+        carried, value = step(carried, order[whole:])
+        total += value
     return total, *carried
 
 
-class Jit(Contender):
+class Jax(Contender):
     def __init__(self, problem, device):
         super().__init__(problem, device)
         network = self.network
@@ -115,75 +89,30 @@ class Jit(Contender):
         jax.config.update("jax_default_matmul_precision", MATMUL_PRECISION[network.precision])
         kind, _, number = device.partition(":")
         self.place = jax.devices("cpu" if kind == "cpu" else "gpu")[int(number or 0)]
-        self.x, self.y = self._put(problem.x), self._put(problem.y)
+        self.x, self.y, self.key = self.put((problem.x, problem.y, jax.random.key(0)))
         self.first_batch = self.x[: network.batch], self.y[: network.batch]
-        self.model = Model(network.hidden, network.loss, network.precision == "bf16")
-        with jax.default_device(self.place):
-            self.key = jax.random.key(0)
-        self.inputs: dict = {}  # of predictions
 
-    def _put(self, array):
-        return jax.device_put(array, self.place)
+    def put(self, tree):
+        return jax.device_put(tree, self.place)
 
     def load(self):
-        pairs = zip(self.problem.W[1:], self.problem.b[1:], strict=True)
-        self.theta = [(self._put(W), self._put(b)) for W, b in pairs]
+        self.theta = self.put(list(zip(self.problem.W[1:], self.problem.b[1:], strict=True)))
         first, second = (jax.tree.map(jnp.zeros_like, self.theta) for _ in range(2))
-        self.state = first, second, self._put(np.float32(0))
+        self.state = first, second, self.put(np.float32(0))
 
     def step(self):
-        value, self.theta, self.state = _step(self.model, self.theta, self.state, *self.first_batch)
+        arguments = self.network, self.theta, self.state, *self.first_batch
+        value, self.theta, self.state = update(*arguments)
         return value
 
     def epoch(self):
-        network = self.network
-        order = jax.random.permutation(self._next_key(), network.rows)
-        total = self._put(np.float32(0))
-        for start in range(0, network.rows, network.batch):
-            total, self.theta, self.state = _epoch_step(
-                self.model,
-                min(network.batch, network.rows - start),
-                total,
-                self.theta,
-                self.state,
-                order,
-                start,
-                self.x,
-                self.y,
-            )
-        return float(total) / network.rows
-
-    def _next_key(self):
         self.key, key = jax.random.split(self.key)
-        return key
-
-    def predict(self, rows):
-        if rows not in self.inputs:
-            self.inputs[rows] = self.x[:rows]  # a slice is a copy
-        self.predicted = _predict(self.model, self.theta, self.inputs[rows])
-        return self.predicted
-
-    def to_host(self, array):
-        return np.array(array)
+        arguments = self.network, self.theta, self.state, key, self.x, self.y
+        total, self.theta, self.state = epoch(*arguments)
+        return float(total) / self.network.rows
 
     def parameters(self):
-        return [np.array(array) for pair in self.theta for array in pair]
+        return [np.array(array) for array in jax.tree.leaves(self.theta)]
 
     def wait(self):
-        jax.block_until_ready((self.theta, self.state, getattr(self, "predicted", None)))
-
-
-class Scan(Jit):
-    """An epoch in one call; a step by itself is that of `Jit`."""
-
-    def epoch(self):
-        total, self.theta, self.state = _epoch(
-            self.model,
-            min(self.network.batch, self.network.rows),
-            self.theta,
-            self.state,
-            self._next_key(),
-            self.x,
-            self.y,
-        )
-        return float(total) / self.network.rows
+        jax.block_until_ready((self.theta, self.state))

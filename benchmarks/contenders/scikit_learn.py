@@ -1,7 +1,5 @@
 """scikit-learn's MLPClassifier and MLPRegressor, on the CPU whatever the device."""
 
-from __future__ import annotations
-
 import numpy as np
 import sklearn
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -20,6 +18,7 @@ class ScikitLearn(Contender):
     def __init__(self, problem, device):
         super().__init__(problem, device)
         network = self.network
+        self.classifies = network.loss == "cross_entropy"
         if network.models is not None:
             raise Declined("it trains one network")
         if network.hidden not in ACTIVATIONS:
@@ -31,8 +30,7 @@ class ScikitLearn(Contender):
 
     def load(self):
         network, problem = self.network, self.problem
-        classifies = network.loss == "cross_entropy"
-        self.model = (MLPClassifier if classifies else MLPRegressor)(
+        self.model = (MLPClassifier if self.classifies else MLPRegressor)(
             hidden_layer_sizes=network.sizes[1:-1],
             activation=ACTIVATIONS[network.hidden],
             batch_size=network.batch,
@@ -44,7 +42,7 @@ class ScikitLearn(Contender):
             epsilon=ADAM["eps"] * np.sqrt(1 - ADAM["beta2"]),
             random_state=0,
         )
-        first = {"classes": np.arange(network.sizes[-1])} if classifies else {}
+        first = {"classes": np.arange(network.sizes[-1])} if self.classifies else {}
         batch = slice(0, network.batch)
         self.model.partial_fit(problem.x[batch], problem.y[batch], **first)  # makes the arrays
         for k in range(1, len(network.sizes)):
@@ -52,24 +50,15 @@ class ScikitLearn(Contender):
             self.model.intercepts_[k - 1][...] = problem.b[k]
         del self.model._optimizer  # the next call makes a fresh one
 
-    def _fit(self, rows):
+    def step(self, rows=None):
+        rows = slice(0, rows or self.network.batch)
         with sklearn.config_context(assume_finite=True):
             self.model.partial_fit(self.problem.x[rows], self.problem.y[rows])
         # Its squared error is a mean over the outputs, ours a sum.
-        outputs = self.network.sizes[-1] if self.network.loss == "squared_error" else 1
-        return self.model.loss_ * outputs
-
-    def step(self):
-        return self._fit(slice(0, self.network.batch))
+        return self.model.loss_ * (1 if self.classifies else self.network.sizes[-1])
 
     def epoch(self):
-        return float(self._fit(slice(None)))
-
-    def predict(self, rows):
-        classifies = self.network.loss == "cross_entropy"
-        ask = self.model.predict_proba if classifies else self.model.predict
-        with sklearn.config_context(assume_finite=True):
-            return ask(self.problem.x[:rows])
+        return float(self.step(self.network.rows))
 
     def parameters(self):
         pairs = zip(self.model.coefs_, self.model.intercepts_, strict=True)

@@ -1,19 +1,19 @@
 """A pytest plugin: keeps the tests that touch the GPU, and records each as it ends.
 
-It is told its part of a file by the environment.  A test that hangs ends its process, as an error
+It is told its part of them by the environment.  A test that hangs ends its process, as an error
 that leaves the GPU unusable does; the run then goes on with the tests after it.
 """
 
 import faulthandler
+import json
 import os
-import time
 
 import pytest
 
-from benchmarks.gpu.processes import POISONED, unusable
-from benchmarks.gpu.records import FAILED, PASSED, SKIPPED, Task
+from benchmarks.gpu.processes import BEGUN, FAILED, MARK, PASSED, PLANNED, POISONED, VARIABLE, Task
+from benchmarks.machine import ROOT
 
-TASK = Task.of_environment()
+TASK = Task(*json.loads(os.environ[VARIABLE]))
 STDERR = os.dup(2)  # pytest redirects it later
 
 
@@ -22,24 +22,25 @@ def touches(item) -> bool:
     params = getattr(getattr(item, "callspec", None), "params", {})
     by = params.get("device", params.get("ops"))
     chosen = "cuda" in item.fixturenames if by is None else by == "cuda"
-    return chosen and "counters" not in item.fixturenames
+    probe = item.path.is_relative_to(ROOT / "benchmarks")
+    return probe or (chosen and "counters" not in item.fixturenames)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
-    touching = [item for item in items if touches(item)]
     i, n = TASK.share
-    part = touching[len(touching) * i // n : len(touching) * (i + 1) // n]
-    left = set(TASK.plan(item.nodeid for item in part))
-    config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in left])
+    part = [item for item in items if touches(item)][i::n]
+    for item in part:
+        TASK.write(name=item.nodeid, outcome=PLANNED)
+    left = set(TASK.tests(PLANNED))
     items[:] = [item for item in part if item.nodeid in left]
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    TASK.begin(item.nodeid)
-    if patience := TASK.patience():
-        faulthandler.dump_traceback_later(patience, exit=True, file=STDERR)
+    TASK.write(name=item.nodeid, outcome=BEGUN)
+    os.write(STDERR, f"\n{MARK}{item.nodeid}\n".encode())
+    faulthandler.dump_traceback_later(TASK.most, exit=True, file=STDERR)
     try:
         return (yield)
     finally:
@@ -48,18 +49,15 @@ def pytest_runtest_protocol(item):
 
 def pytest_runtest_logreport(report):
     # Setup and teardown are worth a line only where they did not pass.
-    if report.when != "call" and report.outcome == PASSED:
-        return
-    TASK.end(report.nodeid, report.outcome, report.duration, message(report))
-    if report.outcome == FAILED and unusable():
-        pytest.exit("the GPU is of no use to this process any more", returncode=POISONED)
-    if time.time() > TASK.until:
-        pytest.exit("the time is over", returncode=0)
+    if report.when == "call" or report.outcome != PASSED:
+        TASK.end(report.nodeid, report.outcome, message(report), **dict(report.user_properties))
+        if report.outcome == FAILED and unusable():
+            pytest.exit("the GPU is of no use to this process any more", returncode=POISONED)
 
 
 def pytest_collectreport(report):
     if report.outcome == FAILED:
-        TASK.end(report.nodeid, FAILED, error=message(report))
+        TASK.end(report.nodeid, FAILED, message(report))
 
 
 def pytest_sessionfinish(session):
@@ -70,10 +68,21 @@ def pytest_sessionfinish(session):
 
 def message(report) -> str:
     """Why it did not pass, and where."""
-    if report.outcome == SKIPPED and isinstance(report.longrepr, tuple):
-        return report.longrepr[2]
+    if isinstance(report.longrepr, tuple):
+        return report.longrepr[2]  # why it was skipped
     crash = getattr(report.longrepr, "reprcrash", None)
     if crash is None:
         return report.longreprtext[-400:]
     first = "; ".join(crash.message.splitlines()[:3])[:400]
-    return f"{first} @ {crash.path.removeprefix(f'{os.getcwd()}/')}:{crash.lineno}"
+    return f"{first} @ {crash.path.removeprefix(f'{ROOT}/')}:{crash.lineno}"
+
+
+def unusable() -> bool:
+    """Whether an error sticks to this process: every later call would fail, too."""
+    import cupy
+
+    try:
+        cupy.cuda.get_current_stream().synchronize()
+    except Exception:
+        return True
+    return False

@@ -1,27 +1,80 @@
-"""The processes of a stage: each has a time limit, and after a crash begins again."""
+"""The processes of a stage, and what they write while they go: a line of JSON for each test that
+was planned, began or ended.  Each has a time limit, and one of pytest begins again after a crash.
+"""
 
-from __future__ import annotations
-
-import collections
 import contextlib
 import json
 import os
 import re
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
-from benchmarks.gpu.records import BEGUN, FAILED, NOT_BEGUN, VARIABLE, Task
 from benchmarks.machine import ROOT
 
-LOG, LOG_BYTES, KEPT_LINES = "log.txt", 8 << 20, 400
-POISONED, SANITIZER_FOUND = 77, 86
-MARK = "## "  # before the name of an item, in the output
+RECORDS, LOG, VARIABLE = "records.jsonl", "log.txt", "GPUMLP_BENCHMARKS_TASK"
+PLANNED, BEGUN = "not begun", "cut short"  # unless another record follows
+PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+POISONED, SANITIZER_FOUND = 77, 86  # exit codes
+MARK = "## "  # before the name of a test, in the output
 
 running: set[subprocess.Popen] = set()
 stopped = threading.Event()  # the run was asked to end
+
+
+class Task(NamedTuple):
+    """What a process has to do and where it writes, which it reads in its environment.
+
+    process: its name within the stage; share: it does part i of n; most: seconds of one test;
+    until: when the stage's time is over.
+    """
+
+    folder: str
+    stage: str
+    most: float
+    until: float
+    process: str = ""
+    share: tuple[int, int] = (0, 1)
+
+    def write(self, **record):
+        """By one write, so that no lines of several processes are lost or mixed up."""
+        record = {"stage": self.stage, "process": self.process} | record
+        with Path(self.folder, RECORDS).open("ab", buffering=0) as file:
+            # A line that was cut short with an earlier run does not swallow this one.
+            file.write(f"\n{json.dumps(record, default=str)}\n".encode())
+
+    def end(self, name: str, outcome: str, error: str = "", **figures):
+        self.write(name=name, outcome=outcome, error=error[:600], figures=figures)
+
+    def tests(self, outcome: str) -> list[str]:
+        """Of this process, with this outcome so far."""
+        tests, wanted = read(self.folder)[self.stage]["tests"], (self.process, outcome)
+        return [n for n, test in tests.items() if (test["process"], test["outcome"]) == wanted]
+
+
+def read(folder) -> dict[str, dict]:
+    """Each stage since it last began: limit and, when it is over, closed and seconds; tests: name
+    -> its last record."""
+    stages: dict[str, dict] = {}
+    path = Path(folder, RECORDS)
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError):  # cut short, or empty
+            record = json.loads(line)
+            if "limit" in record:
+                stages[record["stage"]] = {"tests": {}}
+            tests = stages[record["stage"]]["tests"]
+            if "name" not in record:
+                stages[record["stage"]] |= record
+            # A test whose teardown fails has passed before: the worse counts.
+            elif record["outcome"] == PLANNED:
+                tests.setdefault(record["name"], record)
+            elif tests.get(record["name"], {}).get("outcome") != FAILED:
+                tests[record["name"]] = record
+    return stages
 
 
 def stop(*signal_and_frame):
@@ -37,100 +90,68 @@ def kill(process):
     process.wait()
 
 
-def run(command, task: Task) -> tuple[int | None, list[str]]:
-    """The exit code, None if the time was over, and the end of the output; the log has it all."""
+def run(command, task: Task) -> tuple[int | None, str]:
+    """The exit code, None if the time was over, and the output, which the log has, too."""
     paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     # No check of the device on first use in each of so many processes: a stage does more.
     added = {"PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", "GPUMLP_CHECK": "0"}
-    try:
+    environment = os.environ | added | {VARIABLE: json.dumps(task)}
+    with tempfile.TemporaryFile("w+", errors="replace") as output:
+        streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+        # In a session of its own, so that its children end with it.
         process = subprocess.Popen(
-            command,
-            cwd=ROOT,
-            env=os.environ | added | {VARIABLE: json.dumps(task)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            errors="replace",
-            start_new_session=True,  # so that its children end with it
+            command, cwd=ROOT, env=environment, start_new_session=True, **streams
         )
-    except OSError as error:
-        return 127, [f"{type(error).__name__}: {error}"]
-    running.add(process)
-    lines: collections.deque[str] = collections.deque(maxlen=KEPT_LINES)
-    reader = threading.Thread(target=_note, args=(process.stdout, task, lines), daemon=True)
-    reader.start()
-    try:
-        code = process.wait(0 if stopped.is_set() else max(0.0, task.until - time.time()))
-    except subprocess.TimeoutExpired:
-        code = None
-    kill(process)
-    running.discard(process)
-    reader.join(5)
-    if not reader.is_alive():  # else something that fled the group still holds the pipe
-        process.stdout.close()
-    return None if stopped.is_set() else code, list(lines)
-
-
-def _note(stream, task: Task, lines):
-    for line in stream:
-        lines.append(line.rstrip("\n"))
-        with Path(task.folder, LOG).open("a", encoding="utf-8") as file:
-            if file.tell() < LOG_BYTES:
-                file.write(f"[{task.stage} {task.process}] {line}")
+        running.add(process)
+        try:
+            code = process.wait(0 if stopped.is_set() else max(0.0, task.until - time.time()))
+        except subprocess.TimeoutExpired:
+            code = None
+        kill(process)
+        running.discard(process)
+        output.seek(0)
+        text = output.read()
+    with Path(task.folder, LOG).open("a", encoding="utf-8") as log:
+        log.write(f"==== {task.stage} {task.process}, exit code {code}\n{text}")
+    return None if stopped.is_set() else code, text
 
 
 def follow(task: Task, command):
-    """Runs the command until all that it planned has ended: what it was at when it crashed has
-    failed, and it begins again with what is left."""
-    left: list[str] | None = None
-    code: int | None = None
+    """Runs the command until all that it planned has ended: the test that it was at when it crashed
+    has failed, and it begins again with what is left."""
+    before: list[str] | None = None
     while time.time() < task.until and not stopped.is_set():
-        before, (code, lines) = left, run(command, task)
-        for name, report in reports(lines).items():
-            task.end(f"{name}, compute-sanitizer", FAILED, error=report)
+        code, text = run(command, task)
+        for name, report in sanitizer_reports(text).items():
+            task.end(f"{name}, compute-sanitizer", FAILED, report)
+        begun, left = task.tests(BEGUN), task.tests(PLANNED)
         if code is None:
-            break
-        outcomes = task.outcomes()
-        left = [name for name, outcome in outcomes.items() if outcome == NOT_BEGUN]
-        begun = [name for name, outcome in outcomes.items() if outcome == BEGUN]
+            return
         if begun or code not in (0, POISONED, SANITIZER_FOUND):
             for name in begun or [f"process {task.process}"]:
-                task.end(name, FAILED, error=f"its process ended with {code}: {place(lines)}")
+                task.end(name, FAILED, f"its process ended with {code}: {place(text)}")
         if not left or left == before:
             return
-    if code is None and not task.outcomes():
-        task.plan([f"all of {task.process}"])
+        before = left
 
 
-def place(lines: list[str]) -> str:
+def place(text: str) -> str:
     """What was said last, and where it was, if a traceback says so."""
-    text = "\n".join(lines)
-    frames = re.findall(r'File "(.*?)", line (\d+)', text)
-    own = [f"{file[len(f'{ROOT}/') :]}:{n}" for file, n in frames if file.startswith(f"{ROOT}/")]
+    frames = [f"{file}:{line}" for file, line in re.findall(r'File "(.*?)", line (\d+)', text)]
+    frames = [f.removeprefix(f"{ROOT}/") for f in frames if "site-packages" not in f]
     # faulthandler begins with the innermost frame, Python ends with it.
     fatal = re.search(r"Timeout \(\S+\)!|Fatal Python error.*", text)
     said = fatal[0] if fatal else (text.strip() or "it said nothing").splitlines()[-1]
-    return f"{said} @ {own[0 if fatal else -1]}" if own else said
+    return f"{said} @ {frames[0 if fatal else -1]}" if frames else said
 
 
-def reports(lines: list[str]) -> dict[str, str]:
-    """item -> what compute-sanitizer found in it first."""
-    found: dict[str, list[str]] = {}
+def sanitizer_reports(text: str) -> dict[str, str]:
+    """test -> what compute-sanitizer found in it first."""
+    reports: dict[str, list[str]] = {}
     name = "start"
-    for line in lines:
-        if line.startswith(MARK):
-            name = line.removeprefix(MARK)
+    for line in text.splitlines():
+        if MARK in line:
+            name = line.partition(MARK)[2]
         elif re.match(r"========= (?!COMPUTE-SANITIZER)(?!.*SUMMARY)", line):
-            found.setdefault(name, []).append(line.removeprefix("=========").strip())
-    return {name: "; ".join(said[:4]) for name, said in found.items()}
-
-
-def unusable() -> bool:
-    """Whether an error sticks to this process: every later call would fail, too."""
-    import cupy
-
-    try:
-        cupy.cuda.get_current_stream().synchronize()
-    except Exception:
-        return True
-    return False
+            reports.setdefault(name, []).append(line.removeprefix("=========").strip())
+    return {name: "; ".join(lines[:4]) for name, lines in reports.items()}

@@ -11,27 +11,15 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import (
-    agreement,
-    cases,
-    compared,
-    fresh,
-    goals,
-    machine,
-    operations,
-    optimizers,
-    report,
-    scaling,
-    starts,
-)
-from benchmarks.contenders import GEMMS, LIBRARY, SCIKIT_LEARN
+from benchmarks import agreement, cases, goals, machine, operations
+from benchmarks.contenders import GEMMS, LIBRARY
+from gpumlp import backend
+from gpumlp.backend.device import resolve
 from tests.helpers.waiting import HANGS
 
-
-@pytest.fixture(autouse=True)
-def small_buffers(monkeypatch):
-    monkeypatch.setitem(operations.ELEMENTS, "quick", 1 << 12)
-    monkeypatch.setitem(operations.REPEATS, "quick", 2)
+SCIKIT_LEARN = "scikit-learn"
+OURS, THEIRS = "gpumlp's GridSearchCV", "scikit-learn's, 2 processes"
+FAST = [LIBRARY, GEMMS, SCIKIT_LEARN, "gpumlp in a loop", OURS, THEIRS]
 
 
 @pytest.fixture
@@ -41,141 +29,101 @@ def one_thread(monkeypatch):
         monkeypatch.setenv(variable, "1")
 
 
-FAST_CONTENDERS = [LIBRARY, GEMMS, SCIKIT_LEARN]
-BY_CONTENDER = [word for name in FAST_CONTENDERS for word in ("--contender", name)]
-
-
-def quick(*parts_of_it, file=None):
+def quick(*parts, file=None):
     """The exit code of a quick run on the CPU."""
-    given = ["--quick", "--device", "cpu", *BY_CONTENDER]
-    given += [word for name in parts_of_it for word in ("--only", name)]
-    return command.main([*given, *(["--json", str(file)] if file else [])])
+    words = ["--quick", "--device", "cpu"]
+    words += [word for name in FAST for word in ("--contender", name)]
+    words += [word for name in parts for word in ("--only", name)]
+    return command.main([*words, *(["--json", str(file)] if file else [])])
 
 
 def test_quick_run_prints_ratios_and_writes_every_figure(tmp_path, capsys, one_thread):
     file = tmp_path / "folder" / "figures.json"
-    chosen = ("training", "stacks", "activations", "inference", "optimisers", "operations")
-    chosen += ("products",)
-    assert quick(*chosen, "growth", file=file) == 0
+    assert quick(file=file) == 0
     printed = capsys.readouterr().out
-    assert "JAX" in printed or importlib.util.find_spec("jax")
-    assert all(re.search(r"\d\.\d\d(x|$)", line) for line in lines_with(printed, r"\d [mµ]?s"))
-    assert all(re.search(r" \d+\.\d\d$", line) for line in lines_with(printed, r"GB/s .* GB/s"))
+    assert "JAX is absent" in printed or importlib.util.find_spec("jax")
+    rows = [line for line in printed.splitlines() if re.search(r"\d [mµ]?s \|", line)]
+    assert rows and all(re.search(r"\d\.\d\dx", line) for line in rows)
 
     written = json.loads(file.read_text())
-    assert written["quick"] and written["device"] == "cpu" and written["machine"]["numpy"]
-    assert written["copy_bandwidth"] > 0
-    assert len(written["thread_gain"]) == len(chosen) + 1 and min(written["thread_gain"]) > 0
-    assert [r["name"] for r in written["operations"]] == [c.name for c in cases.chosen("cpu")]
-    for record in written["operations"]:
-        assert record["error"] is None and record["ratio"] > 0 and len(record["seconds"]) == 2
-    assert [r["name"] for r in written["training"]] == ["64-100-10", "20-64-64-2"]
-    for record in written["training"]:
-        assert set(record["contenders"]) == set(FAST_CONTENDERS)
-        gemms = record["contenders"][GEMMS]["works"]
-        for name, found in record["contenders"].items():
-            assert found["error"] is None and found["declined"] is None
-            assert name == GEMMS or found["difference"] < agreement.TOLERANCE["float32"]
-            for what in ("step", "epoch"):
-                times = found["works"][what]
-                assert len(times["seconds"]) == compared.QUICK.turns
-                assert times["median"] == np.median(times["seconds"])
-                assert times["over_gemms"] == times["median"] / gemms[what]["median"]
-                assert times["over_gpumlp"] > 0
-        assert record["over_limit"] > 0
-    fits, search = written["stacks"]
-    assert fits["contenders"][LIBRARY]["works"]["fit 2"]["median"] > 0
-    for found in search["contenders"].values():
-        assert found["error"] is None and found["declined"] is None and found["difference"] < 1e-9
-        assert found["works"]["search"]["over_gpumlp"] > 0
-    activated = {r["activation"]: r["contenders"] for r in written["activations"]}
-    assert list(activated) == ["relu", "tanh", "gelu", "sigmoid"]
-    assert "no gelu" in activated["gelu"][SCIKIT_LEARN]["declined"]
-    assert all(c[LIBRARY]["works"]["epoch"]["median"] > 0 for c in activated.values())
-    (record,) = written["inference"]
-    assert set(record["contenders"][SCIKIT_LEARN]["works"]) == {"predict 1", "predict 64"}
-    assert [r["name"] for r in written["optimisers"]] == list(optimizers.PASSES)
-    for record in written["optimisers"]:
-        assert all(found["error"] is None for found in record["contenders"].values())
-    for record in written["products"]:
-        assert record["error"] is None and record["paths"]["gpumlp"]["ratio"] > 0
-    assert {(r["sweep"], r["value"]) for r in written["growth"]} == {
-        (sweep.name, n * sweep.values[0]) for sweep in scaling.SWEEPS for n in (1, 2)
+    assert written["quick"] and written["device"] == "cpu" and written["copy_bandwidth"] > 0
+    assert written["machine"]["versions"]["numpy"] and not written["errors"]
+    on_cpu = {case.part for case in cases.all_cases("cpu")}
+    for part in on_cpu:
+        assert written[part] and f"**{cases.PARTS[part]}, cpu; medians**" in printed
+    records = [record for part in on_cpu for record in written[part]]
+    assert {record["name"] for record in written["training"]} == {"20-8-10", "20-8-2"}
+    for record in records:
+        first, works = record["first"], record["works"]
+        for name, result in record["contenders"].items():
+            assert result["error"] is None and name in FAST
+            if result["declined"] is None:
+                assert set(result["seconds"]) == set(works)
+                assert name == GEMMS or result["difference"] < agreement.TOLERANCE["float32"]
+                for work, taken in result["seconds"].items():
+                    assert result["median"][work] == np.median(taken) > 0
+        if "step" in works:
+            assert (
+                record["over_limit"]
+                == record["contenders"][first]["median"]["step"] / (record["step_limit"])
+            )
+    gelu = next(r for r in written["activations"] if r["task"]["hidden"] == "gelu")
+    assert "no gelu" in gelu["contenders"][SCIKIT_LEARN]["declined"]
+    assert {goal["goal"] for goal in written["goals"]} == {
+        goal.text for goal in goals.GOALS if goal.device == "cpu"
     }
-    if importlib.util.find_spec("matplotlib"):
-        assert file.with_suffix(".png").stat().st_size > 10_000
-    on_cpu = {goal.text for goal in goals.GOALS if goal.device == "cpu"}
-    assert {goal["goal"] for goal in written["goals"]} == on_cpu
-
-    readme = (machine.ROOT / "benchmarks" / "README.md").read_text()
-    tables = report.insert(readme, written)
-    for name in (*chosen, "growth"):
-        assert f"`python -m benchmarks --device cpu --only {name}`" in tables
-    assert report.insert(tables, written) == tables and readme[:200] == tables[:200]
+    assert "| accumulate_metrics |" in re.sub(" +", " ", printed)
+    assert all(record["ratio"] > 0 for record in written["operations"] if "ratio" in record)
 
 
-def test_quick_run_measures_fresh_processes(tmp_path, capsys, one_thread, monkeypatch):
-    monkeypatch.setattr(starts, "IMPORTS", starts.IMPORTS[:1])
-    monkeypatch.setattr(starts, "QUICK_FIRST", (LIBRARY,))
+def test_operations_are_measured_on_every_device(device):
+    ops = backend.get(resolve(device))
+    for network in operations.networks(ops.device, quick=True)[:2]:
+        measured = operations.operations(network, ops.device)
+        names = {operation.name for operation in measured}
+        assert {"shuffle", "gather", "gemm", "activate", "loss", "backprop", "update"} <= names
+        for operation in measured:
+            record = operations.measure(operation, ops, quick=True)
+            assert record["amount"] > 0 and record["median"] > 0
+            assert operation.name == "gemm" or record["ratio"] > 0
+    softmax = {"softmax", "accumulate_metrics"}
+    assert softmax <= {o.name for o in operations.operations(operations.WIDE["quick"], ops.device)}
+
+
+def test_repeated_operations_do_not_run_out_of_their_arrays():
+    for operation in operations.operations(operations.WIDE["quick"], "cpu"):
+        for _ in range(50):
+            operation()
+
+
+def test_a_wrong_operation_fails_the_run(tmp_path, monkeypatch, capsys):
+    ops = type(backend.get("cpu"))
+    activate = ops.activate
+
+    def wrong(self, f, z, b, n, *rest):
+        activate(self, f, z, b, n, *rest)
+        n *= 1.001
+
+    monkeypatch.setattr(ops, "activate", wrong)
     file = tmp_path / "figures.json"
-    assert quick("first-step", "imports", "memory", file=file) == 0
-    written = json.loads(file.read_text())
-    (imports,), (first,), (memory,) = (
-        written[name] for name in ("imports", "first-step", "memory")
-    )
-    assert imports["error"] is None and 0 < imports["median"] < 60
-    assert first["error"] is None and first["cold"] > 0 and first["warm"] > 0
-    # The buffers are all touched; the rest is what Python and BLAS take besides.
-    assert memory["error"] is None and 0.8 < memory["bytes"] / memory["predicted"] < 4
-    assert "of a fit" in capsys.readouterr().out
+    assert quick("operations", file=file) == 1
+    (record,) = json.loads(file.read_text())["operations"]
+    assert "activate" in record["error"] and "largest error" in record["error"]
+    assert not re.search(r"\d (GB|GFLOP)/s \|", capsys.readouterr().out)
 
 
-def test_a_fresh_process_that_fails_is_reported(monkeypatch):
-    with pytest.raises(RuntimeError, match="no_such_module"):
-        fresh.ask(["import", "import no_such_module"])
-
-
-def lines_with(text, pattern):
-    """Rows of tables, not their titles and notes."""
-    found = [line for line in text.splitlines() if re.match(r"  \S", line)]
-    found = [line for line in found if re.search(pattern, line) and ":" not in line]
-    assert found
-    return found
-
-
-def test_a_wrong_operation_is_reported_and_fails_the_run(tmp_path, monkeypatch, capsys):
-    right = cases.CASES[0]
-
-    def make(inputs, rows, columns):
-        run, outputs = right.make(inputs, rows, columns)
-        if inputs.real == np.float32:
-            return lambda: (run(), outputs[0].fill(2)), outputs
-        return run, outputs
-
-    monkeypatch.setattr(cases, "CASES", (right, right._replace(name="wrong", make=make)))
-    file = tmp_path / "figures.json"
-    given = ["--quick", "--device", "cpu", "--only", "operations", "--json", str(file)]
-    assert command.main(given) == 1
-    good, bad = json.loads(file.read_text())["operations"]
-    assert good["error"] is None and "wrong by" in bad["error"] and "ratio" not in bad
-    assert "wrong failed: wrong by" in capsys.readouterr().out
-
-
-def test_an_operation_that_raises_does_not_stop_the_others(monkeypatch, capsys):
-    def make(inputs, rows, columns):
-        raise RuntimeError("out of order")
-
-    right = cases.CASES[0]
-    monkeypatch.setattr(cases, "CASES", (right._replace(name="broken", make=make), right))
-    assert command.main(["--quick", "--device", "cpu", "--only", "operations"]) == 1
-    printed = capsys.readouterr().out
-    assert "broken failed: RuntimeError: out of order" in printed and right.name in printed
+def test_operations_that_raise_do_not_stop_the_others(monkeypatch, capsys):
+    right, broken = operations.networks("cpu", quick=True)[:2]
+    monkeypatch.setattr(operations, "networks", lambda *_: [broken._replace(loss="none"), right])
+    assert quick("operations") == 1
+    printed = re.sub(" +", " ", capsys.readouterr().out)
+    assert f"{broken.name}: it failed: KeyError" in printed and f"| {right.name} |" in printed
 
 
 def test_pytest_benchmark_runs_the_same_functions(tmp_path):
     pytest.importorskip("pytest_benchmark", reason="pytest-benchmark is not installed")
     file = tmp_path / "figures.json"
-    chosen = "(test_training and step and 64-100) or (short and rows) or (inference and 128)"
+    chosen = "(test_training and step and 64-100) or (20-1024 and gather)"
     options = ["--benchmark-only", f"--benchmark-json={file}", "-p", "no:cacheprovider", "-q"]
     # A worker's variables would tell the child that it is one, and turn its benchmarks off.
     alone = {key: value for key, value in os.environ.items() if "XDIST" not in key}
@@ -188,28 +136,14 @@ def test_pytest_benchmark_runs_the_same_functions(tmp_path):
         timeout=HANGS,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(json.loads(file.read_text())["benchmarks"]) == 5
+    assert len(json.loads(file.read_text())["benchmarks"]) == 3
 
 
 def test_machine_says_where_figures_come_from():
-    found = machine.describe()
-    assert {"date", "commit", "processor", "python", "numpy", "torch", "jax", "cupy"} <= set(found)
-    assert {"gpus", "driver", "cuda_driver", "cuda_runtime", "scikit-learn"} <= set(found)
-    json.dumps(found)
-    assert "blas" in found
-    found["blas"] = "OpenBLAS Zen"
-    assert "products by OpenBLAS Zen" in machine.one_line(found)
-    assert found["python"] == sys.version.split()[0] and found["numpy"] == np.__version__
-    found["not_compiled_for_cpu"] = "no compiler"
-    assert "2 cores" in machine.one_line(
-        found | {"cores": 2}
-    ) and "no compiler" in machine.one_line(found)
-
-
-def test_openblas_chooses_its_kernels_itself():
-    """The run begins again without the variables, with the same arguments; it ends as it does."""
-    environment = os.environ | {"OPENBLAS_CORETYPE": "Haswell"}
-    asked = [sys.executable, "-m", "benchmarks", "--only", "nothing of that name"]
-    done = subprocess.run(asked, env=environment, cwd=machine.ROOT, capture_output=True, text=True)
-    assert re.match(r"without OPENBLAS_CORETYPE.*: every library chooses", done.stdout)
-    assert done.returncode == 2 and "nothing of that name" in done.stderr
+    described = machine.describe()
+    assert {"date", "commit", "processor", "cores", "gpus"} <= set(described)
+    json.dumps(described)
+    versions = described["versions"]
+    assert versions["python"] == sys.version.split()[0] and versions["numpy"] == np.__version__
+    line = machine.one_line(described | {"cores": 2, "environment": {"OMP_NUM_THREADS": "1"}})
+    assert "2 cores" in line and "OMP_NUM_THREADS=1" in line and f"numpy {np.__version__}" in line

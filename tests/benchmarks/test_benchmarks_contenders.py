@@ -1,254 +1,318 @@
-"""What is measured is right: operations, products, optimisers, contenders."""
+"""Contenders do the same, alone and in processes of their own."""
 
 import os
+import shutil
 import signal
-import types
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import (
-    agreement,
-    cases,
-    compared,
-    machine,
-    operations,
-    optimizers,
-    products,
-    suite,
-    turns,
-)
-from benchmarks.contenders import ENTRIES, LIBRARY, Declined, laws
-from benchmarks.contenders import gemms as gemms_alone
-from benchmarks.networks import Network, Problem
-from gpumlp import backend
+from benchmarks import agreement, cases, compared, machine, turns
+from benchmarks.contenders import ENTRIES, GEMMS, LIBRARY, Contender, Declined, Entry, gemms
+from benchmarks.contenders.searches import Search
+from benchmarks.networks import FITS, Network, Problem
 from gpumlp.backend.device import resolve
-from tests.helpers.waiting import HANGS
+from gpumlp.training import executors
+from tests.helpers.waiting import HANGS, has_ended, until
 
 SMALL = [Network((5, 7, 3), 8, 20, loss) for loss in ("cross_entropy", "squared_error")]
-TINY = "tiny"
+STACKS = [network._replace(models=3) for network in SMALL]
+TOLERANCE = agreement.TOLERANCE["float32"]
+LOOPS = cases.LOOPS
+SINGLE = ["scikit-learn", "PyTorch eager", "JAX"]
 
 
-@pytest.fixture(autouse=True)
-def small_buffers(monkeypatch):
-    monkeypatch.setitem(operations.ELEMENTS, TINY, 1 << 12)
-    monkeypatch.setitem(operations.REPEATS, TINY, 2)
+def make(name, network, device="cpu"):
+    entry = ENTRIES[name]
+    package = pytest.importorskip(entry.package, reason=f"{entry.package} is not installed")
+    if entry.package == "torch":
+        package.set_num_threads(1)  # others would wait for the cores that other tests have
+    return entry.make(Problem(network), device)
 
 
-@pytest.mark.parametrize("case", cases.CASES, ids=lambda case: case.name)
-def test_operations_are_right_and_measured(device, case):
-    device = resolve(device)
-    if case not in cases.chosen(device):
-        pytest.skip("bfloat16 needs a GPU")
-    record = operations.measure(case, backend.get(device), TINY)
-    assert record["error"] is None
-    assert record["difference"] < operations.TOLERANCE[case.narrow]
-    assert record["ratio"] == record["bandwidth"] / record["copy_bandwidth"] > 0
-    rows = -(-(1 << 12) // case.columns)
-    assert record["bytes"] == case.bytes * rows * case.columns
-
-
-# What each header says, by which CASES and traffic.py count, and the bytes that follow: in float32,
-# and where some arrays are in bfloat16.
-STATED = {
-    "forward.cu": (
-        "writes n, and z + b where f' needs it: 2 or 3 Stored, of 4 bytes",
-        {8, 12},
-        {4, 6},
-    ),
-    "backward.cu": ("2 Delta and 1 Stored, 12 bytes in float32 and 6 in bf", {4, 12}, {6}),
-    "losses.cu": ("8 or 12 bytes in float32 (6 or 10 with", {8, 12}, {6}),
-    "gather.cu": ("reads one Source, writes one Stored", {8}, {6}),
-    "rows.cu": ("reads z (twice more from the cache); writes n: 2 Reals", {8}, set()),
-    "accumulate_metrics.cu": (
-        "reads n, and y unless the targets are labels: 1 or 2 Reals",
-        {4},
-        set(),
-    ),
-    "cast_bf16.cu": ("reads one Real, writes one Bf16: 6", set(), {6}),
-    "shuffle.cu": ("shuffle_keys writes 8, shuffle_order reads 8 and writes 4", {20}, set()),
-    "prepare_update.cu": (
-        "g, and where penalties are noted the weights too: 1 Real, or 2",
-        {4},
-        set(),
-    ),
-    "update.cu": ("3 Reals, and 2 for each state buffer in use", {12, 20, 28}, set()),
-}
-
-
-def test_kernels_state_the_bytes_that_are_counted():
-    for kernel, (said, *expected) in STATED.items():
-        assert said in operations.stated(kernel)
-        for narrow, counted in zip((False, True), expected, strict=True):
-            its = [case for case in cases.CASES if (case.kernel, case.narrow) == (kernel, narrow)]
-            assert {case.bytes for case in its} == counted
-    counted = {case.name: case.bytes // 4 for case in cases.CASES if case.kernel == "update.cu"}
-    names = ("update SGD", "update momentum", "update RMSprop", "update Adam")
-    assert counted == dict(zip(names, (3, 5, 5, 7), strict=True))
-
-
-def test_every_kernel_is_measured():
-    kernels = {path.name for path in (machine.ROOT / "kernels").rglob("*.cu")}
-    streaming = {case.kernel for case in cases.CASES}
-    assert streaming == set(STATED) and not streaming & set(cases.WHOLE_STEPS)
-    assert kernels == streaming | set(cases.WHOLE_STEPS)
-    assert set(cases.WHOLE_STEPS.values()) <= set(suite.PARTS)
-
-
-@pytest.mark.parametrize("network", SMALL, ids=lambda network: network.loss)
+@pytest.mark.parametrize("network", [*SMALL, *STACKS], ids=lambda network: network.name)
 def test_library_and_gemms_run_on_every_device(device, network):
-    library, gemms = (entry.load()(Problem(network), resolve(device)) for entry in ENTRIES[:2])
-    on_cpu = ENTRIES[0].load()(Problem(network), "cpu")
-    tolerance = agreement.TOLERANCE["float32"]
-    assert agreement.difference(library.answers(), on_cpu.answers()) < tolerance
+    library, products = (make(name, network, resolve(device)) for name in (LIBRARY, GEMMS))
+    on_cpu = make(LIBRARY, network)
+    assert agreement.difference(library.answers(), on_cpu.answers()) < TOLERANCE
     first = library.epoch()
     for _ in range(20):
         last = library.epoch()
     assert last < first
-    assert agreement.difference(library.predictions(), on_cpu.predictions()) < tolerance
-    assert gemms.answers() is None
-    gemms.epoch()
-    assert gemms.predictions() is None
+    assert products.answers() is None
+    products.epoch()
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 def test_other_precisions_agree_within_their_rounding(device, precision):
     network = SMALL[0]._replace(precision=precision)
-    library, gemms = (entry.load()(Problem(network), resolve(device)) for entry in ENTRIES[:2])
-    on_cpu = ENTRIES[0].load()(Problem(SMALL[0]), "cpu")
-    by = agreement.difference(library.answers(), on_cpu.answers())
+    answers = make(LIBRARY, network, resolve(device)).answers()
+    by = agreement.difference(answers, make(LIBRARY, SMALL[0]).answers())
     assert by < agreement.TOLERANCE[precision]
-    assert gemms.answers() is None
+    assert make(GEMMS, network, resolve(device)).answers() is None
+
+
+@pytest.mark.parametrize("network", SMALL, ids=lambda network: network.loss)
+@pytest.mark.parametrize("name", SINGLE)
+def test_all_do_the_same_two_steps(name, network):
+    expected, other = make(LIBRARY, network), make(name, network)
+    assert agreement.difference(other.answers(), expected.answers()) < TOLERANCE
+
+
+@pytest.mark.parametrize("network", STACKS, ids=lambda network: network.loss)
+@pytest.mark.parametrize("name", [*LOOPS, "PyTorch vmap"])
+def test_all_do_the_same_two_steps_of_a_stack(name, network):
+    answers = make(name, network).answers()
+    assert len(answers["losses"]) == 6 and answers["arrays"][0].shape == (3, 7, 5)
+    assert agreement.difference(answers, make(LIBRARY, network).answers()) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", [LIBRARY, *LOOPS, "PyTorch vmap"])
+def test_all_train(name):
+    """From the problem's weights again at every fit."""
+    contender, ends = make(name, STACKS[0]._replace(rows=40)), []
+    contender.load()
+    first = contender.epoch()
+    for _ in range(2):
+        contender.work("fit 12")()
+        contender.wait()
+        ends.append(contender.epoch())
+    assert all(0 < end < 0.95 * first for end in ends)
+    assert ends[0] == pytest.approx(ends[1], rel=0.02)  # PyTorch's orders are drawn anew
+
+
+def test_networks_of_a_stack_differ_and_can_be_taken_out():
+    problem = Problem(STACKS[0])
+    one = problem.alone(1)
+    assert one.network.models is None and one.x is problem.x
+    for k in (1, 2):
+        assert problem.W[k].shape == (3, *one.W[k].shape) and problem.b[k].shape[0] == 3
+        np.testing.assert_array_equal(one.W[k], problem.W[k][1])
+        assert (problem.W[k][1] != problem.W[k][2]).all()
+
+
+def test_digits_are_scikit_learns():
+    problem = Problem(FITS._replace(rows=500, models=2))
+    assert problem.x.shape == (500, 64) and problem.x.dtype == np.float32
+    assert problem.x.min() == 0 and problem.x.max() == 1
+    assert set(problem.y) == set(range(10))
 
 
 def test_a_stack_does_as_its_networks_alone():
-    network = SMALL[0]._replace(models=3)
-    contender = ENTRIES[0].load()(Problem(network), "cpu")
-    assert len(contender.answers()["losses"]) == 6
+    contender = make(LIBRARY, STACKS[0])
+    contender.answers()
     contender.epoch()
     contender.problem.W[1][2, 0, 0] += 1  # the networks alone get it, this one had it not
     contender.load = lambda: None
     with pytest.raises(ArithmeticError, match="differs from one alone"):
         contender.answers()
-    gemms = ENTRIES[1].load()(Problem(network), "cpu")
-    gemms.answers()
-    assert {product.out.shape[0] for product in gemms.products("step", 8)} == {3}
+
+
+@pytest.mark.parametrize("name", ["gpumlp in a loop", "PyTorch vmap"])
+def test_one_network_is_declined(name):
+    with pytest.raises(Declined, match="many networks"):
+        make(name, SMALL[0])
+
+
+@pytest.mark.parametrize("name", cases.WAYS)
+def test_both_ways_of_a_gpu_are_measured(cuda, name, monkeypatch):
+    taken = []
+    choose = executors.choose
+
+    def noted(*arguments):
+        executor = choose(*arguments)
+        taken.append(isinstance(executor, executors.PersistentKernel))
+        return executor
+
+    contender, expected = make(name, STACKS[0], "cuda:0"), make(LIBRARY, STACKS[0])
+    monkeypatch.setattr(executors, "choose", noted)
+    assert agreement.difference(contender.answers(), expected.answers()) < TOLERANCE
+    contender.epoch()
+    assert set(taken) == {name == "persistent kernel"}
+
+
+def test_networks_too_large_for_shared_memory_are_declined(cuda):
+    contender = make("persistent kernel", Network((3000, 40, 3), 4, 8, models=2), "cuda:0")
+    with pytest.raises(Declined, match="shared memory"):
+        contender.load()
+
+
+# ------------------------------------------------------------------ the step's GEMMs
 
 
 def test_gemms_alone_are_the_products_of_the_step():
-    network = Network((5, 7, 6, 3), 8, 20)
-    gemms = ENTRIES[1].load()(Problem(network), "cpu")
-    gemms.answers()
-    shapes = [product.out.shape[1:] for product in gemms.products("step", 8)]
+    contender = make(GEMMS, Network((5, 7, 6, 3), 8, 20))
+    contender.answers()
+    products = contender.products(8)
     forward = [(8, 7), (8, 6), (8, 3)]
     # delta^(3) is the loss's; dL/dW^(k) follows delta^(k)
+    shapes = [product.options["out"].shape[1:] for product in products]
     assert sorted(shapes) == sorted([*forward, (3, 6), (8, 6), (6, 7), (8, 7), (7, 5)])
-    gemms.epoch()
-    assert gemms.products("step", 4)[0].out.shape == (1, 4, 7)
-    first, second, *_ = gemms.products("step", 8)
-    assert second.a is first.out  # where the step finds it, in the cache
-    before = [product.out.copy() for product in gemms.products("step", 8)]
+    assert contender.products(4)[0].options["out"].shape == (1, 4, 7)
+    # Where the step finds it, in the cache.
+    assert products[1].arguments[0] is products[0].options["out"]
+    gemms.repeat(products)
+    before = [product.options["out"].copy() for product in products]
     for _ in range(50):
-        gemms.step()
-    for product, expected in zip(gemms.products("step", 8), before, strict=True):
-        np.testing.assert_array_equal(product.out, expected)
+        gemms.repeat(products)
+    for product, expected in zip(products, before, strict=True):
+        np.testing.assert_array_equal(product.options["out"], expected)
+    stack = make(GEMMS, STACKS[0])
+    assert {product.options["out"].shape[0] for product in stack.products(8)} == {3}
 
 
-def test_wrong_gemms_are_noticed(monkeypatch):
-    gemms = ENTRIES[1].load()(Problem(SMALL[0]), "cpu")
-    gemms.answers()
-    gemms.products("step", 8)[-1].out[:] += 1
+def test_wrong_gemms_are_noticed():
+    contender = make(GEMMS, SMALL[0])
+    contender.load()
+    product = contender.products(8)[-1]
+    product()
+    contender.check(product)
+    product.options["out"][:] += 1
     with pytest.raises(ArithmeticError, match="is wrong by"):
-        gemms._check(gemms.products("step", 8))
-    with pytest.raises(LookupError, match="no GEMM"):
-        gemms._check([])
-    gemms.products("step", 8)[0].a[:] = 1e-40
-    with pytest.raises(ArithmeticError, match="denormal"):
-        gemms._check(gemms.products("step", 8))
-    bits = (np.array([1.5, -3.0], np.float32).view(np.uint32) >> 16).astype(np.uint16)
-    np.testing.assert_array_equal(agreement.as_float64(bits), [1.5, -3.0])
-    assert gemms_alone.TOLERANCE.keys() == agreement.TOLERANCE.keys()
+        contender.check(product)
+    for broken in (1e-40, np.inf, np.nan):
+        product.arguments[0][:] = broken
+        with pytest.raises(ArithmeticError, match="denormal"):
+            contender.check(product)
+    assert gemms.TOLERANCE.keys() == agreement.TOLERANCE.keys()
 
 
-@pytest.mark.parametrize("network", SMALL, ids=lambda network: network.loss)
+# ------------------------------------------------------------------ answers before times
+
+
 @pytest.mark.parametrize("part", ["losses", "arrays"])
-def test_other_answers_are_an_error(network, part):
-    contender = ENTRIES[0].load()(Problem(network), "cpu")
+def test_other_answers_are_an_error(part):
+    case = cases.Case("training", SMALL[0], ("step",), (LIBRARY, "other"))
+    contender = make(LIBRARY, SMALL[0])
     reference, other = contender.answers(), contender.answers()
-    found = {LIBRARY: {"error": None}, "other": {"error": None}}
-    compared.compare({LIBRARY: reference, "other": other}, found, 1e-4)
-    assert found["other"] == {"error": None, "difference": 0.0}
+    results = {LIBRARY: {"error": None}, "other": {"error": None}}
+    compared.compare({LIBRARY: reference, "other": other}, results, case)
+    assert results["other"] == {"error": None, "difference": 0.0}
     other[part][-1] = other[part][-1] * 1.001
-    compared.compare({LIBRARY: reference, "other": other}, found, 1e-4)
-    assert "answers differ" in found["other"]["error"]
+    compared.compare({LIBRARY: reference, "other": other}, results, case)
+    assert "answers differ" in results["other"]["error"]
+
+
+def test_mixed_up_networks_are_noticed():
+    contender = make("PyTorch vmap", STACKS[0])
+    update = contender.update_rows
+    contender.update_rows = lambda index: update(index).roll(1)
+    assert agreement.difference(contender.answers(), make(LIBRARY, STACKS[0]).answers()) > TOLERANCE
+
+
+def test_searches_score_the_same():
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    names = "gpumlp's GridSearchCV", "scikit-learn's, 2 processes"
+    ours, theirs = (ENTRIES[name].make(Search(16, 3, 4), "cpu") for name in names)
+    theirs.processes = None
+    scores, expected = (contender.answers()["arrays"][0] for contender in (ours, theirs))
+    assert scores.shape == (3, 4) and len(np.unique(expected)) > 4
+    np.testing.assert_allclose(scores, expected, rtol=1e-9)
+    assert {len(values) for values in ours.task.grid().values()} == {4}
+
+
+def test_a_search_that_learns_nothing_is_an_error(monkeypatch):
+    contender = ENTRIES["gpumlp's GridSearchCV"].make(Search(1, 2, 1), "cpu")
+    monkeypatch.setattr(Search, "grid", lambda self: {"learning_rate_init": [1e-12]})
+    with pytest.raises(ArithmeticError, match="best of all candidates"):
+        contender.search()
+
+
+# ------------------------------------------------------------------ processes
 
 
 def test_contenders_that_fail_decline_die_or_hang_are_told_apart():
-    runner = turns.Runner(ENTRIES[0], "cpu", limit=HANGS)
+    runner = turns.Runner(ENTRIES[LIBRARY], "cpu", limit=HANGS)
     with pytest.raises(turns.Failed, match="no_such_verb"):
         runner.ask("no_such_verb")
-    assert len(runner.ask("prepare", SMALL[0], "answers")["losses"]) == 2  # it has survived
-    runner._process.kill()
-    with pytest.raises(turns.Failed, match="process is gone"):
+    assert len(runner.ask("prepare", SMALL[0])["losses"]) == 2  # it has survived
+    os.kill(runner.pid, signal.SIGKILL)
+    with pytest.raises(turns.Failed, match="terminated abruptly"):
         runner.ask("time", "step")
     runner.close()
-    hanging = turns.Runner(ENTRIES[0], "cpu", limit=0.01)
-    os.kill(hanging._process.pid, signal.SIGSTOP)
+    hanging = turns.Runner(ENTRIES[LIBRARY], "cpu", limit=0.01)
+    os.kill(hanging.pid, signal.SIGSTOP)
     with pytest.raises(turns.Failed, match=r"no answer in 0\.01 s"):
-        hanging.ask("prepare", SMALL[0], "answers")
-    assert not hanging._process.is_alive()
-    declining = turns.Runner(ENTRIES[2], "cpu", limit=HANGS)
+        hanging.ask("prepare", SMALL[0])
+    hanging.close()
+    assert has_ended(hanging.pid)
+    declining = turns.Runner(ENTRIES["scikit-learn"], "cpu", limit=HANGS)
     with pytest.raises(Declined, match="one network"):
-        declining.ask("prepare", SMALL[0]._replace(models=2), "answers")
+        declining.ask("prepare", STACKS[0])
     declining.close()
 
 
-@pytest.mark.parametrize(("busy", "rested"), [(0, 0.03), (0.14, 0.18), (100, 0.51)])
-def test_a_turn_ends_when_no_thread_is_busy(monkeypatch, busy, rested):
-    """On a clock of its own: beside a load a busy thread may get no core for longer than a rest."""
-    now = 0.0
+class Processes(Contender):
+    """In which processes joblib works."""
 
-    def sleep(seconds):
-        nonlocal now
-        now += seconds
+    def answers(self):
+        import joblib
 
-    clock = types.SimpleNamespace(
-        monotonic=lambda: now, process_time=lambda: min(now, busy), sleep=sleep
-    )
-    monkeypatch.setattr(turns, "time", clock)
-    turns.rest()
-    assert now == pytest.approx(rested)
+        with tempfile.TemporaryDirectory() as folder:
+            pids = joblib.Parallel(n_jobs=2)(joblib.delayed(_pid)(folder) for _ in range(2))
+        return {"losses": pids, "arrays": []}
+
+    def sleep(self):
+        time.sleep(60)
 
 
-def test_paths_of_a_product_are_right_and_measured(device, tmp_path, monkeypatch, request):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    device = resolve(device)
-    paths = products.paths(device)
-    if device != "cpu" and not request.config.getoption("--require-gpu"):
-        # The stand-in for CuPy has what gpumlp uses.
-        paths = [path for path in paths if path.name.startswith("cuBLASLt")]
-    for shape in products.SHAPES["quick"]:
-        record = products.measure(shape, backend.get(device), paths, "quick")
-        assert record["error"] is None
-        assert all(found["ratio"] > 0 for found in record["paths"].values())
-        assert record["flops"] == 2 * shape.models * shape.I * shape.J * shape.L
+def _pid(folder):
+    """Of this process, when another process has taken the other call."""
+    Path(folder, str(os.getpid())).touch()
+    until(lambda: len(os.listdir(folder)) == 2)
+    return os.getpid()
 
 
-def test_a_wrong_product_is_noticed():
-    def make(a, b, out, shape):
-        return lambda: np.multiply(np.matmul(a, b.swapaxes(1, 2)), 1.001, out=out)
-
-    right = products.paths("cpu")[0]
-    paths = [right, right._replace(name="wrong", make=make)]
-    record = products.measure(products.SHAPES["quick"][0], backend.get("cpu"), paths, "quick")
-    assert record["error"].startswith("wrong: wrong by")
-    assert "median" in record["paths"][right.name] and "median" not in record["paths"]["wrong"]
+class _Here(Entry):
+    def make(self, problem, device):
+        return Processes(problem, device)
 
 
-@pytest.mark.parametrize("law", optimizers.PASSES)
-def test_optimisers_do_as_by_hand(device, law):
-    problem = laws.Law(law, optimizers.PASSES[law], 1 << 10).problem()
-    answers, expected = laws.Library(problem, resolve(device)).answers(), laws.by_hand(problem)
-    assert agreement.difference(answers, expected) < 1e-5
-    state_buffers = sum(problem.network.optimizer().state_buffers().values())
-    assert optimizers.PASSES[law] == 1 + 3 + 2 * state_buffers
+@pytest.mark.parametrize("hangs", [False, True])
+def test_contenders_may_have_processes_of_their_own_which_end_with_them(hangs, monkeypatch):
+    runner = turns.Runner(_Here("joblib", ""), "cpu", limit=HANGS)
+    pids = runner.ask("prepare", SMALL[0])["losses"]
+    assert len({*pids, os.getpid(), runner.pid}) == 4
+    if hangs:
+        monkeypatch.setattr(turns, "END", 0.1)
+        os.kill(runner.pid, signal.SIGSTOP)
+    runner.close()
+    until(lambda: all(map(has_ended, [*pids, runner.pid])))
+    left = shared_memory(runner.pid)
+    assert hangs or not left
+    remove(left)
+
+
+PARENT = """
+from benchmarks import turns
+from tests.benchmarks.test_benchmarks_contenders import HANGS, SMALL, _Here
+if __name__ == "__main__":
+    runner = turns.Runner(_Here("joblib", ""), "cpu", limit=HANGS)
+    print(*runner.ask("prepare", SMALL[0])["losses"], runner.pid, flush=True)
+    runner.ask("time", "sleep")
+"""
+
+
+def test_contenders_end_with_their_parent_however_that_ends():
+    asked = [sys.executable, "-c", PARENT]
+    with subprocess.Popen(asked, stdout=subprocess.PIPE, text=True, cwd=machine.ROOT) as parent:
+        pids = [int(pid) for pid in parent.stdout.readline().split()]
+        assert len(pids) == 3 and not any(map(has_ended, pids))
+        parent.kill()
+    until(lambda: all(map(has_ended, pids)))
+    remove(shared_memory(pids[-1]))
+
+
+def shared_memory(pid: int) -> list[Path]:
+    """What joblib has there for this process."""
+    return list(Path("/dev/shm").glob(f"*[-_]{pid}[-_]*"))
+
+
+def remove(paths):
+    for path in paths:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()

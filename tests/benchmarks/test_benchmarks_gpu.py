@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 
 from benchmarks.gpu import __main__ as command
-from benchmarks.gpu import probes, processes, records, stages, summary
-from benchmarks.gpu.records import Skip, Task
-from benchmarks.gpu.stages import Stage
+from benchmarks.gpu import probes, processes, stages, summary
+from benchmarks.gpu.processes import Task
+from benchmarks.gpu.stages import Skip, Stage
 from benchmarks.machine import ROOT
-from gpumlp.training.rows import Rows
 
 SHOWN = 12_000  # characters of an output's end
 
@@ -55,35 +54,44 @@ def test_a_dry_run_goes_through_every_stage(counters, tmp_path):
     folder = tmp_path / "results"
     sanitizer(tmp_path, SANITIZER)
     done = run_command("--dry-run", "--results", folder, path=tmp_path)
-    results = summary.merge(folder)
-    outcomes = {name: stage["outcomes"] for name, stage in results["stages"].items()}
-    assert all(of["passed"] > 0 for of in outcomes.values()), done.stdout + done.stderr
-    assert {name for name, of in outcomes.items() if "failed" in of} == {"racecheck"}
+    (kept,) = folder.glob("20*.json")
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d-dry-run", kept.stem)
+    results = json.loads(kept.read_text())
+    assert not results["errors"], done.stdout + done.stderr
+    of = results["stages"]
+    assert {stage["closed"] for stage in of.values()} == {"done"}
+    failed = {name for name, stage in of.items() if "failed" in stage["outcomes"]}
+    assert failed == {"racecheck"}, done.stdout
+    suites = {"ways", "streaming", "operations", "training", "stacks"}
+    assert all(stage["outcomes"].get("passed") for name, stage in of.items() if name not in suites)
     assert done.returncode == 1 and not done.stderr
     text = (folder / summary.TEXT).read_text()
     assert len(text) < SHOWN and done.stdout.endswith(text)
     said = [line for line in text.splitlines() if line.startswith("FAILED")]
     (line,) = said
-    assert "many blocks, compute-sanitizer and 1 more: Error: Race" in line
+    assert re.search(r"test_check\[.*, compute-sanitizer and \d more: Error: Race", line)
     assert "train_persistent+0x80" in line
-    names = {path.name for path in folder.iterdir()}
-    (kept,) = names - {records.FILE, processes.LOG, summary.TEXT}
-    assert re.fullmatch(r"20\d\d-\d\d-\d\d-\d{4}-dry-run\.json", kept)
-    written = json.loads((folder / kept).read_text())
-    assert written == results and written["machine"]["numpy"] == np.__version__
-    assert written["machine"]["gpus"] and written["machine"]["cuda_driver"]
-    training = written["stages"]["training"]["items"]["5-8-3"]["figures"]
-    assert training["over_limit"] > 0 and training["absent"]["JAX scan"]
-    rounded = written["stages"]["tf32"]["items"]
-    assert rounded["tf32 37x29x13"]["figures"]["factors are"] == "rounded to the nearest"
-    assert rounded["float32 37x29x13"]["figures"]["factors are"] == "not rounded"
+    machine = results["machine"]
+    assert machine["versions"]["numpy"] == np.__version__ and machine["gpus"][0]["cuda"]
+    (first, *_) = results["training"]
+    assert first["over_limit"] > 0 and "JAX" in results["absent"]
+    assert all(
+        results[part] for part in ("kernel", "algorithms", "streaming", "operations", "stacks")
+    )
+    assert {goal["met"] for goal in results["goals"]} >= {None}
+    rounded = of["tf32"]["tests"]
+    figures = {name.partition("[")[2]: test["figures"] for name, test in rounded.items()}
+    assert figures["tf32-shape1]"]["factors are"] == "rounded to the nearest"
+    assert figures["float32-shape1]"]["factors are"] == "not rounded"
+    assert "test_rounding[tf32-shape1]: factors are rounded to the nearest, ms" in text
 
     # What failed is run again, in the place of what there was.
     sanitizer(tmp_path, SANITIZER.replace("racecheck", "none"))
+    names = {path.name for path in folder.iterdir()}
     again = run_command("--dry-run", "--results", folder, "--only", "racecheck", path=tmp_path)
     assert again.returncode == 0, again.stdout
     assert "\nALL THAT RAN PASSED" in again.stdout and "Race" not in again.stdout
-    summed = run_command("--summary", folder)
+    summed = run_command("--dry-run", "--summary", folder)
     assert summed.returncode == 0 and summed.stdout.endswith((folder / summary.TEXT).read_text())
     assert {path.name for path in folder.iterdir()} == names
     refused = run_command("--results", folder)
@@ -92,42 +100,50 @@ def test_a_dry_run_goes_through_every_stage(counters, tmp_path):
 
 # ------------------------------------------------------------------ stages that break
 
-ITEMS = """
-import os, sys, time
+TESTS = """
+import os, pytest, time
 import numpy as np
-from benchmarks.gpu import stages
-from benchmarks.gpu.records import Skip, Task
-from benchmarks.gpu.stages import Stage
+from benchmarks.gpu import plugin
+plugin.unusable = lambda: UNUSABLE
 
-def raises(error):
-    raise error
-
-def items(task):
-    yield "measures", lambda: {{"ms": np.float32(1.5)}}
-    yield "raises", lambda: raises(ValueError("not like this"))
-    yield "skips", lambda: raises(Skip("there is no such tool"))
-    yield "is wrong", lambda: {{"ms": 1.0, "error": "wrong by 3"}}
-    yield "crashes", lambda: os.abort()
-    yield "exits", lambda: os._exit(7)
-    yield "hangs", lambda: time.sleep(60)
-    yield "is reached", lambda: None
-    {more}
-
-stages.unusable = lambda: {unusable}
-stages.STAGES = (Stage("broken", 1, 1, items),)
-print("pid", os.getpid(), flush=True)
-sys.exit(stages.work(Task.of_environment()))
+def test_measures(cuda, record_property): record_property("ms", np.float32(1.5))
+def test_good(device): pass
+def test_of_operations(ops): pass
+def test_of_the_cpu(): assert 0
+def test_counts(cuda, counters): assert 0
+def test_raises(cuda): raise ValueError("not like this")
+@pytest.mark.skip(reason="no wheel")
+def test_skipped(cuda): pass
+@pytest.fixture
+def broken():
+    yield
+    raise RuntimeError("at the end")
+def test_broken(cuda, broken): pass
+def test_crashes(cuda): os.abort()
+def test_exits(cuda): os._exit(7)
+def test_hangs(cuda): time.sleep(60)
+def test_last(cuda): pass
+"""
+CONFTEST = """
+import pytest
+def pytest_generate_tests(metafunc):
+    for name in ("device", "ops"):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, ["cpu", "cuda"])
+@pytest.fixture
+def cuda(): return "cuda"
+@pytest.fixture
+def counters(): pass
 """
 
 
-def of_items(more="", unusable=False):
-    """A stage of these items."""
-    code = ITEMS.format(more=more, unusable=unusable)
-
-    def processes_of(task, jobs):
-        yield task._replace(process="one"), [sys.executable, "-c", code]
-
-    return Stage("broken", 1, 2, None, processes_of)
+def stage_of(folder: Path, text: str, name="broken", jobs=1) -> Stage:
+    """A stage of these tests."""
+    (folder / "conftest.py").write_text(CONFTEST)
+    file = folder / f"test_{name}.py"
+    file.write_text(text)
+    options = ["-c", "/dev/null", f"--rootdir={folder}"]
+    return Stage(name, 1, 2, stages.shared([str(file)], jobs, options), jobs)
 
 
 @pytest.fixture
@@ -136,6 +152,7 @@ def only(monkeypatch):
 
     def use(*chosen):
         monkeypatch.setattr(command, "STAGES", chosen)
+        monkeypatch.setattr(summary, "STAGES", chosen)
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield use
@@ -143,62 +160,81 @@ def only(monkeypatch):
         signal.signal(number, handler)
 
 
+def run_stages(folder: Path) -> int:
+    return command.main(["--results", str(folder / "results"), "--seconds", "60"])
+
+
 @pytest.mark.parametrize("unusable", [False, True])
-def test_no_item_spoils_another(only, tmp_path, capsys, unusable):
+def test_no_test_spoils_another(only, tmp_path, capsys, unusable):
     """Neither by a crash nor, if the GPU is of no use to its process any more, by an error."""
-    only(of_items(unusable=unusable))
-    assert command.main(["--results", str(tmp_path), "--seconds", "60"]) == 1
-    items = summary.merge(tmp_path)["stages"]["broken"]["items"]
-    assert items.pop("measures")["figures"] == {"ms": 1.5}
-    assert items.pop("skips")["error"] == "there is no such tool"
-    assert items.pop("is wrong") | {"seconds": 0} == {
-        "outcome": "failed", "seconds": 0, "error": "wrong by 3",
-        "figures": {"ms": 1.0, "error": "wrong by 3"},
-    }  # fmt: skip
-    assert {item["outcome"] for item in items.values()} == {"failed"}
-    errors = {name: item["error"] for name, item in items.items()}
-    assert set(errors) == {"raises", "crashes", "exits", "hangs"}
-    assert errors["raises"].startswith("ValueError: not like this @ ")
+    only(stage_of(tmp_path, TESTS.replace("UNUSABLE", str(unusable))))
+    assert run_stages(tmp_path) == 1
+    tests = processes.read(tmp_path / "results")["broken"]["tests"]
+    tests = {name.rpartition("::test_")[2]: test for name, test in tests.items()}
+    outcomes = {name: test["outcome"] for name, test in tests.items()}
+    failed = {"raises", "broken", "crashes", "exits", "hangs"}
+    passed = {"measures", "good[cuda]", "of_operations[cuda]", "last"}
+    assert outcomes == dict.fromkeys(failed, "failed") | dict.fromkeys(passed, "passed") | {
+        "skipped": "skipped"
+    }
+    assert tests["measures"]["figures"] == {"ms": "1.5"}
+    errors = {name: test["error"] for name, test in tests.items()}
+    assert re.fullmatch(r"ValueError: not like this @ .*test_broken.py:\d+", errors["raises"])
+    assert "no wheel" in errors["skipped"] and "at the end" in errors["broken"]
     assert re.search(r"ended with -6: Fatal Python error: Aborted @ .*\.py:\d+", errors["crashes"])
     assert "ended with 7" in errors["exits"]
     assert re.search(r"ended with 1: Timeout \(0:00:02\)! @ .*\.py:\d+", errors["hangs"])
-    state = records.read(tmp_path)["broken"].items
-    assert state["is reached"]["outcome"] == "passed"
-    begun = (tmp_path / processes.LOG).read_text().count(" pid ")
+    begun = (tmp_path / "results" / processes.LOG).read_text().count("==== broken")
     assert begun == (6 if unusable else 4)
     said = capsys.readouterr().out
-    assert "\nNOT PASSED" in said and "FAILED broken: crashes: its process ended with -6" in said
+    assert "\nNOT PASSED" in said and "crashes: its process ended with -6" in said
 
 
-# The second item waits in a child, until it is killed or there is a file "end".
+def test_shares_of_a_stage_are_all_of_it(only, tmp_path):
+    text = "import pytest\n@pytest.mark.parametrize('i', range(7))\ndef test_it(i, cuda): pass\n"
+    only(stage_of(tmp_path, text, jobs=3))
+    assert run_stages(tmp_path) == 0
+    tests = processes.read(tmp_path / "results")["broken"]["tests"].values()
+    shares = [test["process"] for test in tests]
+    assert len(tests) == 7
+    assert [shares.count(f"{i} of 3") for i in (1, 2, 3)] == [3, 2, 2]
+
+
+@pytest.mark.parametrize(
+    "text, outcome", [("import no_such_module", "failed"), ("def test_of_the_cpu(): 1 / 0", None)]
+)
+def test_a_file_without_tests(only, tmp_path, text, outcome):
+    only(stage_of(tmp_path, text))
+    assert run_stages(tmp_path) == 1
+    tests = processes.read(tmp_path / "results")["broken"]["tests"]
+    assert [test["outcome"] for test in tests.values()] == [outcome] * (outcome is not None)
+    assert outcome is None or "no_such_module" in str(tests)
+
+
+# The second test waits in a child, until it is killed or there is a file "end".
 WAITS = """
-import os, subprocess, sys
-from benchmarks.gpu import stages
-from benchmarks.gpu.records import Task
-
-LOOP = "while not os.path.exists('end'): open('alive', 'a').write('x'); time.sleep(0.05)"
-CHILD = "import os, time\\n" + LOOP
-
-def items(task):
-    yield "measures", lambda: {"ms": 1.5}
-    yield "waits", lambda: subprocess.run([sys.executable, "-c", CHILD], cwd=task.folder)
-    yield "is too late", lambda: None
-
-stages.STAGES = (stages.Stage("broken", 1, 1, items),)
-sys.exit(stages.work(Task.of_environment()))
+import subprocess, sys
+CHILD = '''
+import os, time
+while not os.path.exists("end"):
+    open("alive", "a").write("x")
+    time.sleep(0.05)
+'''
+def test_measures(cuda, record_property): record_property("ms", 1.5)
+def test_waits(cuda): subprocess.run([sys.executable, "-c", CHILD], cwd=FOLDER)
+def test_is_too_late(cuda): pass
 """
-
-
-def waiting(task, jobs):
-    yield task._replace(most=600.0, process="one"), [sys.executable, "-c", WAITS]
-
-
 CUT_OFF = """
 import sys
+from pathlib import Path
 from benchmarks.gpu import __main__ as command
-from tests.benchmarks.test_benchmarks_gpu import Stage, waiting
-command.STAGES = Stage("broken", 1, 1, None, waiting), Stage("stacks", 1, 1, None, waiting)
-sys.exit(command.main(sys.argv[1:]))
+from benchmarks.gpu import summary
+from tests.benchmarks.test_benchmarks_gpu import WAITS, stage_of
+folder = Path(sys.argv[1])
+text = WAITS.replace("FOLDER", repr(str(folder)))
+stages = [stage_of(folder, text, name)._replace(most=600) for name in ("broken", "stacks")]
+command.STAGES = summary.STAGES = stages
+sys.exit(command.main(["--results", str(folder / "results"), "--seconds", "600"]))
 """
 
 
@@ -209,8 +245,8 @@ def grows(file: Path) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_run_that_is_cut_off_keeps_what_it_had(tmp_path, number):
-    asked = [sys.executable, "-c", CUT_OFF, "--results", str(tmp_path), "--seconds", "600"]
+def test_a_run_that_is_cut_off_keeps_what_it_had(only, tmp_path, number):
+    asked = [sys.executable, "-c", CUT_OFF, str(tmp_path)]
     run = subprocess.Popen(asked, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     alive, end = tmp_path / "alive", time.monotonic() + 120
     try:
@@ -222,166 +258,75 @@ def test_a_run_that_is_cut_off_keeps_what_it_had(tmp_path, number):
         if number != signal.SIGKILL:
             assert not grows(alive)
             assert "broken: cut off" in said and "stacks: not begun" in said
-            assert "for lack of time without waits, is too late" in said
+            assert re.search("for lack of time without .*test_waits, .*test_is_too_late", said)
     finally:
         (tmp_path / "end").touch()
-    found = summary.merge(tmp_path)["stages"]
-    assert found["broken"]["closed"] == "cut off" and found["stacks"]["closed"] == "not begun"
-    assert found["broken"]["left out"][-1] == "is too late"
-    assert found["broken"]["items"]["measures"]["figures"] == {"ms": 1.5}
-
-
-@pytest.mark.parametrize("left, patience", [(100, 10), (9, 8), (5, None), (-3, None)])
-def test_an_item_hangs_or_lacked_time(tmp_path, monkeypatch, left, patience):
-    """It has failed if it had half of the time that it may take, whatever ended it."""
-    monkeypatch.setattr(records.time, "time", lambda: 1000.0)
-    assert Task(str(tmp_path), "broken", 10.0, 1000.0 + left).patience() == patience
+    only(*(stage_of(tmp_path, "", name) for name in ("broken", "stacks")))
+    results = summary.merge(tmp_path / "results")["stages"]
+    assert "closed" not in results["broken"] or results["broken"]["closed"] == "cut off"
+    assert results["stacks"]["closed"] == "not begun"
+    tests = {name.rpartition("::")[2]: test for name, test in results["broken"]["tests"].items()}
+    assert tests["test_measures"]["figures"] == {"ms": 1.5}
+    assert tests["test_is_too_late"]["outcome"] == "not begun"
 
 
 def test_a_process_whose_time_is_over_ends_with_all_that_it_started(tmp_path):
     alive = tmp_path / "alive"
     loop = f"while :; do echo x >>{alive}; sleep 0.05; done & wait"
-    task = Task(str(tmp_path), "broken", 600.0, time.time() + 3, process="one")
+    task = Task(str(tmp_path), "broken", 600.0, time.time() + 3)
     task.write(limit=3)
     processes.follow(task, ["sh", "-c", loop])
     assert alive.exists() and not grows(alive) and not processes.running
-    assert task.outcomes() == {"all of one": "not begun"}
-    processes.follow(task._replace(process="two"), ["sh", "-c", loop])
-    assert not grows(alive)
-    assert task._replace(process="two").outcomes() == {"all of two": "not begun"}
 
 
 def test_what_cannot_begin_is_said(only, tmp_path, capsys):
-    def no_program(task, jobs):
-        yield task, ["/no/such/program"]
-
-    def no_module(task, jobs):
+    def no_module(task):
         yield task, [sys.executable, "-c", "import no_such_module"]
 
-    def no_tool(task, jobs):
+    def no_tool(task):
         raise Skip("compute-sanitizer is not on PATH")
 
-    chosen = (no_program, no_module, no_tool)
-    only(*(Stage(each.__name__, 1, 1, None, each) for each in chosen))
-    assert command.main(["--results", str(tmp_path), "--seconds", "60"]) == 1
+    only(*(Stage(of.__name__, 1, 1, of) for of in (no_module, no_tool)))
+    assert run_stages(tmp_path) == 1
     said = capsys.readouterr().out
-    assert re.search(r"FAILED no_program: .*FileNotFoundError", said)
-    assert re.search(r"FAILED no_module: .*ModuleNotFoundError: .*no_such_module", said)
+    assert re.search(r"FAILED process : .*ModuleNotFoundError: .*no_such_module", said)
     assert "no_tool: skipped, compute-sanitizer is not on PATH" in said
 
 
-def test_without_a_device_nothing_else_is_tried(only, tmp_path, capsys):
-    only(of_items('yield "device", lambda: raises(RuntimeError("no driver"))'), of_items())
-    assert command.main(["--results", str(tmp_path), "--seconds", "60"]) == 1
+def test_a_stage_without_enough_time_says_so(only, tmp_path, capsys):
+    only(stage_of(tmp_path, "import time\ndef test_long(cuda): time.sleep(60)")._replace(most=600))
+    assert command.main(["--results", str(tmp_path / "results"), "--seconds", "8"]) == 1
     said = capsys.readouterr().out
-    assert "nothing else is tried: RuntimeError: no driver" in said and said.count("==") == 1
+    assert re.search(r"broken: out of time, \d of \d s, 1 cut short", said)
+    assert "for lack of time without test_broken.py::test_long" in said
+
+
+def test_without_a_device_nothing_else_is_tried(only, tmp_path, capsys):
+    text = "def test_device(cuda): raise RuntimeError('no driver')"
+    only(stage_of(tmp_path, text, "device"), stage_of(tmp_path, TESTS))
+    assert run_stages(tmp_path) == 1
+    said = capsys.readouterr().out
+    assert "nothing else is tried" in said and "RuntimeError: no driver" in said
+    assert "broken: not begun" in said
 
 
 def test_of_nothing_nothing_has_passed(tmp_path, capsys):
     assert command.main(["--summary", str(tmp_path)]) == 1
-    assert "facts: not begun" in capsys.readouterr().out
-
-
-# ------------------------------------------------------------------ tests
-
-CONFTEST = """
-import pytest
-from benchmarks.gpu import plugin
-plugin.unusable = lambda: True
-def pytest_generate_tests(metafunc):
-    for name in ("device", "ops"):
-        if name in metafunc.fixturenames:
-            metafunc.parametrize(name, ["cpu", "cuda"])
-@pytest.fixture
-def cuda(): return "cuda"
-@pytest.fixture
-def counters(): pass
-"""
-TESTS = """
-import os, pytest, time
-def test_good(device): pass
-def test_of_operations(ops): pass
-def test_alone(cuda): pass
-def test_of_the_cpu(): assert 0
-def test_counts(cuda, counters): assert 0
-def test_bad(cuda): assert 1 == 2
-@pytest.mark.skip(reason="no wheel")
-def test_skipped(cuda): pass
-@pytest.fixture
-def broken():
-    yield
-    raise RuntimeError("at the end")
-def test_broken(cuda, broken): pass
-def test_killed(cuda): os._exit(3)
-def test_hangs(cuda): time.sleep(60)
-def test_last(cuda): pass
-"""
-
-
-def pytest_of(folder, file, share=(0, 1)):
-    """name -> record of the tests of this file, run by the plugin."""
-    task = Task(str(folder), "tests", 2.0, time.time() + 60, process=f"{file} {share}", share=share)
-    if "tests" not in records.read(folder):
-        task.write(limit=60)
-    options = ["-p", "benchmarks.gpu.plugin", "-p", "no:cacheprovider", "-c", "/dev/null"]
-    asked = [sys.executable, "-m", "pytest", *options, f"--rootdir={folder}", str(folder / file)]
-    processes.follow(task, asked)
-    return records.read(folder)["tests"].items
-
-
-def test_tests_of_the_gpu_are_recorded_as_they_end(tmp_path):
-    (tmp_path / "conftest.py").write_text(CONFTEST)
-    (tmp_path / "test_some.py").write_text(TESTS)
-    (tmp_path / "test_unreadable.py").write_text("import no_such_module")
-    (tmp_path / "test_none.py").write_text("def test_of_the_cpu(): assert 0")
-    pytest_of(tmp_path, "test_none.py")
-    pytest_of(tmp_path, "test_unreadable.py")
-    found = pytest_of(tmp_path, "test_some.py")
-    outcomes = {name.rpartition("::")[2]: item["outcome"] for name, item in found.items()}
-    assert outcomes == {
-        "test_unreadable.py": "failed",
-        "test_good[cuda]": "passed",
-        "test_of_operations[cuda]": "passed",
-        "test_alone": "passed",
-        "test_bad": "failed",
-        "test_skipped": "skipped",
-        "test_broken": "failed",
-        "test_killed": "failed",
-        "test_hangs": "failed",
-        "test_last": "passed",
-    }
-    errors = {name.rpartition("::")[2]: item["error"] for name, item in found.items()}
-    assert "no_such_module" in errors["test_unreadable.py"]
-    assert re.fullmatch(r"assert 1 == 2 @ .*test_some.py:\d+", errors["test_bad"])
-    assert "no wheel" in errors["test_skipped"] and "at the end" in errors["test_broken"]
-    assert "ended with 3" in errors["test_killed"] and "Timeout (0:00:02)" in errors["test_hangs"]
-
-
-def test_slices_of_a_file_are_all_of_it(tmp_path):
-    (tmp_path / "conftest.py").write_text(CONFTEST)
-    text = "import pytest\n@pytest.mark.parametrize('i', range(7))\ndef test_it(i, cuda): pass\n"
-    (tmp_path / "test_long.py").write_text(text)
-    parts = []
-    for i in range(3):
-        before = set(parts)
-        parts += [n for n in pytest_of(tmp_path, "test_long.py", (i, 3)) if n not in before]
-        assert len(parts) == (2, 4, 7)[i]
-    assert len(set(parts)) == 7
+    assert "device: not begun" in capsys.readouterr().out
 
 
 def test_the_files_that_are_left_out_touch_no_gpu(tmp_path):
-    chosen = [f"test_{name}.py" for name in stages.test_files()]
-    assert chosen[:4] == [
-        f"test_{name}.py" for name in ("cublaslt", "cupy_ops", "training_on_gpu", "persistent")
-    ]
-    assert set(stages.SLICES) | set(stages.ORDER) <= set(stages.test_files())
-    left = [str(p) for p in (ROOT / "tests").rglob("test_*.py") if p.name not in chosen]
-    assert len(left) + len(chosen) == len(list((ROOT / "tests").rglob("test_*.py")))
+    chosen = stages.test_files()
+    assert [Path(file).stem for file in chosen[:2]] == ["test_bf16", "test_cublaslt"]
+    assert set(stages.FIRST) <= {Path(file).stem.removeprefix("test_") for file in chosen}
+    files = [str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("test_*.py")]
+    left = [file for file in files if file not in chosen]
+    assert len(left) + len(chosen) == len(files)
     task = Task(str(tmp_path), "tests", 60.0, time.time() + 300)
     task.write(limit=300)
     options = ["--collect-only", "-q", "-p", "benchmarks.gpu.plugin", "-p", "no:cacheprovider"]
-    code, lines = processes.run([sys.executable, "-m", "pytest", *options, *left], task)
-    assert code == 0 and not records.read(tmp_path)["tests"].items, "\n".join(lines)
+    code, text = processes.run([sys.executable, "-m", "pytest", *options, *left], task)
+    assert code == 0 and not processes.read(tmp_path)["tests"]["tests"], text
 
 
 # ------------------------------------------------------------------ compute-sanitizer, summaries
@@ -399,95 +344,53 @@ def test_reports_are_of_the_check_they_come_after():
         =========     Saved host backtrace
         ========= Invalid __global__ read of size 8 bytes
         ========= ERROR SUMMARY: 2 errors"""
-    (report,) = processes.reports(textwrap.dedent(text).splitlines()).items()
+    (report,) = processes.sanitizer_reports(textwrap.dedent(text)).items()
     assert report[0] == "gather" and report[1].startswith("Invalid __global__ read of size 4 bytes")
     assert "gather+0x50" in report[1] and "out of bounds" in report[1]
 
 
-def write_items(folder, stage, items, **closed):
-    task = Task(str(folder), stage, 1.0, 0.0)
-    task.write(limit=50)
-    task.plan([*items, "too late"])
-    for name, (outcome, error, figures) in items.items():
-        task.end(name, outcome, 1.0, error, figures)
-    task.write(closed="done", seconds=40.0, why="", **closed)
-
-
 def test_a_summary_is_short_and_begins_with_what_failed(tmp_path):
-    gpu = {"name": "NVIDIA H100 80GB HBM3"}
-    machine = dict.fromkeys(("processor", "cores", "blas", "not_compiled_for_cpu"))
-    machine |= dict.fromkeys(("cupy", "numpy", "scikit-learn", "torch", "jax", "jaxlib"), "1")
-    machine |= dict.fromkeys(("safetensors", "pytest"), "1")
-    machine |= {"gpus": [gpu], "date": "2026-12-01T10:11:12+00:00", "environment": {}}
-    machine["processor"] = "a processor"
-    write_items(tmp_path, "facts", {"machine": ("passed", "", machine)})
-    failed = {f"check {i}": ("failed", f"error {i} " + "x" * 900, None) for i in range(200)}
-    failed |= {f"test {i}": ("failed", "the same", None) for i in range(300)}
-    write_items(tmp_path, "checks", failed)
-    shuffled = {f"{i} x 3": ("passed", "", {"ms": i / 3}) for i in range(500)}
-    write_items(tmp_path, "shuffle", shuffled)
-    with (tmp_path / records.FILE).open("a") as file:
+    def write(stage, tests):
+        task = Task(str(tmp_path), stage, 1.0, 0.0)
+        task.write(limit=50)
+        for name, (outcome, error, figures) in tests.items():
+            task.end(name, outcome, error, **figures)
+        task.write(name="too late", outcome=processes.PLANNED)
+        task.write(closed="done", seconds=40.0)
+
+    failed = {f"test {i}": ("failed", "the same", {}) for i in range(300)}
+    write("checks", {"other": ("failed", "x" * 900, {})} | failed)
+    write("tf32", {f"{i} x 3": ("passed", "", {"ms": i / 3}) for i in range(900)})
+    with (tmp_path / processes.RECORDS).open("a") as file:
         file.write('{"stage": "cut sh')
     text, passed = summary.write(tmp_path)
     assert not passed and len(text) < SHOWN and "the rest is in the JSON" in text
-    assert text.startswith("NOT PASSED") and "NVIDIA H100" in text.splitlines()[1]
-    assert text.index("check 0") < text.index("checks: done, 40 of 50 s, 500 failed, 1 not begun")
-    assert "error 24" in text and "error 25" not in text and "and 176 other errors" in text
-    assert (tmp_path / "2026-12-01-1011-nvidia-h100-80gb-hbm3.json").exists()
-    failed = {f"test {i}": ("failed", "the same", None) for i in range(300)}
-    write_items(tmp_path, "checks", failed)
-    assert "FAILED checks: test 0 and 299 more: the same" in summary.write(tmp_path)[0]
-
-
-def test_figures_decide(tmp_path):
-    def products(first, timed):
-        return ("passed", "", {probes.LIBRARY: first, probes.TUNED: timed, "difference": 0.0})
-
-    def ways(operations, kernel):
-        return ("passed", "", {probes.OPERATIONS: operations, probes.RESIDENT: kernel})
-
-    items = {
-        "64-64-10 16 networks: kernel": ways(10.0, 12.0),
-        "64-64-10 132 networks: kernel": ways(30.0, 10.0),
-        "64-100-10 tf32: products": products(10.0, 9.5),
-        "64-100-10 bf16: products": products(9.8, 9.6),
-    }
-    write_items(tmp_path, "epochs", items)
-    text, passed = summary.write(tmp_path)
-    assert passed
-    kernel = "stays 0.83x 64-64-10 16 networks, 3.00x 64-64-10 132 networks"
-    assert f"the persistent kernel: {kernel}" in text
-    assert "timed algorithms: goes 1.05x 64-100-10 tf32, 1.02x 64-100-10 bf16" in text
-    assert "bf16 storage, over TF32: goes 0.99x 64-100-10 bf16" in text
-    write_items(tmp_path, "epochs", {})
-    assert "the persistent kernel: was not measured" in summary.write(tmp_path)[0]
+    assert text.startswith("NOT PASSED") and "numpy" in text.splitlines()[1]
+    assert "FAILED test 0 and 299 more: the same" in text
+    assert text.index("FAILED other: xxx") < text.index("checks: done, 40 of 50 s, 301 failed")
+    assert max(map(len, text.splitlines())) <= summary.MOST_LINE
+    (kept,) = tmp_path.glob("20*.json")
+    assert len(json.loads(kept.read_text())["stages"]["tf32"]["tests"]) == 901
 
 
 def test_the_stages_are_those_of_the_readme():
     text = (ROOT / "benchmarks" / "README.md").read_text()
     table = text.partition("| stage | seconds")[2].partition("\n\n")[0]
-    rows = [[cell.strip() for cell in row.split("|")[1:3]] for row in table.splitlines()[2:]]
-    told = [
+    cells = [[cell.strip() for cell in row.split("|")[1:3]] for row in table.splitlines()[2:]]
+    rows = [
         (name, float(seconds))
-        for names, times in rows
+        for names, times in cells
         for name, seconds in zip(names.split(", "), times.split(" + "), strict=True)
     ]
-    assert told == [(stage.name, stage.seconds) for stage in stages.STAGES]
+    assert rows == [(stage.name, stage.seconds) for stage in stages.STAGES]
     assert f"In {stages.SECONDS} seconds" in text
 
 
 # ------------------------------------------------------------------ answers before times
 
 
-def test_an_order_with_missing_rows_is_no_figure(cuda, monkeypatch):
-    assert probes.shuffle(3, 40)["ms"] > 0
-    monkeypatch.setattr(Rows, "shuffle", lambda rows, seeds, epoch: rows.arrange(twice))
-    twice = np.zeros((3, 40), np.int32)
-    with pytest.raises(ArithmeticError, match="missing"):
-        probes.shuffle(3, 40)
-    twice = np.broadcast_to(np.arange(40, dtype=np.int32), (3, 40)).copy()
-    with pytest.raises(ArithmeticError, match="same order"):
-        probes.shuffle(3, 40)
+def ignored(name, value):
+    """In the place of record_property."""
 
 
 def test_products_that_are_wrong_are_no_figure(cuda, monkeypatch):
@@ -499,19 +402,5 @@ def test_products_that_are_wrong_are_no_figure(cuda, monkeypatch):
         out[:, -1, -1] *= np.float32(1.01)
 
     monkeypatch.setattr(ops, "gemm", wrong)
-    with pytest.raises(ArithmeticError, match="off by"):
-        probes.rounded("tf32", "5x4x3")
-
-
-def test_ways_that_differ_are_no_figure(cuda, monkeypatch):
-    network = probes.Network((5, 4, 3), 8, 12)
-    assert probes.kernel_or_operations(network)[probes.RESIDENT] > 0
-    step = probes.BY_NAME[probes.RESIDENT].load().step
-    monkeypatch.setattr(
-        probes.BY_NAME[probes.RESIDENT].load(), "step", lambda self: step(self) * 1.01
-    )
-    with pytest.raises(ArithmeticError, match="differs from"):
-        probes.kernel_or_operations(network)
-    too_large = probes.Network((3000, 40, 3), 4, 8, models=2)
-    with pytest.raises(Skip, match="shared memory"):
-        probes.kernel_or_operations(too_large)
+    with pytest.raises(AssertionError, match="off by"):
+        probes.test_rounding("tf32", (5, 4, 3), ignored)

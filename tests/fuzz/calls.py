@@ -18,6 +18,7 @@ import numpy as np
 from sklearn.exceptions import NotFittedError
 
 import gpumlp
+from gpumlp.functions.optimizer import Optimizer
 from gpumlp.functions.schedule import Cosine, Exponential, InverseScaling, OneCycle, Plateau, Step
 from tests.fuzz import ACCEPTED, Fault, hostile, refused
 
@@ -104,7 +105,7 @@ def _use(made):
     """Train by it."""
     if isinstance(made, gpumlp.Callback):
         return trained(callbacks=[made])
-    if type(made).__module__ == "gpumlp.functions.optimizer":
+    if isinstance(made, Optimizer):
         return trained(made)
     return trained(schedule=made)
 

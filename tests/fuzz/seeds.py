@@ -154,7 +154,7 @@ def write(folder: Path) -> None:
             checkpoint = gpumlp.Checkpoint(folder / f"checkpoint {name}.safetensors")
             fit(trainer, 2, [gpumlp.EarlyStopping(3), checkpoint])
             if name.startswith(("1", "4")):  # in the midst of an epoch
-                trainer.batches_done, trainer.epochs_left = 1, 2
+                trainer.state.batches_done, trainer.epochs_left = 1, 2
                 checkpoint.write(trainer)
         for name, (kind, y, options) in ESTIMATORS.items():
             gpumlp.save(estimator(kind, y, options), folder / f"estimator {name}")
