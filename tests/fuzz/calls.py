@@ -18,7 +18,7 @@ import numpy as np
 from sklearn.exceptions import NotFittedError
 
 import gpumlp
-from gpumlp.functions.optimizer import Optimizer
+from gpumlp.functions.optimizer import Optimizer, optimizers
 from gpumlp.functions.schedule import Cosine, Exponential, InverseScaling, OneCycle, Plateau, Step
 from tests.fuzz import ACCEPTED, Fault, hostile, refused
 
@@ -85,10 +85,7 @@ def trained(optimizer=None, **options):
 
 FIT = ("x", "y", "epochs", "validation", "callbacks", "progress", "sample_weight")
 NUMBERS = {
-    gpumlp.SGD: {"lr": 0.1, "momentum": 0.9, "nesterov": False, "l1": 0.0, "l2": 0.1},
-    gpumlp.RMSprop: {"lr": 0.01, "rho": 0.9, "eps": 1e-6, "momentum": 0.1, "centered": True},
-    gpumlp.Adam: {"lr": 0.01, "beta1": 0.9, "beta2": 0.9, "eps": 1e-6, "eps_corrected": False},
-    gpumlp.AdamW: {"lr": 0.01, "weight_decay": 0.1, "l1": 0.1, "decay_per_weight": True},
+    **{cls: vars(cls()) for cls in optimizers.values()},
     Step: {"every": 2, "decay": 0.5, "unit": "step"},
     Exponential: {"decay": 0.9, "unit": "epoch"},
     InverseScaling: {"power": 0.5},

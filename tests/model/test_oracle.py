@@ -238,6 +238,8 @@ OPTIMIZER_RESULTS = [  # one weight after these five gradients, from 1
     (formulas.Adam(lr=0.1), 0.864568394549961),
     (formulas.Adam(lr=0.1, beta1=0.8, beta2=0.9, eps=0.01, l2=0.2), 0.7888016822615375),
     (formulas.AdamW(lr=0.1, weight_decay=0.3), 0.7321145712271401),
+    # PyTorch has no Lion.  By hand: the signs are + - + + +, each after w <- 0.95 w.
+    (formulas.Lion(lr=0.1, weight_decay=0.5), 0.4928178125),
 ]
 
 
