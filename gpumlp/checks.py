@@ -89,6 +89,17 @@ def per_network(value, name: str, interval: Interval, models: int | None = None)
     return array.astype(np.float64)
 
 
+def within(value, name: str, dtype: np.dtype) -> None:
+    """Refuses finite numbers that are beyond the floats of that dtype."""
+    numbers = reals(value)
+    if numbers is None:
+        return
+    numbers, largest = numbers.astype(np.float64), float(np.finfo(dtype).max)
+    if np.any(np.isfinite(numbers) & (np.abs(numbers) > largest)):
+        wanted = f"at most {largest:.6g}, the largest number of {dtype}"
+        raise ParameterError(f"{name} = {shown(value)} must be {wanted}")
+
+
 def flag(value, name: str) -> bool:
     """True or False; nothing else is taken for them."""
     if not isinstance(value, bool | np.bool_):

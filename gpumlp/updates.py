@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
-import numpy as np
-
 from gpumlp import arrays, blocks, checks, initializer, memory, noted, residence, slices
 from gpumlp import schedule as schedules
 from gpumlp.backend import Batch
@@ -205,13 +203,11 @@ class Updates:
     # ------------------------------------------------------------ the optimiser's numbers
     def _numbers(self, optimizer: Optimizer):
         """The optimiser's numbers (M, len(HYPERS)) float64, which the network's dtype can hold."""
-        hyper, real = optimizer.hyper(self.net.models_count, self.clip_norm), self.net.dtype
-        for name, column in zip(HYPERS, hyper.T, strict=True):
-            worst = column.max(initial=0, where=np.isfinite(column))
-            if worst > np.finfo(real).max:
-                raise checks.ParameterError(
-                    f"{name.lower()} = {worst:g} is more than {real} can hold"
-                )
+        hyper = optimizer.hyper(self.net.models_count, self.clip_norm)
+        for name in optimizer.intervals:
+            place = f"{type(optimizer).__name__}: {name}"
+            checks.within(getattr(optimizer, name, None), place, self.net.dtype)
+        checks.within(self.clip_norm, "clip_norm", self.net.dtype)
         return hyper
 
     def apply_plateau(self):

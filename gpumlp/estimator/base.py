@@ -134,6 +134,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
 
     def _plan(self, features: int, dtype, encoded) -> Plan:
         """What is to be trained on so many features and these targets, as `_encoded` codes them."""
+        parameters.check_range(self, dtype)
         self.n_outputs_ = self._outputs_of(encoded)
         loss, output = self._loss_and_output(dtype)
         sizes = (features, *parameters.layer_sizes(self), self.n_outputs_)
