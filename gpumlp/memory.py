@@ -7,13 +7,16 @@ import math
 from itertools import pairwise
 from typing import NamedTuple
 
-from gpumlp import backend, blocks, slices, workspace
+import numpy as np
+
+from gpumlp import arrays, backend, blocks, slices, workspace
 from gpumlp import device as devices
 from gpumlp.backend.sources import SCALARS
 from gpumlp.checks import shown
 from gpumlp.noted import STEPS_NOTED
 from gpumlp.optimizer import HYPERS
 
+EVERYWHERE = 1 << 28  # bytes that every machine has: to ask for them takes longer than small passes
 SHARE = 0.8  # of the free memory that data may take; the rest is for what cannot be foreseen
 
 
@@ -151,6 +154,29 @@ def check(net) -> None:
     largest = min(ops.total_memory() for ops in (net.ops, backend.get("cpu")))
     if predict(net, 0, purpose="predict") > largest:
         raise MemoryError
+
+
+def shortage(ops, needed: int) -> str:
+    """What there is at most, in words, where that is less; else nothing.  ops: None is the host."""
+    if needed > EVERYWHERE:
+        ops = backend.get("cpu") if ops is None else ops
+        if needed > (there := ops.total_memory()):
+            return f"there are {text(there)} on {ops.device}"
+    return ""
+
+
+def check_total(ops, needed: int) -> None:
+    """Raises MemoryError, before any is taken or data are looked at, for more than there is."""
+    if short := shortage(ops, needed):
+        raise MemoryError(short)
+
+
+def copied(array, dtype, ops) -> int:
+    """Bytes that `arrays.settle` takes for an array that is not as it is to be on the device."""
+    dtype = np.dtype(dtype)
+    there = arrays.is_on_gpu(array) == (ops.device != "cpu")
+    same = there and array.dtype == dtype and array.flags.c_contiguous
+    return 0 if same else math.prod(array.shape) * dtype.itemsize
 
 
 def check_weights(sizes, models: int = 1) -> None:

@@ -8,7 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp import activation, arrays, backend, checks, initializer, memory, propagate, threads
+from gpumlp import (
+    activation,
+    arrays,
+    backend,
+    checks,
+    initializer,
+    memory,
+    propagate,
+    threads,
+    workspace,
+)
 from gpumlp import device as devices
 from gpumlp.backend import Batch, Data, Noise, pool
 from gpumlp.blocks import Blocks, shared
@@ -221,15 +231,16 @@ class MLP:
 
         x: (B, N_0), or for a stack also (M, B, N_0).
         """
-        given = arrays.features(x, "x", self)
+        given = arrays.features(x, "x", self, finite=False)
         models, rows = self.models_count, given.array.shape[1]
+        out_bytes = models * rows * self.sizes[-1] * self.dtype.itemsize
         with (
             self.ops.on_device(),
-            memory.explained(
-                self, min(rows, self.chunk_rows), 0, memory.size_of(x), purpose="predict"
-            ),
+            memory.explained(self, min(rows, self.chunk_rows), 0, out_bytes, purpose="predict"),
             threads.limited(self, min(rows, self.chunk_rows)),
         ):
+            memory.check_total(None if given.on_host else self.ops, out_bytes)
+            arrays.check_features(given, "x", self)
             xp = np if given.on_host else self.ops.xp
             out = xp.empty((models, rows, self.sizes[-1]), self.dtype)
             blocks = self.blocks.get(self, min(rows, self.chunk_rows))
@@ -269,14 +280,17 @@ class MLP:
         and grad.theta, on the side that x was on.  The mean over samples is weighted:
         sum_i w_i L_i / sum_i w_i; reduction="sum" gives sum_i w_i L_i.
         """
-        given = arrays.features(x, "x", self)
+        given = arrays.features(x, "x", self, finite=False)
         objective = Objective(self, loss, reduction)
         rows, data_bytes = given.array.shape[1], memory.size_of(x, y)
+        copied = memory.copied(given.array, self.dtype, self.ops)
         with (
             self.ops.on_device(),
             memory.explained(self, rows, 0, data_bytes, purpose="step"),
             threads.limited(self, rows),
         ):
+            memory.check_total(self.ops, copied + workspace.least(self, rows))
+            arrays.check_features(given, "x", self)
             xp = self.ops.xp
             batch = self.batch(given.array, y, objective, sample_weight)
             grad = Parameters(self.layout, xp.zeros_like(self.parameters.buffer))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
-from gpumlp import arrays, blocks, checks, initializer, memory, noted, residence, slices
+from gpumlp import arrays, blocks, checks, initializer, memory, noted, residence, slices, workspace
 from gpumlp import schedule as schedules
 from gpumlp.backend import Batch
 from gpumlp.backend.sources import SCALARS
@@ -14,7 +14,7 @@ from gpumlp.optimizer import HYPERS, Optimizer
 from gpumlp.parameters import Parameters
 from gpumlp.rates import Rates
 from gpumlp.repeated import Repeated
-from gpumlp.rows import Rows
+from gpumlp.rows import Rows, check_count
 
 
 class Updates:
@@ -98,13 +98,16 @@ class Updates:
         a loss that is not finite shows in `diverged`, and the network stops moving.
         """
         net = self.net
-        given = arrays.features(x, "x", net, finite=not arrays.is_on_gpu(x))
-        rows = given.array.shape[1]
+        given = arrays.features(x, "x", net, finite=False)
+        rows = check_count(given.array.shape[1], "x")
         with (
             net.ops.on_device(),
             memory.explained(net, rows, self._slot_count),
             slices.limited(net, rows, self.objective),
         ):
+            memory.check_total(net.ops, workspace.least(net, rows))
+            if given.on_host:
+                arrays.check_features(given, "x", net)
             batch = net.batch(given.array, y, self.objective, sample_weight, values=False)
             self.rates.cover(1)
             ws = net.workspaces.get(rows, "fit")

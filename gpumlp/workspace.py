@@ -127,6 +127,11 @@ def size(net, rows: int, purpose: str) -> int:
     )
 
 
+def least(net, rows: int) -> int:
+    """Bytes of n, without which no backward pass is: quick to tell, and fewer than `size`."""
+    return net.models_count * rows * sum(net.sizes[1:]) * net.stored.itemsize
+
+
 class Workspaces:
     """The workspaces of a network: one memory, as large as the largest needed so far."""
 
