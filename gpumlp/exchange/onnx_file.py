@@ -69,7 +69,9 @@ def export_onnx(net, path, *, opset: int = 20, metadata: dict | None = None) -> 
     _finish(graph, net, left_to_do)
     if sum(array.nbytes for array in graph.constants.values()) > ONE_FILE_BYTES:
         beside = path.with_name(f"{path.name}.data")
-        model = _model(net, graph, about, _outside(graph, beside), width)
+        with atomic.naming(path):
+            tensors = _outside(graph, beside)
+        model = _model(net, graph, about, tensors, width)
         atomic.write(path, model.SerializeToString())
         onnx.checker.check_model(str(path))
     else:
