@@ -5,9 +5,10 @@ Every message names the argument, shows its value or its shape, and says what is
 
 from __future__ import annotations
 
+import json
 import math
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+STORABLE = "what JSON can hold (numbers, text, None, lists and dictionaries of them)"
 SHOWN = 60  # characters of a wrong value in a message
 
 
@@ -115,6 +117,35 @@ def choice(value, name: str, options: Collection[Any]):
             f"{name} = {shown(value)} must be {', '.join(others)}{' or ' if others else ''}{last}"
         )
     return value
+
+
+def storable(value, name: str, default: Callable | None = None) -> Any:
+    """The value, which JSON can hold; default: as json.dumps takes it.
+
+    Raises ParameterError with the place and the type of what it cannot.
+    """
+    try:
+        json.dumps(value, default=default)
+    except TypeError:
+        raise ParameterError(_not_storable(value, name, default)) from None
+    except (ValueError, RecursionError) as error:
+        raise ParameterError(f"{name} = {shown(value)} must be {STORABLE}: {error}") from None
+    return value
+
+
+def _not_storable(value, name: str, default) -> str:
+    """What is wrong with the first part that JSON cannot hold."""
+    keyed = isinstance(value, dict)
+    parts = value.items() if keyed else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, part in parts:
+        place = f"{name}[{shown(key)}]"
+        if keyed and not isinstance(key, str | float | int | None):
+            return f"{place}: the key of type {type(key).__name__} must be text"
+        try:
+            json.dumps(part, default=default)
+        except TypeError:
+            return _not_storable(part, place, default)
+    return f"{name} = {shown(value)} of type {type(value).__name__} must be {STORABLE}"
 
 
 def path(value, name: str) -> Path:

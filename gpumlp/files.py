@@ -99,7 +99,10 @@ def _network_or_trainer(what, metadata, fit: bool) -> tuple[dict, dict]:
         )
     arrays = file_arrays.named(net.layout, net.ops.to_host(net.parameters.buffer))
     about: dict[str, Any] = {"network": _network_state(net)}
-    about["network"]["metadata"] = _storable(net.metadata if metadata is None else metadata)
+    if metadata is None:
+        about["network"]["metadata"] = checks.storable(net.metadata, "net.metadata")
+    else:
+        about["network"]["metadata"] = checks.storable(metadata, "metadata")
     if trainer is not None:
         about["trainer"] = _trainer_state(trainer)
         arrays |= _trainer_arrays(trainer)
@@ -109,13 +112,18 @@ def _network_or_trainer(what, metadata, fit: bool) -> tuple[dict, dict]:
     return about, arrays
 
 
-def _storable(metadata):
-    try:
-        json.dumps(metadata)
-    except (TypeError, ValueError, RecursionError) as error:
-        message = f"metadata = {checks.shown(metadata)} must be what JSON can hold: {error}"
-        raise checks.ParameterError(message) from None
-    return metadata
+def check_storable(trainer) -> None:
+    """Raises ParameterError, before a fit, for what is the user's and no checkpoint can hold."""
+    checks.storable(trainer.net.metadata, "net.metadata")
+    _kept(trainer)
+
+
+def _kept(trainer) -> list[callback.Kept]:
+    """The states of the callbacks."""
+    states = callback.keep(trainer.callbacks)
+    for state in states:
+        checks.storable(state.numbers, f"the state of {state.kind}")
+    return states
 
 
 def load(path, device: str = "auto", custom: dict[str, Any] | None = None):
@@ -325,7 +333,7 @@ def _history(state, net) -> history.History:
 # ---------------------------------------------------------------- a fit under way
 def _fit_state(trainer) -> tuple[dict, dict]:
     """Numbers and arrays: where the fit stands, and what its callbacks remember."""
-    kept = callback.keep(trainer.callbacks)
+    kept = _kept(trainer)
     done, to_host = trainer.batches_done, trainer.net.ops.to_host
     numbers = {
         "epochs_left": trainer.epochs_left,
