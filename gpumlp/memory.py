@@ -114,6 +114,18 @@ def text(size: float) -> str:
     return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
 
 
+class OutOfMemoryError(MemoryError):
+    """What `explained` raises.
+
+    facts: what is needed and what there is;  lower: the engine's arguments that decide on it;
+    narrows: whether dtype="float32" would help.
+    """
+
+    facts: str
+    lower: list[str]
+    narrows: bool
+
+
 class NoRoomForPieces(MemoryError):
     """Not even pieces of the data fit; takes: their bytes."""
 
@@ -209,10 +221,13 @@ def explained(net, rows=0, slots: int = 0, data_bytes: int = 0, purpose: str = "
         lower = ["batch_size"] if rows and purpose == "fit" else []
         lower += ["sizes"] + (["models"] if net.models_count > 1 else [])
         lower += ["the rows given at once"] if data_bytes or purpose != "fit" else []
-        raise MemoryError(
-            f"out of memory on {net.device}: about {text(needed)} are needed"
-            + (f", {text(free)} are free" if free is not None else "")
-            + f"; lower {', '.join(lower)}"
-            + (", or use dtype='float32'" if net.dtype.itemsize == 8 else "")
+        facts = f"out of memory on {net.device}: about {text(needed)} are needed"
+        facts += f", {text(free)} are free" if free is not None else ""
+        narrows = net.dtype.itemsize == 8
+        told = OutOfMemoryError(
+            f"{facts}; lower {', '.join(lower)}"
+            + (", or use dtype='float32'" if narrows else "")
             + (f" ({error})" if str(error) else "")
-        ) from error
+        )
+        told.facts, told.lower, told.narrows = facts, lower, narrows
+        raise told from error

@@ -295,7 +295,10 @@ def test_info_of_the_cpu_checks_what_computes_there(few, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("asked", "says"),
-    [("gpu", "'gpu' is no device"), ("cuda:7", "there is no GPU number 7")],
+    [
+        ("gpu", "--check: expected auto, cpu, cuda or cuda:<number>"),
+        ("cuda:7", "there is no GPU number 7"),
+    ],
 )
 def test_info_of_no_device_is_an_error(cuda, counters, asked, says, capsys):
     assert run("info", "--check", asked) == 2
