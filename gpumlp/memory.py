@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import decimal
 import math
 from itertools import pairwise
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from gpumlp.noted import STEPS_NOTED
 from gpumlp.optimizer import HYPERS
 
 EVERYWHERE = 1 << 28  # bytes that every machine has: to ask for them takes longer than small passes
+MOST_SPELT = 10**5 * 2**40  # bytes of which all digits are written
 SHARE = 0.8  # of the free memory that data may take; the rest is for what cannot be foreseen
 
 
@@ -106,7 +108,9 @@ def size_of(*arrays) -> int:
 
 
 def text(size: float) -> str:
-    """1536 -> '1.5 KiB'."""
+    """1536 -> '1.5 KiB', and 10**30 -> '9.1e+17 TiB'."""
+    if size >= MOST_SPELT:
+        return f"{decimal.Decimal(size) / 2**40:.1e} TiB"
     for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
         if size < 1024 or unit == "TiB":
             break

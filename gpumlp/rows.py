@@ -75,7 +75,7 @@ def size(net, given: Data, rows: int, orders: int = 0) -> int:
 
 
 def aligned(length: int) -> int:
-    return math.ceil(length / ALIGNMENT) * ALIGNMENT
+    return -(-length // ALIGNMENT) * ALIGNMENT
 
 
 def make_rows(

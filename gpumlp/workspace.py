@@ -116,7 +116,7 @@ def _take_turns(found, name, models, rows, sizes, types):
 
 
 def _aligned(length: int) -> int:
-    return math.ceil(length / ALIGNMENT) * ALIGNMENT
+    return -(-length // ALIGNMENT) * ALIGNMENT
 
 
 def size(net, rows: int, purpose: str) -> int:

@@ -177,6 +177,8 @@ def test_one_network_on_the_cpu(monkeypatch, threads, held):
     (0, "0 bytes"), (1023, "1023 bytes"), (1024, "1.0 KiB"), (1536, "1.5 KiB"),
     (1024**2 - 60, "1023.9 KiB"), (1024**2, "1.0 MiB"), (2.5 * 1024**3, "2.5 GiB"),
     (2.5 * 1024**4, "2.5 TiB"), (3000 * 1024**4, "3000.0 TiB"),
+    (99_999 * 1024**4, "99999.0 TiB"), (10**5 * 1024**4, "1.0e+5 TiB"), (10**30, "9.1e+17 TiB"),
+    (9.97e40, "9.1e+28 TiB"), (9.97 * 2**90, "1.1e+16 TiB"), (10**900, "9.1e+887 TiB"),
 ])  # fmt: skip
 def test_sizes_in_words(size, text):
     assert memory.text(size) == text
