@@ -81,6 +81,14 @@ BUGS = {
         "",
     ),
     "update (Adam": ("laws.cuh", "return -expm1(t * log_beta);", "return Real(1);"),
+    "update (SGD, what overflows": (
+        *("laws.cuh", "return isfinite(a) & isfinite(b) & isfinite(c) & isfinite(d);"),
+        "return true;",
+    ),
+    "update (SGD, what overflows stays, and its network is halted": (
+        *("update.cu", "if (!all) halted[at.network] = t[at.network];"),
+        "",
+    ),
     "gather (labels": ("gather.cu", "+ cursor[m] * batch", "+ cursor[m]"),
     "tally (largest": ("tally.cu", "cursor[m] += 1;", ""),
     "shuffle (": ("shuffle.cu", "SHUFFLE)", "DROPOUT)"),

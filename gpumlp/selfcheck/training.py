@@ -74,6 +74,44 @@ def update(side: Side, law: Optimizer, size=SIZE):
     return [theta, *(slot for slot in slots if slot is not None)]
 
 
+def overflow(side: Side, law: Optimizer, size=SIZE):
+    """A step that would carry some parameters of two networks, or their state, out of range; one of
+    these stands still.
+
+    What overflows is of the side's own dtype, so that only whether it stays is compared, and apart
+    from it the others, which move.
+    """
+    decayed = size - 32
+    places = [0, 1, 38, decayed - 1, decayed, size - 1]
+    largest = np.finfo(side.real).max
+    theta, g = side.rng.standard_normal((2, MODELS, size)).astype(side.dtype).astype(side.real)
+    theta[:2, places], g[:2, places] = largest, -largest
+    used = law.slots().values()
+    state = np.full((MODELS, size), 0.5)  # far from where √(s − c²) of RMSprop ends
+    slots = [side.send(state) if in_use else None for in_use in used]
+    moving = side.send(theta, side.real)
+    scalars = side.send([[1, 1, 0.1, 0.25], [0, 1, 0.1, 1], [1, 1, 0.1, 0.25]])
+    step, halted = side.send([3, 4, 5], np.int64), side.send(np.zeros(MODELS), np.int64)
+    hyper = side.send(law.hyper(MODELS))
+    sent = moving, side.send(g, side.real), slots
+    side.ops.update(law.family, *sent, scalars, hyper, step, halted, decayed)
+    arrays = []
+    for array in (moving, *(slot for slot in slots if slot is not None)):
+        before, after = theta if array is moving else state, side.read(array)
+        arrays.append((after == before)[:2, places].astype(np.int64))
+        after[:2, places] = 0
+        arrays.append(after)
+    return [halted, *map(side.ops.to_device, arrays)]
+
+
+# Of each family, with all of its state.
+OVERFLOWING: dict[str, Optimizer] = {
+    "SGD": SGD(momentum=0.9, nesterov=True, l2=0.5),
+    "RMSprop": RMSprop(eps=1e-2, momentum=0.5, centered=True),
+    "Adam": Adam(eps=1e-3, l2=0.5),
+    "AdamW": AdamW(eps=1e-3, weight_decay=0.5),
+}
+
 LAWS: dict[str, Optimizer] = {
     "SGD": SGD(l1=0.1, l2=0.5),
     "SGD, momentum": SGD(momentum=0.9, l2=0.5),
@@ -92,6 +130,9 @@ def _updates() -> Iterator[Case]:
             yield case("advance", what, dtype, advance, penalty, factor=LOOSE, first=True)
         for what, law in LAWS.items():
             yield case("update", what, dtype, update, law, factor=LOOSE, first=True)
+        for name, law in OVERFLOWING.items():
+            what = f"{name}, what overflows stays, and its network is halted"
+            yield case("update", what, dtype, overflow, law, factor=LOOSE, first=True)
     options = {"size": MANY, "factor": LOOSE}
     yield case("advance", "many parameters", "float32", advance, True, **options)
     yield case("update", "Adam, many parameters", "float32", update, LAWS["Adam"], **options)

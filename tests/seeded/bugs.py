@@ -308,6 +308,15 @@ UPDATES = {
     "gradients that are not clipped": Bug("laws.cuh", "g *= step.clip;", "", "SGD"),
     "a clipping factor above 1": Bug("laws.cuh", "&& length > h[CLIP_NORM] ?", "?", "advance"),
     "halted networks that move": Bug("update.cu", "if (step.go == Real(0)) return;", "", "frozen"),
+    "what overflows": Bug(
+        "laws.cuh",
+        "return isfinite(a) & isfinite(b) & isfinite(c) & isfinite(d);",
+        "return true;",
+        "overflow",
+    ),
+    "an overflow that halts nothing": Bug(
+        "update.cu", "if (!all) halted[at.network] = t[at.network];", "", "overflow"
+    ),
     "a halt that does not last": Bug("laws.cuh", "halted == 0 && w_sum", "w_sum", "events"),
     "a gradient that is not looked at": Bug(
         "laws.cuh", "isfinite(loss) && isfinite(length)", "isfinite(loss)", "events"
