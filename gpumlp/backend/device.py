@@ -12,6 +12,7 @@ import platform
 import re
 import sys
 import warnings
+from typing import NamedTuple
 
 import numpy
 
@@ -30,6 +31,19 @@ NO_DEVICE, INSUFFICIENT_DRIVER = 100, 35
 NOT_INITIALIZED = 3
 
 
+class Asked(NamedTuple):
+    """What a device string comes to.
+
+    device: the string;  by: the environment variable that it is from, or nothing.
+    use: "cpu" or "cuda:<i>", or nothing where the problem is in the way.
+    """
+
+    device: str
+    by: str
+    use: str
+    problem: Problem | None = None
+
+
 _answered: dict[int, object] = {}  # GPU -> the cupy module with which it has worked
 _warned = False  # "auto" complains once a process
 
@@ -44,25 +58,33 @@ def resolve(device: str = "auto", check: bool = True) -> str:
 
     Raises ValueError for an invalid string, RuntimeError for a GPU that cannot be used.
     """
-    asked = f"device {device!r}"
+    asked = look_up(device, check)
+    if not asked.use:
+        by = f" (from {asked.by})" if asked.by else ""
+        raise RuntimeError(f'device {asked.device!r}{by}: {asked.problem} Or use device="cpu".')
+    return asked.use
+
+
+def look_up(device: str, check: bool = True) -> Asked:
+    """See `resolve`."""
+    by = ""
     kind, index = parse(device)
     if kind == "auto" and os.environ.get(VARIABLE):
-        device = os.environ[VARIABLE]
-        asked = f"device {device!r} (from {VARIABLE})"
+        device, by = os.environ[VARIABLE], VARIABLE
         try:
             kind, index = parse(device)
         except ValueError as error:
             raise ValueError(f"{VARIABLE}: {error}") from None
     if kind == "cpu":
-        return "cpu"
+        return Asked(device, by, "cpu")
     problem = gpu_problem(index, check)
     if problem is None:
-        return f"cuda:{index}"
+        return Asked(device, by, f"cuda:{index}")
     if kind == "cuda":
-        raise RuntimeError(f'{asked}: {problem} Or use device="cpu".')
+        return Asked(device, by, "", problem)
     if problem.broken:
         _warn_once(f"{problem} Using the CPU.")
-    return "cpu"
+    return Asked(device, by, "cpu")
 
 
 def parse(device: str) -> tuple[str, int]:
@@ -196,7 +218,7 @@ def _warn_once(message: str) -> None:
     global _warned
     if not _warned:
         _warned = True
-        warnings.warn(message, RuntimeWarning, stacklevel=3)
+        warnings.warn(message, RuntimeWarning, stacklevel=4)  # whoever called resolve
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 ALIGNMENT = 128  # bytes: a cache line, and a multiple of every vector load
 
 
@@ -33,5 +31,5 @@ class Layout:
 
     def _segment(self, length: int) -> slice:
         start = self.size
-        self.size = start + math.ceil(length / self._align) * self._align
+        self.size = start + -(-length // self._align) * self._align
         return slice(start, start + length)

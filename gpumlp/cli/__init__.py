@@ -13,7 +13,7 @@ import sys
 import warnings
 
 from gpumlp.cli.datasets import DATASETS
-from gpumlp.cli.error import InputError, complain
+from gpumlp.cli.error import InputError, complain, in_options
 from gpumlp.utils.version import __version__
 
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw")
@@ -23,18 +23,20 @@ PRECISIONS = ("float32", "tf32", "bf16")
 def main(argv: list[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0, or 2 where the user gave something wrong."""
     _prepare_output()
+    name = ""
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
             arguments = _parser().parse_args(argv)
             command = importlib.import_module(f"gpumlp.cli.{arguments.command}")
+            name = arguments.command
             code = command.run(arguments)
             sys.stdout.flush()
             return code
     except InputError as error:
         return _complain(str(error), 2)
     except MemoryError as error:
-        return _complain(f"not enough memory: {error}", 2)
+        return _complain(in_options(error, name), 2)
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
     except BrokenPipeError:

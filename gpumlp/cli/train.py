@@ -9,7 +9,7 @@ import numpy as np
 import gpumlp
 from gpumlp.cli import data, output
 from gpumlp.cli.choose_device import choose
-from gpumlp.cli.error import InputError, complain
+from gpumlp.cli.error import InputError, complain, in_options
 from gpumlp.cli.preparation import Preparation
 from gpumlp.utils.interrupt import Interrupt
 
@@ -112,9 +112,9 @@ def _network(arguments, device: str, preparation: Preparation):
             dropout=arguments.dropout,
             precision=arguments.precision,
         )
-    except (ValueError, MemoryError) as error:
+    except MemoryError as error:
         sizes = ",".join(map(str, arguments.hidden))
-        raise InputError(f"there is no such network with --hidden {sizes}: {error}") from error
+        raise InputError(f"--hidden {sizes}: {in_options(error, 'train')}") from error
 
 
 def _optimizer(arguments):

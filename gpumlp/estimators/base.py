@@ -27,12 +27,13 @@ from gpumlp.estimators.constructed import Constructed
 from gpumlp.estimators.display import Display
 from gpumlp.estimators.ensemble import Ensemble, pooled
 from gpumlp.estimators.fitted_network import FittedNetwork, Spec, draw
-from gpumlp.estimators.input_checks import QUIET, naming, no_nan, sample_weights
+from gpumlp.estimators.input_checks import QUIET, naming, no_nan, sample_weights, too_many_rows
 from gpumlp.estimators.layer_outputs import Layers
 from gpumlp.estimators.validation import Samples
 from gpumlp.utils.checks import ParameterError
 
 SPARSE = ["csr", "csc"]
+ORDER_BYTES = 8  # of each row: its place in an epoch
 # What a fit leaves, beside the attributes that end with an underscore.
 OF_FITS = ("_engine", "_binarizer", "_output", "_stalled", "_unfinished", "_resuming")
 
@@ -142,6 +143,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
 
     def _plan(self, features: int, dtype, encoded) -> ModelPlan:
         """What is to be trained on so many features and these targets, as `_encoded` codes them."""
+        hyperparameters.check_range(self, dtype)
         self.n_outputs_ = self._outputs_of(encoded)
         loss, output = self._loss_and_output(dtype)
         sizes = (features, *hyperparameters.layer_sizes(self), self.n_outputs_)
@@ -234,7 +236,8 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         suffix: of the arguments' names.
         """
         with naming(f"X{suffix}"):
-            X = self._features(X, device, dtype, reset, f"X{suffix}")
+            name = f"X{suffix}"
+            X = self._features(X, device, dtype, reset, name, ORDER_BYTES, device == "cpu")
         with naming(f"y{suffix}"):
             y = self._targets(array_io.host(y), f"y{suffix}")
         if y.shape[0] != X.shape[0]:
@@ -258,11 +261,14 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         y = y.astype(np.float64) if self._y_numeric and y.dtype.kind == "O" else y
         return contents.native(y)
 
-    def _features(self, X, device, dtype, reset, name="X"):
+    def _features(self, X, device, dtype, reset, name="X", row_bytes=0, copied=False):
+        """row_bytes, copied: see `too_many_rows`."""
         if array_io.on_gpu(X) and not array_io.is_gpu_sparse(X):
             return array_io.features(self, X, device, dtype, reset)
         with QUIET():
-            X = contents.native(array_io.host(X))
+            X = array_io.host(X)
+            too_many_rows(X, name, row_bytes, copied)
+            X = contents.native(X)
             contents.refuse(X, name, contents.NO_FEATURES)
             return validate_data(self, X, accept_sparse=SPARSE, dtype=dtype, reset=reset)
 
@@ -337,13 +343,15 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         self._ready()
         return self._engine.outputs(self._checked(X))
 
-    def _checked(self, X):
+    def _checked(self, X, k: int = -1):
+        """X, of which the outputs of layer k are wanted."""
         if "_trusted" in vars(self) and X is self._trusted[0]:
             return X
         spec = self._engine.spec
         device = self._engine.awake().device if array_io.on_gpu(X) else "cpu"
+        row_bytes = self._engine.count * spec.sizes[k] * np.dtype(spec.dtype).itemsize
         with naming("X"):
-            return self._features(X, device, spec.dtype, reset=False)
+            return self._features(X, device, spec.dtype, reset=False, row_bytes=row_bytes)
 
     def _over_members(self, X, function):
         """function(outputs of all members (M, n_samples, n_outputs), on the host), on X's side."""

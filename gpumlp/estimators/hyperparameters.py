@@ -203,6 +203,8 @@ RULES = {
 
 # May have a value for each of n_models members.
 PER_MEMBER = ("learning_rate_init", "alpha", "l1", "weight_decay", "dropout")
+# Of which the network's dtype bounds the size.
+OF_OPTIMIZER = ("learning_rate_init", "alpha", "l1", "weight_decay", "epsilon", "clip_norm")
 # What has no meaning for n_models, and the values of those that do not use it.
 SINGLE_ONLY = {"warm_start": False, "callbacks": None}
 ENSEMBLE_ONLY = {"bootstrap": False, "max_features": None}
@@ -263,6 +265,16 @@ def check(estimator) -> None:
             f"{name}: schedule = {checks.shown(estimator.schedule)} goes without learning_rate = "
             f"{estimator.learning_rate!r}: give one of them"
         )
+
+
+def check_range(estimator, dtype: np.dtype) -> None:
+    """Raises ParameterError for a number of the optimiser that the network's dtype cannot hold."""
+    if estimator.solver == "lbfgs":
+        return
+    for key in OF_OPTIMIZER:
+        if key != "epsilon" or estimator.solver == "adam":
+            name = f"{type(estimator).__name__}: {key}"
+            checks.within(getattr(estimator, key), name, dtype)
 
 
 def _check_ensemble(estimator, name: str) -> None:

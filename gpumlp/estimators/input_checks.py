@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.utils import check_array
 
 from gpumlp.estimators import array_io, contents
+from gpumlp.model import memory
 from gpumlp.utils import checks
 
 # Numbers that float32 cannot hold become infinite, and are then refused as such.
@@ -27,6 +28,23 @@ def naming(argument: str):
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"{argument}: {error}") from error
+
+
+def too_many_rows(X, name: str, row_bytes: int, copied: bool) -> None:
+    """A MemoryError, before values are looked at, for dense rows that take more than there is.
+
+    row_bytes: of each, besides its features; copied: these too, where they are not contiguous.
+    """
+    if not isinstance(X, np.ndarray) or X.ndim != 2:
+        return
+    if copied and not X.flags.c_contiguous:
+        row_bytes += X.shape[1] * np.dtype(np.float32).itemsize
+    needed = len(X) * row_bytes
+    if short := memory.shortage(None, needed):
+        raise MemoryError(
+            f"out of memory: {name} has {len(X)} rows, for which about {memory.text(needed)} are "
+            f"needed, and {short}; give fewer rows at once"
+        )
 
 
 def no_nan(outputs):

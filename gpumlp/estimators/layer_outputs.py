@@ -39,7 +39,7 @@ class Layers(ClassNamePrefixFeaturesOutMixin):
         if not isinstance(k, Integral) or not 1 <= abs(k) <= K:
             raise ValueError(f"layer = {layer!r}; it is 1 .. {K}, or -{K} .. -1")
         k = K + 1 + k if k < 0 else k
-        values = no_nan(self._engine.hidden(self._checked(X), k))
+        values = no_nan(self._engine.hidden(self._checked(X, k), k))
         return self._framed(values, X)
 
     def fit_transform(self, X, y=None, **fit_params):

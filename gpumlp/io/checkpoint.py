@@ -52,6 +52,8 @@ class Checkpoint(Callback):
         self._written: tuple[int, int] | None = None  # epoch, and batches of the one begun
 
     def on_fit_begin(self, trainer, history):
+        if trainer.owner is None:
+            files.check_storable(trainer)
         folder = self._place.folder
         try:
             folder.mkdir(parents=True, exist_ok=True)

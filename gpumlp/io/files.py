@@ -91,20 +91,20 @@ def _network_or_trainer(what, metadata, fit: bool) -> tuple[dict, dict]:
         )
     arrays = file_arrays.named(net.layout, net.ops.to_host(net.parameters.buffer))
     about: dict[str, Any] = {"network": _network_state(net)}
-    about["network"]["metadata"] = _storable(net.metadata if metadata is None else metadata)
+    if metadata is None:
+        about["network"]["metadata"] = checks.storable(net.metadata, "net.metadata")
+    else:
+        about["network"]["metadata"] = checks.storable(metadata, "metadata")
     if trainer is not None:
         more, its_arrays = trainer_codec.describe(trainer, fit)
         about, arrays = about | more, arrays | its_arrays
     return about, arrays
 
 
-def _storable(metadata):
-    try:
-        json.dumps(metadata)
-    except (TypeError, ValueError, RecursionError) as error:
-        message = f"metadata = {checks.shown(metadata)} must be what JSON can hold: {error}"
-        raise checks.ParameterError(message) from None
-    return metadata
+def check_storable(trainer: Trainer) -> None:
+    """Raises ParameterError, before a fit, for what is the user's and no checkpoint can hold."""
+    checks.storable(trainer.net.metadata, "net.metadata")
+    trainer_codec.callback_states(trainer)
 
 
 def load(path, device: str = "auto", custom: dict[str, Any] | None = None):

@@ -64,13 +64,17 @@ def export_onnx(net, path, *, opset: int = 20, metadata: dict | None = None) -> 
     known = checks.Interval(OLDEST_OPSET, newest, whole=True)
     opset = checks.number(opset, f"with onnx {onnx.__version__}, opset", known)
     metadata = net.metadata if metadata is None else metadata
-    about = {str(key): _text(value) for key, value in metadata.items()}
+    if not isinstance(metadata, dict):
+        raise checks.ParameterError(f"metadata = {checks.shown(metadata)} must be a dictionary")
+    about = {str(key): _text(value, key) for key, value in metadata.items()}
     graph = _build(net, opset, output="y" if left_to_do == "nothing" else "outputs")
     width = net.sizes[-1] + (left_to_do == "both")
     _finish(graph, net, left_to_do)
     if sum(array.nbytes for array in graph.constants.values()) > ONE_FILE_BYTES:
         beside = path.with_name(f"{path.name}.data")
-        model = _model(net, graph, about, _outside(graph, beside), width)
+        with atomic.naming(path):
+            tensors = _outside(graph, beside)
+        model = _model(net, graph, about, tensors, width)
         atomic.write(path, model.SerializeToString())
         onnx.checker.check_model(str(path))
     else:
@@ -149,16 +153,17 @@ def _model(net: MLP, graph: Graph, about: dict, tensors: list, width: int):
     return model
 
 
-def _text(value) -> str:
+def _text(value, key) -> str:
     if isinstance(value, str):
         return value
-    return json.dumps(value, default=_plain)
+    name = f"metadata[{checks.shown(key)}]"
+    return json.dumps(checks.storable(value, name, _plain), default=_plain)
 
 
 def _plain(value):
     if hasattr(value, "tolist"):
         return value.tolist()
-    raise TypeError(f"metadata holds a {type(value).__name__}; it takes what JSON can hold")
+    raise TypeError
 
 
 def _outside(graph: Graph, file: Path) -> list:

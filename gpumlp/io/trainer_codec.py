@@ -17,6 +17,7 @@ from gpumlp.io.errors import FileError
 from gpumlp.model import memory
 from gpumlp.training import callback, history
 from gpumlp.training.trainer import Trainer
+from gpumlp.utils import checks
 
 
 def describe(trainer: Trainer, fit: bool) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -44,7 +45,7 @@ def describe(trainer: Trainer, fit: bool) -> tuple[dict[str, Any], dict[str, np.
         }
     }
     if fit:
-        states, to_host = callback.keep(trainer.callbacks), trainer.net.ops.to_host
+        states, to_host = callback_states(trainer), trainer.net.ops.to_host
         about["fit"] = {
             "epochs_left": state["epochs_left"],
             "batches_done": state["batches_done"],
@@ -54,6 +55,15 @@ def describe(trainer: Trainer, fit: bool) -> tuple[dict[str, Any], dict[str, np.
             arrays |= {f"callback.{i}.{n}": to_host(array) for n, array in each.arrays.items()}
         arrays |= {name: state[name] for name in ("losses", "weights") if name in state}
     return about, arrays
+
+
+def callback_states(trainer: Trainer) -> list[callback.CallbackState]:
+    """What the callbacks of the running fit remember.  Raises ParameterError for what JSON cannot
+    hold."""
+    states = callback.keep(trainer.callbacks)
+    for state in states:
+        checks.storable(state.numbers, f"the state of {state.kind}")
+    return states
 
 
 def restore(about: dict[str, Any], arrays, net, custom: dict[str, Any]) -> Trainer:

@@ -86,7 +86,10 @@ def check_finite(given: Given, name: str, real: np.dtype, xp=np) -> None:
 
 
 def features(array, name: str, net, finite: bool = True) -> Given:
-    """x as (1 or M, B, N_0), in the dtype it came in."""
+    """x as (1 or M, B, N_0), in the dtype it came in.
+
+    finite: check the values too, which takes long for many rows.
+    """
     given = take(array, name, net.ops)
     array, width = given.array, net.sizes[0]
     stacked = net.models is not None and array.ndim == 3
@@ -105,9 +108,15 @@ def features(array, name: str, net, finite: bool = True) -> Given:
         )
     if array.shape[-2] == 0:
         raise ValueError(f"{name} has no rows (it has shape {array.shape})")
+    features = Given(array if stacked else array[None], given.on_host)
     if finite:
-        check_finite(given, name, net.dtype, net.ops.xp if not given.on_host else np)
-    return Given(array if stacked else array[None], given.on_host)
+        check_features(features, name, net)
+    return features
+
+
+def check_features(features: Given, name: str, net) -> None:
+    """The values of what `features` gave with finite=False."""
+    check_finite(features, name, net.dtype, np if features.on_host else net.ops.xp)
 
 
 class CheckedTargets(NamedTuple):

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import decimal
 import math
 from itertools import pairwise
 from typing import NamedTuple
+
+import numpy as np
 
 from gpumlp import backend
 from gpumlp.backend.cuda import faults
 from gpumlp.backend.sources import SCALARS
 from gpumlp.functions.optimizer import HYPERS
-from gpumlp.model import blocks, workspace
+from gpumlp.model import arrays, blocks, workspace
 from gpumlp.model.shape import NetworkShape
 from gpumlp.utils.checks import shown
 
 STEPS_NOTED = 1024  # losses of at least so many batches are kept on the device
 ORDER_BYTES = 4  # of each position of an order, in int32
 SORTING_BYTES = 16  # of each, where the device shuffles: its key, and as much to sort it
+EVERYWHERE = 1 << 28  # bytes that every machine has: to ask for them takes longer than small passes
+MOST_SPELT = 10**5 * 2**40  # bytes of which all digits are written
 SHARE = 0.8  # of the free memory that data may take; the rest is for what cannot be foreseen
 
 
@@ -104,12 +109,26 @@ def size_of(*arrays) -> int:
 
 
 def text(size: float) -> str:
-    """1536 -> '1.5 KiB'."""
+    """1536 -> '1.5 KiB', and 10**30 -> '9.1e+17 TiB'."""
+    if size >= MOST_SPELT:
+        return f"{decimal.Decimal(size) / 2**40:.1e} TiB"
     for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
         if size < 1024 or unit == "TiB":
             break
         size /= 1024
     return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+
+
+class OutOfMemoryError(MemoryError):
+    """What `explain_oom` raises.
+
+    facts: what is needed and what there is;  lower: the engine's arguments that decide on it;
+    narrows: whether dtype="float32" would help.
+    """
+
+    facts: str
+    lower: list[str]
+    narrows: bool
 
 
 class NoRoomForPieces(MemoryError):
@@ -154,6 +173,29 @@ def check(shape: NetworkShape, ops) -> None:
         raise MemoryError
 
 
+def shortage(ops, needed: int) -> str:
+    """What there is at most, in words, where that is less; else nothing.  ops: None is the host."""
+    if needed > EVERYWHERE:
+        ops = backend.get("cpu") if ops is None else ops
+        if needed > (there := ops.total_memory()):
+            return f"there are {text(there)} on {ops.device}"
+    return ""
+
+
+def check_total(ops, needed: int) -> None:
+    """Raises MemoryError, before any is taken or data are looked at, for more than there is."""
+    if short := shortage(ops, needed):
+        raise MemoryError(short)
+
+
+def copied(array, dtype, ops) -> int:
+    """Bytes that `arrays.to_device` takes for an array that is not as it is to be on the device."""
+    dtype = np.dtype(dtype)
+    there = arrays.is_on_gpu(array) == (ops.device != "cpu")
+    same = there and array.dtype == dtype and array.flags.c_contiguous
+    return 0 if same else math.prod(array.shape) * dtype.itemsize
+
+
 def check_weights(sizes, models: int = 1) -> None:
     """`check` of weights that are drawn on the host in float64, of networks still to be made."""
     numbers = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
@@ -191,10 +233,13 @@ def explain_oom(
         lower = ["batch_size"] if rows and purpose == "fit" else []
         lower += ["sizes"] + (["models"] if shape.M > 1 else [])
         lower += ["the rows given at once"] if data_bytes or purpose != "fit" else []
-        raise MemoryError(
-            f"out of memory on {shape.device}: about {text(needed)} are needed"
-            + (f", {text(free)} are free" if free is not None else "")
-            + f"; lower {', '.join(lower)}"
-            + (", or use dtype='float32'" if shape.dtype.itemsize == 8 else "")
+        facts = f"out of memory on {shape.device}: about {text(needed)} are needed"
+        facts += f", {text(free)} are free" if free is not None else ""
+        narrows = shape.dtype.itemsize == 8
+        told = OutOfMemoryError(
+            f"{facts}; lower {', '.join(lower)}"
+            + (", or use dtype='float32'" if narrows else "")
             + (f" ({error})" if str(error) else "")
-        ) from error
+        )
+        told.facts, told.lower, told.narrows = facts, lower, narrows
+        raise told from error

@@ -13,7 +13,7 @@ from gpumlp.backend import device as devices
 from gpumlp.backend.contract import Batch
 from gpumlp.backend.cpu import pool
 from gpumlp.functions import activation, initializer
-from gpumlp.model import arrays, blas_threads, memory, propagate
+from gpumlp.model import arrays, blas_threads, memory, propagate, workspace
 from gpumlp.model.blocks import shared
 from gpumlp.model.network import Network
 from gpumlp.model.objective import Objective
@@ -243,14 +243,17 @@ class MLP:
 
         x: (B, N_0), or for a stack also (M, B, N_0).
         """
-        given = arrays.features(x, "x", self)
+        given = arrays.features(x, "x", self, finite=False)
         net, rows = self.network, given.array.shape[1]
         chunk = min(rows, self.shape.chunk_rows)
+        out_bytes = self.M * rows * self.sizes[-1] * self.dtype.itemsize
         with (
             self.ops.on_device(),
-            memory.explain_oom(self.shape, self.ops, chunk, 0, memory.size_of(x), "predict"),
+            memory.explain_oom(self.shape, self.ops, chunk, 0, out_bytes, "predict"),
             blas_threads.limit_blas_threads(self.shape, chunk),
         ):
+            memory.check_total(None if given.on_host else self.ops, out_bytes)
+            arrays.check_features(given, "x", self)
             xp = np if given.on_host else self.ops.xp
             out = xp.empty((self.M, rows, self.sizes[-1]), self.dtype)
             blocks = net.blocks.get(net, chunk)
@@ -275,14 +278,17 @@ class MLP:
         and grad.theta, on the side that x was on.  The mean over samples is weighted:
         sum_i w_i L_i / sum_i w_i; reduction="sum" gives sum_i w_i L_i.
         """
-        given = arrays.features(x, "x", self)
+        given = arrays.features(x, "x", self, finite=False)
         objective = Objective(self, loss, reduction)
         net, rows, data_bytes = self.network, given.array.shape[1], memory.size_of(x, y)
+        copied = memory.copied(given.array, self.dtype, self.ops)
         with (
             self.ops.on_device(),
             memory.explain_oom(self.shape, self.ops, rows, 0, data_bytes, "step"),
             blas_threads.limit_blas_threads(self.shape, rows),
         ):
+            memory.check_total(self.ops, copied + workspace.least(self.shape, rows))
+            arrays.check_features(given, "x", self)
             xp = self.ops.xp
             batch = self.batch(given.array, y, objective, sample_weight)
             grad = Parameters(self.shape.layout, xp.zeros_like(self.parameters.buffer))

@@ -116,7 +116,7 @@ def _take_turns(found, name, models, rows, sizes, types):
 
 
 def _aligned(length: int) -> int:
-    return math.ceil(length / ALIGNMENT) * ALIGNMENT
+    return -(-length // ALIGNMENT) * ALIGNMENT
 
 
 def size(shape, rows: int, purpose: str) -> int:
@@ -125,6 +125,11 @@ def size(shape, rows: int, purpose: str) -> int:
         _aligned(math.prod(dimensions) * dtype.itemsize)
         for dimensions, dtype in parts(shape, rows, purpose).values()
     )
+
+
+def least(shape, rows: int) -> int:
+    """Bytes of n, without which no backward pass is: quick to tell, and fewer than `size`."""
+    return shape.M * rows * sum(shape.sizes[1:]) * shape.stored.itemsize
 
 
 class Workspaces:

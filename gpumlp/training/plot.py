@@ -4,14 +4,14 @@ import io
 import warnings
 from pathlib import Path
 
-from gpumlp.utils import atomic
+from gpumlp.utils import atomic, checks
 
 COLORS = {"training": "tab:blue", "validation": "tab:orange"}
 
 
 def curves(history, path, title: str = "") -> Path:
     """Draws a History into a PNG file, in one piece or not at all; returns the path."""
-    path, drawn = Path(path), io.BytesIO()
+    path, drawn = checks.path(path, "path"), io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # of letters that the font lacks
         figure(history, title).savefig(drawn, format="png", dpi=120)

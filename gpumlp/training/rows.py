@@ -10,9 +10,11 @@ import numpy as np
 from gpumlp.backend.contract import Array, Data
 from gpumlp.backend.layout import ALIGNMENT
 from gpumlp.backend.sources import SOURCE
-from gpumlp.model import arrays
+from gpumlp.model import arrays, memory
 from gpumlp.model.blocks import shared
 from gpumlp.model.graph_cache import GraphCache
+
+MOST_ROWS = 2**31 - 1  # that an order can number
 
 
 def read(net, objective, x, y, sample_weight, kind: str = "", values: bool = True) -> Data:
@@ -21,17 +23,34 @@ def read(net, objective, x, y, sample_weight, kind: str = "", values: bool = Tru
     kind: "validation ", before the names in error messages; values: check these too, which on a
     device takes programs of CuPy's and has to wait for it.
     """
-    x = arrays.features(x, f"{kind}x", net, finite=values).array
-    count = x.shape[1]
+    name = f"{kind}x"
+    features = arrays.features(x, name, net, finite=False)
+    x = features.array
+    count = check_count(x.shape[1], name)
+    if net.device == "cpu" or not features.on_host:  # else they may come in pieces
+        memory.check_total(net.ops, memory.copied(x, kept_dtype(net, x), net.ops))
+    if values:
+        arrays.check_features(features, name, net)
     y = arrays.targets(y, f"{kind}y", net, objective.loss, count, values)
     weight = arrays.weights(sample_weight, f"{kind}sample_weight", net, count, values)
     return Data(x, y.labels, y.dense, weight)
 
 
+def check_count(rows: int, name: str) -> int:
+    """The number of rows, which have to be numbers of int32."""
+    if rows > MOST_ROWS:
+        raise ValueError(f"{name} has {rows} rows; a fit takes at most {MOST_ROWS}")
+    return rows
+
+
 def kept(net, given: Data) -> Data:
-    """The dtypes in which rows are kept: those of features remain, where `gather` can read them."""
-    x = given.x.dtype
-    return Data(x if str(x) in SOURCE else net.dtype, np.dtype(np.int32), net.dtype, net.dtype)
+    """The dtypes in which rows are kept."""
+    return Data(kept_dtype(net, given.x), np.dtype(np.int32), net.dtype, net.dtype)
+
+
+def kept_dtype(net, x) -> np.dtype:
+    """That of features remains, where `gather` can read it."""
+    return x.dtype if str(x.dtype) in SOURCE else net.dtype
 
 
 def shapes(net, given: Data, rows: int, orders: int = 0) -> Data:
@@ -55,7 +74,7 @@ def size(net, given: Data, rows: int, orders: int = 0) -> int:
 
 
 def aligned(length: int) -> int:
-    return math.ceil(length / ALIGNMENT) * ALIGNMENT
+    return -(-length // ALIGNMENT) * ALIGNMENT
 
 
 class Rows:

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpumlp.functions import initializer
 from gpumlp.functions.optimizer import HYPERS, Adam, Optimizer
-from gpumlp.model import arrays, blas_threads, memory, slices
+from gpumlp.model import arrays, blas_threads, memory, slices, workspace
 from gpumlp.model.graph_cache import GraphCache
 from gpumlp.model.mlp import MLP
 from gpumlp.model.objective import Objective
@@ -21,7 +21,7 @@ from gpumlp.training.evaluate import Evaluation
 from gpumlp.training.history import History
 from gpumlp.training.learning_rates import LearningRates
 from gpumlp.training.placement import make_rows
-from gpumlp.training.rows import Rows
+from gpumlp.training.rows import Rows, check_count
 from gpumlp.training.state import RATE, TrainingState
 from gpumlp.training.step import TrainingStep
 from gpumlp.utils import checks
@@ -187,14 +187,17 @@ class Trainer:
         a loss that is not finite shows in `diverged`, and the network stops moving.
         """
         net, network = self.net, self.net.network
-        checked = arrays.features(x, "x", net, finite=not arrays.is_on_gpu(x))
-        rows = checked.array.shape[1]
+        checked = arrays.features(x, "x", net, finite=False)
+        rows = check_count(checked.array.shape[1], "x")
         parts = slices.number(net.shape, rows, net.ops.threads(net.shape, self.objective))
         with (
             net.ops.on_device(),
             memory.explain_oom(net.shape, net.ops, rows, self._state_buffers),
             blas_threads.limit_blas_threads(net.shape, rows, parts),
         ):
+            memory.check_total(net.ops, workspace.least(net.shape, rows))
+            if checked.on_host:
+                arrays.check_features(checked, "x", net)
             batch = net.batch(checked.array, y, self.objective, sample_weight, values=False)
             self.rates.extend(1)
             ws = network.workspaces.get(rows, "fit")
@@ -243,13 +246,11 @@ class Trainer:
     # ------------------------------------------------------------ the optimiser's numbers
     def _numbers(self, optimizer: Optimizer):
         """The optimiser's numbers (M, len(HYPERS)) float64, which the network's dtype can hold."""
-        hyper, real = optimizer.hyper(self.net.M, self.clip_norm), self.net.dtype
-        for name, column in zip(HYPERS, hyper.T, strict=True):
-            worst = column.max(initial=0, where=np.isfinite(column))
-            if worst > np.finfo(real).max:
-                raise checks.ParameterError(
-                    f"{name.lower()} = {worst:g} is more than {real} can hold"
-                )
+        hyper = optimizer.hyper(self.net.M, self.clip_norm)
+        for name in optimizer.intervals:
+            place = f"{type(optimizer).__name__}: {name}"
+            checks.within(getattr(optimizer, name, None), place, self.net.dtype)
+        checks.within(self.clip_norm, "clip_norm", self.net.dtype)
         return hyper
 
     def retune(self, **numbers):

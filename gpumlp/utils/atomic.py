@@ -22,20 +22,32 @@ CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES}
 def write(path: Path, data: bytes) -> None:
     """Into a temporary file, synced, then renamed; then the folder is synced, which holds the name.
 
-    Raises OSError if that cannot be done, and leaves what was at path before.
+    Raises OSError, with this path, if that cannot be done, and leaves what was at path before.
     """
-    handle, temporary = _temporary(path)
+    with naming(path):
+        handle, temporary = _temporary(path)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(handle)
+                os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+        _sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def naming(path: Path):
+    """An OSError within tells of this path, and not of another that the user did not give."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(handle)
-            os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-    _sync_folder(path.parent)
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _temporary(path: Path) -> tuple[int, str]:

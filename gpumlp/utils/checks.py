@@ -5,9 +5,10 @@ Every message names the argument, shows its value or its shape, and says what is
 
 from __future__ import annotations
 
+import json
 import math
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+STORABLE = "what JSON can hold (numbers, text, None, lists and dictionaries of them)"
 SHOWN = 60  # characters of a wrong value in a message
 
 
@@ -89,6 +91,17 @@ def per_network(value, name: str, interval: Interval, models: int | None = None)
     return array.astype(np.float64)
 
 
+def within(value, name: str, dtype: np.dtype) -> None:
+    """Refuses finite numbers that are beyond the floats of that dtype."""
+    numbers = reals(value)
+    if numbers is None:
+        return
+    numbers, largest = numbers.astype(np.float64), float(np.finfo(dtype).max)
+    if np.any(np.isfinite(numbers) & (np.abs(numbers) > largest)):
+        wanted = f"at most {largest:.6g}, the largest number of {dtype}"
+        raise ParameterError(f"{name} = {shown(value)} must be {wanted}")
+
+
 def flag(value, name: str) -> bool:
     """True or False; nothing else is taken for them."""
     if not isinstance(value, bool | np.bool_):
@@ -104,6 +117,35 @@ def choice(value, name: str, options: Collection[Any]):
             f"{name} = {shown(value)} must be {', '.join(others)}{' or ' if others else ''}{last}"
         )
     return value
+
+
+def storable(value, name: str, default: Callable | None = None) -> Any:
+    """The value, which JSON can hold; default: as json.dumps takes it.
+
+    Raises ParameterError with the place and the type of what it cannot.
+    """
+    try:
+        json.dumps(value, default=default)
+    except TypeError:
+        raise ParameterError(_not_storable(value, name, default)) from None
+    except (ValueError, RecursionError) as error:
+        raise ParameterError(f"{name} = {shown(value)} must be {STORABLE}: {error}") from None
+    return value
+
+
+def _not_storable(value, name: str, default) -> str:
+    """What is wrong with the first part that JSON cannot hold."""
+    keyed = isinstance(value, dict)
+    parts = value.items() if keyed else enumerate(value) if isinstance(value, list | tuple) else ()
+    for key, part in parts:
+        place = f"{name}[{shown(key)}]"
+        if keyed and not isinstance(key, str | float | int | None):
+            return f"{place}: the key of type {type(key).__name__} must be text"
+        try:
+            json.dumps(part, default=default)
+        except TypeError:
+            return _not_storable(part, place, default)
+    return f"{name} = {shown(value)} of type {type(value).__name__} must be {STORABLE}"
 
 
 def path(value, name: str) -> Path:

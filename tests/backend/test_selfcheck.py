@@ -83,6 +83,14 @@ BUGS = {
         "",
     ),
     "update (Adam": ("adam.cuh", "return -expm1(t * log_beta);", "return Real(1);"),
+    "update (Adam, what overflows": (
+        *("update_rule.cuh", "moves = moves & isfinite(after[i]);"),
+        "moves = true;",
+    ),
+    "update (Adam, what overflows stays, and its network is halted": (
+        *("update.cu", "if (!all) halted[at.network] = t[at.network];"),
+        "",
+    ),
     "gather (labels": ("gather.cu", "+ cursor[m] * batch", "+ cursor[m]"),
     "accumulate_metrics (largest": ("accumulate_metrics.cu", "cursor[m] += 1;", ""),
     "shuffle (": ("shuffle.cu", "SHUFFLE)", "DROPOUT)"),
@@ -297,7 +305,10 @@ def test_info_of_the_cpu_checks_what_computes_there(few, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ("asked", "says"),
-    [("gpu", "'gpu' is no device"), ("cuda:7", "there is no GPU number 7")],
+    [
+        ("gpu", "--check: expected auto, cpu, cuda or cuda:<number>"),
+        ("cuda:7", "there is no GPU number 7"),
+    ],
 )
 def test_info_of_no_device_is_an_error(cuda, counters, asked, says, capsys):
     assert run("info", "--check", asked) == 2

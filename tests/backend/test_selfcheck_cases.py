@@ -10,6 +10,7 @@ import gpumlp
 import gpumlp.functions.sklearn_losses
 from gpumlp.backend import contract, selfcheck
 from gpumlp.backend.selfcheck.case import TOLERANCE
+from gpumlp.backend.selfcheck.update_cases import OVERFLOWING
 from gpumlp.functions.loss import pair
 from gpumlp.functions.optimizer import examples, optimizers
 from gpumlp.training import persistent_cases
@@ -115,7 +116,8 @@ EXTENT = {
     "activate": (60, 1), "prepare_update": (5, 5), "backprop": (56, 5), "capture": (2, 1),
     "copies": (1, 0), "gather": (14, 1), "gemm": (30, 1), "loss": (102, 5), "cast_bf16": (1, 0),
     "persistent_kernel": (6, 5), "shuffle": (3, 1), "accumulate_metrics": (4, 1),
-    "transfers": (1, 0), "update": (2 * (len(dict(examples())) + 1) + 1, 5),
+    "transfers": (1, 0),
+    "update": (2 * (len(dict(examples())) + len(OVERFLOWING) + 1) + 1, 5),
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import gpumlp
+from gpumlp.backend import device
 from gpumlp.cli import train as command
 from tests.helpers.commandline import LABELS, blobs, refused, run, trained
 
@@ -144,21 +145,21 @@ def test_one_array_is_not_enough_to_train(folder, capsys):
         (["train", "iris", "--dropout", "1"], "below 1, not '1'"),
         (["train", "iris", "--l2", "-1"], "0 or more, not '-1'"),
         (["train", "iris", "--dtype", "float16"], "invalid choice: 'float16'"),
-        (["train", "iris", "--device", "gpu"], "--device: 'gpu' is no device"),
+        (["train", "iris", "--device", "gpu"], "--device: expected auto, cpu, cuda or cuda:<num"),
         (["train", "iris", "--seed", "-1"], "from 0"),
         (["train", "iris", "--lr", "1e38", "--optimizer", "sgd"], "with --lr 1e+38; a lower"),
-        (["train", "iris", "--hidden", "9" * 24], f"no such network with --hidden {'9' * 24}: "),
-        (["train", "iris", "--hidden", "4,1000000000,4"], "network with --hidden 4,1000000000,4: "),
+        (["train", "iris", "--hidden", "9" * 24], f"--hidden {'9' * 24}: out of memory "),
+        (["train", "iris", "--hidden", "4,1000000000,4"], " are needed; lower --hidden"),
         (["train", ""], "DATA: expected a name, not ''"),
         (["train", "iris", "--out", ""], "--out: expected a name, not ''"),
         (["train", "iris", "--target", ""], "--target: expected a name, not ''"),
-        (["train", "iris", "--device", ""], "--device: '' is no device"),
+        (["train", "iris", "--device", ""], "<number>, such as cuda:1, not ''"),
         (["train", "iris", "--activation", ""], "unknown activation ''"),
         (["train", "n" * 300], "File name too long"),
         (["train", "n" * 300 + ".npz"], "File name too long"),
         (["train", "n" * 300 + ".csv", "--target", "y"], "File name too long"),
         (["train", "iris", "--out", "n" * 300], "cannot be made (File name too long)"),
-        (["info", "--check", ""], "--check: '' is no device"),
+        (["info", "--check", ""], "--check: expected auto, cpu, cuda or"),
         (["predict", "model"], "required: FILE"),
         (["predict", "", "file"], "MODEL: expected a name, not ''"),
         (["predict", "model", ""], "FILE: expected a name, not ''"),
@@ -171,6 +172,56 @@ def test_bad_options_are_one_sentence(options, says, tmp_path, capsys, monkeypat
     complaint = capsys.readouterr().err.splitlines()[-1]
     assert complaint.startswith("gpumlp: ")
     assert says in complaint
+
+
+@pytest.mark.parametrize(
+    ("options", "variable", "said"),
+    [
+        (["--device", "cuda"], "", "--device cuda: no GPU is here. Buy one. Or use --device cpu."),
+        ([], "cuda:3", "GPUMLP_DEVICE=cuda:3: no GPU is here. Buy one. Or use --device cpu."),
+        (
+            [],
+            "gpu",
+            "GPUMLP_DEVICE: expected auto, cpu, cuda or cuda:<number>, such as cuda:1, not ",
+        ),
+    ],
+)
+def test_a_device_that_is_not_there(options, variable, said, monkeypatch, capsys):
+    """In the words of the command line, whose options are no Python."""
+    problem = device.Problem("no GPU is here", "Buy one.")
+    monkeypatch.setattr(device, "gpu_problem", lambda *arguments: problem)
+    monkeypatch.setenv(device.VARIABLE, variable)
+    assert f"gpumlp: {said}" in refused(capsys, "train", "iris", *options)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "said"),
+    [
+        ("float32", r"are needed; lower --batch-size or --hidden\n$"),
+        ("float64", r"are needed; lower --batch-size or --hidden, or use --dtype float32\n$"),
+    ],
+)
+def test_a_training_without_memory_names_the_options(dtype, said, tmp_path, monkeypatch, capsys):
+    def full(*arguments):
+        raise MemoryError("full")
+
+    monkeypatch.setattr("gpumlp.training.rows.Rows.send", full)
+    options = "--out", tmp_path, "--dtype", dtype
+    assert re.search(
+        f"out of memory on cpu: about .* {said}", refused(capsys, "train", "iris", *options)
+    )
+
+
+def test_a_prediction_without_memory(folder, tmp_path, monkeypatch, capsys):
+    def full(*arguments):
+        raise MemoryError("full")
+
+    monkeypatch.setattr("gpumlp.model.propagate.predict", full)
+    np.save(tmp_path / "new.npy", np.zeros((3, 4)))
+    said = refused(capsys, "predict", folder / "labels" / "model.safetensors", tmp_path / "new.npy")
+    assert re.search(
+        r"out of memory on cpu: about .* are needed; give fewer samples at once\n$", said
+    )
 
 
 @pytest.mark.parametrize("option", ["--hidden", "--epochs", "--lr", "--l2", "--seed", "--out"])

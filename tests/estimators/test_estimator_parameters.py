@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from gpumlp import MLPClassifier, MLPRegressor
+from gpumlp.utils.checks import ParameterError
 from tests.helpers.oddities import features, refuses, small, targets
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -76,6 +77,53 @@ def test_parameters_are_refused_or_work(cls, junk, capsys):
             if not all(np.isfinite(a).all() for a in (*weights, model.predict(X))):
                 wrong[name] = "not finite"
     assert not wrong
+
+
+@pytest.mark.parametrize("members", [None, 2])
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("learning_rate_init", {}),
+        ("learning_rate_init", {"solver": "sgd", "learning_rate": "invscaling"}),
+        ("alpha", {}),
+        ("l1", {}),
+        ("weight_decay", {}),
+        ("epsilon", {}),
+        ("clip_norm", {}),
+    ],
+)
+@pytest.mark.parametrize("cls", [MLPClassifier, MLPRegressor])
+def test_a_number_that_the_networks_dtype_cannot_hold(cls, name, settings, members):
+    """It is refused under the parameter's name, not under that of the engine."""
+    rng = np.random.default_rng(0)
+    X, y = features(rng).astype(np.float32), targets(cls, rng)
+    model = small(cls, n_models=members, **settings | {name: 1e300})
+    said = rf"^{cls.__name__}: {name} = 1e\+300 must be at most 3.40282e\+38, .* of float32$"
+    with pytest.raises(ParameterError, match=said):
+        model.fit(X, y)
+    if members:
+        model.set_params(**{name: [1e-3, 1e300]})
+        with pytest.raises(ParameterError, match=rf"{name} = \[0.001, 1e\+300\] must be"):
+            model.fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"solver": "lbfgs", "learning_rate_init": 1e300}, {"solver": "sgd", "epsilon": 1e300}],
+)
+def test_a_number_that_the_solver_does_not_use_may_have_any_size(settings):
+    rng = np.random.default_rng(0)
+    X, y = features(rng).astype(np.float32), targets(MLPRegressor, rng)
+    assert np.isfinite(small(MLPRegressor, **settings).fit(X, y).predict(X)).all()
+
+
+def test_a_changed_penalty_that_the_networks_dtype_cannot_hold():
+    """The trainer of the calls before would refuse it as l2."""
+    rng = np.random.default_rng(0)
+    X, y = features(rng).astype(np.float32), targets(MLPRegressor, rng)
+    model = small(MLPRegressor).partial_fit(X, y).set_params(alpha=1e300)
+    with pytest.raises(ParameterError, match=r"^MLPRegressor: alpha = 1e\+300 must be at most"):
+        model.partial_fit(X, y)
 
 
 @pytest.mark.parametrize("cls", [MLPClassifier, MLPRegressor])

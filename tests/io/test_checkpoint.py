@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 import gpumlp
 import gpumlp.io.checkpoint
+from gpumlp.utils.checks import ParameterError
 from tests.helpers.checkpointing import differences, epochs, fit, make, names, resume, train
 
 CASE = "one cycle"
@@ -98,6 +99,40 @@ def test_metadata_of_the_network_is_kept(tmp_path):
     trainer.net.metadata = {"classes": ["a", "b"]}
     fit(trainer, 1, [gpumlp.Checkpoint(tmp_path)])
     assert resume(tmp_path).net.metadata == {"classes": ["a", "b"]}
+
+
+class Noting(gpumlp.Callback):
+    """Remembers something from the first epoch on."""
+
+    def __init__(self, numbers):
+        self.numbers, self.epochs = numbers, 0
+
+    def on_epoch_end(self, trainer, history):
+        self.epochs += 1
+
+    def state(self):
+        return self.numbers, {}
+
+
+def test_metadata_that_json_cannot_hold_end_no_fit(tmp_path):
+    """The fit does not begin; to end it at the first checkpoint would lose its epochs."""
+    trainer, noting = make(CASE), Noting({})
+    trainer.net.metadata["units"] = {"x": {1, 2}}
+    callbacks = [gpumlp.Checkpoint(tmp_path / "new"), noting]
+    with pytest.raises(ParameterError, match=r"^net\.metadata\['units'\]\['x'\] = .* of type set"):
+        fit(trainer, 3, callbacks)
+    assert (trainer.epoch, noting.epochs) == (0, 0) and not list(tmp_path.iterdir())
+    fit(trainer, 1)  # without checkpoints they do not matter
+
+
+def test_a_callbacks_state_that_json_cannot_hold_ends_no_fit(tmp_path):
+    trainer, noting = make(CASE), Noting({"seen": np.int64(7)})
+    callbacks = [gpumlp.Checkpoint(tmp_path / "new"), noting]
+    with pytest.raises(ParameterError, match=r"^the state of Noting\['seen'\] = .* of type int64"):
+        fit(trainer, 3, callbacks)
+    assert noting.epochs == 0
+    noting.numbers = {}
+    fit(trainer, 1, callbacks)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 import gpumlp
 import gpumlp.io.checkpoint
+from gpumlp.training import plot
 from gpumlp.utils import atomic
 from tests.helpers.checkpointing import (
     differences,
@@ -233,6 +234,58 @@ def test_temporary_files_beside_one_file(tmp_path):
         (tmp_path / name).touch()
     train(1, tmp_path / "a.safetensors")
     assert names(tmp_path) == [".b.safetensors.x.tmp", "a.safetensors"]
+
+
+def write_large_onnx(path, monkeypatch):
+    pytest.importorskip("onnx")
+    monkeypatch.setattr("gpumlp.io.onnx_file.ONE_FILE_BYTES", 0)
+    gpumlp.export_onnx(gpumlp.MLP((2, 2), device="cpu"), path)
+
+
+def write_onnx(path, monkeypatch):
+    pytest.importorskip("onnx")
+    gpumlp.export_onnx(gpumlp.MLP((2, 2), device="cpu"), path)
+
+
+def draw_curves(path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    plot.curves(gpumlp.History(), path)
+
+
+def save_network(path, monkeypatch):
+    gpumlp.save(gpumlp.MLP((2, 2), device="cpu"), path)
+
+
+WRITERS = [save_network, write_onnx, write_large_onnx, draw_curves]
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_folder_that_is_not_there(write, tmp_path, monkeypatch):
+    """The error names the user's path, not the temporary file beside it."""
+    monkeypatch.chdir(tmp_path)
+    path = os.path.join("missing", "file.onnx")
+    with pytest.raises(FileNotFoundError) as raised:
+        write(path, monkeypatch)
+    assert str(raised.value) == f"[Errno 2] No such file or directory: {path!r}"
+    assert raised.value.__suppress_context__
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_folder_in_the_files_place(write, tmp_path, monkeypatch):
+    path = tmp_path / "file.onnx"
+    path.mkdir()
+    with pytest.raises(IsADirectoryError) as raised:
+        write(path, monkeypatch)
+    assert str(raised.value) == f"[Errno 21] Is a directory: {str(path)!r}"
+
+
+@pytest.mark.parametrize("call", ["open", "fsync", "replace"])
+def test_a_failing_disk_is_told_with_the_path(call, tmp_path, monkeypatch):
+    path = tmp_path / "network.safetensors"
+    with monkeypatch.context() as patched, pytest.raises(OSError, match=r"\[Errno 5\]") as raised:
+        Disk(patched, call, errno.EIO)
+        save_network(path, monkeypatch)
+    assert raised.value.filename == str(path) and raised.value.filename2 is None
 
 
 def test_a_temporary_file_that_was_swept_before_it_was_locked(tmp_path, monkeypatch):

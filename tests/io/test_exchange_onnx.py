@@ -120,8 +120,10 @@ def test_onnx_file_says_what_it_is(tmp_path):
     gpumlp.export_onnx(net, tmp_path / "net.onnx", metadata={"scale": np.array([1.5, 2.0])})
     [entry] = onnx.load(tmp_path / "net.onnx").metadata_props
     assert entry.key == "scale" and json.loads(entry.value) == [1.5, 2.0]
-    with pytest.raises(TypeError, match="set"):
-        gpumlp.export_onnx(net, tmp_path / "net.onnx", metadata={"x": {1, 2}})
+    with pytest.raises(TypeError, match=r"^metadata\['x'\]\[1\] = \{1, 2\} of type set must be"):
+        gpumlp.export_onnx(net, tmp_path / "net.onnx", metadata={"x": [np.ones(2), {1, 2}]})
+    with pytest.raises(TypeError, match=r"^metadata = \[1\] must be a dictionary$"):
+        gpumlp.export_onnx(net, tmp_path / "net.onnx", metadata=[1])
 
 
 def test_onnx_parameters_too_large_for_one_file(tmp_path, monkeypatch):

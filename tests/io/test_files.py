@@ -11,6 +11,7 @@ import gpumlp
 from gpumlp.functions.loss import Form
 from gpumlp.functions.optimizer import examples
 from gpumlp.io import file_arrays
+from gpumlp.utils import checks
 from tests.helpers.comparison import to_numpy
 from tests.helpers.saving import DATA, X, assert_same_network, make_network, make_trainer
 from tests.helpers.training import fit, theta
@@ -304,11 +305,41 @@ def test_numbers_that_are_not_finite(name, wrong, tmp_path, monkeypatch):
         gpumlp.load(tmp_path / "trainer")
 
 
-@pytest.mark.parametrize("metadata", [{"a": {1, 2}}, object(), {"a": np.float32(1)}, {(1, 2): 3}])
-def test_metadata_that_json_cannot_hold(metadata, tmp_path):
+CIRCLE: list = []
+CIRCLE.append(CIRCLE)
+DEEP: list = []
+for _ in range(100_000):
+    DEEP = [DEEP]
+NOT_STORABLE = {
+    "a set": (
+        {"a": {1, 2}},
+        r"metadata\['a'\] = \{1, 2\} of type set must be what JSON can hold",
+    ),
+    "an object": (object(), "metadata = <object .*> of type object must be what JSON can hold"),
+    "a type": (dict, "metadata = <class 'dict'> of type type must be"),
+    "within": (
+        {"a": [0, {"b": np.float32(1)}]},
+        r"metadata\['a'\]\[1\]\['b'\] = .* of type float32 must",
+    ),
+    "a key": (
+        {"a": {(1, 2): 3}},
+        r"metadata\['a'\]\[\(1, 2\)\]: the key of type tuple must be text$",
+    ),
+    "a circle": (CIRCLE, r"metadata = \[\[\.\.\.\]\] must be what JSON can hold .*: Circular"),
+    "deep": (DEEP, "metadata = <list> must be what JSON can hold .*: .*recursion"),
+    "digits": ({"a": 10**5000}, "metadata = <dict> must be what JSON can hold .*: .*digits"),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_STORABLE)
+def test_metadata_that_json_cannot_hold(kind, tmp_path):
+    metadata, said = NOT_STORABLE[kind]
     net = gpumlp.MLP((2, 1), device="cpu")
-    with pytest.raises(TypeError, match=r"metadata = .* must be what JSON can hold"):
+    with pytest.raises(TypeError, match=f"^{said}"):
         gpumlp.save(net, tmp_path / "net.safetensors", metadata)
+    net.metadata = metadata
+    with pytest.raises(checks.ParameterError, match=rf"^net\.{said}"):
+        gpumlp.save(net, tmp_path / "net.safetensors")
     assert not list(tmp_path.iterdir())
 
 

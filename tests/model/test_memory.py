@@ -9,12 +9,13 @@ import pytest
 
 import gpumlp
 from gpumlp.backend.cpu import pool
-from gpumlp.estimators import stack_fitter
+from gpumlp.estimators import base, stack_fitter
 from gpumlp.estimators.member_task import Member
-from gpumlp.model import memory
+from gpumlp.model import arrays, memory
 from gpumlp.training import executors, persistent, rows
 
 R, HELD = 330, 170
+TOTAL_MEMORY = "gpumlp.backend.reference.numpy_ops.NumpyOps.total_memory"
 
 CASES = {
     "Adam": {},
@@ -182,6 +183,113 @@ def test_one_network_on_the_cpu(monkeypatch, threads, held):
     (0, "0 bytes"), (1023, "1023 bytes"), (1024, "1.0 KiB"), (1536, "1.5 KiB"),
     (1024**2 - 60, "1023.9 KiB"), (1024**2, "1.0 MiB"), (2.5 * 1024**3, "2.5 GiB"),
     (2.5 * 1024**4, "2.5 TiB"), (3000 * 1024**4, "3000.0 TiB"),
+    (99_999 * 1024**4, "99999.0 TiB"), (10**5 * 1024**4, "1.0e+5 TiB"), (10**30, "9.1e+17 TiB"),
+    (9.97e40, "9.1e+28 TiB"), (9.97 * 2**90, "1.1e+16 TiB"), (10**900, "9.1e+887 TiB"),
 ])  # fmt: skip
 def test_sizes_in_words(size, text):
     assert memory.text(size) == text
+
+
+def seen(*_):
+    pytest.fail("the values were looked at")
+
+
+def endless(rows):
+    """Rows that take no memory."""
+    return np.broadcast_to(np.float32(0), (rows, 4)), np.broadcast_to(0, (rows,))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda net, x, y: net.forward(x),
+        lambda net, x, y: net.loss_and_grad(x, y),
+        lambda net, x, y: gpumlp.Trainer(net).step(x, y),
+        lambda net, x, y: gpumlp.Trainer(net).fit(x, y, 1),
+        lambda net, x, y: gpumlp.Trainer(net).fit(x[:2], y[:2], 1, validation=(x, y)),
+    ],
+    ids=["forward", "loss_and_grad", "step", "fit", "validation"],
+)
+def test_memory_is_foreseen_before_values_are_looked_at(call, monkeypatch):
+    """The values of so many rows take minutes."""
+    net = gpumlp.MLP((4, 8, 3), device="cpu")
+    x, y = endless(2**31 - 1)
+    monkeypatch.setattr(TOTAL_MEMORY, lambda ops: 2**30)
+    checked = arrays.check_finite
+    monkeypatch.setattr(
+        "gpumlp.model.arrays.check_finite",
+        lambda features, *rest: (checked if features.array.size < 99 else seen)(features, *rest),
+    )
+    said = r"out of memory on cpu: about [\d.]+ GiB are needed; .* \(there are 1.0 GiB on cpu\)"
+    with pytest.raises(MemoryError, match=said):
+        call(net, x, y)
+
+
+def test_rows_that_lie_there_take_no_more_memory(monkeypatch):
+    """As of a file that is mapped into memory, which may be larger than that."""
+    net = gpumlp.MLP((4, 8, 3), device="cpu")
+    monkeypatch.setattr(TOTAL_MEMORY, lambda ops: 10_000)
+    monkeypatch.setattr(memory, "EVERYWHERE", 100)
+    x, y = np.ones((2000, 4), np.float32), np.zeros(2000, int)
+    for there in (x, x.astype(np.float64), x.astype(np.uint8)):
+        gpumlp.Trainer(net).fit(there, y, 1, progress=False)
+    for copied in (x[:, ::-1], x.astype(np.float16), x.astype(">f4")):
+        with pytest.raises(MemoryError, match=r"there are 9\.8 KiB on cpu"):
+            gpumlp.Trainer(net).fit(copied, y, 1, progress=False)
+
+
+@pytest.mark.parametrize("name", ["x", "validation x"])
+def test_rows_that_an_order_cannot_number(name):
+    trainer, (x, y) = gpumlp.Trainer(gpumlp.MLP((4, 8, 3), device="cpu")), endless(2**31)
+    training = (x, y) if name == "x" else (x[:2], y[:2])
+    with pytest.raises(ValueError, match=f"^{name} has 2147483648 rows; .* at most 2147483647$"):
+        trainer.fit(*training, 1, validation=(x, y), progress=False)
+    with pytest.raises(ValueError, match=r"^x has 2147483648 rows; .* at most 2147483647$"):
+        trainer.step(x, y)
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda est, x, y: est.predict(x), "X"),
+        (lambda est, x, y: est.predict_proba(x), "X"),
+        (lambda est, x, y: est.transform(x), "X"),
+        (lambda est, x, y: est.score(x, y), "X"),
+        (lambda est, x, y: est.fit(x, y), "X"),
+        (lambda est, x, y: est.fit(x[:6], np.arange(6) % 3, X_val=x, y_val=y), "X_val"),
+    ],
+    ids=["predict", "predict_proba", "transform", "score", "fit", "X_val"],
+)
+@pytest.mark.parametrize("members", [None, 2])
+def test_an_estimator_foresees_memory_before_values_are_looked_at(call, name, members, monkeypatch):
+    X, labels = np.random.default_rng(0).normal(size=(20, 4)), np.arange(20) % 3
+    est = gpumlp.MLPClassifier((8,), device="cpu", max_iter=1, n_models=members, random_state=0)
+    with warnings.catch_warnings(action="ignore"):
+        est.fit(X.astype(np.float32), labels)
+        monkeypatch.setattr(
+            base, "validate_data", lambda est, X, **kw: X if len(X) < 99 else seen()
+        )
+        monkeypatch.setattr(TOTAL_MEMORY, lambda ops: 2**30)
+        said = (
+            rf"out of memory: {name} has 8589934592 rows, for which about [\d.]+ .iB are needed, "
+        )
+        with pytest.raises(
+            MemoryError, match=f"{said}and there are 1.0 GiB on cpu; give fewer rows"
+        ):
+            call(est, *endless(2**33))
+
+
+def test_rows_of_a_gpu_are_seen_before_its_memory_is_full(cuda, monkeypatch):
+    """What lies on the host stays there, and comes in pieces."""
+    import cupy
+
+    net = gpumlp.MLP((4, 8, 3), device="cuda")
+    monkeypatch.setattr("gpumlp.backend.cuda.cupy_ops.CupyOps.total_memory", lambda ops: 10_000)
+    monkeypatch.setattr(memory, "EVERYWHERE", 100)
+    x, y = np.ones((2000, 4), np.float32)[:, ::-1], np.zeros(2000, int)
+    gpumlp.Trainer(net).fit(x, y, 1, progress=False)
+    with pytest.raises(MemoryError, match=r"there are 9\.8 KiB on cuda:0"):
+        gpumlp.Trainer(net).fit(cupy.asarray(x)[:, ::-1], y, 1, progress=False)
+    assert net.forward(x).shape == (2000, 3)
+    with pytest.raises(MemoryError, match=r"there are 9\.8 KiB on cuda:0"):
+        net.forward(cupy.asarray(x))

@@ -55,6 +55,7 @@ SELECTION = {
     "RMSprop": lambda ops: _update(ops, 6),
     "Adam": lambda ops: _update(ops, 8),
     "plain epsilon": lambda ops: updates.check_plain_epsilon(ops, "float32", 3),
+    "overflow": lambda ops: updates.check_overflow(ops, "float32", 3, *updates.CASES[8]),
     "factors": lambda ops: updates.check_factors(ops, "float32", 3, *updates.CASES[9]),
     "frozen": lambda ops: updates.check_frozen(ops, "float32", "Adam"),
     "gather": lambda ops: minibatches.check_gather(ops, "float32", 3, "float32", 37),

@@ -322,6 +322,12 @@ UPDATES = {
         "update_rule.cuh", "step.decay * slice.decay *", "step.decay *", "factors"
     ),
     "halted networks that move": Bug("update.cu", "if (step.go == Real(0)) return;", "", "frozen"),
+    "what overflows": Bug(
+        "update_rule.cuh", "moves = moves & isfinite(after[i]);", "moves = true;", "overflow"
+    ),
+    "an overflow that halts nothing": Bug(
+        "update.cu", "if (!all) halted[at.network] = t[at.network];", "", "overflow"
+    ),
     "a halt that does not last": Bug("step.cuh", "halted == 0 && w_sum", "w_sum", "events"),
     "a gradient that is not looked at": Bug(
         "step.cuh", "isfinite(loss) && isfinite(length)", "isfinite(loss)", "events"

@@ -10,7 +10,15 @@ import numpy as np
 from gpumlp.backend.contract import Batch, Data, Factors, State, Targets
 from gpumlp.backend.selfcheck.case import DTYPES, LOOSE, MODELS, Case, Side, case
 from gpumlp.backend.sources import SOURCE
-from gpumlp.functions.optimizer import HYPERS, Adam, Optimizer, examples
+from gpumlp.functions.optimizer import (
+    HYPERS,
+    SGD,
+    Adam,
+    AdamW,
+    Optimizer,
+    RMSprop,
+    examples,
+)
 
 
 def cases() -> Iterator[Case]:
@@ -79,6 +87,45 @@ def update(side: Side, optimizer: Optimizer, size=SIZE, factors=False):
     return [theta, *(buffer for buffer in state_buffers if buffer is not None)]
 
 
+def overflow(side: Side, optimizer: Optimizer, size=SIZE):
+    """A step that would carry some parameters of two networks, or their state, out of range; one of
+    these stands still.
+
+    What overflows is of the side's own dtype, so that only whether it stays is compared, and apart
+    from it the others, which move.
+    """
+    decayed = size - 32
+    places = [0, 1, 38, decayed - 1, decayed, size - 1]
+    largest = np.finfo(side.real).max
+    theta, g = side.rng.standard_normal((2, MODELS, size)).astype(side.dtype).astype(side.real)
+    theta[:2, places], g[:2, places] = largest, -largest
+    used = optimizer.state_buffers().values()
+    state = np.full((MODELS, size), 0.5)  # far from where √(s − c²) of RMSprop ends
+    state_buffers = [side.send(state) if in_use else None for in_use in used]
+    moving = side.send(theta, side.real)
+    scalars = side.send([[1, 1, 0.1, 0.25], [0, 1, 0.1, 1], [1, 1, 0.1, 0.25]])
+    step, stopped_at = side.send([3, 4, 5], np.int64), side.send(np.zeros(MODELS), np.int64)
+    now = scalars, side.send(optimizer.hyper(MODELS)), step, stopped_at
+    sent = moving, side.send(g, side.real), state_buffers
+    side.ops.update(optimizer.family, *sent, *now, decayed)
+    arrays = []
+    for array in (moving, *(buffer for buffer in state_buffers if buffer is not None)):
+        before, after = theta if array is moving else state, side.read(array)
+        arrays.append((after == before)[:2, places].astype(np.int64))
+        after[:2, places] = 0
+        arrays.append(after)
+    return [stopped_at, *map(side.ops.to_device, arrays)]
+
+
+# Of each optimiser whose steps grow with the gradient, with all of its state.
+OVERFLOWING: dict[str, Optimizer] = {
+    "SGD": SGD(momentum=0.9, nesterov=True, l2=0.5),
+    "RMSprop": RMSprop(eps=1e-2, momentum=0.5, centered=True),
+    "Adam": Adam(eps=1e-3, l2=0.5),
+    "AdamW": AdamW(eps=1e-3, weight_decay=0.5),
+}
+
+
 def _updates() -> Iterator[Case]:
     with_factors = dict(examples())["AdamW"]
     for dtype in DTYPES:
@@ -86,11 +133,15 @@ def _updates() -> Iterator[Case]:
             yield case(
                 "prepare_update", what, dtype, prepare_update, penalty, factor=LOOSE, first=True
             )
+        # When a GPU is first used, only the rule that a Trainer takes by default: each other one is
+        # a program of its own.
         for what, optimizer in examples():
-            # When a GPU is first used, only the rule that a Trainer takes by default: each other
-            # one is a program of its own.
             first = isinstance(optimizer, Adam)
             yield case("update", what, dtype, update, optimizer, factor=LOOSE, first=first)
+        for name, optimizer in OVERFLOWING.items():
+            what = f"{name}, what overflows stays, and its network is halted"
+            first = isinstance(optimizer, Adam)
+            yield case("update", what, dtype, overflow, optimizer, factor=LOOSE, first=first)
         options = {"factors": True, "factor": LOOSE}
         yield case("update", "AdamW, factors", dtype, update, with_factors, **options)
     options = {"size": MANY, "factor": LOOSE}
