@@ -155,8 +155,10 @@ def _fit(arguments, net, preparation: Preparation, training, validation):
         seed=arguments.seed,
     )
     try:
+        x, y = training
         history = trainer.fit(
-            *training,
+            x,
+            y,
             epochs=arguments.epochs,
             validation=validation,
             callbacks=[gpumlp.EarlyStopping(arguments.patience, restore_best=True)],

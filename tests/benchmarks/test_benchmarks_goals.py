@@ -173,7 +173,8 @@ STATED = {
     "accumulate_metrics.cu": ("reads n, and y unless the targets are", "accumulate_metrics"),
     "cast_bf16.cu": ("reads one Real, writes one Bf16: 6", "cast_bf16"),
     "shuffle.cu": ("shuffle_keys writes 8, shuffle_order reads 8 and writes 4", "shuffle"),
-    "update.cu": ("1 Real, or 2; sgd 3 (5 with momentum), rmsprop 5", "prepare_update update"),
+    "prepare_update.cu": ("the weights too: 1 Real, or 2", "prepare_update"),
+    "update.cu": ("3 Reals, and 2 for each state buffer in use", "update"),
 }
 WHOLE_STEPS = {"persistent.cu"}  # by the part "kernel"
 
