@@ -98,6 +98,18 @@ def backprop(name: str):
     return make
 
 
+def scale(inputs, rows, columns):
+    V, s = inputs.normal(1, rows, columns), inputs.normal(1, columns, offset=1)
+    out = inputs.stored_zeros(1, rows, columns)
+    return lambda: inputs.ops.scale(V, s, out), [out]
+
+
+def scale_gradient(inputs, rows, columns):
+    G, V = inputs.normal(1, rows, columns), inputs.normal(1, rows, columns, offset=1)
+    s, ds = inputs.normal(1, columns, offset=2), inputs.zeros(1, columns)
+    return lambda: inputs.ops.scale_gradient(G, V, s, ds), [G, ds]
+
+
 def loss(name: str, output: str, labelled: bool):
     def make(inputs, rows, columns):
         chosen, f = losses[name], activations[output]
@@ -230,6 +242,9 @@ CASES = (
     Case("backprop sigmoid", "backward.cu", 12, 1024, backprop("sigmoid")),
     Case("backprop identity", "backward.cu", 4, 1024, backprop("identity")),
     Case("backprop relu, bf16", "backward.cu", 6, 1024, backprop("relu"), narrow=True),
+    Case("scale", "scale.cu", 8, 1024, scale),
+    Case("scale, bf16", "scale.cu", 6, 1024, scale, narrow=True),
+    Case("scale_gradient", "scale.cu", 12, 1024, scale_gradient),
     Case("loss cross_entropy", "losses.cu", 8, 1024, loss("cross_entropy", "softmax", True)),
     Case("loss, 10 classes", "losses.cu", 8, 10, loss("cross_entropy", "softmax", True), False),
     Case("loss squared_error", "losses.cu", 12, 1024, loss("squared_error", "identity", False)),

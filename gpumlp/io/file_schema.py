@@ -20,6 +20,7 @@ NETWORK = {
     "seed": (seed, [seed]),
     "init": (None, str),
     "dropout": numbers,
+    "scale?": [bool],
     "precision?": frozenset(["float32", "tf32", "bf16"]),
     "tune?": bool,
     "products?": {"gpu?": str, "cublaslt?": int, "algorithms?": {str: str}},

@@ -41,6 +41,7 @@ def select(trainer: Trainer, members) -> Trainer:
         init="zeros",
         seed=[int(s) for s in initializer.seeds(net.seed, net.models)[members]],
         dropout=[own(p) for p in net.dropout] if per_layer else own(net.dropout),
+        scale=list(net.shape.scaled[1:]) or False,
         precision=net.precision,
         tune=net.tune,
     )

@@ -57,6 +57,11 @@ STATED = {
         {4, 6},
     ),
     "backward.cu": ("2 Delta and 1 Stored, 12 bytes in float32 and 6 in bf", {4, 12}, {6}),
+    "scale.cu": (
+        "and 6 where W is in bfloat16; scale_gradient reads G and V and writes G: 3 Reals",
+        {8, 12},
+        {6},
+    ),
     "losses.cu": ("8 or 12 bytes in float32 (6 or 10 with", {8, 12}, {6}),
     "gather.cu": ("reads one Source, writes one Stored", {8}, {6}),
     "rows.cu": ("reads z (twice more from the cache); writes n: 2 Reals", {8}, set()),
