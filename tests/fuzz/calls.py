@@ -148,6 +148,7 @@ def _engine(folder: Path) -> dict[str, Call]:
                 "init": of("glorot_uniform", "zeros", lambda rng, out, into: np.ones((out, into))),
                 "seed": of(0, 7),
                 "dropout": of(0.0, 0.3),
+                "scale": of(False, True),
                 "precision": of("float32"),
                 "tune": of(True, False),
             },
