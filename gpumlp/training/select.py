@@ -59,6 +59,7 @@ def select(trainer: Trainer, members) -> Trainer:
         [int(s) for s in initializer.seeds(trainer.seed, net.models)[members]],
         own(trainer.clip_norm),
         trainer.penalty_in_loss,
+        trainer.factors,
     )
     with stack.ops.on_device():
         index = stack.ops.to_device(members)

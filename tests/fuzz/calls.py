@@ -165,6 +165,7 @@ def _engine(folder: Path) -> dict[str, Call]:
                 "seed": of(0, 9),
                 "clip_norm": of(None, 1.0),
                 "penalty_in_loss": of(True, False),
+                "factors": of(None, {"b": (0.5, 0.0)}, {"W": (2, [1.0, 1.0])}),
             },
         ),
         "fit": Call(

@@ -15,7 +15,6 @@ from gpumlp.model import blocks, memory, slices
 from gpumlp.training import persistent
 from gpumlp.training.select import select
 from gpumlp.utils import checks
-from tests.conftest import require_cuda
 from tests.helpers.comparison import fill, to_numpy
 from tests.helpers.networks import network
 from tests.helpers.saving import assert_same_network, rewrite
@@ -23,19 +22,6 @@ from tests.helpers.training import blobs, fit, theta
 
 SIZES = (5, 17, 8, 3)
 SCALES = [True, [True, False, True], [False, True, False]]
-
-
-@pytest.fixture(params=["numpy", "host", "cuda"])
-def place(request, monkeypatch):
-    """The device, and the CPU also without compiled programs."""
-    if request.param == "numpy":
-        monkeypatch.setenv("GPUMLP_HOST", "0")
-    elif request.param == "host" and compiler.problem():
-        pytest.skip(f"nothing can be compiled for the CPU: {compiler.problem()}")
-    elif request.param == "cuda":
-        require_cuda(request.config)
-        return "cuda"
-    return "cpu"
 
 
 def make(device="cpu", scale=True, sizes=SIZES, hidden="tanh", **options):
