@@ -10,6 +10,7 @@ import signal
 
 import pytest
 
+from gpumlp.backend.cpu import compiler
 from tests import simt, standin
 
 # What "auto" means in the tests; those of gpumlp/backend/device.py set it themselves.
@@ -58,6 +59,19 @@ def counters(request):
         pytest.skip("launches and copies are counted on the stand-in for CuPy, not on a GPU")
     require_cuda(request.config)
     return standin
+
+
+@pytest.fixture(params=["numpy", "host", "cuda"])
+def place(request, monkeypatch):
+    """The device, and the CPU also without compiled programs."""
+    if request.param == "numpy":
+        monkeypatch.setenv("GPUMLP_HOST", "0")
+    elif request.param == "host" and compiler.problem():
+        pytest.skip(f"nothing can be compiled for the CPU: {compiler.problem()}")
+    elif request.param == "cuda":
+        require_cuda(request.config)
+        return "cuda"
+    return "cpu"
 
 
 def require_cuda(config):

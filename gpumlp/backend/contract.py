@@ -9,8 +9,8 @@ Arrays are (M, B, N): M networks, B samples, N units; where (1 or M, ...) is wri
 of 1 is shared by all networks.  Arrays are contiguous, but for their leading axis.
 
 On a GPU, where the others are float32, some arrays may be in bfloat16, as bits in uint16: of gemm
-a and b (and out), of activate z and n, of backprop delta (and z and n), of loss delta, of gather
-out.x.
+a and b (and out), of activate z and n, of backprop delta (and z and n), of scale out, of loss
+delta, of gather out.x.
 """
 
 from __future__ import annotations
@@ -178,6 +178,18 @@ class Ops(Protocol):
 
         db (M, N) <- the sum of delta over the batch, (13); dp (M,) <- the gradient of a learned
         slope.  n is not kept.
+        """
+
+    def scale(self, V: Array, s: Array, out: Array) -> None:
+        """out <- V diag(s), the weights W of z = V (s * n) + b = W n + b.
+
+        V, out (M, I, J); s (M, J): W_ij = V_ij s_j.
+        """
+
+    def scale_gradient(self, G: Array, V: Array, s: Array, ds: Array) -> None:
+        """G <- the gradient by V and ds <- that by s, where G was that by W = V diag(s).
+
+        G, V (M, I, J); s, ds (M, J): dL/dV_ij = G_ij s_j and dL/ds_j = sum_i G_ij V_ij.
         """
 
     def cast_bf16(self, a: Array, out: Array) -> None:

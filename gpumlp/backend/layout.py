@@ -1,4 +1,4 @@
-"""Where each W^(k), b^(k) and learned slope lies in the buffer of all parameters."""
+"""Where each W^(k), b^(k), s^(k) and learned slope lies in the buffer of all parameters."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ ALIGNMENT = 128  # bytes: a cache line, and a multiple of every vector load
 
 
 class Layout:
-    """Places in a row of P numbers: all W first (the decayed prefix), then all b, then the slopes.
+    """Places in a row of P numbers: all W (the decayed prefix), then all b, all s, the slopes.
 
     Each segment starts at a multiple of 128 bytes; the padding stays zero.  A gradient and an
     optimiser's state have the same layout.
 
-    sizes: N_0 .. N_K;  learned: the layers k whose activation has a learned slope.
+    sizes: N_0 .. N_K;  learned: the layers k whose activation has a learned slope;  scaled: those
+    with a scale s^(k) of their N_{k-1} inputs.
     """
 
-    def __init__(self, sizes: tuple[int, ...], learned: tuple[int, ...], itemsize: int):
+    def __init__(
+        self,
+        sizes: tuple[int, ...],
+        learned: tuple[int, ...],
+        itemsize: int,
+        scaled: tuple[int, ...] = (),
+    ):
         self.sizes, self.learned = sizes, learned
         self._align = ALIGNMENT // itemsize
         layers = range(1, len(sizes))
@@ -22,10 +29,11 @@ class Layout:
         self.W = {k: self._segment(sizes[k] * sizes[k - 1]) for k in layers}
         self.decayed = self.size
         self.b = {k: self._segment(sizes[k]) for k in layers}
+        self.s = {k: self._segment(sizes[k - 1]) for k in scaled}
         self.slope = {k: self._segment(1) for k in learned}
         self.count = sum(
             part.stop - part.start
-            for group in (self.W, self.b, self.slope)
+            for group in (self.W, self.b, self.s, self.slope)
             for part in group.values()
         )
 

@@ -14,7 +14,7 @@ def named(layout, buffer, prefix: str = "") -> dict[str, np.ndarray]:
     views = Parameters(layout, buffer)
     return {
         f"{prefix}{group}.{k}": getattr(views, group)[k]
-        for group in ("W", "b", "slope")
+        for group in ("W", "b", "s", "slope")
         for k in range(1, len(layout.sizes))
         if getattr(views, group)[k] is not None
     }
@@ -41,7 +41,7 @@ def array_of(arrays, name: str, dtype, shape: tuple[int, ...]) -> np.ndarray:
 # The arrays of which every number is finite: weights, also the best ones that a callback keeps, and
 # the optimiser's state; and those of which none is below 0.  A learning rate that a schedule
 # raised out of range is infinite: its network stands still, and others of the stack go on.
-FINITE = re.compile(r"(W|b|slope)\.|(.+\.)?(engine|optimizer)\.|.+\.theta$")
+FINITE = re.compile(r"(W|b|s|slope)\.|(.+\.)?(engine|optimizer)\.|.+\.theta$")
 NOT_NEGATIVE = re.compile(r"(.+\.)?optimizer\.(slots\.)?(second|square)(\.|$)|lr$")
 
 
@@ -62,9 +62,14 @@ def check_shapes(state, functions, arrays) -> None:
     sizes, models, dtype = state["sizes"], state["models"] or 1, np.dtype(state["dtype"])
     if len(functions) != len(sizes) - 1 or not functions:
         raise SchemaError(f"{len(functions)} activations for sizes {sizes}")
+    scaled = state.get("scale", [False] * len(functions))
+    if len(scaled) != len(functions):
+        raise SchemaError(f"{len(scaled)} values of scale for sizes {sizes}")
     for k, f in enumerate(functions, 1):
         array_of(arrays, f"W.{k}", dtype, (models, sizes[k], sizes[k - 1]))
         array_of(arrays, f"b.{k}", dtype, (models, sizes[k]))
+        if scaled[k - 1]:
+            array_of(arrays, f"s.{k}", dtype, (models, sizes[k - 1]))
         if f.learned:
             array_of(arrays, f"slope.{k}", dtype, (models,))
 

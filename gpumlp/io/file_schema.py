@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from gpumlp.functions import optimizer
+from gpumlp.training import factors
 from gpumlp.utils.schema import anything, count, finite, fraction, numbers, seed, size
 
 FUNCTION = {"name": str, "parameters": {str: float}, "own": bool}
@@ -20,6 +21,7 @@ NETWORK = {
     "seed": (seed, [seed]),
     "init": (None, str),
     "dropout": numbers,
+    "scale?": [bool],
     "precision?": frozenset(["float32", "tf32", "bf16"]),
     "tune?": bool,
     "products?": {"gpu?": str, "cublaslt?": int, "algorithms?": {str: str}},
@@ -49,6 +51,7 @@ TRAINER = {
     "seed": (seed, [seed]),
     "clip_norm": (None, float, [float]),
     "penalty_in_loss": bool,
+    "factors?": {f"{group}?": [(finite, [finite])] for group in factors.DEFAULT},
     "epoch": count,
     "history": HISTORY,
     "rates": {

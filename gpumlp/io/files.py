@@ -5,7 +5,7 @@ Nothing in a file is executed: activations, losses and schedules are stored by n
 a user made are handed to `load` again as custom={name: object}.
 
 The header's entry "gpumlp" is JSON: format, version, a digest of everything, the network's and the
-trainer's arguments, what training had come to.  Arrays are named W.1, b.1, slope.1, ..., for a
+trainer's arguments, what training had come to.  Arrays are named W.1, b.1, s.1, slope.1, ..., for a
 trainer also optimizer.<slot>.W.1, ..., steps, halted and lr; in a file that was written in the
 midst of a fit also callback.<i>.<name>, and losses and weights of the epoch's batches so far.
 An estimator's file is described in gpumlp/io/estimator_codec.py.
@@ -173,6 +173,7 @@ def _network_state(net) -> dict:
         "seed": plain(net.seed),
         "init": net.init if isinstance(net.init, str) else None,
         "dropout": plain(net.dropout),
+        **({"scale": list(net.shape.scaled[1:])} if net.shape.scaled else {}),
         "precision": net.precision,
         "tune": net.tune,
         "products": net.ops.export_algorithms(),
@@ -195,6 +196,7 @@ def _make_network(state, arrays, device, custom) -> MLP:
         init="zeros",
         seed=state["seed"],
         dropout=state["dropout"],
+        scale=state.get("scale", False),
         precision=state.get("precision", "float32"),
         tune=state.get("tune", False),
     )

@@ -27,7 +27,7 @@ def export_onnx(net, path, *, opset: int = 20, metadata: dict | None = None) -> 
     The graph's input "x" is (B, N_0), any number of rows, in the network's dtype; its output "y" is
     (B, N_K), the output activation included.  A stack of M networks takes one x for all and gives
     (M, B, N_K).  Parameters are named W_k, b_k and slope_k as in net.W[k], net.b[k], net.slope[k];
-    a stack's W_k are transposed, (M, N_{k-1}, N_k).
+    a scale net.s[k] is multiplied into W_k; a stack's W_k are transposed, (M, N_{k-1}, N_k).
 
     opset:    the operator set, 13 or newer.  An activation is one operator where the set has it,
               else composed of several.
@@ -88,7 +88,7 @@ def export_onnx(net, path, *, opset: int = 20, metadata: dict | None = None) -> 
 
 def _build(net: MLP, opset: int, output: str) -> Graph:
     """The layers, from the tensor x to the tensor of that name."""
-    graph, own = Graph(net.dtype, opset), parameters.read(net)
+    graph, own = Graph(net.dtype, opset), parameters.read_products(net)
     n = "x"
     for k in range(1, net.K + 1):
         # (1)(3)(5)(8)  z^(k) = W^(k) n^(k-1) + b^(k)

@@ -149,7 +149,7 @@ def _from_estimator(estimator, classes, model):
 
 def _one_network(net, model):
     """Copies of W^(1) .. W^(K) and of b^(1) .. b^(K)."""
-    own = parameters.read(net)
+    own = parameters.read_products(net)
     W, b = own.W[1:], own.b[1:]
     if net.models is None:
         if model is not None:

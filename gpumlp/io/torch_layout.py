@@ -21,7 +21,8 @@ def to_torch_state(net: Any, *, prefix: str = "", spacing: int = 2) -> dict[str,
 
     "0.weight" (N_1, N_0), "0.bias" (N_1,), "2.weight" (N_2, N_1), ...: copies on the host, in the
     network's dtype.  A learned slope is nn.PReLU's: "1.weight" (1,).  For a stack each array has
-    the leading axis M, as torch.func.stack_module_state gives it.
+    the leading axis M, as torch.func.stack_module_state gives it.  A scale is multiplied
+    into the weight.
 
     prefix:  stands before each name, such as "net." for a Sequential that is an attribute net.
     spacing: the modules from one Linear to the next: 2 for Linear and activation, 3 with a Dropout
@@ -33,14 +34,14 @@ def to_torch_state(net: Any, *, prefix: str = "", spacing: int = 2) -> dict[str,
     if hasattr(net, "_as_network"):  # a fitted estimator
         net, _, _ = net._as_network()
     parameters.check_network(net, "to_torch_state")
-    return _named(net, parameters.read(net), prefix, spacing)
+    return _named(net, parameters.read_products(net), prefix, spacing)
 
 
 def load_torch_state(
     net: Any, state: Mapping[str, Any], *, prefix: str = "", spacing: int = 2
 ) -> None:
     """Take the parameters of a state dict, named as `to_torch_state` names them, into the network
-    or the fitted estimator.
+    or the fitted estimator.  Its scales become 1.
 
     state: arrays of NumPy or CuPy, PyTorch's tensors (also with a gradient, or on a GPU), or
            anything with __array__ or DLPack; converted to the network's dtype.  With a prefix, only
@@ -61,7 +62,7 @@ def load_torch_state(
         raise TypeError(
             f"state is a {type(state).__name__}; it is a dictionary, such as module.state_dict()"
         )
-    own = parameters.read(net)
+    own = parameters.read_products(net)  # whose scales are 1
     wanted = _named(net, own, prefix, spacing, copies=False)
     found = {name: value for name, value in state.items() if str(name).startswith(prefix)}
     _check_names(wanted, found)

@@ -39,6 +39,7 @@ def describe(trainer: Trainer, fit: bool) -> tuple[dict[str, Any], dict[str, np.
             "seed": plain(trainer.seed),
             "clip_norm": plain(trainer.clip_norm),
             "penalty_in_loss": trainer.penalty_in_loss,
+            **({"factors": trainer.factors} if trainer.factors else {}),
             "epoch": state["epoch"],
             "history": state["history"],
             "rates": rates,
@@ -83,6 +84,7 @@ def restore(about: dict[str, Any], arrays, net, custom: dict[str, Any]) -> Train
         entry["seed"],
         _number(entry["clip_norm"]),
         entry["penalty_in_loss"],
+        entry.get("factors"),
     )
     with memory.explain_oom(net.shape, net.ops):
         trainer.load_state_dict(_state(entry, fit, arrays, trainer))

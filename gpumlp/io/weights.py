@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpumlp.model.mlp import MLP
-from gpumlp.model.parameters import Parameters, ParameterViews
+from gpumlp.model.parameters import Parameters, ParameterViews, products
 
 
 def check_network(net, function: str) -> None:
@@ -15,10 +15,20 @@ def check_network(net, function: str) -> None:
 
 
 def read(net: MLP) -> ParameterViews:
-    """Copies of W[k], b[k] and slope[k] as NumPy arrays, shaped as the network shows them."""
+    """Copies of W[k], b[k], s[k] and slope[k] as NumPy arrays, shaped as the network shows them."""
     with net.ops.on_device():
         buffer = np.array(net.ops.to_host(net.parameters.buffer))
     return Parameters(net.layout, buffer).public(stacked=net.models is not None)
+
+
+def read_products(net: MLP) -> ParameterViews:
+    """The same for files of other libraries: a scale is multiplied into W[k], and s[k] is 1."""
+    values = read(net)
+    for W, V, s in zip(products(values), values.W, values.s, strict=True):
+        if s is not None:
+            V[...] = W
+            s[...] = 1
+    return values
 
 
 def write(net: MLP, values: ParameterViews) -> None:

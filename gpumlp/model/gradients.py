@@ -10,10 +10,11 @@ from gpumlp.utils import checks
 def check_gradients(net, x, y, loss="cross_entropy", sample_weight=None, *, step=1e-6, seed=0):
     """The largest relative error of the gradient against central differences, over all parameters.
 
-    In float64, on the network's device: for each W[k], b[k] and learned slope of each network, the
-    derivative along one random direction d of +-1, (L(θ + h d) - L(θ - h d)) / 2h, is compared with
-    grad · d.  The error is relative to ‖grad‖, the expected size of grad · d.  One direction checks
-    a whole segment.  A kink (relu at 0) within the step shows as an error that is not one.
+    In float64, on the network's device: for each W[k], b[k], s[k] and learned slope of each
+    network, the derivative along one random direction d of +-1, (L(θ + h d) - L(θ - h d)) / 2h, is
+    compared with grad · d.  The error is relative to ‖grad‖, the expected size of grad · d.  One
+    direction checks a whole segment.  A kink (relu at 0) within the step shows as an error that is
+    not one.
 
     >>> import numpy as np, gpumlp
     >>> net = gpumlp.MLP((4, 8, 3), hidden="tanh", device="cpu")
@@ -36,7 +37,7 @@ def check_gradients(net, x, y, loss="cross_entropy", sample_weight=None, *, step
     with net.ops.on_device():
         theta = to_host(buffer).copy()
         worst = 0.0
-        for group in (layout.W, layout.b, layout.slope):
+        for group in (layout.W, layout.b, layout.s, layout.slope):
             for part in group.values():
                 d = np.zeros_like(theta)
                 d[:, part] = rng.choice([-1.0, 1.0], size=(models, part.stop - part.start))

@@ -11,10 +11,12 @@ from gpumlp.functions.activation import Activation
 class Layer:
     """Layer k: z = W n + b of the layer before, n = f(z); in training units of n may be dropped.
 
+    With a learned scale s of its inputs, W = V diag(s), and V is the parameter `W`.
+
     inputs, outputs: N_{k-1} and N_k.
     drops:           whether units are dropped in training.
-    W, b, slope:     slices of a network's row in the buffer of all parameters; slope is None
-                     unless f has a learned slope.
+    W, b, s, slope:  slices of a network's row in the buffer of all parameters; s is None unless
+                     the inputs are scaled, slope unless f has a learned slope.
     """
 
     k: int
@@ -24,9 +26,11 @@ class Layer:
     drops: bool
     W: slice
     b: slice
+    s: slice | None
     slope: slice | None
 
     @property
     def count(self) -> int:
         """The number of parameters."""
-        return self.outputs * self.inputs + self.outputs + (self.slope is not None)
+        parts = (self.W, self.b, self.s, self.slope)
+        return sum(part.stop - part.start for part in parts if part is not None)

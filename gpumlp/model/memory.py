@@ -61,6 +61,8 @@ def predict(
     theta = shape.layout.size * shape.dtype.itemsize * copies
     if shape.stored != shape.dtype:
         theta += shape.layout.size * shape.stored.itemsize
+    else:  # W = V diag(s)
+        theta += sum(shape.products[k - 1] for k in shape.layout.s) * shape.dtype.itemsize
     found = shape.M * theta + data_bytes
     if not rows or purpose != "fit":
         return found + (workspace.size(shape, rows, purpose) if rows else 0)

@@ -17,7 +17,7 @@ from gpumlp.model import arrays, blas_threads, memory, propagate, workspace
 from gpumlp.model.blocks import shared
 from gpumlp.model.network import Network
 from gpumlp.model.objective import Objective
-from gpumlp.model.parameters import Parameters, ParameterViews
+from gpumlp.model.parameters import Parameters, ParameterViews, products
 from gpumlp.model.shape import NetworkShape
 from gpumlp.utils import checks
 
@@ -38,6 +38,9 @@ class MLP:
     seed:    of the initial weights; network m of a stack has seed + m, or give M of them.
     dropout: the probability with which a hidden unit is dropped in training: a number, or one for
              each hidden layer; each may be one per network, (M,).
+    scale:   whether a layer's inputs have a learned scale s^(k), initially 1, in front of the
+             weights: z = V (s * n) + b = W n + b with W = V diag(s).  True or False for all, or one
+             for each of the K layers.  Penalties and weight decay act on V only.
     precision: of the matrix products on a GPU, for dtype float32: "float32"; "tf32", factors may be
              rounded to 10 bits of mantissa, which cuBLAS does where tensor cores serve and leaves
              in small or unaligned products; "bf16", x, W, z, n and δ stored with 7 bits, which
@@ -48,8 +51,9 @@ class MLP:
              same in every run.
 
     sizes, K, models, dtype, device, seed, precision are attributes, and the parameters, as writable
-    views: W[k] ([M,] N_k, N_{k-1}), b[k] ([M,] N_k), slope[k] for a learned slope (PReLU),
-    k = 1..K; slot 0 is None.  theta ([M,] P) is the one buffer that holds them all.
+    views: W[k] ([M,] N_k, N_{k-1}), which is V of a layer with a scale, b[k] ([M,] N_k), s[k]
+    ([M,] N_{k-1}) for a scale, slope[k] for a learned slope (PReLU), k = 1..K; slot 0 is None.
+    theta ([M,] P) is the one buffer that holds them all.
 
     copy.deepcopy and pickle make networks, and trainers, of their own; a pickle of one on a GPU is
     read with that GPU as CuPy's current device.
@@ -70,6 +74,7 @@ class MLP:
         init: Any = "glorot_uniform",
         seed: Any = 0,
         dropout: Any = 0.0,
+        scale: Any = False,
         precision: str = "float32",
         tune: bool = False,
     ):
@@ -94,7 +99,8 @@ class MLP:
         M = 1 if self.models is None else self.models
         rates = _dropout_rates(dropout, K, M)
         drops = tuple(bool(rate.any()) for rate in rates)
-        self.shape = NetworkShape(sizes, tuple(f), M, real, where, precision, drops)
+        scaled = _checked_scale(scale, K)
+        self.shape = NetworkShape(sizes, tuple(f), M, real, where, precision, drops, scaled)
         draw = initializer.find(init)
         ops = backend.get(where, precision, self.tune)
         with ops.on_device(), memory.explain_oom(self.shape, ops):
@@ -134,6 +140,8 @@ class MLP:
             rng = initializer.generator(seed)
             for k in range(1, self.K + 1):
                 on_host.W[k][m] = initializer.drawn(draw, rng, k, on_host.W[k][m].shape, self.dtype)
+                if on_host.s[k] is not None:
+                    on_host.s[k][m] = 1
                 if on_host.slope[k] is not None:
                     on_host.slope[k][m] = self.f[k].p[0]
         return theta
@@ -202,6 +210,10 @@ class MLP:
     @property
     def b(self):
         return self._named.b
+
+    @property
+    def s(self):
+        return self._named.s
 
     @property
     def slope(self):
@@ -274,8 +286,8 @@ class MLP:
     def loss_and_grad(self, x, y, loss="cross_entropy", sample_weight=None, reduction="mean"):
         """The loss of a batch and its gradient by every parameter, (7)-(13), without dropout.
 
-        Returns value, a number ([M] of them), and grad, with grad.W[k], grad.b[k], grad.slope[k]
-        and grad.theta, on the side that x was on.  The mean over samples is weighted:
+        Returns value, a number ([M] of them), and grad, with grad.W[k], grad.b[k], grad.s[k],
+        grad.slope[k] and grad.theta, on the side that x was on.  The mean over samples is weighted:
         sum_i w_i L_i / sum_i w_i; reduction="sum" gives sum_i w_i L_i.
         """
         given = arrays.features(x, "x", self, finite=False)
@@ -332,7 +344,10 @@ class MLP:
         return (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
     def like(self, **changes) -> MLP:
-        """A network with these arguments changed, and the same parameters."""
+        """A network with these arguments changed, and the same parameters.
+
+        A layer that loses its scale has W = V diag(s) for its weights.
+        """
         arguments = {
             "hidden": list(self.f[1 : self.K]),
             "output": self.f[self.K],
@@ -342,16 +357,24 @@ class MLP:
             "init": "zeros",
             "seed": self.seed,
             "dropout": self.dropout,
+            "scale": list(self.shape.scaled[1:]) or False,
             "precision": "float32" if "dtype" in changes else self.precision,
             "tune": self.tune,
         } | changes
         other = MLP(self.sizes, **arguments)
         other.init = self.init
         other.metadata = copy.deepcopy(self.metadata)
-        on_host = Parameters(self.shape.layout, self.ops.to_host(self.parameters.buffer))
+        views = Parameters(self.shape.layout, self.ops.to_host(self.parameters.buffer))
+        W, scaled = products(views), other.layout.s
+        values = [
+            *(views.W[k] if k in scaled else W[k] for k in range(1, self.K + 1)),
+            *views.b[1:],
+            *(np.ones_like(W[k][:, 0]) if views.s[k] is None else views.s[k] for k in scaled),
+            *(slope for slope in views.slope if slope is not None),
+        ]
         with other.ops.on_device():
-            for mine, its in zip(on_host.all(), other.parameters.all(), strict=True):
-                its[...] = other.ops.to_device(mine)
+            for target, value in zip(other.parameters.all(), values, strict=True):
+                target[...] = other.ops.to_device(value)
         return other
 
 
@@ -395,6 +418,18 @@ def _checked_activations(hidden, output, K) -> list:
         if f.rows:
             raise ValueError(f"hidden = {f.name!r} acts on whole rows; it can only be the output")
     return [*functions, activation.find(output, "output")]
+
+
+def _checked_scale(scale, K) -> tuple[bool, ...]:
+    """Of layers 0..K; empty where no layer has a scale."""
+    several = checks.items(scale)
+    flags = [scale] * K if several is None else several
+    if len(flags) != K:
+        raise checks.ParameterError(
+            f"scale = {checks.shown(scale)} has {len(flags)} values for {K} layers"
+        )
+    scaled = (False, *(checks.flag(one, "scale") for one in flags))
+    return scaled if any(scaled) else ()
 
 
 def _per_layer(dropout, K) -> list:

@@ -21,9 +21,10 @@ from gpumlp.model.workspace import Workspaces
 class Network:
     """M networks of one shape: what `propagate` computes with.
 
-    parameters:    W[k], b[k], slope[k] in one buffer.
-    operands:      W[k] as the products take it: that of the parameters, or copies in bf16, which
-                   are made anew in every pass, as users may write to the parameters.
+    parameters:    W[k], b[k], s[k], slope[k] in one buffer.
+    operands[k]:   W^(k) as the products take it: W[k], or W[k] diag(s[k]), or either in bf16; what
+                   is not W[k] is made anew in every pass, as users may write to the parameters.
+    bf16:          the buffer of all parameters in bf16, or None.
     thresholds[k]: (1 or M,) uint32; a unit is dropped where its bits are below.  Or None.
     p[k]:          (1 or M, 2): the constants of f^(k); a learned slope is a view of the parameters.
 
@@ -40,10 +41,13 @@ class Network:
     ):
         self.shape, self.ops, self.parameters = shape, ops, parameters
         self.thresholds, self._constants = thresholds, constants
-        self.operands = parameters
+        self.operands, self.bf16 = list(parameters.W), None
         if shape.stored != shape.dtype:
-            empty = ops.xp.empty(parameters.buffer.shape, shape.stored)
-            self.operands = Parameters(shape.layout, empty)
+            self.bf16 = ops.xp.empty(parameters.buffer.shape, shape.stored)
+            self.operands = Parameters(shape.layout, self.bf16).W
+        else:
+            for k in shape.layout.s:
+                self.operands[k] = ops.xp.empty(parameters.W[k].shape, shape.dtype)
         starts = {k: part.start for k, part in shape.layout.slope.items()}
         self.p = [
             parameters.buffer[:, starts[k] : starts[k] + 2] if k in starts else p  # and padding

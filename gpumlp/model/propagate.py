@@ -16,25 +16,33 @@ def forward(net, ws, x, noise, last: int):
 
     x (1 or M, B, N_0).  noise[k] is the randomness of layer k in training, or None.
     """
+    make_operands(net)
     first_product(net, ws, x)
     remaining_layers(net, ws, noise, last)
 
 
+def make_operands(net):
+    """net.operands <- each W^(k) that the products do not take from the parameters themselves."""
+    if net.bf16 is not None:
+        net.ops.cast_bf16(net.parameters.buffer, net.bf16)
+    for k in net.layout.s:
+        # W^(k) = V^(k) diag(s^(k)), so that z^(k) = V^(k) (s^(k) * n^(k-1)) + b^(k)
+        net.ops.scale(net.parameters.W[k], net.parameters.s[k], net.operands[k])
+
+
 def first_product(net, ws, x):
     """z^(1) without its bias: all of `forward` that reads x."""
-    if net.operands is not net.parameters:
-        net.ops.cast_bf16(net.parameters.buffer, net.operands.buffer)
-        if x.dtype != net.shape.stored:
-            bits = ws.x[: len(x)]
-            net.ops.cast_bf16(net.ops.xp.ascontiguousarray(x), bits)
-            x = bits
+    if net.bf16 is not None and x.dtype != net.shape.stored:
+        bits = ws.x[: len(x)]
+        net.ops.cast_bf16(net.ops.xp.ascontiguousarray(x), bits)
+        x = bits
     ws.n[0] = x
-    net.ops.gemm(x, net.operands.W[1], out=ws.z[1], tb=True)
+    net.ops.gemm(x, net.operands[1], out=ws.z[1], tb=True)
 
 
 def remaining_layers(net, ws, noise, last: int):
     """The rest of `forward`."""
-    ops, W, b, z, n = net.ops, net.operands.W, net.parameters.b, ws.z, ws.n
+    ops, W, b, z, n = net.ops, net.operands, net.parameters.b, ws.z, ws.n
     for k in range(1, net.K + 1):
         # (1)(3)(5)(8)  z^(k) = W^(k) n^(k-1) + b^(k); the bias is added with f
         if k > 1:
@@ -47,6 +55,7 @@ def remaining_layers(net, ws, noise, last: int):
 def predict(net, x):
     """n^(K) (M, B, N_K) of x (1 or M, B, N_0) on the device; a buffer that is used again."""
     ws, noise = net.workspaces.get(x.shape[1], "predict"), [None] * (net.K + 1)
+    make_operands(net)
     # The first product reads x where it lies; all that follows is on buffers of our own.
     first_product(net, ws, x)
     net.graphs.run("predict", lambda: remaining_layers(net, ws, noise, last=net.K), ws)
@@ -59,10 +68,17 @@ def loss_and_backward(net, ws, batch, objective, grad, noise):
     batch: a `Batch`; objective: the loss as this network's output meets it (an `Objective`);
     grad: `Parameters`, overwritten.  The loss of each network is left in ws.loss.
     """
+    make_operands(net)
+    backpropagate(net, ws, batch, objective, grad, noise)
+
+
+def backpropagate(net, ws, batch, objective, grad, noise):
+    """`loss_and_backward` with the operands as they are; of a slice of a batch, for example."""
     ops, K = net.ops, net.K
-    W, n, z, delta, f = net.operands.W, ws.n, ws.z, ws.delta, net.f
+    W, n, z, delta, f = net.operands, ws.n, ws.z, ws.delta, net.f
     fused = objective.pair.fused
-    forward(net, ws, batch.x, noise, last=K - 1 if fused else K)
+    first_product(net, ws, batch.x)
+    remaining_layers(net, ws, noise, last=K - 1 if fused else K)
 
     # (7) L(y, ŷ), and delta^(K) = dL/dz^(K) if fused, else dL/dŷ
     objective.evaluate(net, ws, batch, delta[K])
@@ -75,3 +91,6 @@ def loss_and_backward(net, ws, batch, objective, grad, noise):
         ops.backprop(df, z[k], n[k], delta[k], grad.b[k], net.p[k], grad.slope[k], noise[k])
         # (12)  dL/dW^(k) = delta^(k) (n^(k-1))^T
         ops.gemm(delta[k], n[k - 1], out=grad.W[k], ta=True)
+        if k in net.layout.s:
+            # with G = dL/dW^(k):  dL/dV_ij = G_ij s_j,  dL/ds_j = sum_i G_ij V_ij
+            ops.scale_gradient(grad.W[k], net.parameters.W[k], net.parameters.s[k], grad.s[k])

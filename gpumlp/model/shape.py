@@ -27,6 +27,7 @@ class NetworkShape:
     device:    "cpu", "cuda:0", ....
     precision: of the products, see `gpumlp.MLP`.
     drops:     for layers 0, ..., K whether units are dropped in training.
+    scaled:    for layers 0, ..., K whether the inputs have a learned scale; empty where none has.
     """
 
     sizes: tuple[int, ...]
@@ -36,6 +37,7 @@ class NetworkShape:
     device: str
     precision: str
     drops: tuple[bool, ...]
+    scaled: tuple[bool, ...] = ()
 
     @property
     def K(self) -> int:
@@ -51,7 +53,8 @@ class NetworkShape:
     def layout(self) -> Layout:
         """Of a network's row in the buffer of all parameters."""
         learned = tuple(k for k, f in enumerate(self.f) if f is not None and f.learned)
-        return Layout(self.sizes, learned, self.dtype.itemsize)
+        scaled = tuple(k for k, is_scaled in enumerate(self.scaled) if is_scaled)
+        return Layout(self.sizes, learned, self.dtype.itemsize, scaled)
 
     @cached_property
     def layers(self) -> tuple[Layer | None, ...]:
@@ -62,7 +65,7 @@ class NetworkShape:
             if f is None
             else Layer(
                 *(k, self.sizes[k - 1], self.sizes[k], f, self.drops[k]),
-                *(at.W[k], at.b[k], at.slope.get(k)),
+                *(at.W[k], at.b[k], at.s.get(k), at.slope.get(k)),
             )
             for k, f in enumerate(self.f)
         )

@@ -68,11 +68,12 @@ def loss_and_backward(net, ws, batch, objective, grad, noise, count: int):
         propagate.loss_and_backward(net, ws, batch, objective, grad, noise)
         return
     grads, losses = net.slices.get(net, count)
+    propagate.make_operands(net)  # once, for all slices
 
     def work(i):
         rows = slice(ws.rows * i // count, ws.rows * (i + 1) // count)
         x, labels, dense, w = (None if a is None else a[:, rows] for a in batch[:-1])
-        propagate.loss_and_backward(
+        propagate.backpropagate(
             net,
             ws.part(net.shape, rows, losses[i]),
             Batch(x, labels, dense, w, batch.w_sum),

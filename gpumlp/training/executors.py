@@ -140,6 +140,7 @@ def launch_args(step: TrainingStep, rows: Rows) -> LaunchArgs:
         rates=step.rates.table,
         first_rate=step.rates.first,
         state=step.device,
+        factors=step.factors,
     )
 
 

@@ -61,11 +61,11 @@ def plan(
 ) -> Plan | None:
     """How networks train in shared memory, on features of this dtype in batches of so many rows.
 
-    None, if they are to take the operations: where there is no such chip, or they do not fit; where
-    one batch is too long for a launch, even if `resident` is True; and where that is None and too
-    little would be saved.
+    None, if they are to take the operations: where there is no such chip, they do not fit, or a
+    layer has a scale; where one batch is too long for a launch, even if `resident` is True; and
+    where that is None and too little would be saved.
     """
-    if resident is False or chip is None or shape.precision != "float32":
+    if resident is False or chip is None or shape.precision != "float32" or any(shape.scaled):
         return None
     compiled = shape_of(shape, objective, optimizer, source)
     at = fit(compiled, chip)

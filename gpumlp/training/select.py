@@ -41,6 +41,7 @@ def select(trainer: Trainer, members) -> Trainer:
         init="zeros",
         seed=[int(s) for s in initializer.seeds(net.seed, net.models)[members]],
         dropout=[own(p) for p in net.dropout] if per_layer else own(net.dropout),
+        scale=list(net.shape.scaled[1:]) or False,
         precision=net.precision,
         tune=net.tune,
     )
@@ -58,6 +59,7 @@ def select(trainer: Trainer, members) -> Trainer:
         [int(s) for s in initializer.seeds(trainer.seed, net.models)[members]],
         own(trainer.clip_norm),
         trainer.penalty_in_loss,
+        trainer.factors,
     )
     with stack.ops.on_device():
         index = stack.ops.to_device(members)

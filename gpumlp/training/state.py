@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backend.contract import Array
+from gpumlp.backend.contract import Array, Factors
 from gpumlp.backend.sources import SCALARS
 from gpumlp.functions import schedule as schedules
 from gpumlp.functions.optimizer import HYPERS
@@ -27,6 +27,7 @@ class TrainingState:
     device:       counters and losses on the device.
     seeds:        (M,) uint64, of order, dropout and drawn slopes.
     hyper:        (M, len(HYPERS)), the optimiser's numbers as the operations read them.
+    factors:      of slices of the parameters on learning rate and decay, or None; they stay.
     rates:        the schedule, and how far it has come.
     history, epoch: of all fits so far.
     batches_done: of the epoch that has begun.
@@ -36,7 +37,13 @@ class TrainingState:
     """
 
     def __init__(
-        self, net: Network, buffers: dict[str, bool], seeds, numbers: np.ndarray, schedule: Any
+        self,
+        net: Network,
+        buffers: dict[str, bool],
+        seeds,
+        numbers: np.ndarray,
+        schedule: Any,
+        factors: Factors | None = None,
     ):
         xp, theta = net.ops.xp, net.parameters.buffer
         self.net, self.numbers = net, numbers
@@ -45,6 +52,7 @@ class TrainingState:
         }
         self.seeds = xp.asarray(seeds)
         self.hyper = xp.asarray(numbers.astype(net.dtype))
+        self.factors = factors
         self.device = DeviceState.zeros(xp, net.M, net.dtype)
         self.rates = LearningRates(net, self.device, schedules.find(schedule))
         self.history = History()

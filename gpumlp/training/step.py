@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpumlp.backend.contract import Array, Batch, Noise, State
+from gpumlp.backend.contract import Array, Batch, Factors, Noise, State
 from gpumlp.model import slices
 from gpumlp.model.blocks import shared
 from gpumlp.model.network import Network
@@ -26,6 +26,7 @@ class TrainingStep:
     device:    counters and losses.
     noise:     of each layer, see `Network.noise`.
     penalised: the parameters whose penalties are added to the noted loss, or None.
+    factors:   of slices of the parameters on learning rate and decay, or None.
     """
 
     net: Network
@@ -39,6 +40,7 @@ class TrainingStep:
     device: State
     noise: list[Noise | None]
     penalised: Array | None
+    factors: Factors | None
 
     @classmethod
     def of(cls, state: TrainingState, objective, family: str, penalty_in_loss: bool):
@@ -57,6 +59,7 @@ class TrainingStep:
             device=state.device,
             noise=net.noise(state.seeds, state.device.t),
             penalised=theta if penalty_in_loss else None,
+            factors=state.factors,
         )
 
     def take(self, members: slice, net: Network) -> TrainingStep:
@@ -76,6 +79,7 @@ class TrainingStep:
             device=State(losses=losses, weights=weights, **part),
             noise=net.noise(seeds, part["t"]),
             penalised=shared(self.penalised, members),
+            factors=self.factors,
         )
 
     @property
@@ -112,6 +116,7 @@ class TrainingStep:
             device.t,
             device.stopped_at,
             net.layout.decayed,
+            self.factors,
         )
 
 

@@ -15,6 +15,7 @@ from gpumlp.model.graph_cache import GraphCache
 from gpumlp.model.mlp import MLP
 from gpumlp.model.objective import Objective
 from gpumlp.training import callback, device_state, executors, loop
+from gpumlp.training import factors as of_slices
 from gpumlp.training import progress as bars
 from gpumlp.training.device_state import Epoch
 from gpumlp.training.evaluate import Evaluation
@@ -59,6 +60,11 @@ class Trainer:
     clip_norm:  a gradient longer than this is shortened to it, each network's by itself; infinity,
                 or None for all, is no limit.
     penalty_in_loss: the losses of the history contain the optimiser's L1 and L2 penalties.
+    factors:    {group: (rate, decay)} of the groups "W", "b", "s" and "slope": rate multiplies the
+                learning rate, decay the penalties and the weight decay.  Both are numbers from 0
+                on, or one for each of the K layers.  A group that is left out has (1, 1) if it is
+                "W", else (1, 0).  Networks with factors train by operations, also where `resident`
+                is True; penalty_in_loss allows factors on the rate only.
 
     A second `fit` goes on where the first stopped: optimiser, schedule and order included.
 
@@ -83,6 +89,7 @@ class Trainer:
         seed: Any = 0,
         clip_norm: Any = None,
         penalty_in_loss: bool = False,
+        factors: dict[str, Any] | None = None,
     ):
         optimizer = Adam() if optimizer is None else optimizer
         if not isinstance(optimizer, Optimizer):
@@ -98,6 +105,12 @@ class Trainer:
             lengths = checks.Interval(0, np.inf, "(]")
             checks.per_network(clip_norm, "clip_norm", lengths, net.M)
         self.penalty_in_loss = checks.flag(penalty_in_loss, "penalty_in_loss")
+        self.factors = of_slices.checked(factors, net.shape)
+        if self.penalty_in_loss and of_slices.changes(self.factors, "decay"):
+            raise checks.ParameterError(
+                f"factors = {checks.shown(factors)} change the decay; penalty_in_loss counts "
+                "the penalties of W alone"
+            )
         self.objective = Objective(net, loss, reduction)
         self.callbacks: list[callback.Callback] = []  # of the running fit
         self.owner: Any = None  # an estimator's running fit, which checkpoints then hold
@@ -112,7 +125,8 @@ class Trainer:
             net.ops.on_device(),
             memory.explain_oom(net.shape, net.ops, self.batch_size, sum(buffers.values())),
         ):
-            self.state = TrainingState(net.network, buffers, seeds, numbers, schedule)
+            on_device = of_slices.on_device(self.factors, net.network)
+            self.state = TrainingState(net.network, buffers, seeds, numbers, schedule, on_device)
             self._step = TrainingStep.of(
                 self.state, self.objective, optimizer.family, self.penalty_in_loss
             )
@@ -226,8 +240,8 @@ class Trainer:
         state.device.cursor.fill(first)
         state.rates.extend(rows.steps - first)
         executor = executors.choose(
-            *(net.shape, net.ops, self.objective, self.optimizer),
-            *(rows.batch_size, rows.source, self.resident),
+            *(net.shape, net.ops, self.objective, self.optimizer, rows.batch_size, rows.source),
+            resident=self.resident if state.factors is None else False,
         )
         parts = getattr(executor, "slices", 1)
 

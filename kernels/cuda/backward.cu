@@ -5,7 +5,7 @@
 // float32 and 6 in bfloat16.  With Identity it is the sum alone: 1 Delta.
 //
 // `Activation`, KEEPS_Z, LEARNED, RANDOM, IDENTITY, Stored and Delta, the type of delta, are defined
-// before this text, forward.cu too.
+// before this text, columns.cuh and forward.cu too.
 
 constexpr int DELTA_VEC = 16 / sizeof(Delta);           // elements of delta in 128 bits
 
@@ -22,24 +22,6 @@ template<class A> __device__ __forceinline__ Real d_slope(Real z)
 {
     if constexpr (LEARNED) return A::dp(z);
     else return Real(0);
-}
-
-// The sum of a block's columns over threadIdx.y, for V columns of each thread, in a fixed order;
-// valid where threadIdx.y is 0.
-template<int V>
-__device__ __forceinline__ Pack<V> column_sum(Pack<V> sum)
-{
-    __shared__ Real sums[V][THREADS];
-    const int t = thread_in_block();
-    for (int v = 0; v < V; ++v) sums[v][t] = sum.v[v];
-    __syncthreads();
-    for (int half = blockDim.y / 2; half; half >>= 1) {
-        if (int(threadIdx.y) < half)
-            for (int v = 0; v < V; ++v) sums[v][t] += sums[v][t + half * blockDim.x];
-        __syncthreads();
-    }
-    for (int v = 0; v < V; ++v) sum.v[v] = sums[v][t];
-    return sum;
 }
 
 template<int V>
@@ -96,26 +78,8 @@ __device__ __forceinline__ void backprop_tile(const Stored* z, const Stored* n, 
         }
     }
 
-    sum = column_sum<V>(sum);
-    const bool owner = threadIdx.y == 0 && at.column < columns;
-    Real* gradient = db + at.network * db_stride;
-    if (chunks == 1) {
-        if (owner) for (int v = 0; v < V; ++v) gradient[at.column + v] = sum.v[v];
-    } else {
-        Real* mine = partial.columns + at.network * chunks * columns + at.column;
-        if (owner) store<V>(mine + (long long)at.chunk * columns, sum);
-        if (last_block(partial.column_blocks + at.network * tiles + at.tile, chunks)) {
-            Pack<V> total = {};
-            if (at.column < columns)
-                #pragma unroll 1                                // rare and short: keep the code small
-                for (int c = int(threadIdx.y); c < chunks; c += blockDim.y) {
-                    const Pack<V> part = load<V>(mine + (long long)c * columns);
-                    for (int v = 0; v < V; ++v) total.v[v] += part.v[v];
-                }
-            total = column_sum<V>(total);
-            if (owner) for (int v = 0; v < V; ++v) gradient[at.column + v] = total.v[v];
-        }
-    }
+    sum_columns<V>(sum, db + at.network * db_stride, partial.columns + at.network * chunks * columns,
+                   partial.column_blocks + at.network * tiles, at, columns, chunks);
     if constexpr (LEARNED) {
         slope = block_sum(slope);
         const int blocks = chunks * tiles;

@@ -57,6 +57,12 @@ def test_activation_sizes(ops, shape, name):
 
 
 @shapes
+def test_scale(ops, shape):
+    for models in 1, 3:
+        bf16.check_scale(ops, models, shape)
+
+
+@shapes
 def test_dropout_mask(ops, shape):
     bf16.check_dropout_mask(ops, 3, shape)
 

@@ -59,6 +59,8 @@ WIDE = {
     "activate": (3, 1),  # z twice, b; n
     "backprop": (4, 1),  # delta, and n or z, twice; delta
     "gather": (0, 3),  # what it loads depends on the type of the data; x, two packs or more and one
+    "scale": (3, 1),  # V twice, s; W
+    "scale_gradient": (5, 1),  # G and V twice, s; G
     "cast_bf16": (5, 5),  # four packs and one
     "prepare_update": (1, 0),  # g
 }

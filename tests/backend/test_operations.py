@@ -120,6 +120,18 @@ def test_activation_sizes(ops, dtype, models, shape, name):
 
 
 @dtypes
+@models
+@sizes
+def test_scale(ops, dtype, models, shape):
+    layers.check_scale(ops, dtype, models, shape)
+
+
+@dtypes
+def test_scale_with_the_most_partial_sums(ops, dtype):
+    layers.check_scale(ops, dtype, 1, (64 * 64 + 100, 33))
+
+
+@dtypes
 def test_backprop_with_the_most_partial_sums(ops, dtype):
     layers.check_backprop(ops, dtype, 1, "prelu", (64 * 64 + 100, 33))
 

@@ -74,7 +74,7 @@ def broken(monkeypatch, cuda, counters):
 BUGS = {
     "activate (identity": ("forward.cu", "row < rows; row +=", "row < rows - 1; row +="),
     "activate (relu,": ("activations.cuh", "return z <= Real(0) ? Real(0) : z;", "return z;"),
-    "backprop (identity": ("backward.cu", "total = column_sum<V>(total);", ""),
+    "backprop (identity": ("columns.cuh", "total = column_sum<V>(total);", ""),
     "backprop (relu, dropout": ("backward.cu", "at.network, element)", "at.network, element + 4)"),
     "activate (softmax": ("rows.cu", "total = row_sum(total);", ""),
     "loss (cross_entropy": ("losses.cu", "finish_loss(sum, factor,", "finish_loss(sum, Real(1),"),

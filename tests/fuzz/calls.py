@@ -146,6 +146,7 @@ def _engine(folder: Path) -> dict[str, Call]:
                 "init": of("glorot_uniform", "zeros", lambda rng, out, into: np.ones((out, into))),
                 "seed": of(0, 7),
                 "dropout": of(0.0, 0.3),
+                "scale": of(False, True),
                 "precision": of("float32"),
                 "tune": of(True, False),
             },
@@ -162,6 +163,7 @@ def _engine(folder: Path) -> dict[str, Call]:
                 "seed": of(0, 9),
                 "clip_norm": of(None, 1.0),
                 "penalty_in_loss": of(True, False),
+                "factors": of(None, {"b": (0.5, 0.0)}, {"W": (2, [1.0, 1.0])}),
             },
         ),
         "fit": Call(

@@ -194,6 +194,17 @@ SPECIAL = """
 """
 
 
+def check_scale(ops, models, shape):
+    """W = V diag(s) in bfloat16: the product of the float32 numbers, rounded once."""
+    V, s = (round_to(random(*of, seed=24), REAL) for of in ((models, *shape), (models, shape[1])))
+    wide_V, wide_s = Wide(ops, V, REAL), Wide(ops, s, REAL)
+    wide_out = Wide(ops, np.ones(V.shape), np.uint16)
+    ops.scale(wide_V.view, wide_s.view, wide_out.view)
+    exact = (V.astype(REAL) * s.astype(REAL)[:, None]).astype(np.float64)
+    assert_same(ops, wide_out.view, bits(rounded(exact)), f"{shape}")
+    wide_out.assert_untouched_outside()
+
+
 def check_narrow(ops, size, models=1):
     """Special numbers first, then any bits; into rows of their own and rows of wider arrays."""
     special = np.array([int(word, 16) for word in SPECIAL.split()], np.uint32)

@@ -6,7 +6,7 @@ from gpumlp.functions.activation import Activation, activations
 from tests.oracle import formulas
 from tests.oracle.autodiff import Tensor, gradient
 
-from . import TOLERANCE, Wide, assert_close, empty, random, rounded, send
+from . import TOLERANCE, Wide, assert_close, assert_same, empty, random, rounded, send
 
 # What f and f' need besides z, where it is not the library's default; two values for each network.
 CONSTANTS = {
@@ -121,6 +121,26 @@ def check_backprop(ops, dtype, models, name, shape, shared_p=False):
         slope = (delta * np.minimum(z, 0)).sum(axis=(1, 2))
         assert_close(ops, dp.view[:, 0], slope, dtype, 10 * np.sqrt(delta[0].size), "dp")
         dp.assert_untouched_outside()
+
+
+def check_scale(ops, dtype, models, shape):
+    """W = V diag(s), and of G = dL/dW the gradients by V, in place of G, and by s."""
+    V, G = (rounded(random(models, *shape, seed=seed), dtype) for seed in (21, 22))
+    s = rounded(random(models, shape[1], seed=23), dtype)
+    wide_V, wide_s, wide_G = Wide(ops, V, dtype), Wide(ops, s, dtype), Wide(ops, G, dtype)
+    out = empty(ops, V.shape, dtype)
+    ops.scale(wide_V.view, wide_s.view, out)
+    diagonal = np.stack([np.diag(row) for row in s])
+    assert_close(ops, out, V @ diagonal, dtype, what=f"V diag(s), {shape}")
+
+    ds = Wide(ops, np.full(s.shape, np.nan), dtype)
+    ops.scale_gradient(wide_G.view, wide_V.view, wide_s.view, ds.view)
+    by_s = np.stack([np.diagonal(g.T @ v) for g, v in zip(G, V, strict=True)])
+    assert_close(ops, wide_G.view, G @ diagonal, dtype, what=f"dL/dV, {shape}")
+    assert_close(ops, ds.view, by_s, dtype, 3 * np.sqrt(shape[0]), f"dL/ds, {shape}")
+    assert_same(ops, wide_V.view, V)
+    for array in (wide_G, ds):
+        array.assert_untouched_outside()
 
 
 def check_custom(ops, dtype, models, df_from, shape):

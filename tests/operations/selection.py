@@ -17,6 +17,10 @@ SELECTION = {
     "identity": lambda ops: layers.check_backprop(ops, "float32", 3, "identity", (70, 132)),
     "prelu": lambda ops: _layer(ops, "float32", "prelu", (130, 40)),
     "prelu, one element": lambda ops: _layer(ops, "float32", "prelu", (1, 1)),
+    "scale": lambda ops: layers.check_scale(ops, "float32", 3, (70, 37)),
+    "scale by 128 bits": lambda ops: layers.check_scale(ops, "float32", 3, (130, 8)),
+    "scale in float64": lambda ops: layers.check_scale(ops, "float64", 3, (70, 132)),
+    "scale into bfloat16": lambda ops: bf16.check_scale(ops, 3, (37, 136)),
     "softmax": lambda ops: layers.check_softmax(ops, "float32", 3, "softmax", (37, 37)),
     "dropout": lambda ops: noise.check_dropout_and_f(ops, "float32", 3, (37, 37), "gelu"),
     "dropout by 128 bits": lambda ops: noise.check_dropout_and_f(

@@ -39,13 +39,13 @@ REDUCTIONS = {
         *(THREAD, RACE),
     ),
     "column_sum adds before all have written": Bug(
-        "backward.cu",
+        "columns.cuh",
         f"for (int v = 0; v < V; ++v) sums[v][t] = sum.v[v];\n    {SYNC}",
         "for (int v = 0; v < V; ++v) sums[v][t] = sum.v[v];",
         "tanh",
     ),
     "column_sum adds in steps that are not apart": Bug(
-        "backward.cu",
+        "columns.cuh",
         f"sums[v][t] += sums[v][t + half * blockDim.x];\n        {SYNC}",
         "sums[v][t] += sums[v][t + half * blockDim.x];",
         "tanh by 128 bits",
@@ -83,13 +83,13 @@ REDUCTIONS = {
     "the counter is not reset": Bug("common.cuh", "if (last) *arrived = 0;", "", "cross entropy"),
     "the last block is one too late": Bug("common.cuh", "== count - 1", "== count", "tanh"),
     "the last chunk's partial sum is forgotten": Bug(
-        "backward.cu", "c < chunks; c +=", "c < chunks - 1; c +=", "tanh"
+        "columns.cuh", "c < chunks; c +=", "c < chunks - 1; c +=", "tanh"
     ),
     "partial sums of one row of threads": Bug(
-        "backward.cu", "total = column_sum<V>(total);", "", "tanh"
+        "columns.cuh", "total = column_sum<V>(total);", "", "tanh"
     ),
     "partial sums that only their owner adds": Bug(
-        "backward.cu", "tiles + at.tile, chunks)) {", "tiles + at.tile, chunks) && owner) {", "tanh"
+        "columns.cuh", "at.tile, chunks)) {", "at.tile, chunks) && owner) {", "tanh"
     ),
     "partial sums of networks in the same place": Bug(
         "losses.cu", "partial + at.network * chunks", "partial", "squared error"
@@ -218,6 +218,18 @@ LAYERS = {
         "value.v[v] += bias.v[v];",
         "value.v[v] = Real(Stored(value.v[v] + bias.v[v]));",
         "gelu in bfloat16",
+    ),
+    "a scale of the column before": Bug(
+        "scale.cu", "load<PACK>(s + at.column)", "load<PACK>(s + at.column / 2)", "scale"
+    ),
+    "the gradient of s from the scaled gradient": Bug(
+        "scale.cu", "sum.v[v] += g.v[v] *", "sum.v[v] += g.v[v] * factor.v[v] *", "scale"
+    ),
+    "the next row's weights for this one": Bug(
+        "scale.cu", "weight = next_v;", "weight = load<PACK>(V + at.column);", "scale by 128 bits"
+    ),
+    "a stack's first network scales all": Bug(
+        "scale.cu", "s + at.network * s_stride + at.column", "s + at.column", "scale"
     ),
     "a sum of what is rounded": Bug(
         "backward.cu",

@@ -58,6 +58,8 @@ class HostOps(NumpyOps):
         programs = [self._products(shape.dtype), self._layer(IDENTITY, shape.dtype)]
         for f in shape.f[1:]:
             programs.append((self._rows if f.rows else self._layer)(f, shape.dtype))
+        if any(shape.scaled):
+            programs.append(self._scale("scale_gradient", shape.dtype))
         if objective is not None:
             programs.append(self._loss(objective.pair, shape.dtype))
         return pool.threads() if all(programs) else 1
@@ -198,6 +200,28 @@ class HostOps(NumpyOps):
 
     def _rows(self, f, dtype):
         return f.built_in and self._get(("activate_rows",), host_sources.rows, str(dtype))
+
+    def scale(self, V, s, out):
+        functions = self._scale("scale", V.dtype)
+        if not functions:
+            self._by_numpy(NumpyOps.scale, V, s, out)
+            return
+        values, items = _scaling(V, s, out)
+        self._call((*functions, None), (*values, 0, 0, 0), (V, s, out), items, V.size)
+
+    def scale_gradient(self, G, V, s, ds):
+        functions = self._scale("scale_gradient", V.dtype)
+        if not functions:
+            self._by_numpy(NumpyOps.scale_gradient, G, V, s, ds)
+            return
+        values, items = _scaling(V, s, G)
+        parts = np.empty((items, V.shape[2]), V.dtype)
+        values = *values, _at(ds), _stride(ds), _at(parts)
+        self._call(functions, values, (G, V, s, ds, parts), items, V.size)
+
+    def _scale(self, name, dtype):
+        names = (name, f"{name}_end") if name == "scale_gradient" else (name,)
+        return self._get(names, host_sources.scale, str(dtype))
 
     # ------------------------------------------------------------ the loss
     def loss(self, pair, u, b, targets, w, w_sum, mean, p, delta, value):
@@ -340,6 +364,14 @@ def _stride(array) -> int:
     if array is None or len(array) == 1:
         return 0
     return array.strides[0] // array.itemsize
+
+
+def _scaling(V, s, out):
+    """The arguments of both functions of scale.cpp, and the number of items."""
+    models, rows, columns = V.shape
+    chunks = _chunks(rows, columns)
+    places = (_at(V), _stride(V), _at(s), _stride(s), _at(out), _stride(out))
+    return (*places, models, rows, columns, chunks), models * chunks
 
 
 def _noise(noise):

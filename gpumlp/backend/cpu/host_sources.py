@@ -23,6 +23,11 @@ def layer(dtype: str, f: Activation) -> str:
     return _program(dtype, "philox.cuh", "activations.cuh", "\n".join(definitions), "layer.cpp")
 
 
+def scale(dtype: str) -> str:
+    """Functions `scale` and `scale_gradient`."""
+    return _program(dtype, "scale.cpp")
+
+
 def loss(dtype: str, form: Form, rows: bool, log_u: bool) -> str:
     """Function `loss` of a form whose CUDA side is a struct."""
     return _program(

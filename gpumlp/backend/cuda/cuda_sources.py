@@ -66,7 +66,12 @@ def layer(dtype: str, f: Activation, stored: str | None = None, delta: str | Non
         f"typedef {name} Activation;",
         *traits(f),
     ]
-    return _program(dtype, definitions, "forward.cu", "backward.cu")
+    return _program(dtype, definitions, "columns.cuh", "forward.cu", "backward.cu")
+
+
+def scale(dtype: str, stored: str | None = None) -> str:
+    """Kernels `scale` and `scale_gradient`; `stored` is the dtype of W = V diag(s)."""
+    return _program(dtype, [_stored("Stored", stored)], "columns.cuh", "scale.cu")
 
 
 def rows(dtype: str) -> str:
@@ -230,6 +235,9 @@ def programs(dtype: str) -> Iterator[tuple[str, str]]:
             if mixed:
                 forms[f"{label}-bf16"] = loss(dtype, form, is_rows, log_u, BF16)
     yield from forms.items()
+    yield "scale", scale(dtype)
+    if mixed:
+        yield "scale-bf16", scale(dtype, BF16)
     yield "rows", rows(dtype)
     yield "prepare_update", prepare_update(dtype)
     for label, family, used in update_rules():

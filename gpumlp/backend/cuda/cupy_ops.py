@@ -300,6 +300,43 @@ class CupyOps:
             ),
         )
 
+    def scale(self, V, s, out):
+        models, rows, columns = V.shape
+        kernel = self._scale("scale", V.dtype, out.dtype)
+        block, tiles = _tile(columns, out.itemsize)
+        chunks = _chunks(rows, block[1], ROWS_PER_THREAD, models * tiles)
+        kernel(
+            (models * chunks * tiles,),
+            block,
+            (
+                *(V, _stride(V), s, _stride(s), out, _stride(out)),
+                *(np.int64(rows), np.int32(columns), np.int32(tiles), np.int32(chunks)),
+            ),
+        )
+
+    def scale_gradient(self, G, V, s, ds):
+        models, rows, columns = V.shape
+        kernel = self._scale("scale_gradient", V.dtype, V.dtype)
+        block, tiles = _tile(columns, V.itemsize)
+        chunks = _chunks(rows, block[1], SUMMED_ROWS_PER_THREAD, models * tiles)
+        chunks = min(chunks, MOST_PARTIAL_SUMS)
+        parts, arrived = self._scratch(V.dtype, models * chunks * columns, models * tiles)
+        kernel(
+            (models * chunks * tiles,),
+            block,
+            (
+                *(G, _stride(G), V, _stride(V), s, _stride(s), ds, _stride(ds), parts, arrived),
+                *(np.int64(rows), np.int32(columns), np.int32(tiles), np.int32(chunks)),
+            ),
+        )
+
+    def _scale(self, name, dtype, stored):
+        return self._get(
+            (name, dtype.char, stored.char),
+            name,
+            lambda: cuda_sources.scale(str(dtype), str(stored)),
+        )
+
     def cast_bf16(self, a, out):
         if a.flags.c_contiguous and out.flags.c_contiguous:
             models, size, strides = 1, a.size, (np.int64(0), np.int64(0))

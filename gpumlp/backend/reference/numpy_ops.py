@@ -136,6 +136,15 @@ class NumpyOps:
             held = self._drawn[noise.layer] = origin, drop, (1 / (1 - probability))[:, None, None]
         return held[1:]
 
+    @_quiet
+    def scale(self, V, s, out):
+        np.multiply(V, s[:, None, :], out=out)
+
+    @_quiet
+    def scale_gradient(self, G, V, s, ds):
+        np.einsum("mij,mij->mj", G, V, out=ds)
+        G *= s[:, None, :]
+
     def cast_bf16(self, a, out):
         bits = a.view(np.uint32)
         even = (bits >> np.uint32(16)) & np.uint32(1)

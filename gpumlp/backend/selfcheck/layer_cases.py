@@ -1,4 +1,4 @@
-"""gemm, activate, backprop, cast_bf16 and loss."""
+"""gemm, activate, backprop, scale, cast_bf16 and loss."""
 
 from __future__ import annotations
 
@@ -102,6 +102,26 @@ def backprop(side: Side, f: Activation, dropout=False, shapes=SHAPES):
     return results
 
 
+def scale(side: Side):
+    results = []
+    for rows, columns in (*SHAPES, MANY):
+        V, s = side.normal(MODELS, rows, columns), side.normal(MODELS, columns)
+        out = side.blank(MODELS, rows, columns)
+        side.ops.scale(V, s, out)
+        results.append(out)
+    return results
+
+
+def scale_gradient(side: Side):
+    results = []
+    for rows, columns in (*SHAPES, MANY):
+        G, V = side.normal(MODELS, rows, columns), side.normal(MODELS, rows, columns)
+        s, ds = side.normal(MODELS, columns), side.empty(MODELS, columns)
+        side.ops.scale_gradient(G, V, s, ds)
+        results += [G, ds]
+    return results
+
+
 def cast_bf16(side: Side):
     """The same on both sides, as these numbers are float32."""
     a = side.rng.standard_normal((MODELS, 1029)).astype(np.float32)
@@ -137,6 +157,10 @@ def _layers() -> Iterator[Case]:
     yield case("activate", "relu, many rows", "float32", activate, functions["relu"], **many)
     many |= {"factor": LOOSE}
     yield case("backprop", "relu, many rows", "float32", backprop, functions["relu"], **many)
+    for dtype in DTYPES:
+        yield case("scale", "V diag(s)", dtype, scale)
+        yield case("scale_gradient", "by V and s", dtype, scale_gradient, factor=LOOSE)
+    yield case("scale", "V diag(s)", "bf16", scale, gpu=True)
     yield case("cast_bf16", "float32 to bf16", "bf16", cast_bf16, factor=0.0, gpu=True)
 
 
