@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from gpumlp.search.searches import RandomizedSearchCV as RandomizedSearchCV
     from gpumlp.training.callback import Callback as Callback
     from gpumlp.training.callback import EarlyStopping as EarlyStopping
+    from gpumlp.training.divergence import DivergenceError as DivergenceError
     from gpumlp.training.history import History as History
-    from gpumlp.training.trainer import DivergenceError as DivergenceError
     from gpumlp.training.trainer import Trainer as Trainer
 
 _HOME = {
@@ -63,8 +63,9 @@ _HOME = {
     "search.halving": ["HalvingGridSearchCV", "HalvingRandomSearchCV"],
     "search.searches": ["GridSearchCV", "RandomizedSearchCV"],
     "training.callback": ["Callback", "EarlyStopping"],
+    "training.divergence": ["DivergenceError"],
     "training.history": ["History"],
-    "training.trainer": ["DivergenceError", "Trainer"],
+    "training.trainer": ["Trainer"],
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

@@ -186,3 +186,18 @@ def _copy(net, source, target, members):
 
 def _public(values, stacked):
     return values if stacked else values[0]
+
+
+def listed(callbacks) -> list:
+    """The callbacks; a single one may be given without a list, and None is none."""
+    if callbacks is None:
+        return []
+    if isinstance(callbacks, Callback):
+        return [callbacks]
+    several = checks.items(callbacks)
+    for each in [callbacks] if several is None else several:
+        if not isinstance(each, Callback):
+            raise checks.ParameterError(
+                f"callbacks holds {checks.shown(each)}; they must be objects of gpumlp.Callback"
+            )
+    return several or []

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
 from gpumlp.functions import initializer
-from gpumlp.functions.optimizer import HYPERS, Adam, Optimizer
+from gpumlp.functions.optimizer import Adam, Optimizer
 from gpumlp.model import arrays, blas_threads, memory, slices, workspace
 from gpumlp.model.graph_cache import GraphCache
 from gpumlp.model.mlp import MLP
 from gpumlp.model.objective import Objective
-from gpumlp.training import callback, device_state, executors, loop
+from gpumlp.training import callback, device_state, divergence, executors, loop
 from gpumlp.training import factors as of_slices
 from gpumlp.training import progress as bars
 from gpumlp.training.device_state import Epoch
@@ -25,25 +24,9 @@ from gpumlp.training.placement import make_rows
 from gpumlp.training.rows import Rows, check_count
 from gpumlp.training.state import RATE, TrainingState
 from gpumlp.training.step import TrainingStep
+from gpumlp.training.trainer_fit import TrainerFit
 from gpumlp.utils import checks
 from gpumlp.utils.interrupt import Interrupt
-
-
-class DivergenceError(ArithmeticError):
-    """The loss, the gradient or an update of a single network is not finite.
-
-    The weights in place are finite: those from before the update at which that was seen, or where
-    the update itself went out of range, what it could move and what it could not.  Earlier updates
-    may have led them astray.  epoch, step and lr say when; history is what came before.
-    """
-
-    def __init__(self, epoch: int, step: int, lr: float, history: History):
-        self.epoch, self.step, self.lr, self.history = epoch, step, lr, history
-        super().__init__(
-            f"the loss, its gradient or the update is NaN or infinite in epoch {epoch}, at update "
-            f"{step}, with learning rate {lr:g}; the network keeps finite weights. "
-            "Lower the learning rate, scale the data, or set clip_norm; Trainer.revive goes on"
-        )
 
 
 class Trainer:
@@ -328,7 +311,7 @@ class Trainer:
                 f"validation = {checks.shown(validation)} must be None, (x, y), or "
                 "(x, y, sample_weight)"
             )
-        callbacks = _listed(callbacks)
+        callbacks = callback.listed(callbacks)
         data_bytes = memory.size_of(x, y, *(validation or ()))
         with (
             net.ops.on_device(),
@@ -362,7 +345,7 @@ class Trainer:
         else:
             self.state.batches_done = 0
             self.release()
-        self._check(history, self.diverged)
+        divergence.report(self, self.diverged)
         self.rates.plan(rows.steps, epochs * rows.steps - self.batches_done, resume)
         for each in self.callbacks:
             each.on_fit_begin(self, history)
@@ -372,7 +355,7 @@ class Trainer:
 
     def _fit(self, rows, evaluation, progress) -> History:
         history = self.history
-        fit = _Fit(self, rows, evaluation)
+        fit = TrainerFit(self, rows, evaluation)
         with Interrupt() as interrupt, bars.bar(self.epochs_left, progress) as bar:
 
             def show():
@@ -388,31 +371,13 @@ class Trainer:
         self.release()
         return history
 
-    def _public(self, values):
+    def public(self, values):
+        """(M,), of a single network a number."""
         return np.array(values) if self.net.models is not None else float(values[0])
 
-    def _check(self, history, diverged: dict[int, int]):
-        """A network that diverged: alone it raises, in a stack it is reported."""
-        new = {m: t for m, t in diverged.items() if history.diverged.get(m) != t}
-        history.diverged.update(new)
-        if not diverged:
-            return
-        lr = {
-            m: float(self.state.numbers[m, HYPERS.index("LR")] * self.rates.at(m, t - 1))
-            for m, t in diverged.items()
-        }
-        if self.net.models is None:
-            raise DivergenceError(self.epoch, diverged[0], lr[0], history)
+    def notice_stopped(self) -> None:
+        """The fit ends where no network moves any more; reads the device."""
         self._stopping |= bool((self.state.stopped_at() != 0).all())
-        if not new:
-            return
-        told = ", ".join(f"{m} (update {t}, learning rate {lr[m]:g})" for m, t in new.items())
-        warnings.warn(
-            f"epoch {self.epoch}: the loss, its gradient or the update is NaN or infinite for "
-            f"network {told}; it keeps finite weights, the others go on",
-            RuntimeWarning,
-            stacklevel=6,  # whoever called fit
-        )
 
     @property
     def stopping(self) -> bool:
@@ -454,58 +419,3 @@ class Trainer:
         """
         self.state.load_state_dict(state)
         self._stopping = bool((self.state.stopped_at() != 0).all())
-
-
-class _Fit:
-    """A trainer's fit, see `loop.Fit`: so many epochs, in orders of the trainer's own."""
-
-    def __init__(self, trainer: Trainer, rows: Rows, evaluation):
-        self.trainer, self._rows, self._evaluation = trainer, rows, evaluation
-
-    @property
-    def epochs_left(self) -> int:
-        return self.trainer.epochs_left or 0
-
-    def train(self, interrupt) -> Epoch | None:
-        trainer, before = self.trainer, self.trainer.epoch
-        epoch = trainer.run_epoch(self._rows, None, interrupt, trainer.batches_done)
-        return epoch if trainer.epoch > before else None
-
-    def note(self, epoch: Epoch) -> None:
-        trainer, weights = self.trainer, epoch.weights
-        losses = np.where(weights > 0, epoch.losses, 0)
-        if trainer.objective.mean:
-            losses *= weights
-        with np.errstate(invalid="ignore", divide="ignore"):  # a network that stood still: NaN
-            loss = losses.sum(axis=0) / weights.sum(axis=0)
-        trainer.history.loss.append(trainer._public(loss))
-        trainer.history.lr.append(trainer._public(epoch.rates))
-
-    def validate(self) -> None:
-        if not self._evaluation:
-            return
-        value, accuracy = self._evaluation()
-        history, public = self.trainer.history, self.trainer._public
-        history.val_loss.append(public(value))
-        if accuracy is not None:
-            history.val_accuracy.append(public(accuracy))
-
-    def judge(self, epoch: Epoch) -> None:
-        trainer = self.trainer
-        trainer._check(trainer.history, epoch.diverged)
-        trainer.state.epochs_left = self.epochs_left - 1
-
-
-def _listed(callbacks) -> list:
-    """The callbacks; a single one may be given without a list, and None is none."""
-    if callbacks is None:
-        return []
-    if isinstance(callbacks, callback.Callback):
-        return [callbacks]
-    several = checks.items(callbacks)
-    for each in [callbacks] if several is None else several:
-        if not isinstance(each, callback.Callback):
-            raise checks.ParameterError(
-                f"callbacks holds {checks.shown(each)}; they must be objects of gpumlp.Callback"
-            )
-    return several or []
