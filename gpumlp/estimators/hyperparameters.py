@@ -11,7 +11,7 @@ from sklearn.utils import check_random_state
 
 from gpumlp.backend import device as devices
 from gpumlp.functions import activation, loss, schedule
-from gpumlp.model.mlp import PRECISIONS
+from gpumlp.model.arguments import PRECISIONS
 from gpumlp.training.callback import Callback
 from gpumlp.utils import checks
 from gpumlp.utils.checks import Interval, ParameterError

@@ -12,16 +12,14 @@ from gpumlp import backend
 from gpumlp.backend import device as devices
 from gpumlp.backend.contract import Batch
 from gpumlp.backend.cpu import pool
-from gpumlp.functions import activation, initializer
-from gpumlp.model import arrays, blas_threads, memory, propagate, workspace
+from gpumlp.functions import initializer
+from gpumlp.model import arguments, arrays, blas_threads, memory, propagate, workspace
 from gpumlp.model.blocks import shared
 from gpumlp.model.network import Network
 from gpumlp.model.objective import Objective
 from gpumlp.model.parameters import Parameters, ParameterViews, products
 from gpumlp.model.shape import NetworkShape
 from gpumlp.utils import checks
-
-PRECISIONS = ("float32", "tf32", "bf16")
 
 
 class MLP:
@@ -78,12 +76,12 @@ class MLP:
         precision: str = "float32",
         tune: bool = False,
     ):
-        sizes = _checked_sizes(sizes)
+        sizes = arguments.sizes_of(sizes)
         K = len(sizes) - 1
         self.models = checks.number(models, "models", checks.COUNT, none=True)
-        real = _checked_dtype(dtype)
-        f = [None, *_checked_activations(hidden, output, K)]
-        precision = _checked_precision(precision, real)
+        real = arguments.dtype_of(dtype)
+        f = [None, *arguments.activations_of(hidden, output, K)]
+        precision = arguments.precision_of(precision, real)
         self.tune = checks.flag(tune, "tune")
         self.seed = seed
         self.init = init
@@ -97,15 +95,15 @@ class MLP:
                     "expression in z, p[i] and one in z, n, p[i], or use device='cpu'"
                 )
         M = 1 if self.models is None else self.models
-        rates = _dropout_rates(dropout, K, M)
+        rates = arguments.dropout_rates(dropout, K, M)
         drops = tuple(bool(rate.any()) for rate in rates)
-        scaled = _checked_scale(scale, K)
+        scaled = arguments.scaled_of(scale, K)
         self.shape = NetworkShape(sizes, tuple(f), M, real, where, precision, drops, scaled)
         draw = initializer.find(init)
         ops = backend.get(where, precision, self.tune)
         with ops.on_device(), memory.explain_oom(self.shape, ops):
             memory.check(self.shape, ops)
-            thresholds = [_threshold(rate, M) for rate in rates]
+            thresholds = [arguments.threshold(rate, M) for rate in rates]
             self.network = self._placed(ops, self._initial_theta(draw), thresholds)
 
     def _placed(self, ops, theta, thresholds) -> Network:
@@ -232,7 +230,7 @@ class MLP:
     def summary(self) -> str:
         """Layers, shapes, activations and parameters, as a table."""
         rows = [("layer", "shape", "activation", "dropout", "parameters")]
-        for layer, rate in zip(self.layers, _per_layer(self.dropout, self.K), strict=True):
+        for layer, rate in zip(self.layers, arguments.per_layer(self.dropout, self.K), strict=True):
             if layer is not None:
                 shape = f"{layer.inputs} -> {layer.outputs}"
                 dropped = f"{np.mean(rate):g}" if np.any(rate) else ""
@@ -348,7 +346,7 @@ class MLP:
 
         A layer that loses its scale has W = V diag(s) for its weights.
         """
-        arguments = {
+        options = {
             "hidden": list(self.f[1 : self.K]),
             "output": self.f[self.K],
             "models": self.models,
@@ -361,7 +359,7 @@ class MLP:
             "precision": "float32" if "dtype" in changes else self.precision,
             "tune": self.tune,
         } | changes
-        other = MLP(self.sizes, **arguments)
+        other = MLP(self.sizes, **options)
         other.init = self.init
         other.metadata = copy.deepcopy(self.metadata)
         views = Parameters(self.shape.layout, self.ops.to_host(self.parameters.buffer))
@@ -376,83 +374,3 @@ class MLP:
             for target, value in zip(other.parameters.all(), values, strict=True):
                 target[...] = other.ops.to_device(value)
         return other
-
-
-def _checked_dtype(dtype) -> np.dtype:
-    try:
-        real = None if dtype is None else np.dtype(dtype)
-    except TypeError:
-        real = None
-    if real not in (np.float32, np.float64):
-        raise checks.ParameterError(f"dtype = {checks.shown(dtype)} must be 'float32' or 'float64'")
-    return real
-
-
-def _checked_precision(precision, dtype) -> str:
-    checks.choice(precision, "precision", PRECISIONS)
-    if precision != "float32" and dtype != np.float32:
-        raise ValueError(f'precision = {precision!r} is for dtype="float32", not {dtype}')
-    return precision
-
-
-def _checked_sizes(sizes) -> tuple[int, ...]:
-    widths = checks.items(sizes) or []
-    if len(widths) < 2:
-        wanted = "N_0, ..., N_K, two numbers or more, such as (784, 256, 10)"
-        raise checks.ParameterError(f"sizes = {checks.shown(sizes)} must be {wanted}")
-    return tuple(checks.number(N, f"sizes[{k}]", checks.COUNT) for k, N in enumerate(widths))
-
-
-def _checked_activations(hidden, output, K) -> list:
-    several = checks.items(hidden)
-    names = [hidden] * (K - 1) if several is None else several
-    functions = [activation.find(f, "hidden") for f in names]
-    if len(functions) != K - 1:
-        raise ValueError(
-            f"hidden = {checks.shown(functions)} has {len(functions)} activations for {K - 1} "
-            "hidden layers"
-        )
-    if several is None:
-        activation.find(hidden, "hidden")  # also where there is no hidden layer
-    for f in functions:
-        if f.rows:
-            raise ValueError(f"hidden = {f.name!r} acts on whole rows; it can only be the output")
-    return [*functions, activation.find(output, "output")]
-
-
-def _checked_scale(scale, K) -> tuple[bool, ...]:
-    """Of layers 0..K; empty where no layer has a scale."""
-    several = checks.items(scale)
-    flags = [scale] * K if several is None else several
-    if len(flags) != K:
-        raise checks.ParameterError(
-            f"scale = {checks.shown(scale)} has {len(flags)} values for {K} layers"
-        )
-    scaled = (False, *(checks.flag(one, "scale") for one in flags))
-    return scaled if any(scaled) else ()
-
-
-def _per_layer(dropout, K) -> list:
-    """The dropout of layers 0..K; 0 at the input and the output."""
-    if not isinstance(dropout, list | tuple) and np.ndim(dropout) == 0:
-        dropout = [dropout] * (K - 1)
-    if len(dropout) != K - 1:
-        raise ValueError(
-            f"dropout = {checks.shown(dropout)} has {len(dropout)} rates for {K - 1} hidden layers"
-        )
-    return [0.0, *dropout, 0.0]
-
-
-def _dropout_rates(dropout, K, M) -> list[np.ndarray]:
-    """Of layers 0..K: a number, or (M,)."""
-    return [
-        checks.per_network(rate, "dropout", checks.FRACTION, M) for rate in _per_layer(dropout, K)
-    ]
-
-
-def _threshold(rate: np.ndarray, M: int) -> np.ndarray | None:
-    """The 32-bit numbers (M,) below which a unit is dropped, or None."""
-    if not rate.any():
-        return None
-    bits = np.minimum(np.rint(rate * 2**32), 2**32 - 1)
-    return np.broadcast_to(bits, (M,)).astype(np.uint32)
