@@ -22,8 +22,6 @@ class Network:
     """M networks of one shape: what `propagate` computes with.
 
     parameters:    W[k], b[k], s[k], slope[k] in one buffer.
-    operands[k]:   W^(k) as the products take it: W[k], or W[k] diag(s[k]), or either in bf16; what
-                   is not W[k] is made anew in every pass, as users may write to the parameters.
     bf16:          the buffer of all parameters in bf16, or None.
     thresholds[k]: (1 or M,) uint32; a unit is dropped where its bits are below.  Or None.
     p[k]:          (1 or M, 2): the constants of f^(k); a learned slope is a view of the parameters.
@@ -41,13 +39,9 @@ class Network:
     ):
         self.shape, self.ops, self.parameters = shape, ops, parameters
         self.thresholds, self._constants = thresholds, constants
-        self.operands, self.bf16 = list(parameters.W), None
+        self.bf16: Array | None = None
         if shape.stored != shape.dtype:
             self.bf16 = ops.xp.empty(parameters.buffer.shape, shape.stored)
-            self.operands = Parameters(shape.layout, self.bf16).W
-        else:
-            for k in shape.layout.s:
-                self.operands[k] = ops.xp.empty(parameters.W[k].shape, shape.dtype)
         starts = {k: part.start for k, part in shape.layout.slope.items()}
         self.p = [
             parameters.buffer[:, starts[k] : starts[k] + 2] if k in starts else p  # and padding
@@ -79,6 +73,20 @@ class Network:
     def by(self, ops: Any) -> Network:
         """The same parameters, computed with by other operations."""
         return Network(self.shape, ops, self.parameters, self.thresholds, self._constants)
+
+    @cached_property
+    def operands(self) -> list[Array | None]:
+        """W^(k) as the products take it: W[k], or W[k] diag(s[k]), or either in bf16.
+
+        What is not W[k] is made anew in every pass, as users may write to the parameters.  Its
+        memory is taken by the first pass: of a stack in blocks, only the blocks have passes.
+        """
+        if self.bf16 is not None:
+            return Parameters(self.layout, self.bf16).W
+        empty, scaled = self.ops.xp.empty, self.layout.s
+        return [
+            empty(W.shape, W.dtype) if k in scaled else W for k, W in enumerate(self.parameters.W)
+        ]
 
     # ------------------------------------------------------------ the shape
     @property

@@ -34,6 +34,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "seed": [3, 8],
     },
     "random slopes": {"hidden": "rrelu", "output": "log_softmax", "models": 1},
+    "scale": {"scale": [True, False, True], "models": 2},
     "narrow": {"precision": "bf16", "hidden": "silu", "output": "sigmoid"},
 }
 

@@ -29,6 +29,7 @@ CASES = {
     "many validated on": {"held": 3_000, "sizes": (20, 20, 4)},
     "one order": {"shuffle": False},
     "float64": {"dtype": "float64", "models": 5},
+    "scale": {"scale": True},
 }
 
 
@@ -40,9 +41,9 @@ def data(held, dtype, features):
 
 def make(
     device, *, sizes=(64, 64, 4), models=32, batch=100, dtype="float32", hidden="relu",
-    optimizer=None, shuffle=True, resident=None, **_,
+    optimizer=None, shuffle=True, resident=None, scale=False, **_,
 ):  # fmt: skip
-    net = gpumlp.MLP(sizes, hidden, models=models, dtype=dtype, device=device)
+    net = gpumlp.MLP(sizes, hidden, models=models, dtype=dtype, device=device, scale=scale)
     trainer = gpumlp.Trainer(net, optimizer=optimizer, batch_size=batch, shuffle=shuffle)
     trainer.resident = resident
     return trainer

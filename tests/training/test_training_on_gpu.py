@@ -191,6 +191,13 @@ def test_work_of_a_step_of_fit(counters, K, noise, training, models):
     assert not any(step.values()), step
 
 
+def test_a_scale_is_one_launch_in_each_direction(counters):
+    net = gpumlp.MLP((*WIDTHS[:3], 3), "tanh", device="cuda", scale=[True, False, True])
+    trainer = gpumlp.Trainer(net, batch_size=B)
+    step = work_of_a_step(counters, trainer, *small_data(8 * B))
+    assert (step["gemms"], step["launches"]) == (3 * 3 - 1, 2 * 3 + 3 + 2 * 2)
+
+
 @pytest.mark.parametrize("models", [None, 3])
 def test_work_of_a_step_with_weights_validation_and_early_stopping(counters, models):
     x, y = small_data(8 * B)
