@@ -16,7 +16,7 @@ from gpumlp.cli.datasets import DATASETS
 from gpumlp.cli.error import InputError, complain, in_options
 from gpumlp.utils.version import __version__
 
-OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw")
+OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw", "lion")
 PRECISIONS = ("float32", "tf32", "bf16")
 
 

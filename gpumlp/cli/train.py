@@ -18,7 +18,14 @@ MODEL, CURVES = "model.safetensors", "curves.png"
 HELD_OUT = 1 / 5
 VALIDATION = 1 / 8  # of what is not held out: a tenth of all samples
 
-LEARNING_RATE = {"sgd": 0.1, "momentum": 0.02, "rmsprop": 1e-3, "adam": 1e-3, "adamw": 1e-3}
+LEARNING_RATE = {
+    "sgd": 0.1,
+    "momentum": 0.02,
+    "rmsprop": 1e-3,
+    "adam": 1e-3,
+    "adamw": 1e-3,
+    "lion": 3e-4,
+}
 
 
 def run(arguments) -> int:
@@ -130,6 +137,7 @@ def _optimizer(arguments):
         "rmsprop": gpumlp.RMSprop,
         "adam": gpumlp.Adam,
         "adamw": gpumlp.AdamW,
+        "lion": gpumlp.Lion,
     }
     return kinds[name](lr, **penalty)
 

@@ -33,7 +33,7 @@ class Trainer:
     """Trains a network, or all of a stack in the same passes.
 
     loss:       a name of `gpumlp.losses` or a `Loss`.
-    optimizer:  SGD, RMSprop, Adam (the default, 1e-3) or AdamW; numbers may be one per network.
+    optimizer:  SGD, RMSprop, Adam (the default, 1e-3), AdamW or Lion; numbers may be one a network.
     batch_size: rows of a minibatch; fewer rows make one batch.
     schedule:   a name of `gpumlp.schedules`, one of its objects, or a function of the update's
                 number that gives the factor on the learning rate.

@@ -43,7 +43,7 @@ TRAIN = {
     "--patience": Option(("1", "5"), ("9" * 30,), NO_COUNT),
     "--batch-size": Option(("1", "7", "64"), ("9" * 30,), NO_COUNT),
     "--optimizer": Option(
-        ("sgd", "momentum", "rmsprop", "adam", "adamw"), (), ("", "lbfgs", "Adam", "none")
+        ("sgd", "momentum", "rmsprop", "adam", "adamw", "lion"), (), ("", "lbfgs", "Adam", "none")
     ),
     "--lr": Option(("0.01", "1e-4"), ("1e-320", "1e38", "1e300", "1e4", "5"), (*NO_NUMBER, "0")),
     "--dropout": Option(("0", "0.5"), ("1e-320", "0.9999999999", "0.99"), NO_SHARE),
