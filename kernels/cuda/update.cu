@@ -35,5 +35,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) update(
         all &= move_pack(rule, value, gradient, buffers, offset, slice);
         store<VEC>(theta + offset, value);
     }
-    if (!all) halted[at.network] = t[at.network];       // whoever finds it writes the same
+    if (!all) atomicMax(halted + at.network, t[at.network]);    // it was 0; others may find it, too
 }

@@ -68,7 +68,7 @@ def twice(library, a):
 
 def in_a_process(code, **kwargs):
     """Runs code in a fresh interpreter; what it printed."""
-    code = f"import ctypes, os, sys\nfrom gpumlp.backend import compiler\n{textwrap.dedent(code)}"
+    code = f"import ctypes, os, sys\nfrom gpumlp.backend.cpu import compiler\n{textwrap.dedent(code)}"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=HANGS, **kwargs
     )
@@ -138,7 +138,7 @@ def test_processes_that_compile_at_once_do_no_harm(fresh, cache):
         library.twice.restype, library.twice.argtypes = ctypes.c_double, [ctypes.c_double]
         print(library.twice(4))
     """
-    code = f"import ctypes\nfrom gpumlp.backend import compiler\n{textwrap.dedent(code)}"
+    code = f"import ctypes\nfrom gpumlp.backend.cpu import compiler\n{textwrap.dedent(code)}"
     started = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(3)
     ]
@@ -376,7 +376,7 @@ def test_what_a_killed_process_has_left_is_removed(fresh, cache, wrapped, tmp_pa
     wait = f"for i in $(seq 5000); do test ! -e {ended} || break; sleep 0.02; done"
     once = f"test -e {begun} || {{ touch {begun}; {wait}; exit 1; }}"
     wrapped(f'case "$*" in *{source}*) {once};; esac')
-    code = f"from gpumlp.backend import compiler; compiler.library({TWICE!r})"
+    code = f"from gpumlp.backend.cpu import compiler; compiler.library({TWICE!r})"
     process = subprocess.Popen([sys.executable, "-c", code])
     until(begun.exists)
     (left,) = cache.glob(".*")

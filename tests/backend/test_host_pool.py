@@ -28,7 +28,7 @@ def cores(monkeypatch):
 
 def in_a_process(code):
     """Runs code in a fresh interpreter; what it printed."""
-    start = "import os, sys, threading, time\nfrom gpumlp.backend import pool\n"
+    start = "import os, sys, threading, time\nfrom gpumlp.backend.cpu import pool\n"
     start += "pool._cores = __import__('functools').cache(lambda: 4)\n"
     code = start + textwrap.dedent(code)
     # Since 3.12 Python warns of every fork beside threads.
@@ -288,7 +288,7 @@ def test_worker_processes_use_it():
     printed = in_a_process("""
         from joblib import Parallel, delayed
         def work():
-            from gpumlp.backend import pool
+            from gpumlp.backend.cpu import pool
             done = []
             pool.run(done.append, 4)
             return sorted(done), pool.threads()
