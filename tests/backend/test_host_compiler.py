@@ -68,7 +68,8 @@ def twice(library, a):
 
 def in_a_process(code, **kwargs):
     """Runs code in a fresh interpreter; what it printed."""
-    code = f"import ctypes, os, sys\nfrom gpumlp.backend.cpu import compiler\n{textwrap.dedent(code)}"
+    imports = "import ctypes, os, sys\nfrom gpumlp.backend.cpu import compiler\n"
+    code = f"{imports}{textwrap.dedent(code)}"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=HANGS, **kwargs
     )

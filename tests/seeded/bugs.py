@@ -338,7 +338,7 @@ UPDATES = {
         "update_rule.cuh", "moves = moves & isfinite(after[i]);", "moves = true;", "overflow"
     ),
     "an overflow that halts nothing": Bug(
-        "update.cu", "if (!all) halted[at.network] = t[at.network];", "", "overflow"
+        "update.cu", "if (!all) atomicMax(halted + at.network, t[at.network]);", "", "overflow"
     ),
     "a halt that does not last": Bug("step.cuh", "halted == 0 && w_sum", "w_sum", "events"),
     "a gradient that is not looked at": Bug(
