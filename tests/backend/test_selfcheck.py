@@ -88,7 +88,7 @@ BUGS = {
         "moves = true;",
     ),
     "update (Adam, what overflows stays, and its network is halted": (
-        *("update.cu", "if (!all) halted[at.network] = t[at.network];"),
+        *("update.cu", "if (!all) atomicMax(halted + at.network, t[at.network]);"),
         "",
     ),
     "gather (labels": ("gather.cu", "+ cursor[m] * batch", "+ cursor[m]"),
