@@ -131,16 +131,18 @@ def test_the_operations_say_how_many_threads_there_are(monkeypatch):
     net = gpumlp.MLP((3, 2))
     ops = net.ops
     monkeypatch.setattr(pool, "_cores", lambda: 5)
-    assert ops.threads(net) == 5
+    assert ops.threads(net.shape) == 5
     found = []
-    pool.run(lambda i: found.append(ops.threads(net)), 5)
+    pool.run(lambda i: found.append(ops.threads(net.shape)), 5)
     assert found == [1] * 5  # who works on a piece shares nothing
     monkeypatch.setattr(ops, "_run", lambda: None)
-    assert ops.threads(net) == 1
+    assert ops.threads(net.shape) == 1
 
 
 def in_a_process(code):
-    code = "from tests import shared_calls\nrun = shared_calls.run()\n" + textwrap.dedent(code)
+    code = "from tests.helpers import shared_calls\nrun = shared_calls.run()\n" + textwrap.dedent(
+        code
+    )
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=WAIT)
     assert done.returncode == 0, done.stderr

@@ -124,8 +124,8 @@ def test_both_ways_of_a_gpu_are_measured(cuda, name, monkeypatch):
     taken = []
     choose = executors.choose
 
-    def noted(*arguments):
-        executor = choose(*arguments)
+    def noted(*arguments, **options):
+        executor = choose(*arguments, **options)
         taken.append(isinstance(executor, executors.PersistentKernel))
         return executor
 
