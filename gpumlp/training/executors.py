@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from gpumlp.backend.contract import Targets
 from gpumlp.backend.cpu import pool
@@ -25,6 +25,11 @@ Interrupted = Callable[[], bool]
 
 class Executor(Protocol):
     """A way to run the steps of an epoch."""
+
+    @property
+    def slices(self) -> int:
+        """Slices of each batch, which threads share; 1 where it is not divided."""
+        ...
 
     def bytes(self, shape: NetworkShape, rows: int) -> tuple[int, int]:
         """What it takes besides the training's state, in batches of so many rows: of workspaces,
@@ -74,6 +79,8 @@ class Operations:
 class NetworkBlocks:
     """Networks of a stack in blocks, each on a thread, by `Operations`."""
 
+    slices: ClassVar[int] = 1
+
     def bytes(self, shape: NetworkShape, rows: int) -> tuple[int, int]:
         return workspace.size(shape, rows, "fit"), 0
 
@@ -106,6 +113,8 @@ def _parts(step: TrainingStep, rows: Rows) -> list[tuple[TrainingStep, Rows]]:
 @dataclass(frozen=True)
 class PersistentKernel:
     """Networks in shared memory, many updates in one launch of the persistent kernel."""
+
+    slices: ClassVar[int] = 1
 
     plan: persistent.Plan
 

@@ -226,13 +226,12 @@ class Trainer:
             *(net.shape, net.ops, self.objective, self.optimizer, rows.batch_size, rows.source),
             resident=self.resident if state.factors is None else False,
         )
-        parts = getattr(executor, "slices", 1)
 
         def interrupted() -> bool:
             return bool(interrupt and interrupt.asked)
 
         done = first
-        with blas_threads.limit_blas_threads(net.shape, rows.batch_size, parts):
+        with blas_threads.limit_blas_threads(net.shape, rows.batch_size, executor.slices):
             while done < rows.steps and not interrupted():
                 done += executor.run(self._step, rows, done, rows.steps - done, interrupted)
         state.rates.issued -= rows.steps - done  # the interrupt came before these
