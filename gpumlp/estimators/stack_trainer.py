@@ -139,9 +139,7 @@ class StackTrainer:
         order: Any = np.full((len(runs), max(len(run.held) for run in runs)), -1, np.int32)
         for own, run in zip(order, runs, strict=True):
             own[: len(run.held)] = run.held
-        x, labels, dense, _ = self._rows.data
-        y: Any = dense if labels is None else labels
-        x, y = (each[0] if len(each) == 1 else each for each in (x, y))
+        x, y, _ = self._rows.arrays
         # Some of the rows that are trained on: their values have been looked at.
         self._evaluation = Evaluation(
             net, objective, x, y, self._samples.weight, order, values=False

@@ -40,7 +40,7 @@ class Evaluation:
         self._objective = objective
         rows = make_rows(
             *(net, objective, x, y, sample_weight, net.shape.chunk_rows),
-            orders=0,
+            orders=0 if order is None else len(order),
             kind="validation ",
             values=values,
         )

@@ -14,7 +14,6 @@ import numpy as np
 
 from gpumlp.backend.contract import Data
 from gpumlp.backend.cpu import pool
-from gpumlp.backend.reference.numpy_ops import NumpyOps
 from gpumlp.model import memory
 from gpumlp.model.memory import ORDER_BYTES, SORTING_BYTES
 from gpumlp.training.rows import Rows, aligned, shapes, size
@@ -101,7 +100,7 @@ class Streamed(Rows):
     def _fill(self, parts: Data, piece: int):
         """The rows of the piece, in the epoch's order; threads share them."""
         start = piece * self._batches * self.batch_size
-        rows = min(self._batches * self.batch_size, self.count - start)
+        rows = min(self._batches * self.batch_size, self.length - start)
         size = sum(part.nbytes for part in parts if part is not None)
         shares = min(rows, math.ceil(size / SHARE_BYTES))
         ends = [rows * i // shares for i in range(shares + 1)]
@@ -117,21 +116,22 @@ class Streamed(Rows):
                 _take(source[m if len(source) > 1 else 0], index, part[m, first:last])
 
     def shuffle(self, seeds, epoch: int):
+        if self.chosen is not None or not self._sorted_there:
+            self.arrange(self._shuffled_on_host(seeds, epoch))
+            return
         ops = self._ops
-        to_host = ops.to_host
-        if not self._sorted_there:
-            ops, seeds = NumpyOps(), to_host(seeds)
         order = np.empty((len(seeds), self.count), np.int32)
         row = ops.xp.empty((1, self.count), np.int32)
         for m in range(len(seeds)):  # one by one: keys take more room than their order
             ops.shuffle(seeds[m : m + 1], epoch, row)
-            order[m] = to_host(row)[0]
+            order[m] = ops.to_host(row)[0]
         self.arrange(order)
 
     def arrange(self, order):
         self._leave()
         order = self._ops.to_host(order)
-        self._order = np.broadcast_to(order, (max(len(order), self._orders), self.count))
+        self.length = order.shape[1]
+        self._order = np.broadcast_to(order, (max(len(order), self._orders), self.length))
 
 
 def _views(buffer, parts: Data) -> Data:

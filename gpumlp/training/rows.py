@@ -9,6 +9,7 @@ import numpy as np
 
 from gpumlp.backend.contract import Array, Data
 from gpumlp.backend.layout import ALIGNMENT
+from gpumlp.backend.reference.numpy_ops import NumpyOps
 from gpumlp.backend.sources import SOURCE
 from gpumlp.model import arrays, memory
 from gpumlp.model.blocks import shared
@@ -87,6 +88,7 @@ class Rows:
     orders that leave some out, or take some twice.
     graphs: captured steps, which live as long as the data that they read.
     parts: of the blocks of a stack, see `executors.NetworkBlocks`.
+    chosen (M, L) int32, on the host: the rows that each network takes; None: all.
     """
 
     def __init__(self, ops: Any, data: Data, batch_size: int, order: Array | None = None):
@@ -112,6 +114,7 @@ class Rows:
         self.batch_size = min(batch_size, count)
         self.graphs = GraphCache(ops)
         self.parts: Any = None
+        self.chosen: np.ndarray | None = None
 
     def take(self, members: slice) -> Rows:
         """The rows as some networks of the stack take them."""
@@ -145,8 +148,35 @@ class Rows:
 
     def shuffle(self, seeds, epoch: int):
         """The order of that epoch, by each network's seed."""
+        if self.chosen is not None:
+            self.arrange(self._shuffled_on_host(seeds, epoch))
+            return
         self._make_order((len(seeds), self.count))
         self._ops.shuffle(seeds, epoch, self.order)
+
+    def choose(self, numbers: np.ndarray):
+        """Let each network take only the rows of these numbers (M, L), each in an order of its own.
+
+        The order is made on the host: it is that of L rows, which then are looked up."""
+        self.chosen = np.asarray(numbers, np.int32)
+        self.arrange(self.chosen)
+
+    def _shuffled_on_host(self, seeds, epoch: int) -> np.ndarray:
+        """The order of that epoch, as `shuffle` makes it, of the rows that were chosen, else of
+        all; on the host and for one network after the other, since keys take more room."""
+        seeds = self._ops.to_host(seeds)
+        rows = self.count if self.chosen is None else self.chosen.shape[1]
+        order = np.empty((len(seeds), rows), np.int32)
+        for m in range(len(seeds)):
+            NumpyOps().shuffle(seeds[m : m + 1], epoch, order[m : m + 1])
+        return order if self.chosen is None else np.take_along_axis(self.chosen, order, axis=1)
+
+    @property
+    def arrays(self) -> tuple:
+        """x, y and weights on the device, as `make_rows` takes them."""
+        x, labels, dense, weight = self.data
+        parts = x, dense if labels is None else labels, weight
+        return tuple(a[0] if a is not None and len(a) == 1 else a for a in parts)
 
     def _make_order(self, shape):
         if self.order.shape != shape:

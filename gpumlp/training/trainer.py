@@ -15,6 +15,7 @@ from gpumlp.model.mlp import MLP
 from gpumlp.model.objective import Objective
 from gpumlp.training import callback, device_state, divergence, executors, loop
 from gpumlp.training import factors as of_slices
+from gpumlp.training import folds as of_rows
 from gpumlp.training import progress as bars
 from gpumlp.training.device_state import Epoch
 from gpumlp.training.evaluate import Evaluation
@@ -279,6 +280,7 @@ class Trainer:
         progress: bool = True,
         sample_weight=None,
         resume: bool | None = None,
+        folds=None,
     ) -> History:
         """Train for some epochs; returns the history, which a later fit continues.
 
@@ -292,6 +294,9 @@ class Trainer:
             had not ended: its schedule keeps its length, an epoch that had begun is finished, early
             stopping knows what it had seen.  epochs, which may be 0, is then what is left of it,
             `epochs_left`.  None: if the trainer comes from `gpumlp.resume`.
+        folds: instead of a validation set, (training (M, L), held_out (M, L')): the numbers of the
+            rows of x that each network trains on, and of those that it is validated on.  So a stack
+            is a whole cross-validation, and x is there once.
 
         Ctrl-C ends the fit after the running update, with the network trained so far and
         history.interrupted set.  A loss, gradient or update that is not finite raises
@@ -310,6 +315,8 @@ class Trainer:
                 f"validation = {checks.shown(validation)} must be None, (x, y), or "
                 "(x, y, sample_weight)"
             )
+        if folds is not None and validation is not None:
+            raise checks.ParameterError("folds hold rows out; give them, or validation")
         callbacks = callback.listed(callbacks)
         data_bytes = memory.size_of(x, y, *(validation or ()))
         with (
@@ -322,12 +329,22 @@ class Trainer:
             orders = net.M if self.shuffle else 1
             rows = make_rows(net, self.objective, x, y, sample_weight, self.batch_size, orders)
             evaluation = validation and Evaluation(net, self.objective, *validation)
+            if folds is not None:
+                evaluation = self._divide(rows, folds, (x, y, sample_weight))
             self.callbacks = sorted(callbacks, key=lambda each: each.goes_last)
             try:
                 self._begin(rows, epochs, resume)
                 return self._fit(rows, evaluation, progress)
             finally:
                 self.callbacks = []
+
+    def _divide(self, rows: Rows, folds, data) -> Evaluation:
+        """Each network takes the rows of its fold; returns what it is validated on."""
+        training, held_out = of_rows.checked(folds, self.net.M, rows.count)
+        rows.choose(training)
+        if rows.source is not None:
+            data = rows.arrays
+        return Evaluation(self.net, self.objective, *data, order=held_out, values=False)
 
     def _begin(self, rows, epochs, resume):
         """Begin a new fit, or go on with the one that a checkpoint was written in."""

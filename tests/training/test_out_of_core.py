@@ -178,6 +178,20 @@ def test_validation_is_streamed_in_its_own_order(stream, monkeypatch, models):
     assert_same(found, expected)
 
 
+@pytest.mark.parametrize("batches", [1, 3, 8])
+def test_folds_are_streamed_too(stream, monkeypatch, batches):
+    expected, found = make_trainer(3), make_trainer(3)
+    order = np.array([np.random.default_rng(m).permutation(COUNT) for m in range(3)])
+    given = {"x": values(), "y": labels(), "epochs": 3, "sample_weight": weights()}
+    given["folds"] = order[:, :150], order[:, 150:193]
+    monkeypatch.setattr(NetworkShape, "chunk_rows", 30)
+    fit(expected, **given)
+    made = stream(batches)
+    fit(found, **given)
+    assert [each.length for each in made] == [150, 43]
+    assert_same(found, expected)
+
+
 def test_one_piece_that_stays_is_sent_once(stream, counters):
     """Validation in one piece: its order never changes."""
     stream(1)
