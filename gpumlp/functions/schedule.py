@@ -148,6 +148,24 @@ class OneCycle(Schedule):
         return np.where(progress < self.rise, up, down)
 
 
+@dataclass(frozen=True)
+class CosineLog(Schedule):
+    """sin²(π log₂(1 + (2^cycles - 1) time / total)): so many rises from 0 to 1 and falls, each
+    twice as long as the one before (Holzmüller et al. 2024)."""
+
+    total: float | None = None
+    cycles: int = 4
+
+    intervals: ClassVar[dict[str, checks.Interval]] = {
+        "total": checks.POSITIVE,
+        "cycles": checks.Interval(1, 30, whole=True),
+    }
+
+    def factor(self, time, total):
+        progress = np.clip(time / self._length(self.total, total), 0, 1)
+        return np.sin(np.pi * np.log2(1 + (2**self.cycles - 1) * progress)) ** 2
+
+
 def _cosine(start, stop, progress):
     return start + (stop - start) * 0.5 * (1 - np.cos(np.pi * progress))
 
@@ -201,6 +219,7 @@ _by_name = {
     "inverse_scaling": InverseScaling,
     "cosine": Cosine,
     "one_cycle": OneCycle,
+    "cosine_log": CosineLog,
     "plateau": Plateau,
 }
 
