@@ -82,9 +82,7 @@ def dropout_rates(dropout, K, M) -> list[np.ndarray]:
     ]
 
 
-def threshold(rate: np.ndarray, M: int) -> np.ndarray | None:
-    """The 32-bit numbers (M,) below which a unit is dropped, or None."""
-    if not rate.any():
-        return None
+def threshold(rate: np.ndarray, M: int) -> np.ndarray:
+    """The 32-bit numbers (M,) below which a unit is dropped."""
     bits = np.minimum(np.rint(rate * 2**32), 2**32 - 1)
     return np.broadcast_to(bits, (M,)).astype(np.uint32)

@@ -85,7 +85,7 @@ class MLP:
         self.tune = checks.flag(tune, "tune")
         self.seed = seed
         self.init = init
-        self.dropout = dropout
+        self._dropout = dropout
         self.metadata: dict = {}
         where = devices.resolve(device)
         for function in f[1:]:
@@ -103,7 +103,7 @@ class MLP:
         ops = backend.get(where, precision, self.tune)
         with ops.on_device(), memory.explain_oom(self.shape, ops):
             memory.check(self.shape, ops)
-            thresholds = [arguments.threshold(rate, M) for rate in rates]
+            thresholds = [arguments.threshold(rate, M) if rate.any() else None for rate in rates]
             self.network = self._placed(ops, self._initial_theta(draw), thresholds)
 
     def _placed(self, ops, theta, thresholds) -> Network:
@@ -119,6 +119,25 @@ class MLP:
         sent = [None if bits is None else ops.xp.asarray(bits) for bits in thresholds]
         parameters = Parameters(shape.layout, ops.to_device(theta))
         return Network(shape, ops, parameters, sent, constants)
+
+    @property
+    def dropout(self):
+        """The rates of the hidden layers.  Others can be set, also while a network is trained, for
+        the layers that had one when the network was made; a single network's 0 turns it off."""
+        return self._dropout
+
+    @dropout.setter
+    def dropout(self, dropout):
+        rates = arguments.dropout_rates(dropout, self.K, self.M)
+        for k, (rate, threshold) in enumerate(zip(rates, self.network.thresholds, strict=True)):
+            if threshold is None and rate.any():
+                raise ValueError(f"dropout = {checks.shown(dropout)}: layer {k} was made without")
+        with self.ops.on_device():
+            for rate, threshold in zip(rates, self.network.thresholds, strict=True):
+                if threshold is not None:
+                    threshold[...] = self.ops.to_device(arguments.threshold(rate, self.M))
+        vars(self.network).pop("dropout_table", None)
+        self._dropout = dropout
 
     def __setstate__(self, state):
         """Of a copy or a pickle, whose arrays are its own."""

@@ -400,6 +400,15 @@ class Trainer:
         """Whether a callback has asked for the end of the fit, or no network moves any more."""
         return self._stopping
 
+    def shorten(self, epochs: int) -> None:
+        """End the running fit after so many more epochs; its schedule ends with the last one."""
+        epochs = checks.number(epochs, "epochs", checks.COUNT)
+        steps = self.rates.steps_per_epoch
+        if self.epochs_left is None or steps is None:
+            raise ValueError("shorten: no fit is running")
+        self.epochs_left = min(epochs, self.epochs_left)
+        self.rates.plan(steps, self.epochs_left * steps)
+
     def release(self):
         """Undo `stop`; a network that diverged stands still nevertheless, see `revive`."""
         self._stop(np.maximum(self.state.stopped_at(), 0))

@@ -1,0 +1,288 @@
+"""What TabularClassifier and TabularRegressor share: preparation, folds, training, prediction."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from gpumlp.backend import device as devices
+from gpumlp.estimators import array_io, contents, hyperparameters
+from gpumlp.estimators.input_checks import naming, sample_weights
+from gpumlp.estimators.messages import warn
+from gpumlp.estimators.tabular import preset, tabular_parameters
+from gpumlp.estimators.tabular.fold_rows import fold_rows
+from gpumlp.estimators.tabular.preparation import Preparation
+from gpumlp.estimators.tabular.preset import NetworkParams
+from gpumlp.estimators.tabular.stored_stack import StoredStack
+from gpumlp.estimators.tabular.time_limit import TimeLimit
+from gpumlp.model import memory
+from gpumlp.model.mlp import MLP
+from gpumlp.training.callback import Callback, EarlyStopping
+from gpumlp.training.history import History
+from gpumlp.utils.checks import ParameterError
+
+
+class TableSamples(NamedTuple):
+    """Prepared rows x (R, D), coded targets y (R,), and weights (R,) or None."""
+
+    x: np.ndarray
+    y: np.ndarray
+    weight: np.ndarray | None
+
+
+class BaseTabular(BaseEstimator):
+    """See TabularClassifier and TabularRegressor, which add how targets are coded, what is trained
+    on them, and what is predicted."""
+
+    # The constructor's parameters.
+    n_models: int
+    hidden_layer_sizes: Any
+    max_epochs: int
+    batch_size: Any
+    learning_rate: float
+    categorical_features: Any
+    time_limit: float | None
+    callbacks: Any
+    device: str
+    dtype: Any
+    random_state: Any
+    verbose: bool
+    network_params: dict[str, Any] | None
+    # What a fit leaves.
+    preparation_: Preparation
+    histories_: list[History]
+    best_epochs_: np.ndarray
+    validation_scores_: np.ndarray
+    oof_prediction_: np.ndarray
+    n_features_in_: int
+    _stacks: list[StoredStack]
+
+    _preset: NetworkParams
+    _classes = False
+    _no_targets: dict[str, str]
+
+    # ------------------------------------------------------------ of classes and of values
+    def _coded(self, y: np.ndarray, name: str, first: bool) -> np.ndarray:
+        """Targets as the networks take them; first: of a fit, whose coding is to be learned."""
+        raise NotImplementedError
+
+    def _tasks(self, params: NetworkParams) -> list[Any]:
+        """The loss of each stack that is to be trained."""
+        raise NotImplementedError
+
+    @property
+    def _outputs(self) -> tuple[int, str]:
+        """Units of the last layer, and its activation."""
+        raise NotImplementedError
+
+    def _weights(self, y: np.ndarray, weight: np.ndarray | None) -> np.ndarray | None:
+        """Of the training loss."""
+        return weight
+
+    def _pooled(self, outputs: list[np.ndarray]) -> np.ndarray:
+        """What is predicted, (rows,) or (rows, columns), for the outputs (M, rows, N_K) of each
+        stack."""
+        raise NotImplementedError
+
+    def _fold_score(self, y: np.ndarray, predicted: np.ndarray, weight: Any) -> float:
+        raise NotImplementedError
+
+    # ------------------------------------------------------------ fitting
+    def _fit(self, X: Any, y: Any, sample_weight: Any, validation: tuple[Any, Any, Any]) -> None:
+        begin = time.monotonic()
+        tabular_parameters.check(self)
+        params = self._preset._replace(**(self.network_params or {}))
+        device = devices.resolve(self.device)
+        y = self._targets(y, "y")
+        self.preparation_ = Preparation().fit(X, self.categorical_features)
+        self.n_features_in_ = self.preparation_.n_features_in_
+        vars(self).pop("feature_names_in_", None)
+        if self.preparation_.feature_names_in_ is not None:
+            self.feature_names_in_ = self.preparation_.feature_names_in_
+        train = self._samples(X, y, sample_weight, "", True)
+        held = self._validation_samples(validation)
+        random = hyperparameters.random_of(self.random_state)
+        rng = np.random.default_rng(random.randint(0, 2**31, size=4))
+        folds = None
+        if held is None:
+            folds = fold_rows(train.y, self.n_models, self._classes, rng)
+        weight = self._weights(train.y, train.weight)
+        tasks = self._tasks(params)
+        seconds = None if self.time_limit is None else self.time_limit / len(tasks)
+        self._stacks, self.histories_ = [], []
+        epochs = []
+        for i, loss in enumerate(tasks):
+            limit = []
+            if seconds is not None:
+                now = time.monotonic()
+                limit = [TimeLimit(begin + (i + 1) * seconds - now, now)]
+            net, best = self._train(params, loss, train, weight, held, folds, device, rng, limit)
+            epochs.append(best)
+            self._stacks.append(StoredStack(net))
+        self.best_epochs_ = np.array(epochs[0] if len(epochs) == 1 else epochs)
+        self._score_folds(train, folds, held)
+
+    def _targets(self, y: Any, name: str) -> np.ndarray:
+        """Targets (n_samples,) that are there and of a kind that can be one."""
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is None"
+            )
+        y = array_io.host(y)
+        contents.refuse(y, name, self._no_targets)
+        contents.refuse_missing(y, name, "leave these rows out")
+        return y
+
+    def _samples(self, X: Any, y: Any, weight: Any, suffix: str, first: bool) -> TableSamples:
+        """suffix: of the arguments' names."""
+        with naming(f"y{suffix}"):
+            coded = self._coded(y, f"y{suffix}", first)
+        x = self._prepared(X)
+        if len(coded) != len(x):
+            raise ValueError(
+                f"X{suffix} has {len(x)} samples and y{suffix} {len(coded)}: inconsistent numbers "
+                "of samples"
+            )
+        weight = sample_weights(weight, len(x), x.dtype, f"sample_weight{suffix}")
+        return TableSamples(x, coded, weight)
+
+    def _validation_samples(self, validation: tuple[Any, Any, Any]) -> TableSamples | None:
+        X, y, weight = validation
+        if X is None and y is None and weight is None:
+            return None
+        if X is None or y is None:
+            raise ValueError("X_val and y_val belong together")
+        return self._samples(X, self._targets(y, "y_val"), weight, "_val", False)
+
+    def _prepared(self, X: Any) -> np.ndarray:
+        """The features of the networks, (rows, D)."""
+        preparation = self.preparation_
+        rows = X.shape[0] if hasattr(X, "shape") else len(X)
+        needed = rows * len(preparation.names) * np.dtype(self.dtype).itemsize
+        if short := memory.shortage(None, needed):
+            raise MemoryError(
+                f"out of memory: X has {rows} rows, whose {len(preparation.names)} prepared "
+                f"features take {memory.text(needed)}, and {short}; give fewer rows at once"
+            )
+        return preparation.transform(X).astype(self.dtype, copy=False)
+
+    def _train(
+        self,
+        params: NetworkParams,
+        loss: Any,
+        train: TableSamples,
+        weight: np.ndarray | None,
+        held: TableSamples | None,
+        folds: Any,
+        device: str,
+        rng: np.random.Generator,
+        callbacks: list[Callback],
+    ) -> tuple[MLP, np.ndarray]:
+        """A trained stack, each network as it was after its best epoch; and these epochs."""
+        x, y = train.x, train.y
+        rows = len(x) if folds is None else folds[0].shape[1]
+        hidden, batch = self.hidden_layer_sizes, self.batch_size
+        if isinstance(hidden, str):
+            hidden = preset.hidden_sizes_for(rows)
+        units = [int(size) for size in np.atleast_1d(np.asarray(hidden))]
+        outputs, activation = self._outputs
+        net = preset.make_network(
+            params,
+            (x.shape[1], *units, outputs),
+            activation,
+            self.n_models,
+            dtype=str(np.dtype(self.dtype)),
+            device=device,
+            seed=int(rng.integers(2**32)),
+        )
+        preset.draw_weights(net, x, rng)
+        batch = preset.batch_size_for(rows) if isinstance(batch, str) else batch
+        trainer = preset.make_trainer(
+            params, net, loss, self.learning_rate, batch, int(rng.integers(2**32))
+        )
+        decay = [preset.FallingDecay(params)] if params.schedule_decay else []
+        stop = EarlyStopping(patience=self.max_epochs, monitor="val_loss")
+        history = trainer.fit(
+            *(x, y, self.max_epochs),
+            validation=None if held is None else tuple(held[: 2 + (held.weight is not None)]),
+            callbacks=[stop, *decay, *callbacks, *(self.callbacks or ())],
+            progress=bool(self.verbose),
+            sample_weight=weight,
+            folds=folds,
+        )
+        self.histories_.append(history)
+        if history.interrupted:
+            warn("training was interrupted: each network is the best so far")
+        if not stop.best_epoch.any():
+            raise ValueError(
+                "no network has a finite validation loss: lower the learning_rate, or look for "
+                "extreme targets or sample weights"
+            )
+        return net, stop.best_epoch
+
+    # ------------------------------------------------------------ what it computes
+    def _members(self, X: Any) -> list[np.ndarray]:
+        """The outputs (M, rows, N_K) of each stack."""
+        check_is_fitted(self)
+        x = self._prepared(array_io.host(X))
+        return [self._sound(stack.outputs(x), i) for i, stack in enumerate(self._stacks)]
+
+    def _sound(self, outputs: np.ndarray, stack: int) -> np.ndarray:
+        """Those of the networks that have ever been better than none."""
+        epochs = self.best_epochs_ if self.best_epochs_.ndim == 1 else self.best_epochs_[stack]
+        return outputs[epochs > 0] if not epochs.all() else outputs
+
+    def _score_folds(self, train: TableSamples, folds: Any, held: TableSamples | None) -> None:
+        """validation_scores_, and with folds oof_prediction_."""
+        vars(self).pop("oof_prediction_", None)
+        models = self.n_models
+        if folds is None:
+            assert held is not None
+            outputs = [stack.outputs(held.x) for stack in self._stacks]
+            parts = [(held.y, held.weight, [o[m : m + 1] for o in outputs]) for m in range(models)]
+        else:
+            held_out = folds[1]
+            x = train.x[held_out]
+            outputs = [stack.outputs(x) for stack in self._stacks]
+            parts = [
+                (
+                    train.y[rows],
+                    None if train.weight is None else train.weight[rows],
+                    [o[m : m + 1] for o in outputs],
+                )
+                for m, rows in enumerate(held_out)
+            ]
+        predicted = [self._pooled(part[2]) for part in parts]
+        scores = [
+            self._fold_score(y, values, weight)
+            for (y, weight, _), values in zip(parts, predicted, strict=True)
+        ]
+        self.validation_scores_ = np.array(scores)
+        if folds is not None:
+            total = np.zeros((len(train.x), *predicted[0].shape[1:]))
+            times = np.zeros(len(train.x))
+            for rows, values in zip(folds[1], predicted, strict=True):
+                rows, first = np.unique(rows, return_index=True)
+                total[rows] += values[first]
+                times[rows] += 1
+            self.oof_prediction_ = total / times.reshape(-1, *[1] * (total.ndim - 1))
+
+    def _quantiles(self, q: Any, values: np.ndarray) -> np.ndarray:
+        """The quantiles q over the first axis of values, those of several as the last axis."""
+        levels = np.asarray(q)
+        shaped = levels.dtype.kind in "iuf" and levels.ndim <= 1 and levels.size
+        if not (shaped and np.all((0 <= levels) & (levels <= 1))):
+            raise ParameterError(f"q = {q!r} must be a number in [0, 1], or several")
+        found = np.quantile(values, levels, axis=0)
+        return np.moveaxis(found, 0, -1) if levels.ndim else found
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        return tags
