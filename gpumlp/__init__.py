@@ -11,6 +11,10 @@ TYPE_CHECKING = False  # true for type checkers; `typing` would take a while
 if TYPE_CHECKING:
     from gpumlp.estimators.classifier import MLPClassifier as MLPClassifier
     from gpumlp.estimators.regressor import MLPRegressor as MLPRegressor
+    from gpumlp.estimators.tabular.encoders import PiecewiseLinearEncoder as PiecewiseLinearEncoder
+    from gpumlp.estimators.tabular.encoders import RobustSmoothScaler as RobustSmoothScaler
+    from gpumlp.estimators.tabular.tabular_classifier import TabularClassifier as TabularClassifier
+    from gpumlp.estimators.tabular.tabular_regressor import TabularRegressor as TabularRegressor
     from gpumlp.functions.activation import Activation as Activation
     from gpumlp.functions.activation import activations as activations
     from gpumlp.functions.initializer import initializers as initializers
@@ -47,6 +51,9 @@ if TYPE_CHECKING:
 _HOME = {
     "estimators.classifier": ["MLPClassifier"],
     "estimators.regressor": ["MLPRegressor"],
+    "estimators.tabular.encoders": ["PiecewiseLinearEncoder", "RobustSmoothScaler"],
+    "estimators.tabular.tabular_classifier": ["TabularClassifier"],
+    "estimators.tabular.tabular_regressor": ["TabularRegressor"],
     "functions.activation": ["Activation", "activations"],
     "functions.initializer": ["initializers"],
     "functions.loss": ["Loss", "losses"],

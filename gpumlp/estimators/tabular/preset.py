@@ -69,9 +69,10 @@ def make_network(
 ) -> MLP:
     """A stack of networks, whose weights are still to be drawn."""
     K = len(sizes) - 1
+    hidden = activation.find(params.activation)
     return MLP(
         sizes,
-        params.activation,
+        hidden,
         output,
         models=models,
         dropout=params.dropout,

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils import check_array, column_or_1d
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from gpumlp.backend import device as devices
 from gpumlp.estimators import array_io, contents, hyperparameters
@@ -15,9 +16,9 @@ from gpumlp.estimators.input_checks import naming, sample_weights
 from gpumlp.estimators.messages import warn
 from gpumlp.estimators.tabular import preset, tabular_parameters
 from gpumlp.estimators.tabular.fold_rows import fold_rows
-from gpumlp.estimators.tabular.preparation import Preparation
 from gpumlp.estimators.tabular.preset import NetworkParams
 from gpumlp.estimators.tabular.stored_stack import StoredStack
+from gpumlp.estimators.tabular.table_preparation import Preparation
 from gpumlp.estimators.tabular.time_limit import TimeLimit
 from gpumlp.model import memory
 from gpumlp.model.mlp import MLP
@@ -66,8 +67,9 @@ class BaseTabular(BaseEstimator):
     _no_targets: dict[str, str]
 
     # ------------------------------------------------------------ of classes and of values
-    def _coded(self, y: np.ndarray, name: str, first: bool) -> np.ndarray:
-        """Targets as the networks take them; first: of a fit, whose coding is to be learned."""
+    def _coded(self, y: np.ndarray, name: str, first: bool, weight: Any) -> np.ndarray:
+        """Targets (rows,) as the networks take them; first: of a fit, whose coding is to be
+        learned, with these weights of rows or None."""
         raise NotImplementedError
 
     def _tasks(self, params: NetworkParams) -> list[Any]:
@@ -99,9 +101,10 @@ class BaseTabular(BaseEstimator):
         device = devices.resolve(self.device)
         y = self._targets(y, "y")
         self.preparation_ = Preparation().fit(X, self.categorical_features)
+        self.preparation_.owner = type(self).__name__
         self.n_features_in_ = self.preparation_.n_features_in_
         vars(self).pop("feature_names_in_", None)
-        if self.preparation_.feature_names_in_ is not None:
+        if hasattr(self.preparation_, "feature_names_in_"):
             self.feature_names_in_ = self.preparation_.feature_names_in_
         train = self._samples(X, y, sample_weight, "", True)
         held = self._validation_samples(validation)
@@ -135,19 +138,21 @@ class BaseTabular(BaseEstimator):
         y = array_io.host(y)
         contents.refuse(y, name, self._no_targets)
         contents.refuse_missing(y, name, "leave these rows out")
-        return y
+        with naming(name):
+            y = check_array(y, ensure_2d=False, dtype=None, input_name=name, estimator=self)
+            return contents.native(column_or_1d(y, warn=True))
 
     def _samples(self, X: Any, y: Any, weight: Any, suffix: str, first: bool) -> TableSamples:
         """suffix: of the arguments' names."""
-        with naming(f"y{suffix}"):
-            coded = self._coded(y, f"y{suffix}", first)
         x = self._prepared(X)
-        if len(coded) != len(x):
+        if len(y) != len(x):
             raise ValueError(
-                f"X{suffix} has {len(x)} samples and y{suffix} {len(coded)}: inconsistent numbers "
-                "of samples"
+                f"X{suffix} has {len(x)} samples and y{suffix} {len(y)}: inconsistent numbers of "
+                "samples"
             )
         weight = sample_weights(weight, len(x), x.dtype, f"sample_weight{suffix}")
+        with naming(f"y{suffix}"):
+            coded = self._coded(y, f"y{suffix}", first, weight)
         return TableSamples(x, coded, weight)
 
     def _validation_samples(self, validation: tuple[Any, Any, Any]) -> TableSamples | None:
@@ -161,7 +166,7 @@ class BaseTabular(BaseEstimator):
     def _prepared(self, X: Any) -> np.ndarray:
         """The features of the networks, (rows, D)."""
         preparation = self.preparation_
-        rows = X.shape[0] if hasattr(X, "shape") else len(X)
+        rows = _num_samples(X)
         needed = rows * len(preparation.names) * np.dtype(self.dtype).itemsize
         if short := memory.shortage(None, needed):
             raise MemoryError(

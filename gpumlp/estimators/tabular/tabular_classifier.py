@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
-from sklearn.utils import column_or_1d
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import check_is_fitted
 
@@ -153,8 +152,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
         return self
 
-    def _coded(self, y: np.ndarray, name: str, first: bool) -> np.ndarray:
-        y = contents.native(column_or_1d(y, warn=True))
+    def _coded(self, y: np.ndarray, name: str, first: bool, weight: Any) -> np.ndarray:
         contents.refuse_labels(y, name)
         if first:
             self.classes_ = np.unique(y)

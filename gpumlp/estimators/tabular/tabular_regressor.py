@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import mean_pinball_loss, r2_score
-from sklearn.utils import check_array, column_or_1d
 
 from gpumlp.estimators import contents
 from gpumlp.estimators.tabular import preset
@@ -123,12 +123,14 @@ time_limit, callbacks, device, dtype, random_state, verbose, network_params
         self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
         return self
 
-    def _coded(self, y: np.ndarray, name: str, first: bool) -> np.ndarray:
-        y = check_array(y, ensure_2d=False, dtype=np.float64, input_name=name, estimator=self)
-        y = column_or_1d(y, warn=True)
+    def _coded(self, y: np.ndarray, name: str, first: bool, weight: Any) -> np.ndarray:
+        y = y.astype(np.float64)
         if first:
-            self._centre, self._scale = float(y.mean()), float(y.std()) or 1.0
-            self._range = float(y.min()), float(y.max())
+            seen = y if weight is None else y[weight > 0]
+            self._centre = float(np.average(y, weights=weight))
+            variance = float(np.average((y - self._centre) ** 2, weights=weight))
+            self._scale = math.sqrt(variance) or 1.0
+            self._range = float(seen.min()), float(seen.max())
         return ((y - self._centre) / self._scale).astype(self.dtype)
 
     def _tasks(self, params: NetworkParams) -> list[Any]:
