@@ -57,7 +57,7 @@ def wrong_numbers(arrays: dict[str, np.ndarray]) -> str | None:
     return None
 
 
-def check_shapes(state, functions, arrays) -> None:
+def check_shapes(state, functions, arrays, prefix: str = "") -> None:
     """Before a network of that description takes memory: its weights are all in the file."""
     sizes, models, dtype = state["sizes"], state["models"] or 1, np.dtype(state["dtype"])
     if len(functions) != len(sizes) - 1 or not functions:
@@ -66,12 +66,12 @@ def check_shapes(state, functions, arrays) -> None:
     if len(scaled) != len(functions):
         raise SchemaError(f"{len(scaled)} values of scale for sizes {sizes}")
     for k, f in enumerate(functions, 1):
-        array_of(arrays, f"W.{k}", dtype, (models, sizes[k], sizes[k - 1]))
-        array_of(arrays, f"b.{k}", dtype, (models, sizes[k]))
+        array_of(arrays, f"{prefix}W.{k}", dtype, (models, sizes[k], sizes[k - 1]))
+        array_of(arrays, f"{prefix}b.{k}", dtype, (models, sizes[k]))
         if scaled[k - 1]:
-            array_of(arrays, f"s.{k}", dtype, (models, sizes[k - 1]))
+            array_of(arrays, f"{prefix}s.{k}", dtype, (models, sizes[k - 1]))
         if f.learned:
-            array_of(arrays, f"slope.{k}", dtype, (models,))
+            array_of(arrays, f"{prefix}slope.{k}", dtype, (models,))
 
 
 def check_counts(arrays, issued: int, models: int) -> None:

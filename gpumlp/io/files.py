@@ -23,11 +23,9 @@ from typing import Any
 import numpy as np
 
 from gpumlp.backend import device as devices
-from gpumlp.functions import activation
-from gpumlp.io import file_arrays, named, trainer_codec
+from gpumlp.io import file_arrays, network_codec, trainer_codec
 from gpumlp.io.errors import FileError
 from gpumlp.io.file_schema import FILE
-from gpumlp.io.trainer_codec import plain
 from gpumlp.model.mlp import MLP
 from gpumlp.training.callback import Callback
 from gpumlp.training.trainer import Trainer
@@ -89,12 +87,12 @@ def _network_or_trainer(what, metadata, fit: bool) -> tuple[dict, dict]:
             "save takes a network or a Trainer, or a fitted MLPClassifier or MLPRegressor, not "
             f"{type(what).__name__}"
         )
-    arrays = file_arrays.named(net.layout, net.ops.to_host(net.parameters.buffer))
-    about: dict[str, Any] = {"network": _network_state(net)}
+    described, arrays = network_codec.describe(net)
     if metadata is None:
-        about["network"]["metadata"] = checks.storable(net.metadata, "net.metadata")
+        described["metadata"] = checks.storable(net.metadata, "net.metadata")
     else:
-        about["network"]["metadata"] = checks.storable(metadata, "metadata")
+        described["metadata"] = checks.storable(metadata, "metadata")
+    about: dict[str, Any] = {"network": described}
     if trainer is not None:
         more, its_arrays = trainer_codec.describe(trainer, fit)
         about, arrays = about | more, arrays | its_arrays
@@ -148,7 +146,8 @@ def read(
             return estimator_codec.restore(
                 about["estimator"], arrays, device, custom, make_checkpoint
             )
-        net = _make_network(about["network"], arrays, device, custom)
+        net = network_codec.restore(about["network"], arrays, device, custom)
+        net.metadata = about["network"]["metadata"]
         return trainer_codec.restore(about, arrays, net, custom) if "trainer" in about else net
 
 
@@ -161,51 +160,6 @@ def refusing(path: Path):
         raise FileError(f"{path}: {error}") from error.__cause__
     except WRONG as error:
         raise FileError(f"{path} does not hold what it should: {error!r}") from error
-
-
-# ---------------------------------------------------------------- the network
-def _network_state(net) -> dict:
-    return {
-        "sizes": list(net.sizes),
-        "activations": [named.function_state(f) for f in net.f[1:]],
-        "models": net.models,
-        "dtype": str(net.dtype),
-        "seed": plain(net.seed),
-        "init": net.init if isinstance(net.init, str) else None,
-        "dropout": plain(net.dropout),
-        **({"scale": list(net.shape.scaled[1:])} if net.shape.scaled else {}),
-        "precision": net.precision,
-        "tune": net.tune,
-        "products": net.ops.export_algorithms(),
-    }
-
-
-def _make_network(state, arrays, device, custom) -> MLP:
-    functions = [
-        named.find(activation.activations, custom, described, "activation")
-        for described in state["activations"]
-    ]
-    file_arrays.check_shapes(state, functions, arrays)
-    net = MLP(
-        state["sizes"],
-        functions[:-1],
-        functions[-1],
-        models=state["models"],
-        dtype=state["dtype"],
-        device=device,
-        init="zeros",
-        seed=state["seed"],
-        dropout=state["dropout"],
-        scale=state.get("scale", False),
-        precision=state.get("precision", "float32"),
-        tune=state.get("tune", False),
-    )
-    net.ops.load_algorithms(state.get("products", {}))
-    net.init = state["init"]
-    net.metadata = state["metadata"]
-    with net.ops.on_device():
-        net.parameters.buffer[...] = net.ops.to_device(file_arrays.gathered(net, arrays))
-    return net
 
 
 # ---------------------------------------------------------------- bytes
