@@ -41,7 +41,7 @@ def array_of(arrays, name: str, dtype, shape: tuple[int, ...]) -> np.ndarray:
 # The arrays of which every number is finite: weights, also the best ones that a callback keeps, and
 # the optimiser's state; and those of which none is below 0.  A learning rate that a schedule
 # raised out of range is infinite: its network stands still, and others of the stack go on.
-FINITE = re.compile(r"(W|b|s|slope)\.|(.+\.)?(engine|optimizer)\.|.+\.theta$")
+FINITE = re.compile(r"(stacks\.\d+\.)?(W|b|s|slope)\.|(.+\.)?(engine|optimizer)\.|.+\.theta$")
 NOT_NEGATIVE = re.compile(r"(.+\.)?optimizer\.(slots\.)?(second|square)(\.|$)|lr$")
 
 

@@ -8,7 +8,8 @@ The header's entry "gpumlp" is JSON: format, version, a digest of everything, th
 trainer's arguments, what training had come to.  Arrays are named W.1, b.1, s.1, slope.1, ..., for a
 trainer also optimizer.<slot>.W.1, ..., steps, halted and lr; in a file that was written in the
 midst of a fit also callback.<i>.<name>, and losses and weights of the epoch's batches so far.
-An estimator's file is described in gpumlp/io/estimator_codec.py.
+An estimator's file is described in gpumlp/io/estimator_codec.py, that of an estimator for tables in
+gpumlp/io/tabular_codec.py.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ WRONG = (
 
 
 def save(what, path, metadata: dict | None = None, fit: bool = False) -> None:
-    """Write a network, a trainer with its network, or a fitted MLPClassifier or MLPRegressor with
-    all that it has learned, to a file; in one piece or not at all.
+    """Write a network, a trainer with its network, or a fitted MLPClassifier, MLPRegressor,
+    TabularClassifier or TabularRegressor with all that it has learned, to a file; in one piece or
+    not at all.
 
     metadata: anything that JSON can hold; `load` gives it back as net.metadata.
     fit: also what it takes to go on with the running fit, as `Checkpoint` does it.
@@ -60,14 +62,10 @@ def save(what, path, metadata: dict | None = None, fit: bool = False) -> None:
     from safetensors.numpy import save as to_bytes
 
     path = checks.path(path, "path")
-    if hasattr(what, "_to_file"):
-        if metadata is not None:
-            raise ValueError("metadata goes with a network; an estimator has its own attributes")
-        from gpumlp.io import estimator_codec
-
-        about, arrays = estimator_codec.describe(*what._to_file(fit))
-    else:
+    if isinstance(what, MLP | Trainer):
         about, arrays = _network_or_trainer(what, metadata, fit)
+    else:
+        about, arrays = _estimator(what, metadata, fit)
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     if wrong := file_arrays.wrong_numbers(arrays):
         raise ValueError(f"save: {wrong}")
@@ -82,11 +80,6 @@ def _network_or_trainer(what, metadata, fit: bool) -> tuple[dict, dict]:
     """The description and the arrays."""
     trainer = what if isinstance(what, Trainer) else None
     net = trainer.net if trainer is not None else what
-    if not isinstance(net, MLP):
-        raise TypeError(
-            "save takes a network or a Trainer, or a fitted MLPClassifier or MLPRegressor, not "
-            f"{type(what).__name__}"
-        )
     described, arrays = network_codec.describe(net)
     if metadata is None:
         described["metadata"] = checks.storable(net.metadata, "net.metadata")
@@ -99,6 +92,23 @@ def _network_or_trainer(what, metadata, fit: bool) -> tuple[dict, dict]:
     return about, arrays
 
 
+def _estimator(what, metadata, fit: bool) -> tuple[dict, dict]:
+    """The same of an estimator."""
+    from gpumlp.io import estimator_codec, tabular_codec
+
+    tabular = isinstance(what, tabular_codec.BaseTabular)
+    if not tabular and not hasattr(what, "_to_file"):
+        raise TypeError(
+            "save takes a network or a Trainer, or a fitted MLPClassifier, MLPRegressor, "
+            f"TabularClassifier or TabularRegressor, not {type(what).__name__}"
+        )
+    if metadata is not None:
+        raise ValueError("metadata goes with a network; an estimator has its own attributes")
+    if tabular:
+        return tabular_codec.describe(what)
+    return estimator_codec.describe(*what._to_file(fit))
+
+
 def check_storable(trainer: Trainer) -> None:
     """Raises ParameterError, before a fit, for what is the user's and no checkpoint can hold."""
     checks.storable(trainer.net.metadata, "net.metadata")
@@ -108,7 +118,7 @@ def check_storable(trainer: Trainer) -> None:
 def load(path, device: str = "auto", custom: dict[str, Any] | None = None):
     """The network, trainer or fitted estimator of a file, on that device.
 
-    An estimator with device="auto" keeps the parameter `device` that it had, and predicts where it
+    With device="auto" an estimator keeps the parameter `device` that it had, and predicts where it
     was fitted, or on the CPU where there is no such GPU; any other device becomes its parameter.
 
     custom: what is your own in it, by name: activations, losses, schedules, and of an estimator
@@ -146,6 +156,10 @@ def read(
             return estimator_codec.restore(
                 about["estimator"], arrays, device, custom, make_checkpoint
             )
+        if "tabular" in about:
+            from gpumlp.io import tabular_codec
+
+            return tabular_codec.restore(about["tabular"], arrays, device, custom)
         net = network_codec.restore(about["network"], arrays, device, custom)
         net.metadata = about["network"]["metadata"]
         return trainer_codec.restore(about, arrays, net, custom) if "trainer" in about else net

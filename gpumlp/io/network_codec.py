@@ -1,5 +1,5 @@
-"""Networks in files: their arguments as JSON, their parameters as arrays W.1, b.1, s.1, slope.1, ...,
-each name with a prefix where a file holds several networks.
+"""Networks in files: their arguments as JSON, their parameters as arrays W.1, b.1, s.1, slope.1,
+..., each name with a prefix where a file holds several networks.
 """
 
 from __future__ import annotations
