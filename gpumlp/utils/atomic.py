@@ -12,30 +12,42 @@ import errno
 import fcntl
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 # What a file system answers that cannot sync a folder, or a folder that may not be read.
 CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES}
 
 
 def write(path: Path, data: bytes) -> None:
-    """Into a temporary file, synced, then renamed; then the folder is synced, which holds the name.
+    """These bytes; see `writing`."""
+    with naming(path), writing(path) as file:
+        file.write(data)
 
-    Raises OSError, with this path, if that cannot be done, and leaves what was at path before.
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into: a temporary one, synced at the end, then renamed; then the folder is
+    synced, which holds the name.
+
+    Raises OSError, with this path, if that cannot be done, and leaves what was at path before, as
+    any error within does.
     """
     with naming(path):
         handle, temporary = _temporary(path)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            with naming(path):
                 file.flush()
                 os.fsync(handle)
                 os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    with naming(path):
         _sync_folder(path.parent)
 
 
