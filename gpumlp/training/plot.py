@@ -4,24 +4,30 @@ import io
 import warnings
 from pathlib import Path
 
+import numpy as np
+
 from gpumlp.utils import atomic, checks
 
 COLORS = {"training": "tab:blue", "validation": "tab:orange"}
 
 
-def curves(history, path, title: str = "") -> Path:
-    """Draws a History into a PNG file, in one piece or not at all; returns the path."""
+def curves(history, path, title: str = "", best=None) -> Path:
+    """Draws a History into a PNG file, in one piece or not at all; returns the path.
+
+    best: see `figure`.
+    """
     path, drawn = checks.path(path, "path"), io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # of letters that the font lacks
-        figure(history, title).savefig(drawn, format="png", dpi=120)
+        figure(history, title, best=best).savefig(drawn, format="png", dpi=120)
     atomic.write(path, drawn.getvalue())
     return path
 
 
-def figure(history, title: str = "", score: str = "accuracy"):
+def figure(history, title: str = "", score: str = "accuracy", best=None):
     """A matplotlib figure of a History: its losses and, where there is one, its score.
 
+    best: the epoch that is marked, from 1, or of a stack one for each network; 0 for none.
     A stack of networks gets one line a network. Raises ImportError, with what to install, where
     matplotlib is missing.
     """
@@ -39,7 +45,7 @@ def figure(history, title: str = "", score: str = "accuracy"):
     drawn = Figure(figsize=(5.5 * len(panels), 4), layout="constrained")
     row = drawn.subplots(1, len(panels), squeeze=False)[0]
     for axes, (name, lines) in zip(row, panels, strict=True):
-        _panel(axes, name, lines)
+        _panel(axes, name, lines, np.atleast_1d([] if best is None else best))
     if title:
         # As it is: no mathematics, and no letters that there are not.
         text = title.encode(errors="backslashreplace").decode()
@@ -47,7 +53,7 @@ def figure(history, title: str = "", score: str = "accuracy"):
     return drawn
 
 
-def _panel(axes, name: str, lines: dict) -> None:
+def _panel(axes, name: str, lines: dict, best: np.ndarray) -> None:
     from matplotlib.ticker import MaxNLocator
 
     for part, values in lines.items():
@@ -56,6 +62,11 @@ def _panel(axes, name: str, lines: dict) -> None:
         epochs = range(1, len(values) + 1)
         drawn = axes.plot(epochs, values, color=COLORS[part], marker="." if len(values) < 3 else "")
         drawn[0].set_label(part)
+        networks = np.reshape(values, (len(values), -1))
+        if part == "validation" and len(best) == networks.shape[1]:
+            m = np.flatnonzero((best > 0) & (best <= len(values)))
+            marks = axes.plot(best[m], networks[best[m] - 1, m], "o", color=COLORS[part])
+            marks[0].set_label("best epoch")
     axes.set_xlabel("epoch")
     axes.set_ylabel(name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
