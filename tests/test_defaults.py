@@ -7,7 +7,7 @@ from sklearn import model_selection
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 
 import gpumlp
-from gpumlp import cli
+from gpumlp.cli import array_network, options
 
 ADAM = {"lr": 0.001, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "l1": 0, "l2": 0,
         "eps_corrected": True, "decay_per_weight": False}  # fmt: skip
@@ -60,11 +60,12 @@ FUNCTIONS = {
 }
 COMMANDS = {
     "train digits": {
-        "hidden": (256,), "activation": "relu", "epochs": 100, "patience": 20, "batch_size": 64,
-        "optimizer": "adam", "dropout": 0.2, "label_smoothing": 0.1, "device": "auto",
-        "dtype": "float32", "precision": "float32", "seed": 0,
+        "device": "auto", "dtype": "float32", "precision": "float32", "seed": 0,
+        "drop_missing_target": False, "overwrite": False, "no_header": False,
     },
-    "predict m f": {"proba": False, "device": "auto"},
+    "evaluate m f": {"drop_missing_target": False, "device": "auto", "no_header": False},
+    "predict m f": {"proba": False, "device": "auto", "no_header": False},
+    "export m f": {},
     "info": {},
     "info --check": {"check": "auto"},
 }  # fmt: skip
@@ -107,7 +108,14 @@ def test_of_searches(name):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_of_the_command_line(command):
-    found = vars(cli._parser().parse_args(command.split()))
+    found = vars(options.parser().parse_args(command.split()))
     positional = {"command", "data", "model", "file"}
     told = {key: value for key, value in found.items() if value is not None}
     assert {k: v for k, v in told.items() if k not in positional} == COMMANDS[command]
+
+
+def test_of_networks_for_arrays():
+    """What the options of `gpumlp train` are where they are not given."""
+    names = ("HIDDEN", "EPOCHS", "PATIENCE", "BATCH_SIZE", "DROPOUT", "SMOOTHING")
+    found = [getattr(array_network, name) for name in names]
+    assert found == [(256,), 100, 20, 64, 0.2, 0.1]

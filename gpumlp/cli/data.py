@@ -1,70 +1,223 @@
 """What the command line trains on: scikit-learn's small data sets, .npz files and tables."""
 
+from __future__ import annotations
+
 import dataclasses
 import importlib
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from gpumlp.cli import table
-from gpumlp.cli.answers import check_classes, check_values
-from gpumlp.cli.datasets import DATASETS
-from gpumlp.cli.error import InputError, brief
-from gpumlp.cli.target import target_of
+from gpumlp.cli import cells, table
+from gpumlp.cli.error import InputError, brief, complain
+from gpumlp.cli.options import DATASETS
+from gpumlp.cli.table import Reading
+from gpumlp.cli.target import check_classes, check_values, target_of
 
 FEWEST_SAMPLES = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
+class Samples:
     """Samples with their classes or values.
 
-    x (samples, features) float64, or the columns of a table; y (samples,) class numbers with
-    `classes` their labels, or y (samples, targets) float64 with `classes` None. one_scale: the
-    features are of one kind and unit, as the pixels of an image are. target: the name of y, if it
-    has one. notes: sentences for the user about what was left out.
+    x (samples, features) float64, or a frame (pandas.DataFrame); y (samples,) labels of `classes`,
+    or float64 values (samples,), of arrays (samples, targets), with `classes` None. rows: the
+    samples' rows in the file, from 1. one_scale: the features are of one kind and unit, as the
+    pixels of an image are. target: the name of y, if it has one.
     """
 
     name: str
-    x: np.ndarray | table.Table
+    x: Any
     y: np.ndarray
     classes: np.ndarray | None
+    rows: np.ndarray
     one_scale: bool = False
     target: str | None = None
-    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.y)
 
     def __str__(self) -> str:
-        samples, features = self.x.shape
         if self.classes is not None:
             aim = f"{len(self.classes)} classes" + (f" of {self.target}" if self.target else "")
         elif self.target:
             aim = f"{self.target} to predict"
         else:
-            aim = f"{self.y.shape[1]} value{'s' * (self.y.shape[1] > 1)} to predict"
-        return f"{self.name}: {samples} samples, {features} features, {aim}"
+            targets = self.y.shape[1]
+            aim = f"{targets} value{'s' * (targets > 1)} to predict"
+        return f"{self.name}: {len(self)} samples, {self.x.shape[1]} features, {aim}"
+
+    @property
+    def of_table(self) -> bool:
+        return not isinstance(self.x, np.ndarray)
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Of the columns of a table."""
+        return {name: cells.kind_of(dtype) for name, dtype in self.x.dtypes.items()}
+
+    def take(self, rows: np.ndarray) -> Samples:
+        x = self.x.iloc[rows] if self.of_table else self.x[rows]
+        return dataclasses.replace(self, x=x, y=self.y[rows], rows=self.rows[rows])
+
+    def split(self, share: float, rng: np.random.Generator) -> tuple[Samples, Samples]:
+        """Sets a random share aside, the same share of every class: (rest, aside). Every class
+        keeps at least one sample in the rest."""
+        order = rng.permutation(len(self))
+        aside = max(1, round(share * len(order)))
+        if self.classes is not None:
+            order = order[_ranks(self.y[order]).argsort(kind="stable")]
+        return self.take(order[aside:]), self.take(order[:aside])
 
 
-def load(
-    name: str, target: str | None = None, task: str | None = None, drop: Sequence[str] = ()
-) -> Data:
-    """A data set by its name, or an .npz file or a table by its path.
+def _ranks(labels: np.ndarray) -> np.ndarray:
+    """For each sample, how far through its own class it stands, in [0, 1).
 
-    target, task, drop: of a table, the column to predict, what it is, and columns to leave out.
+    Sorted by rank, any prefix holds nearly its share of every class.
     """
-    arrays = name in DATASETS or Path(name).suffix in table.ARRAYS
-    if table.is_table(name) or (target is not None and not arrays):
-        return _from_table(name, target, task, drop)
-    for option, value in (("--target", target), ("--task", task), ("--drop", drop)):
-        if value:
-            raise InputError(f"{option} is for tables (.csv, .tsv, .parquet), and {name} is none")
-    if name in DATASETS:
-        return _bundled(name)
-    if Path(name).suffix != ".npz" and not Path(name).exists():
-        raise InputError(f"{name!r} is neither a file nor one of {', '.join(DATASETS)}")
-    return _from_file(name)
+    ranks = np.empty(len(labels))
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        ranks[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return ranks
 
 
+def load(arguments) -> Samples:
+    """What DATA names: a data set, or an .npz file or a table by its path."""
+    path, how = arguments.data, Reading.of(arguments)
+    arrays = path in DATASETS or Path(path).suffix in table.ARRAYS
+    if table.is_table(path) or (arguments.target is not None and not arrays):
+        return _from_table(arguments, how)
+    for option in ("--target", "--task", "--drop", "--drop-missing-target", "--cv"):
+        if getattr(arguments, option[2:].replace("-", "_")):
+            raise InputError(f"{option} is for tables (.csv, .parquet, ...), and {path} is none")
+    how.refuse_given(path, "none")
+    if path in DATASETS:
+        return _bundled(path)
+    if Path(path).suffix != ".npz" and not Path(path).exists():
+        raise InputError(f"{path!r} is neither a file nor one of {', '.join(DATASETS)}")
+    return _from_file(path)
+
+
+def load_more(path: str, like: Samples, how: Reading, drop_missing: bool = False) -> Samples:
+    """Further samples, of the columns or features and the classes of others."""
+    if like.of_table:
+        more = more_of_table(path, like.kinds, like.target, like.classes, how, drop_missing)
+    else:
+        how.refuse_given(path, "none")
+        more = arrays_for(path, like.x.shape[1], like.classes is not None)
+    return dataclasses.replace(more, name=like.name, classes=like.classes)
+
+
+def arrays_for(path: str, features: int, classes: bool) -> Samples:
+    more = _bundled(path) if path in DATASETS else _from_file(path, check=False)
+    if more.x.shape[1] != features:
+        raise InputError(f"{path} has {more.x.shape[1]} features; the model takes {features}")
+    if (more.classes is not None) != classes:
+        held = "numbers, not classes" if classes else "classes, not numbers"
+        raise InputError(f"y in {path} holds {held}, as the model predicts them")
+    return more
+
+
+def more_of_table(path, kinds, target, classes, how: Reading, drop_missing: bool) -> Samples:
+    """A table with its target for a model of columns {name: kind} and of these classes, or None."""
+    if Path(path).suffix in table.ARRAYS or path in DATASETS:
+        raise InputError(f"{path} is no table, but the model was trained on one")
+    texts = [name for name, kind in kinds.items() if kind == cells.TEXT]
+    frame = table.read(path, how, [*texts, target], [*kinds, target])
+    if target not in frame:
+        raise InputError(no_column(path, target, list(frame.columns)))
+    check_columns(path, list(kinds), list(frame.columns))
+    rows = _with_target(frame[target], target, path, drop_missing)
+    frame, where = frame.iloc[rows], f"column {target} of {path}"
+    y, _ = target_of(frame[target], where, "regression" if classes is None else "classification")
+    if classes is not None:
+        if y.dtype.kind != classes.dtype.kind:
+            y = np.asarray(frame[target].astype(str).str.strip(), dtype=str)
+            y = np.array({str(each): each for each in classes}.get(each, each) for each in y)
+        unknown = ~np.isin(y, classes)
+        if unknown.any():
+            raise InputError(
+                f"row {rows[unknown.argmax()] + 1} of {where} is {str(y[unknown.argmax()])!r}, "
+                f"which is none of the model's classes: {table.listed(classes.astype(str))}"
+            )
+    conformer = cells.Conformer(kinds, path)
+    x = conformer.frame(frame)
+    conformer.say()
+    return Samples(table.stem(path), x, y, classes, rows + 1, target=target)
+
+
+def check_columns(path: str, wanted: list[str], names: list[str]) -> None:
+    """Refuses a file that lacks columns of the model."""
+    missing = [name for name in wanted if name not in set(names)]
+    if missing:
+        near = table.near(missing[0], names)
+        lacking = f"{path} lacks columns that the model was trained on: {table.listed(missing)}"
+        raise InputError(f"{lacking}{near}; give them those names")
+
+
+# ---------------------------------------------------------------- tables
+def _from_table(arguments, how: Reading) -> Samples:
+    path, target, drop = arguments.data, arguments.target, arguments.drop or []
+    if target is None:
+        columns = table.listed(table.columns_of(path, how))
+        raise InputError(f"{path} is a table: --target says which column to predict ({columns})")
+    frame = table.read(path, how, [target], [target])
+    for name in (target, *drop):
+        if name not in frame:
+            raise InputError(no_column(path, name, list(frame.columns)))
+    if target in drop:
+        raise InputError(f"column {target} is both --target and --drop")
+    rows = _with_target(frame[target], target, path, arguments.drop_missing_target)
+    frame, where = frame.iloc[rows], f"column {target} of {path}"
+    x = frame.drop(columns=[target, *drop])
+    if not x.shape[1]:
+        raise InputError(f"{path} has no column to learn from besides {target}")
+    _check_count(len(x), path)
+    y, is_classes = target_of(frame[target], where, arguments.task)
+    classes = None
+    if is_classes:
+        classes = check_classes(y, where, "--task regression predicts numbers")
+    else:
+        check_values(y, where)
+    return Samples(table.stem(path), cells.tidy(x, path), y, classes, rows + 1, target=target)
+
+
+def no_column(path: str, name: str, names: list[str]) -> str:
+    shown = name or "without a name"
+    return f"{path} has no column {shown}{table.near(name, names)}; it has {table.listed(names)}"
+
+
+def _with_target(series, name: str, path: str, drop: bool) -> np.ndarray:
+    """The rows that have a target; a repeated header is none."""
+    missing = series.isna().to_numpy(copy=True)
+    if cells.is_text(series):
+        texts = series.astype(str).str.strip()
+        missing |= ((texts == name) | (texts == "")).to_numpy()
+    absent = np.flatnonzero(missing)
+    if not len(absent):
+        return np.arange(len(missing))
+    what = f"column {name} of {path}, the target,"
+    if len(absent) == len(missing):
+        raise InputError(f"{what} has no values")
+    more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+    if not drop:
+        raise InputError(
+            f"{what} has no value in row {absent[0] + 1}{more} (in text, NA, None and ? are no "
+            "values): --drop-missing-target leaves these rows out"
+        )
+    complain(f"note: {what} has no value in row {absent[0] + 1}{more}: left out")
+    return np.flatnonzero(~missing)
+
+
+def _check_count(samples: int, path: str) -> None:
+    if samples < FEWEST_SAMPLES:
+        raise InputError(f"{path} has {samples} samples; at least {FEWEST_SAMPLES} are needed")
+
+
+# ---------------------------------------------------------------- arrays
 def read_arrays(path: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     """These arrays of an .npz file; an .npy file is its one array under the first name."""
     file = Path(path)
@@ -90,7 +243,15 @@ def read_arrays(path: str, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def features(array: np.ndarray, path: str) -> np.ndarray:
+def features_of(path: str, count: int) -> np.ndarray:
+    """X of a file, for a model of so many features."""
+    x = _features(read_arrays(path, ("X",))["X"], path)
+    if x.shape[1] != count:
+        raise InputError(f"{path} has {x.shape[1]} features; the model takes {count}")
+    return x
+
+
+def _features(array: np.ndarray, path: str) -> np.ndarray:
     """An array as X: (samples, features), numbers, finite; float64."""
     if array.ndim != 2:
         shape = f"shape {array.shape}"
@@ -100,67 +261,37 @@ def features(array: np.ndarray, path: str) -> np.ndarray:
     return _finite_numbers(array, "X", path)
 
 
-def features_of(path: str, count: int) -> np.ndarray:
-    """X of a file, for a model of so many features."""
-    x = features(read_arrays(path, ("X",))["X"], path)
-    if x.shape[1] != count:
-        raise InputError(f"{path} has {x.shape[1]} features; the model takes {count}")
-    return x
-
-
-def _from_file(path: str) -> Data:
+def _from_file(path: str, check: bool = True) -> Samples:
+    """check: whether there is enough to learn from."""
     arrays = read_arrays(path, ("X", "y"))
     if "y" not in arrays:
         raise InputError(f"{path} holds one array; training takes an .npz file with X and y")
-    x = features(arrays["X"], path)
+    x = _features(arrays["X"], path)
     y = arrays["y"]
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim not in (1, 2) or len(y) != len(x):
         shapes = f"X has shape {x.shape}, y has shape {y.shape}"
         raise InputError(f"{path}: {shapes}; y must have one row for each row of X")
-    _check_count(len(x), path)
-    numbers, classes = (_values(y, path), None) if y.dtype.kind == "f" else _numbered(y, path)
-    # Bytes are how images are stored.
-    one_scale = arrays["X"].dtype == np.uint8
-    return Data(Path(path).stem, x, numbers, classes, one_scale)
-
-
-def _from_table(path: str, target: str | None, task: str | None, drop: Sequence[str]) -> Data:
-    if target is None:
-        columns = table.columns_of(path)
-        raise InputError(f"{path} is a table: --target says which column to predict ({columns})")
-    rows, notes = table.read(path, target, drop)
-    _check_count(len(rows), path)
-    y, classes = target_of(rows, target, task)
-    return Data(table.stem(path), rows.without(target), y, classes, target=target, notes=notes)
-
-
-def _check_count(samples: int, path: str) -> None:
-    if samples < FEWEST_SAMPLES:
-        raise InputError(f"{path} has {samples} samples; at least {FEWEST_SAMPLES} are needed")
-
-
-def _values(y: np.ndarray, path: str) -> np.ndarray:
-    """y for regression, as (samples, targets)."""
-    if 0 in y.shape:
-        raise InputError(f"y in {path} is empty: its shape is {y.shape}")
-    y = _finite_numbers(y, "y", path).reshape(len(y), -1)
-    check_values(y, f"y in {path}")
-    return y
-
-
-def _numbered(y: np.ndarray, path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of any kind as class numbers 0, 1, …, and the label of each number."""
-    if y.dtype.kind not in "biuU":
+    if check:
+        _check_count(len(x), path)
+    rows, what, classes = np.arange(len(x)) + 1, f"y in {path}", None
+    if y.dtype.kind == "f":
+        if 0 in y.shape:
+            raise InputError(f"{what} is empty: its shape is {y.shape}")
+        y = _finite_numbers(y, "y", path).reshape(len(y), -1)
+        if check:
+            check_values(y, what)
+    elif y.dtype.kind not in "biuU":
         kinds = "integers, booleans, strings or floats"
-        raise InputError(f"y in {path} has dtype {y.dtype}; it must hold {kinds}")
-    if y.ndim != 1:
-        raise InputError(f"y in {path} has shape {y.shape}; class labels must have one axis")
-    classes, numbers, counts = np.unique(y, return_inverse=True, return_counts=True)
-    otherwise = "values to predict, rather than classes, must be stored as floats"
-    check_classes(classes, counts, f"y in {path}", otherwise)
-    return numbers, classes
+        raise InputError(f"{what} has dtype {y.dtype}; it must hold {kinds}")
+    elif y.ndim != 1:
+        raise InputError(f"{what} has shape {y.shape}; class labels must have one axis")
+    else:
+        hint = "values to predict, rather than classes, must be stored as floats"
+        classes = check_classes(y, what, hint) if check else np.unique(y)
+    # Bytes are how images are stored.
+    return Samples(Path(path).stem, x, y, classes, rows, arrays["X"].dtype == np.uint8)
 
 
 def _finite_numbers(array: np.ndarray, name: str, path: str) -> np.ndarray:
@@ -176,36 +307,12 @@ def _finite_numbers(array: np.ndarray, name: str, path: str) -> np.ndarray:
     return numbers
 
 
-def _bundled(name: str) -> Data:
+def _bundled(name: str) -> Samples:
     datasets = importlib.import_module("sklearn.datasets")
     bunch = getattr(datasets, f"load_{name}")()
+    rows = np.arange(len(bunch.data)) + 1
     if name == "diabetes":
-        return Data(name, bunch.data, bunch.target[:, np.newaxis].astype(np.float64), None)
-    classes = np.asarray(bunch.target_names)
-    return Data(name, bunch.data, bunch.target, classes, one_scale=name == "digits")
-
-
-def split(data: Data, share: float, rng: np.random.Generator) -> tuple[Data, Data]:
-    """Sets a random share of the samples aside, the same share of every class.
-
-    Returns (rest, aside). Every class keeps at least one sample in the rest.
-    """
-    order = rng.permutation(len(data.x))
-    aside = max(1, round(share * len(order)))
-    if data.classes is not None:
-        order = order[_ranks(data.y[order]).argsort(kind="stable")]
-    parts = order[aside:], order[:aside]
-    rest, held = (dataclasses.replace(data, x=data.x[rows], y=data.y[rows]) for rows in parts)
-    return rest, held
-
-
-def _ranks(labels: np.ndarray) -> np.ndarray:
-    """For each sample, how far through its own class it stands, in [0, 1).
-
-    Sorted by rank, any prefix holds nearly its share of every class.
-    """
-    ranks = np.empty(len(labels))
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        ranks[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
-    return ranks
+        y = bunch.target[:, np.newaxis].astype(np.float64)
+        return Samples(name, bunch.data, y, None, rows)
+    y = np.asarray(bunch.target_names)[bunch.target]
+    return Samples(name, bunch.data, y, np.unique(y), rows, one_scale=name == "digits")

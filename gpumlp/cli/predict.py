@@ -1,82 +1,75 @@
-"""`gpumlp predict`: applies a saved network or estimator to new samples."""
+"""`gpumlp predict`: applies a saved model to new samples, in pieces."""
 
-import csv
-import io
+from __future__ import annotations
+
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-import gpumlp
-from gpumlp.cli import output, table
+from gpumlp.cli import cells, data, run_folder, saved_model, table
 from gpumlp.cli.choose_device import choose
-from gpumlp.cli.data import features_of
-from gpumlp.cli.error import InputError
-from gpumlp.cli.estimator import Estimator, check_finite
-from gpumlp.cli.preparation import Preparation
-from gpumlp.utils import atomic
+from gpumlp.cli.error import InputError, complain
+from gpumlp.cli.predictions import KEPT, SUFFIXES, Piece, as_csv, write
+from gpumlp.cli.table import Reading
 
-SUFFIXES = (".csv", ".npy", ".npz")
+PIECE = 1 << 22  # cells that are read at once, if those are ROWS rows
+ROWS = 1024
 
 
 def run(arguments) -> int:
     out = _checked_out(arguments.out, arguments.proba)
-    model = load_model(arguments.model, choose(arguments.device)[0])
+    how = Reading.of(arguments)
+    model = saved_model.load(arguments.model, choose(arguments.device)[0])
     if arguments.proba and model.classes is None:
         raise InputError("--proba is for classification; this model predicts values")
-    _write(model.predict(arguments.file, arguments.proba), out)
+    target = saved_model.config_of(arguments.model).get("target")
+    found = _predictions(model, arguments, how, target)
+    if out is None:
+        for text in as_csv(found, model.classes):
+            sys.stdout.write(text)
+    else:
+        write(found, out, model.classes)
     return 0
 
 
-class Trained:
-    """The network that `gpumlp train` saved, and how its features were prepared."""
+def _predictions(model, arguments, how: Reading, target: str | None) -> Iterator[Piece]:
+    """Of one piece of the file after the other."""
+    path, keep = arguments.file, arguments.keep or []
+    if not table.is_table(path) and (model.takes_arrays or Path(path).suffix in table.ARRAYS):
+        if not model.takes_arrays:
+            raise InputError(f"{path} is no table, but the model was trained on one")
+        if keep:
+            raise InputError(f"--keep is for tables, and {path} is none")
+        how.refuse_given(path, "none")
+        yield _piece(model, data.features_of(path, model.features), path, arguments.proba)
+        return
+    if not model.takes_tables:
+        raise InputError(f"{path} is a table, but the model was trained on arrays (.npz)")
+    names = table.columns_of(path, how)
+    kinds = model.kinds(names, path)
+    data.check_columns(path, [*kinds], names)
+    for name in keep:
+        if name not in names:
+            raise InputError(data.no_column(path, name, names))
+    if target in names and target not in kinds and target not in keep:
+        complain(f"note: column {target} of {path} is what the model predicts: it is not looked at")
+    conformer, start = cells.Conformer(kinds, path), 0
+    texts = [name for name, kind in kinds.items() if kind == cells.TEXT]
+    rows = max(ROWS, PIECE // len(names))
+    for frame in table.pieces(path, how, [*texts, *keep], [*kinds, *keep], rows):
+        found = _piece(model, conformer.frame(frame, start), path, arguments.proba)
+        start += len(frame)
+        yield {f"{KEPT}{name}": frame[name] for name in keep} | found
+    conformer.say()
+    model.say(path)
 
-    def __init__(self, net, preparation: Preparation):
-        self.net, self.preparation = net, preparation
-        self.classes = preparation.classes
 
-    def predict(self, path: str, proba: bool) -> dict[str, np.ndarray]:
-        """value; or label, with probability and classes if asked."""
-        outputs = self.net.forward(self._inputs(path))
-        check_finite(outputs, path)
-        if self.classes is None:
-            return {"value": self.preparation.values(outputs)}
-        found = {"label": self.preparation.labels(outputs)}
-        return found | {"probability": outputs, "classes": self.classes} if proba else found
-
-    def _inputs(self, path: str) -> np.ndarray:
-        """The network's input for the samples in a file, of the kind that it was trained on."""
-        columns, dtype = self.preparation.columns, self.net.dtype.name
-        if columns is not None:
-            if Path(path).suffix in table.ARRAYS:
-                raise InputError(f"{path} is no table, but the model was trained on one")
-            samples = table.read_columns(path, columns.names, columns.of_text)
-            return self.preparation.inputs(samples, dtype, path)
-        if table.is_table(path):
-            raise InputError(f"{path} is a table, but the model was trained on arrays (.npz)")
-        x = features_of(path, self.net.sizes[0])
-        return self.preparation.inputs(x, dtype, f"X in {path}")
-
-
-def load_model(path: str, device: str) -> Trained | Estimator:
-    try:
-        loaded = gpumlp.load(path, device=device)
-        if not isinstance(loaded, gpumlp.MLP | gpumlp.Trainer):
-            return Estimator(loaded)
-    except (gpumlp.FileError, OSError, ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"{path} cannot be loaded as a model: {error}") from error
-    net = loaded.net if isinstance(loaded, gpumlp.Trainer) else loaded
-    stored = net.metadata.get("preparation") if isinstance(net.metadata, dict) else None
-    if not isinstance(stored, dict) or net.models is not None:
-        raise InputError(
-            f"{path} holds a network but not how its features were prepared: "
-            "it was not saved by `gpumlp train`"
-        )
-    try:
-        return Trained(net, Preparation.from_metadata(stored, net.sizes[0], net.sizes[-1]))
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+def _piece(model, x: Any, path: str, proba: bool) -> Piece:
+    predicted, shares = model.outputs(x, path)
+    if model.classes is None:
+        return {"value": predicted}
+    return {"label": predicted} | ({"probability": shares} if proba else {})
 
 
 def _checked_out(out: str | None, proba: bool) -> Path | None:
@@ -88,50 +81,4 @@ def _checked_out(out: str | None, proba: bool) -> Path | None:
         raise InputError(f"--out {out} must end in {', '.join(SUFFIXES)}")
     if path.suffix == ".npy" and proba:
         raise InputError("an .npy file holds one array; with --proba write .npz or .csv")
-    return output.file(path)
-
-
-def _write(found: dict[str, Any], out: Path | None) -> None:
-    if out is None:
-        _write_table(found, sys.stdout)
-        return
-    try:
-        atomic.write(out.resolve(), _as_bytes(found, out.suffix))
-    except OSError as error:
-        raise InputError(f"{out} cannot be written ({output.reason(error)})") from error
-
-
-def _as_bytes(found: dict[str, Any], suffix: str) -> bytes:
-    if suffix == ".csv":
-        text = io.StringIO()
-        _write_table(found, text)
-        return text.getvalue().encode(errors="backslashreplace")
-    file = io.BytesIO()
-    if suffix == ".npy":
-        np.save(file, next(iter(found.values())))
-    else:
-        np.savez(file, **found)
-    return file.getvalue()
-
-
-def _write_table(found: dict[str, Any], file) -> None:
-    """One line a sample, as CSV; a header only where there is more than one column."""
-    names, columns = [], []
-    for name, form in (("label", "{}"), ("value", "{:.7g}"), ("probability", "{:.6g}")):
-        if name in found:
-            names += _names(name, found)
-            rows = found[name].reshape(len(found[name]), -1)
-            columns += [map(form.format, column) for column in rows.T]
-    table = csv.writer(file, lineterminator="\n")
-    if len(columns) > 1:
-        table.writerow(names)
-    table.writerows(zip(*columns, strict=True))
-
-
-def _names(name: str, found: dict[str, np.ndarray]) -> list[str]:
-    """Of the columns of one array."""
-    if name == "probability":
-        return [str(each) for each in found["classes"]]
-    if found[name].ndim == 1:
-        return [name]
-    return [f"y{column}" for column in range(found[name].shape[1])]
+    return run_folder.file(path)

@@ -1,18 +1,19 @@
-"""How samples become a network's input and its output becomes labels or values.
+"""How samples become the input of a network of arrays, and its output labels or values.
 
-Fitted on the training part alone and stored with the model as plain JSON, so that prediction
+Fitted on the training part alone and stored with the network as plain JSON, so that prediction
 prepares its samples as training did.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from gpumlp.cli.columns import Columns
-from gpumlp.cli.data import Data
+from gpumlp.cli.data import Samples
 from gpumlp.cli.error import InputError
-from gpumlp.cli.scale import moments
-from gpumlp.cli.table import Table
 
 
 def _empty() -> np.ndarray:
@@ -20,13 +21,12 @@ def _empty() -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
-class Preparation:
-    """x is standardised with mean and deviation, each (features,); the features of a table are
-    first made from its columns, as `columns` says.
+class Standardised:
+    """x is standardised with mean and deviation, each (features,).
 
     Classification: `classes` holds the label of each output; y_mean and y_deviation are empty.
     Regression: `classes` is None, and the network works on values standardised with y_mean and
-    y_deviation, each (targets,).
+    y_deviation, each (targets,). columns: of a table that version 0.1.0 trained on.
     """
 
     mean: np.ndarray
@@ -37,30 +37,25 @@ class Preparation:
     columns: Columns | None = None
 
     @classmethod
-    def fit(cls, data: Data) -> "Preparation":
-        columns = None
-        if isinstance(data.x, Table):
-            columns, mean, deviation = Columns.fit(data.x)
-        else:
-            mean, deviation = moments(data.x, f"X of {data.name}", data.one_scale)
-        if data.classes is not None:
-            return cls(mean, deviation, classes=data.classes, columns=columns)
-        y_mean, y_deviation = moments(data.y, f"y of {data.name}")
-        return cls(mean, deviation, y_mean=y_mean, y_deviation=y_deviation, columns=columns)
+    def fit(cls, samples: Samples) -> Standardised:
+        mean, deviation = moments(samples.x, f"X of {samples.name}", samples.one_scale)
+        if samples.classes is not None:
+            return cls(mean, deviation, classes=samples.classes)
+        y_mean, y_deviation = moments(samples.y, f"y of {samples.name}")
+        return cls(mean, deviation, y_mean=y_mean, y_deviation=y_deviation)
 
     @property
     def outputs(self) -> int:
         """How many units the network's last layer has."""
         return len(self.y_mean if self.classes is None else self.classes)
 
-    def inputs(self, x: np.ndarray | Table, dtype: str, what: str = "X") -> np.ndarray:
-        """The network's input for raw features x (samples, features), or for a table.
+    def inputs(self, x: Any, dtype: str, what: str = "X") -> np.ndarray:
+        """The network's input for features x (samples, features), or for a frame.
 
         what: to call x in a complaint.
         """
         if self.columns is not None:
-            assert isinstance(x, Table), "columns are those of a table"
-            return self.columns.inputs(x, self.mean, self.deviation, dtype)
+            return self.columns.inputs(x, self.mean, self.deviation, dtype, what)
         return _standardised(x, self.mean, self.deviation, dtype, what)
 
     def targets(self, y: np.ndarray, dtype: str, what: str = "y") -> np.ndarray:
@@ -69,17 +64,12 @@ class Preparation:
         what: to call y in a complaint.
         """
         if self.classes is not None:
-            return y
+            return np.searchsorted(self.classes, y)
         return _standardised(y, self.y_mean, self.y_deviation, dtype, what)
 
     def values(self, output: np.ndarray) -> np.ndarray:
         """The predicted values (samples, targets) for a network's output."""
         return output.astype(np.float64) * self.y_deviation + self.y_mean
-
-    def labels(self, output: np.ndarray) -> np.ndarray:
-        """The label of the most probable class of each sample."""
-        assert self.classes is not None, "regression has no labels"
-        return self.classes[output.argmax(axis=1)]
 
     def metadata(self) -> dict:
         """This as JSON values."""
@@ -90,11 +80,10 @@ class Preparation:
             "classes_dtype": None if self.classes is None else self.classes.dtype.str,
             "y_mean": self.y_mean.tolist(),
             "y_deviation": self.y_deviation.tolist(),
-            "columns": None if self.columns is None else self.columns.metadata(),
         }
 
     @classmethod
-    def from_metadata(cls, stored: dict, features: int, outputs: int) -> "Preparation":
+    def from_metadata(cls, stored: dict, features: int, outputs: int) -> Standardised:
         """What metadata() stored, for a network with so many inputs and outputs."""
         try:
             classes = stored["classes"]
@@ -102,7 +91,6 @@ class Preparation:
                 classes = np.array(classes, dtype=stored["classes_dtype"])
                 if classes.dtype.kind not in "biufU":
                     raise ValueError(f"classes of dtype {classes.dtype}")
-            # Files from before there were tables have no such entry.
             columns = stored.get("columns")
             if columns is not None:
                 columns = Columns.from_metadata(columns)
@@ -124,6 +112,23 @@ class Preparation:
         if not finite or (numbers["deviation"] <= 0).any() or (numbers["y_deviation"] <= 0).any():
             raise InputError("the model's preparation is not made of usable numbers")
         return cls(classes=classes, columns=columns, **numbers)
+
+
+def moments(values: np.ndarray, what: str, one_scale: bool = False):
+    """Mean and deviation of each column; a constant column has deviation 1.
+
+    one_scale: every column gets the same deviation, the root of the mean variance, so that a pixel
+    that is hardly ever inked is not blown up by a deviation of its own.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, deviation = values.mean(axis=0), values.std(axis=0)
+        if one_scale:
+            deviation = np.full_like(deviation, np.sqrt((deviation**2).mean()))
+    if not (np.isfinite(mean).all() and np.isfinite(deviation).all()):
+        raise InputError(f"the numbers in {what} are too large for their mean and deviation")
+    # Rounding can leave a constant column a deviation that is tiny instead of 0.
+    constant = deviation <= 1e-12 * np.abs(mean)
+    return mean, np.where(constant, 1.0, deviation)
 
 
 def _standardised(values, mean, deviation, dtype: str, what: str) -> np.ndarray:

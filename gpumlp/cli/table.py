@@ -1,118 +1,155 @@
-"""Tables of named columns from CSV and Parquet files, read with pandas.
+"""Tables of named columns from files, read with pandas.
 
 pandas is imported when a table is read: the rest of the command line does without it.
 """
 
 from __future__ import annotations
 
+import bz2
+import codecs
 import contextlib
-import dataclasses
+import csv
+import difflib
+import gzip
 import importlib
+import lzma
+import re
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
+from gpumlp.cli.error import InputError, brief, complain
 
-from gpumlp.cli.error import InputError, brief
-
-CSV, TSV, PARQUET = ".csv", ".tsv", (".parquet", ".pq")
 ARRAYS = (".npz", ".npy")
-COMPRESSED = (".gz", ".bz2", ".xz", ".zip")
-# What counts as a missing value in CSV, besides what pandas takes for one (nothing, NA, NaN, null).
+PARQUET, FEATHER = (".parquet", ".pq"), (".feather", ".arrow")
+EXCEL, JSON = (".xlsx", ".xls", ".xlsm"), (".jsonl", ".ndjson", ".json")
+COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zip": None}
+# Missing in text, besides what pandas takes for that (nothing, NA, NaN, null, ...).
 MISSING = ["?"]
 SOME = 12  # so many names are listed in a complaint
+SEPARATORS, LINES, HEAD = ",;\t|", 100, 1 << 20  # tried, on so many lines, of so many bytes
 
 
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Rows of a frame (a pandas.DataFrame), in some order; a part of it copies nothing."""
+class Reading(NamedTuple):
+    """How text is read; None: as the file looks."""
 
-    path: str
-    frame: Any
-    rows: np.ndarray
+    sep: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
+    na: Sequence[str] = ()
+    header: bool = True
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    @classmethod
+    def of(cls, arguments) -> Reading:
+        na, header = arguments.na or (), not arguments.no_header
+        return cls(arguments.sep, arguments.decimal, arguments.encoding, na, header)
 
-    def __getitem__(self, rows: np.ndarray) -> Table:
-        """The part with these rows, as of an array."""
-        return dataclasses.replace(self, rows=self.rows[rows])
-
-    @property
-    def names(self) -> list[str]:
-        return list(self.frame.columns)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return len(self.rows), len(self.names)
-
-    def without(self, name: str) -> Table:
-        return dataclasses.replace(self, frame=self.frame.drop(columns=name))
-
-    def column(self, name: str):
-        """The values of a column in these rows, as a pandas.Series."""
-        return self.frame[name].take(self.rows)
-
-    def where(self, name: str, index: int | None = None) -> str:
-        """What to call a column in a complaint, or the value of its row `index`."""
-        place = f"column {name} of {self.path}"
-        return place if index is None else f"row {self.rows[index] + 1} of {place}"
+    def refuse_given(self, path: str, kind: str) -> None:
+        """Of a file that is no text."""
+        options = dict(zip(("--sep", "--decimal", "--encoding", "--na"), self, strict=False))
+        options["--no-header"] = not self.header
+        for option, value in options.items():
+            if value:
+                raise InputError(f"{option} is for tables of text, and {path} is {kind}")
 
 
 def is_table(path: str) -> bool:
     """Whether a file's name is that of a table."""
-    return _suffix(path) in (CSV, TSV, *PARQUET)
+    return _suffix(path) in (".csv", ".tsv", *PARQUET, *FEATHER, *EXCEL, *JSON)
 
 
 def stem(path: str) -> str:
     """The file's name without its endings: sales for data/sales.csv.gz."""
     plain = Path(path)
-    return Path(plain.stem).stem if plain.suffix in COMPRESSED else plain.stem
+    return Path(plain.stem).stem if plain.suffix.lower() in COMPRESSED else plain.stem
 
 
-def columns_of(path: str) -> str:
-    """The names of a file's columns, the first few if they are many."""
-    return _list(_names(path)[0])
+def listed(names: Sequence[str]) -> str:
+    """The names as text, the first few if they are many."""
+    more = f" and {len(names) - SOME} more" if len(names) > SOME else ""
+    return ", ".join(names[:SOME]) + more
 
 
-def read(path: str, target: str, drop: Sequence[str]) -> tuple[Table, tuple[str, ...]]:
-    """All columns that can be trained on, and sentences about those that are left out."""
-    names, index = _names(path)
-    for name in (target, *drop):
-        if name not in names:
-            which = _shown(name) if name else "without a name"
-            raise InputError(f"{path} has no column {which}; its columns are {_list(names)}")
-    if target in drop:
-        raise InputError(f"column {target} is both --target and --drop")
-    index -= {target}
-    used = [name for name in names if name and name not in drop and name not in index]
-    notes = []
-    if "" in names:
-        notes.append(f"the column without a name is left out of {path}")
-    notes += [f"column {name} is left out: it is the table's index" for name in sorted(index)]
-    if used == [target]:
-        raise InputError(f"{path} has no column to learn from besides {target}")
-    return _read(path, names, used, ()), tuple(notes)
+def near(name: str, names: Sequence[str]) -> str:
+    """Names that are like this one, as the end of a sentence, or nothing."""
+    folded = {each.casefold(): each for each in names}
+    found = difflib.get_close_matches(name.casefold(), folded, n=3)
+    return f" (near it: {', '.join(folded[each] for each in found)})" if found else ""
 
 
-def read_all(path: str) -> Table:
-    """All columns that have names, but for the table's index."""
-    names, index = _names(path)
-    used = [name for name in names if name and name not in index]
-    if not used:
-        raise InputError(f"{path} has no columns with names")
-    return _read(path, names, used, ())
+def columns_of(path: str, how: Reading) -> list[str]:
+    """The names of a file's columns."""
+    return list(next(pieces(path, how, rows=1, notes=False)).columns)
 
 
-def read_columns(path: str, used: list[str], texts: list[str]) -> Table:
-    """These columns, found by their names; of a CSV file, `texts` as they are written."""
-    names, _ = _names(path)
-    missing = [name for name in used if name not in names]
-    if missing:
-        raise InputError(f"{path} lacks columns that the model was trained on: {_list(missing)}")
-    return _read(path, names, used, texts)
+def read(path: str, how: Reading, texts: Sequence[str] = (), index: Sequence[str] = ()):
+    """A file as one frame (pandas.DataFrame), with at least one row; see `pieces`."""
+    return next(pieces(path, how, texts, index))
+
+
+def pieces(
+    path: str,
+    how: Reading,
+    texts: Sequence[str] = (),
+    index: Sequence[str] = (),
+    rows: int | None = None,
+    notes: bool = True,
+) -> Iterator[Any]:
+    """Frames of so many rows, or one of all, the first of which is not empty.
+
+    texts: columns that stay as they are written. index: those wanted although they are only
+    pandas's index. notes: whether to say what was done to names and left out.
+    """
+    file, suffix = Path(path), _suffix(path)
+    if not file.is_file():
+        raise InputError(f"{path} is not a file" if file.exists() else f"there is no file {path}")
+    if file.stat().st_size == 0:
+        raise InputError(f"{path} is empty")
+    kinds = {PARQUET: _parquet, FEATHER: _feather, EXCEL: _excel, JSON: _json}
+    reader = next((kinds[suffixes] for suffixes in kinds if suffix in suffixes), _text)
+    expected = {_parquet: "a Parquet file", _feather: "a Feather file", _excel: "an Excel file"}
+    kind = expected.get(reader, "JSON, an object on each line" if reader is _json else "text")
+    if reader is not _text:
+        how.refuse_given(path, f"no such text but {kind}")
+    with _complaints(path, f"as {kind}"):
+        frames = reader(path, how, texts, rows)
+        names, unnamed, indexes = next(frames)
+        names, said = _unique(names)
+        indexes = [each for each in indexes if each not in index]
+        said += [f"column {each} is left out: it is the table's index" for each in indexes]
+        said += ["the column without a name is left out"] * any(unnamed)
+        used = [i for i, each in enumerate(names) if not unnamed[i] and each not in indexes]
+        for sentence in said if notes else ():
+            complain(f"note: {sentence} of {path}")
+        if not used:
+            raise InputError(f"{path} has no columns with names")
+        empty = True
+        for frame in frames:
+            if len(frame):
+                empty = False
+                frame = frame.set_axis(names, axis="columns")
+                yield frame if len(used) == len(names) else frame.iloc[:, used]
+        if empty:
+            raise InputError(f"{path} has no rows")
+
+
+def _unique(names: list[str]) -> tuple[list[str], list[str]]:
+    """Names of which none comes twice, and sentences about those that are new."""
+    counts, taken, said, out = Counter(names), set(names), [], []
+    seen: Counter[str] = Counter()
+    for name in names:
+        new = name
+        while counts[name] > 1 and seen[name] and new in taken:
+            new = f"{name}.{seen[name]}"
+            seen[name] += 1
+        seen[name] += not seen[name]
+        if new != name:
+            taken.add(new)
+            said.append(f"another column {name} is called {new}")
+        out.append(new)
+    return out, [each for each in said if each != "another column  is called .1"]
 
 
 def _suffix(path: str) -> str:
@@ -122,85 +159,150 @@ def _suffix(path: str) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _list(names: list[str]) -> str:
-    """The names as text, the first few if they are many."""
-    shown = ", ".join(_shown(name) for name in names[:SOME])
-    return shown + (f" and {len(names) - SOME} more" if len(names) > SOME else "")
-
-
-def _shown(name: str) -> str:
-    if not name:
-        return "one without a name"
-    return name if name.strip() else repr(name)
-
-
-def _names(path: str) -> tuple[list[str], set[str]]:
-    """The names of all columns in the file, and of those that are only pandas's index."""
-    file = Path(path)
-    if not file.is_file():
-        raise InputError(f"{path} is not a file" if file.exists() else f"there is no file {path}")
-    if file.stat().st_size == 0:
-        raise InputError(f"{path} is empty")
-    if _suffix(path) in PARQUET:
-        with _complaints(path, "as a Parquet file"):
-            schema = _import("pyarrow.parquet").read_schema(path)
-            described = (schema.pandas_metadata or {}).get("index_columns", [])
-            return list(schema.names), {name for name in described if isinstance(name, str)}
-    first = _read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False, na_values=[])
-    names = [str(name) for name in first.iloc[0]]
-    if any(letter < " " and not letter.isspace() for name in names for letter in name):
-        raise InputError(f"{path} is not a text file: {_csv_kind(path)} was expected")
-    if len(names) == 1:
-        for separator, called in ((";", "';'"), ("\t", "tabs"), ("|", "'|'"), (",", "','")):
-            if separator in names[0]:
-                raise InputError(
-                    f"the columns of {path} seem to be separated by {called}: "
-                    f"{_csv_kind(path)} was expected"
-                )
-    return names, set()
-
-
-def _read(path: str, names: list[str], used: list[str], texts) -> Table:
-    """The used columns of a file that has these names."""
-    twice = sorted({name for name in used if names.count(name) > 1})
-    if twice:
-        raise InputError(f"{path} has more than one column named {_list(twice)}")
-    if _suffix(path) in PARQUET:
-        with _complaints(path, "as a Parquet file"):
-            stored = _import("pyarrow.parquet").read_table(path, columns=used)
-            stored.validate(full=True)  # text of a damaged file need not be any
-            frame = stored.to_pandas(date_as_object=False, split_blocks=True, self_destruct=True)
-        if not set(used).isdisjoint(frame.index.names):
-            frame = frame.reset_index()  # the index is the target
-    else:
-        # All columns are read, as only then pandas complains of lines that have too many.
-        frame = _read_csv(path, dtype=dict.fromkeys(texts, "str"))
-        positions = [names.index(name) for name in used]
-        frame = frame.iloc[:, positions].set_axis(used, axis="columns")
-    if not len(frame):
-        raise InputError(f"{path} has no rows")
-    return Table(path, frame[used], np.arange(len(frame)))
-
-
-def _read_csv(path: str, **how):
-    """A frame from a text file; its first line names the columns, unless told otherwise."""
+# ---------------------------------------------------------------- kinds of files
+# Each yields the names of all columns, which of them have none, and which are pandas's index; then
+# frames.
+def _text(path: str, how: Reading, texts, rows) -> Iterator[Any]:
     pandas = _import("pandas")
+    how = recognised(path, how)
     options = dict(
-        sep="\t" if _suffix(path) == TSV else ",",
-        encoding="utf-8-sig",
+        sep=how.sep,
+        decimal=how.decimal,
+        encoding=how.encoding,
         skipinitialspace=True,
-        # Else a first line that is too short would make row labels of the first column.
-        index_col=False,
-        # Each column is looked at as a whole, so that it has one type.
-        low_memory=False,
-        na_values=MISSING,
+        index_col=False,  # else a short first line would make row labels of the first column
+        low_memory=False,  # each column is looked at as a whole, so that it has one type
+        na_values=[*MISSING, *how.na],
+        header=0 if how.header else None,
     )
-    with _complaints(path, f"as {_csv_kind(path)}"):
-        return pandas.read_csv(path, **(options | how))
+    plain: dict[str, Any] = dict(
+        header=None, nrows=1, dtype=str, keep_default_na=False, na_values=[]
+    )
+    first = [str(each) for each in pandas.read_csv(path, **(options | plain)).iloc[0]]
+    if any(letter < " " and not letter.isspace() for each in first for letter in each):
+        raise InputError(f"{path} is not a text file")
+    names = [each.strip() for each in first]
+    if not how.header:
+        names = [str(i + 1) for i in range(len(names))]
+    unnamed = [not each or re.fullmatch(r"Unnamed: \d+", each) is not None for each in names]
+    yield names, unnamed, []
+    labels = first if how.header else range(len(names))
+    wanted = {label: "str" for label, each in zip(labels, names, strict=True) if each in texts}
+    if rows is None:
+        yield pandas.read_csv(path, dtype=wanted, **options)
+        return
+    with pandas.read_csv(path, dtype=wanted, chunksize=rows, **options) as reader:
+        yield from reader
 
 
-def _csv_kind(path: str) -> str:
-    return f"text in columns separated by {'tabs' if _suffix(path) == TSV else 'commas'}"
+def _parquet(path: str, how: Reading, texts, rows) -> Iterator[Any]:
+    pyarrow, parquet = _import("pyarrow"), _import("pyarrow.parquet")
+    with parquet.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        yield _arrow_names(schema)
+        if rows is None:
+            yield _from_arrow(file.read())
+            return
+        for batch in file.iter_batches(rows):
+            yield _from_arrow(pyarrow.Table.from_batches([batch]))
+
+
+def _feather(path: str, how: Reading, texts, rows) -> Iterator[Any]:
+    table = _import("pyarrow.feather").read_table(path)
+    yield _arrow_names(table.schema)
+    frame = _from_arrow(table)
+    for start in range(0, len(frame), rows or len(frame)):
+        yield frame.iloc[start : start + (rows or len(frame))]
+
+
+def _arrow_names(schema) -> tuple[list[str], list[bool], list[str]]:
+    described = (schema.pandas_metadata or {}).get("index_columns", [])
+    names = [each.strip() for each in schema.names]
+    index = [each for each in described if isinstance(each, str)]
+    return names, [not each for each in names], index
+
+
+def _from_arrow(table):
+    table.validate(full=True)  # text of a damaged file need not be any
+    table = table.rename_columns([str(i) for i in range(table.num_columns)])
+    return table.to_pandas(date_as_object=False, split_blocks=True, ignore_metadata=True)
+
+
+def _excel(path: str, how: Reading, texts, rows) -> Iterator[Any]:
+    pandas = _import("pandas")
+    if not path.lower().endswith(".xls"):
+        _import("openpyxl", "Excel files", "excel")
+    first = pandas.read_excel(path, header=None, nrows=1, dtype=str, keep_default_na=False)
+    if not len(first):
+        raise InputError(f"{path} has no rows")
+    names = [str(each).strip() for each in first.iloc[0]]
+    yield names, [not each for each in names], []
+    yield pandas.read_excel(path, na_values=[*MISSING, *how.na])
+
+
+def _json(path: str, how: Reading, texts, rows) -> Iterator[Any]:
+    pandas = _import("pandas")
+    types = {"dtype": False, "convert_dates": False}
+    with pandas.read_json(path, lines=True, chunksize=rows or 1 << 62, **types) as reader:
+        names: list[str] | None = None
+        for frame in reader:
+            if names is None:
+                names = [str(each) for each in frame.columns]
+                stripped = [each.strip() for each in names]
+                yield stripped, [not each for each in stripped], []
+            yield frame.reindex(columns=names)
+        if names is None:
+            raise InputError(f"{path} has no rows")
+
+
+# ---------------------------------------------------------------- what a text file looks like
+def recognised(path: str, how: Reading) -> Reading:
+    """How a text file is read, with nothing left open."""
+    opener = COMPRESSED.get(Path(path).suffix.lower(), open)
+    head = b""
+    if opener is not None:
+        with opener(path, "rb") as file:
+            head = file.read(HEAD)
+    encoding = how.encoding or _encoding(path, head)
+    text = codecs.getincrementaldecoder(encoding)("replace").decode(head)
+    lines = [line for line in text.splitlines()[:LINES] if line.strip()]
+    sep = how.sep or ("\t" if _suffix(path) == ".tsv" else _separator(lines))
+    return how._replace(sep=sep, encoding=encoding, decimal=how.decimal or _decimal(lines, sep))
+
+
+def _encoding(path: str, head: bytes) -> str:
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        complain(f"note: {path} is no UTF-8: it is read as cp1252 (--encoding says otherwise)")
+        return "cp1252"
+    return "utf-8-sig"
+
+
+def _separator(lines: list[str]) -> str:
+    """That which cuts the most lines into as many columns as the first, and into several."""
+
+    def fit(separator: str) -> tuple[int, int]:
+        try:
+            counts = [len(row) for row in csv.reader(lines, delimiter=separator)]
+        except csv.Error:
+            return 0, 0
+        several = bool(counts) and counts[0] > 1
+        return (counts.count(counts[0]), counts[0]) if several else (0, 0)
+
+    return max(SEPARATORS, key=fit)
+
+
+def _decimal(lines: list[str], sep: str) -> str:
+    """The comma, where cells that hold one look like numbers, and none has a point behind it."""
+    if sep == ",":
+        return "."
+    cells = [cell.strip() for row in csv.reader(lines[1:], delimiter=sep) for cell in row]
+    commas = sum(bool(re.fullmatch(r"[+-]?(\d+|\d{1,3}(\.\d{3})+),\d+", cell)) for cell in cells)
+    points = sum(bool(re.fullmatch(r"[+-]?(\d+|\d{1,3}(,\d{3})+)\.\d+", cell)) for cell in cells)
+    return "," if commas > points else "."
 
 
 @contextlib.contextmanager
@@ -211,22 +313,24 @@ def _complaints(path: str, expected: str):
             # pandas warns of a header that does not fit the lines, and goes on.
             warnings.filterwarnings("error", message="Length of header or names")
             yield
-    except (InputError, MemoryError):
+    except (InputError, MemoryError, GeneratorExit):
         raise
     except Warning as warning:
         raise InputError(
             f"{path} cannot be read {expected}: its first line names fewer columns than follow"
         ) from warning
+    except UnicodeDecodeError as error:
+        hint = "--encoding says which one it has, such as cp1252"
+        raise InputError(f"{path} cannot be read {expected} ({brief(error)}): {hint}") from error
     except Exception as error:
         # A damaged file fails in many ways: in pandas, Arrow, codecs and decompression.
         raise InputError(f"{path} cannot be read {expected} ({brief(error)})") from error
 
 
-def _import(name: str):
+def _import(module: str, what: str = "tables", extra: str = "table"):
     try:
-        return importlib.import_module(name)
+        return importlib.import_module(module)
     except ImportError as error:
-        package = name.partition(".")[0]
-        raise InputError(
-            f'tables need {package}, which is missing here: pip install "gpumlp[table]" ({error})'
-        ) from error
+        package = module.partition(".")[0]
+        hint = f'pip install "gpumlp[{extra}]" ({error})'
+        raise InputError(f"{what} need {package}, which is missing here: {hint}") from error

@@ -1,100 +1,110 @@
-"""`gpumlp train`: from a data set to a saved network, its held-out score and its curves."""
+"""`gpumlp train`: from a data set to a saved model, its held-out scores and its curves."""
 
-import dataclasses
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
 import time
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import gpumlp
-from gpumlp.cli import data, output
+from gpumlp.cli import data, run_folder, scores
+from gpumlp.cli.array_network import ArrayNetwork
 from gpumlp.cli.choose_device import choose
-from gpumlp.cli.error import InputError, complain, in_options
-from gpumlp.cli.preparation import Preparation
+from gpumlp.cli.data import Samples
+from gpumlp.cli.error import InputError, complain
+from gpumlp.cli.predictions import KEPT, as_csv
+from gpumlp.cli.run_folder import CONFIG, CURVES, HISTORY, METRICS, MODEL, PREDICTIONS, RunFolder
+from gpumlp.cli.table import Reading
 from gpumlp.utils.interrupt import Interrupt
-
-MODEL, CURVES = "model.safetensors", "curves.png"
 
 HELD_OUT = 1 / 5
 VALIDATION = 1 / 8  # of what is not held out: a tenth of all samples
 
-LEARNING_RATE = {
-    "sgd": 0.1,
-    "momentum": 0.02,
-    "rmsprop": 1e-3,
-    "adam": 1e-3,
-    "adamw": 1e-3,
-    "lion": 3e-4,
-}
+
+class Parts(NamedTuple):
+    """validation: None where folds of the training part serve. test: None with --cv; where: which
+    samples it holds."""
+
+    training: Samples
+    validation: Samples | None
+    test: Samples | None
+    where: str
+
+
+class Rated(NamedTuple):
+    """Samples with what a model that did not see them predicts, and what knows nothing says."""
+
+    samples: Samples
+    predicted: np.ndarray
+    shares: np.ndarray | None
+    baseline: Any
+    where: str
+
+
+class Trained(NamedTuple):
+    model: Any
+    history: Any
+    seconds: float
 
 
 def run(arguments) -> int:
     _check(arguments)
     device, presented = choose(arguments.device)
-    samples = data.load(arguments.data, arguments.target, arguments.task, arguments.drop or ())
+    samples = data.load(arguments)
     title, name = str(samples), samples.name
-    out = output.folder(arguments.out or f"runs/{name}", (MODEL, CURVES))
-    parts, preparation = _prepared(arguments, samples)
-    # What was read may be much larger than what was made of it.
-    del samples
-    net = _network(arguments, device, preparation)
-
-    train, validate, hold = (len(part.x) for part in parts)
-    print(f"data      {title}")
-    print(f"          {train} to train, {validate} to validate, {hold} held out")
-    if preparation.columns is not None:
-        print(f"columns   {preparation.columns}")
-    print(f"device    {presented}")
-    print(net.summary(), flush=True)
-
-    with Interrupt() as ctrl_c:
-        start = time.perf_counter()
-        history = _fit(arguments, net, preparation, *parts[:2])
-        seconds = time.perf_counter() - start
-        ctrl_c.hold()
-        # Before the network is saved, nothing that fails may end this, not even printing.
-        scores, unscored = _scores(net, preparation, parts[2])
-        metadata = {"data": name, "preparation": preparation.metadata(), "held_out": scores}
-        place, problem = _saved(net, out / MODEL, metadata)
-        _report(history, seconds, scores, place)
-    if unscored is not None:
-        raise unscored
-    if problem:
-        return 2
-    _draw(history, out / CURVES, name)
+    _check_together(arguments, samples)
+    with RunFolder(arguments.out, name, arguments.overwrite) as folder:
+        parts = _parts(arguments, samples)
+        whole = samples if arguments.cv else None
+        # What was read may be much larger than what is made of it.
+        del samples
+        model = _make(arguments, device, parts.training)
+        print(f"data      {title}")
+        print(f"          {_shown(parts)}")
+        print(f"device    {presented}", flush=True)
+        with Interrupt() as ctrl_c:
+            with _terminate_as_interrupt():
+                trained = _train(arguments, model, parts)
+            ctrl_c.hold()
+            place, problem = _saved(model, folder.path / MODEL)
+            _report(trained, place)
+            if not problem:
+                _write_run(arguments, folder, trained, parts)
+            if parts.test is not None:
+                rated = _scored(model, parts)
+                _report_scores(rated, None if problem else folder)
+        if whole is not None and not problem:
+            _report_scores(_cross_validated(arguments, device, whole), folder)
+        if problem:
+            return 2
+        _draw(trained, folder.path / CURVES, name)
     return 0
 
 
-def _prepared(arguments, samples: data.Data) -> tuple[list[data.Data], Preparation]:
-    """The parts to train on, to validate and to hold out, with x as the network takes it.
-
-    The held-out part is seen once, after training; the validation part decides when to stop.
-    """
-    what = f"X of {samples.name}"
-    rng = np.random.default_rng(arguments.seed)
-    rest, held_out = data.split(samples, HELD_OUT, rng)
-    training, validation = data.split(rest, VALIDATION, rng)
-    preparation = Preparation.fit(training)
-    if preparation.columns is not None:
-        for note in (*samples.notes, *preparation.columns.notes):
-            complain(f"note: {note}")
-    parts = [
-        dataclasses.replace(part, x=preparation.inputs(part.x, arguments.dtype, what))
-        for part in (training, validation, held_out)
-    ]
-    return parts, preparation
-
-
+# ---------------------------------------------------------------- before
 def _check(arguments) -> None:
     """Refuses options that are wrong by themselves or do not go together."""
     hidden = sorted(name for name, known in gpumlp.activations.items() if not known.rows)
-    if arguments.activation not in hidden:
+    if arguments.activation is not None and arguments.activation not in hidden:
         raise InputError(
             f"--activation: unknown activation {arguments.activation!r}; there are "
             f"{', '.join(hidden)}"
         )
     if arguments.dtype == "float64" and arguments.precision != "float32":
         raise InputError(f"--precision {arguments.precision} is for --dtype float32")
+    if arguments.cv and arguments.test:
+        raise InputError("--cv and --test: one of them says what the scores are of")
+    if arguments.cv and arguments.valid:
+        raise InputError(
+            "--cv and --valid: each fold is scored by networks with folds of their own"
+        )
+    if arguments.overwrite and arguments.out is None:
+        raise InputError("--overwrite needs --out: without it a run has a new folder")
     numbers = np.finfo(arguments.dtype)
     smallest, largest = float(numbers.tiny), float(numbers.max)
     for option in ("lr", "l2"):
@@ -106,110 +116,114 @@ def _check(arguments) -> None:
             )
 
 
-def _network(arguments, device: str, preparation: Preparation):
-    """The network for these features and classes or values."""
+def _check_together(arguments, samples: Samples) -> None:
+    """Refuses options that have no effect on these samples."""
+    for option in ("label_smoothing", "class_weight"):
+        if samples.classes is None and getattr(arguments, option) is not None:
+            shown = option.replace("_", "-")
+            raise InputError(f"--{shown} is for classes, and {samples.name} has values to predict")
+    if arguments.hidden == () and arguments.activation is not None:
+        raise InputError("--activation is for hidden layers, and --hidden none leaves them out")
+
+
+def _parts(arguments, samples: Samples) -> Parts:
+    """The held-out part is seen once, after training; the validation part, or the folds of a table,
+    decide when to stop."""
+    how, drop = Reading.of(arguments), arguments.drop_missing_target
+    rng = np.random.default_rng(arguments.seed)
+    training, test, where = samples, None, "on the held-out fifth"
+    if arguments.test:
+        test, where = data.load_more(arguments.test, samples, how, drop), f"on {arguments.test}"
+    elif not arguments.cv:
+        training, test = samples.split(HELD_OUT, rng)
+    validation = None
+    if arguments.valid:
+        validation = data.load_more(arguments.valid, samples, how, drop)
+    elif not samples.of_table:
+        training, validation = training.split(VALIDATION, rng)
+    return Parts(training, validation, test, where)
+
+
+def _shown(parts: Parts) -> str:
+    shown = f"{len(parts.training)} to train, "
+    shown += "in folds" if parts.validation is None else f"{len(parts.validation)} to validate"
+    return shown + (f", {len(parts.test)} held out" if parts.test is not None else "")
+
+
+def _make(arguments, device: str, training: Samples) -> Any:
+    if not training.of_table:
+        return ArrayNetwork.make(arguments, device, training)
+    from gpumlp.cli.table_model import TableModel
+
+    return TableModel.make(arguments, device, training)
+
+
+# ---------------------------------------------------------------- training
+@contextlib.contextmanager
+def _terminate_as_interrupt():
+    """Within it SIGTERM is Ctrl-C, where it has no handler of another kind."""
     try:
-        return gpumlp.MLP(
-            (len(preparation.mean), *arguments.hidden, preparation.outputs),
-            hidden=arguments.activation,
-            output="identity" if preparation.classes is None else "softmax",
-            dtype=arguments.dtype,
-            device=device,
-            seed=arguments.seed,
-            dropout=arguments.dropout,
-            precision=arguments.precision,
-        )
-    except MemoryError as error:
-        sizes = ",".join(map(str, arguments.hidden))
-        raise InputError(f"--hidden {sizes}: {in_options(error, 'train')}") from error
+        if signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+            raise ValueError
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _optimizer(arguments):
-    name, lr = arguments.optimizer, _rate(arguments)
-    # Not given, it is the law's own default: AdamW without decay would be Adam.
-    penalty = {}
-    if arguments.l2 is not None:
-        penalty["weight_decay" if name == "adamw" else "l2"] = arguments.l2
-    if name == "momentum":
-        return gpumlp.SGD(lr, momentum=0.9, nesterov=True, **penalty)
-    kinds = {
-        "sgd": gpumlp.SGD,
-        "rmsprop": gpumlp.RMSprop,
-        "adam": gpumlp.Adam,
-        "adamw": gpumlp.AdamW,
-        "lion": gpumlp.Lion,
-    }
-    return kinds[name](lr, **penalty)
+def _train(arguments, model, parts: Parts) -> Trained:
+    start = time.perf_counter()
+    history = _fit(arguments, model, parts)
+    if history.interrupted and not history.loss:
+        raise KeyboardInterrupt  # there is no best network yet
+    return Trained(model, history, time.perf_counter() - start)
 
 
-def _rate(arguments) -> float:
-    return arguments.lr or LEARNING_RATE[arguments.optimizer]
+def _fit(arguments, model, parts: Parts):
+    """Trains in place until it stops getting better; returns the history."""
+    return model.fit(arguments, parts.training, parts.validation)
 
 
-def _fit(arguments, net, preparation: Preparation, training, validation):
-    """Trains the network in place until it stops getting better; returns the history."""
-    loss = "squared_error"
-    if preparation.classes is not None:
-        loss = gpumlp.losses["cross_entropy"](label_smoothing=arguments.label_smoothing)
-    validation, training = (
-        (part.x, preparation.targets(part.y, arguments.dtype, f"y of {part.name}"))
-        for part in (validation, training)
+def _cross_validated(arguments, device: str, samples: Samples) -> Rated:
+    """By models that did not see the rows that they are scored on."""
+    from sklearn.model_selection import KFold, StratifiedKFold
+
+    K, kind = arguments.cv, KFold if samples.classes is None else StratifiedKFold
+    fewest = len(samples)
+    if samples.classes is not None:
+        fewest = int(np.unique(samples.y, return_counts=True)[1].min())
+    if fewest < K:
+        each = "" if samples.classes is None else "a class of "
+        raise InputError(f"--cv {K}: {each}{samples.name} has only {fewest} samples")
+    folds = kind(K, shuffle=True, random_state=arguments.seed % 2**32)
+    order, found = [], []
+    for number, (training, held) in enumerate(folds.split(samples.rows, samples.y), 1):
+        model = _make(arguments, device, samples.take(training))
+        history = model.fit(arguments, samples.take(training), None, shown=False)
+        if history.interrupted:
+            raise KeyboardInterrupt
+        found.append(model.outputs(samples.take(held).x, samples.name))
+        order.append(held)
+        print(f"fold {number} of {K} is done", flush=True)
+    predicted, shares = zip(*found, strict=True)
+    return Rated(
+        samples.take(np.concatenate(order)),
+        np.concatenate(predicted),
+        None if samples.classes is None else np.concatenate(shares),
+        scores.baseline_of(samples.y, samples.classes),
+        f"by {K}-fold cross-validation",
     )
-    trainer = gpumlp.Trainer(
-        net,
-        loss=loss,
-        optimizer=_optimizer(arguments),
-        batch_size=min(arguments.batch_size, len(training[0])),
-        seed=arguments.seed,
-    )
+
+
+# ---------------------------------------------------------------- after
+def _saved(model, path: Path) -> tuple[Path | None, str]:
+    """See `run_folder.save`."""
     try:
-        x, y = training
-        history = trainer.fit(
-            x,
-            y,
-            epochs=arguments.epochs,
-            validation=validation,
-            callbacks=[gpumlp.EarlyStopping(arguments.patience, restore_best=True)],
-            progress=True,
-        )
-    except gpumlp.DivergenceError as error:
-        raise InputError(
-            "training failed: the loss, its gradient or an update was NaN or infinite in epoch "
-            f"{error.epoch}, with --lr {_rate(arguments):g}; a lower one may help"
-        ) from error
-    if history.interrupted and trainer.steps == 0:
-        raise KeyboardInterrupt  # nothing has been learned
-    return history
-
-
-def _scores(net, preparation: Preparation, part: data.Data):
-    """Accuracy, or R² and the root of the mean squared error, on samples not trained on; and the
-    error that there is instead."""
-    try:
-        return _scored(net.forward(part.x), preparation, part.y), None
-    except Exception as error:
-        return {}, error
-
-
-def _scored(found, preparation: Preparation, y) -> dict[str, float]:
-    if preparation.classes is not None:
-        return {"accuracy": float((found.argmax(axis=1) == y).mean())}
-    # Squares may be beyond float64; a score that is not finite is left out.
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = (preparation.values(found) - y) ** 2
-        spread = ((y - y.mean(axis=0)) ** 2).sum(axis=0)
-        scores = {"RMSE": float(np.sqrt(squares.mean()))}
-        # R² is the mean over the targets; a target that is constant here has none.
-        if (varied := spread > 0).any():
-            r2 = 1 - squares.sum(axis=0)[varied] / spread[varied]
-            scores = {"R²": float(r2.mean()), **scores}
-    return {name: score for name, score in scores.items() if np.isfinite(score)}
-
-
-def _saved(net, path: Path, metadata: dict) -> tuple[Path | None, str]:
-    """See `output.save`."""
-    try:
-        place, problem = output.save(net, path, metadata)
+        place, problem = run_folder.save(model.save, path)
     except ValueError as error:  # numbers that are not finite
         raise InputError(f"training failed: {error}") from error
     if problem:
@@ -217,25 +231,87 @@ def _saved(net, path: Path, metadata: dict) -> tuple[Path | None, str]:
     return place, problem
 
 
-def _report(history, seconds: float, scores: dict[str, float], place: Path | None) -> None:
-    epochs = len(history.loss)
-    if history.interrupted:
+def _report(trained: Trained, place: Path | None) -> None:
+    epochs = len(trained.history.loss)
+    if trained.history.interrupted:
         what = "; the network trained so far is saved" if place else ""
         print(f"interrupted after {epochs} epochs{what}")
-    print(f"trained   {epochs} epochs in {seconds:.2f} s")
-    for score, value in scores.items():
-        print(f"{score:10}{value:#.4g} on the held-out fifth")
+    print(f"trained   {epochs} epochs in {trained.seconds:.2f} s")
     if place:
         print(f"model     {place}", flush=True)
 
 
-def _draw(history, path: Path, title: str) -> None:
+def _scored(model, parts: Parts) -> Rated:
+    test = parts.test
+    assert test is not None, "there is something to score on"
+    predicted, shares = model.outputs(test.x, parts.where.removeprefix("on "))
+    baseline = scores.baseline_of(parts.training.y, test.classes)
+    return Rated(test, predicted, shares, baseline, parts.where)
+
+
+def _report_scores(rated: Rated, folder: RunFolder | None) -> None:
+    """Prints them, and writes them and the predictions."""
+    samples, predicted, shares, baseline, where = rated
+    found = scores.score(samples.y, predicted, shares, samples.classes, baseline)
+    for line in scores.lines(found, where):
+        print(line)
+    if folder is None:
+        return
+    folder.write(METRICS, run_folder.as_json({"of": where} | found))
+    y = samples.y.reshape(len(samples), -1).T
+    names = ["actual"] if len(y) == 1 else [f"actual y{i}" for i in range(len(y))]
+    piece = {f"{KEPT}row": samples.rows}
+    piece |= {f"{KEPT}{name}": column for name, column in zip(names, y, strict=True)}
+    if shares is None:
+        piece["value"] = predicted
+    else:
+        piece |= {"label": predicted, "probability": shares}
+    text = "".join(as_csv(iter([piece]), samples.classes))
+    folder.write(PREDICTIONS, text.encode(errors="backslashreplace"))
+
+
+def _write_run(arguments, folder: RunFolder, trained: Trained, parts: Parts) -> None:
+    """What there is to know of the run besides its scores."""
+    folder.remove(METRICS, PREDICTIONS)  # of a run that is replaced
+    said = {key: value for key, value in vars(arguments).items() if value not in (None, False)}
+    training = parts.training
+    config = {
+        "options": said,
+        "data": training.name,
+        "target": training.target,
+        "task": "regression" if training.classes is None else "classification",
+        "gpumlp": gpumlp.__version__,
+        "samples": len(training),
+        "baseline": np.asarray(scores.baseline_of(training.y, training.classes)).tolist(),
+        "epochs": len(trained.history.loss),
+        "best_epoch": np.asarray(trained.model.best_epoch).tolist(),
+        "seconds": trained.seconds,
+    }
+    folder.write(CONFIG, run_folder.as_json(config))
+    lists = trained.history.state()
+    # Losses with smoothed labels say so: they are no cross entropies.
+    smoothed = "_with_smoothed_labels" if trained.model.smoothing else ""
+    names = {"loss": f"loss{smoothed}", "val_loss": f"val_loss{smoothed}"}
+    names |= {name: name for name in ("val_accuracy", "lr", "seconds")}
+    epochs = [
+        {"epoch": i + 1} | {new: lists[old][i] for old, new in names.items() if lists[old]}
+        for i in range(len(trained.history.loss))
+    ]
+    text = "".join(json.dumps(epoch) + "\n" for epoch in epochs)
+    folder.write(HISTORY, text.encode())
+
+
+def _draw(trained: Trained, path: Path, title: str) -> None:
     """Draws the curves; without matplotlib the training was still worth it, so only says so."""
     from gpumlp.training import plot
 
+    if trained.model.smoothing:
+        title += f" (losses with label smoothing {trained.model.smoothing:g})"
     try:
-        print(f"curves    {plot.curves(history, path, title)}")
+        drawn = plot.curves(trained.history, path, title, trained.model.best_epoch)
+        print(f"curves    {drawn}")
     except ImportError as error:
         complain(f"no curves: {error}")
+        path.unlink(missing_ok=True)  # those of a run that is replaced
     except OSError as error:
-        raise InputError(f"{path} cannot be written ({output.reason(error)})") from error
+        raise InputError(f"{path} cannot be written ({run_folder.reason(error)})") from error

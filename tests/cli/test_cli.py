@@ -14,10 +14,9 @@ import pytest
 
 import gpumlp
 from gpumlp.backend import device
-from gpumlp.cli import OPTIMIZERS, target
-from gpumlp.cli.datasets import DATASETS
-from gpumlp.cli.preparation import Preparation
-from gpumlp.cli.train import _scored
+from gpumlp.cli import target
+from gpumlp.cli.options import DATASETS, OPTIMIZERS
+from gpumlp.cli.scores import score
 from tests.helpers.commandline import LABELS, blobs, run, train, trained
 from tests.helpers.optional import where_installed
 from tests.helpers.waiting import HANGS, until
@@ -53,9 +52,9 @@ def test_digits_are_learned(tmp_path, capsys):
 def test_every_data_set_trains(name, tmp_path, capsys):
     assert train(name, tmp_path, "--epochs", 2, "--hidden", 8) == 0
     printed = capsys.readouterr().out
-    scores = ["R²", "RMSE"] if name == "diabetes" else ["accuracy"]
-    for score in scores:
-        assert re.search(rf"^{score} +-?[\d.]+ on the held-out fifth", printed, re.MULTILINE)
+    names = ["R²", "RMSE"] if name == "diabetes" else ["accuracy"]
+    for each in names:
+        assert re.search(rf"^{each} +-?[\d.]+ on the held-out fifth", printed, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -78,7 +77,8 @@ def test_options_reach_the_network(folder, tmp_path):
 def test_a_seed_repeats_a_run(folder, tmp_path):
     thetas = []
     for seed in (1, 1, 2):
-        assert train(folder / "labels.npz", tmp_path, "--seed", seed, "--epochs", 3) == 0
+        options = ["--seed", seed, "--epochs", 3, "--overwrite"]
+        assert train(folder / "labels.npz", tmp_path, *options) == 0
         thetas.append(gpumlp.load(tmp_path / "model.safetensors", device="cpu").theta)
     assert np.array_equal(thetas[0], thetas[1])
     assert not np.array_equal(thetas[0], thetas[2])
@@ -86,7 +86,7 @@ def test_a_seed_repeats_a_run(folder, tmp_path):
 
 def test_the_penalty_is_the_optimizers_own_unless_told(folder, tmp_path, capsys):
     def theta(*options):
-        assert train(folder / "labels.npz", tmp_path, "--epochs", 3, *options) == 0
+        assert train(folder / "labels.npz", tmp_path, "--epochs", 3, "--overwrite", *options) == 0
         return gpumlp.load(tmp_path / "model.safetensors", device="cpu").theta
 
     adam, adamw = ("--optimizer", "adam"), ("--optimizer", "adamw")
@@ -99,13 +99,19 @@ def test_the_penalty_is_the_optimizers_own_unless_told(folder, tmp_path, capsys)
 
     capsys.readouterr()
     assert run("train", "--help") == 0
-    assert f"(default: 0; adamw: {default:g})" in " ".join(capsys.readouterr().out.split())
+    assert f"(default: 0; adamw: {default:g}; of a table: 0.3)" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_results_go_into_runs_unless_told(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("train", folder / "labels.npz", "--epochs", 1, "--device", "cpu") == 0
     assert Path("runs/labels/model.safetensors").is_file()
+    first = Path("runs/labels/model.safetensors").read_bytes()
+    assert run("train", folder / "labels.npz", "--epochs", 2, "--device", "cpu") == 0
+    assert Path("runs/labels-2/model.safetensors").is_file()
+    assert Path("runs/labels/model.safetensors").read_bytes() == first
 
 
 def test_ctrl_c_saves_what_was_learned(folder, tmp_path):
@@ -146,7 +152,8 @@ def test_a_broken_gpu_is_one_warning(folder, tmp_path, capsys, monkeypatch):
 
 def test_labels_are_predicted(folder, capsys):
     assert run("predict", folder / "labels/model.safetensors", folder / "labels.npz") == 0
-    predicted = capsys.readouterr().out.split()
+    header, *predicted = capsys.readouterr().out.split()
+    assert header == "label"
     assert predicted == list(np.load(folder / "labels.npz")["y"])
 
 
@@ -175,15 +182,40 @@ def test_values_are_predicted_in_their_own_unit(folder, tmp_path):
 
 def test_scores_that_there_are_not_are_left_out():
     """A target that is constant in the part held out has no R²; squares may be infinite."""
-    preparation = Preparation(np.zeros(1), np.ones(1), y_mean=np.zeros(2), y_deviation=np.ones(2))
     found = np.array([[1.0, 2.0], [2.0, 3.0], [3.0, 5.0]])
     y = np.array([[1.0, 7.0], [2.0, 7.0], [4.0, 7.0]])
-    r2, rmse = 1 - 1 / (14 / 3), np.sqrt((1 + 25 + 16 + 4) / 6)
-    assert _scored(found, preparation, y) == pytest.approx({"R²": r2, "RMSE": rmse})
-    assert _scored(found, preparation, y - np.array([[0], [1], [3]])).keys() == {"R²", "RMSE"}
-    one = Preparation(np.zeros(1), np.ones(1), y_mean=np.zeros(1), y_deviation=np.ones(1))
-    assert _scored(found[:, 1:], one, y[:, 1:]) == pytest.approx({"RMSE": np.sqrt(45 / 3)})
-    assert _scored(found, preparation, 1e200 * y) == {}
+    mean = np.array([2.0, 6.0])
+    scores = score(y, found, None, None, mean)
+    assert scores["R²"] == pytest.approx(1 - 1 / (14 / 3))
+    assert scores["RMSE"] == pytest.approx(np.sqrt((1 + 25 + 16 + 4) / 6))
+    assert scores["MAE"] == pytest.approx((1 + 5 + 4 + 2) / 6)
+    assert scores["baseline"] == pytest.approx(1 - 5 / (14 / 3))
+    assert scores["baseline RMSE"] == pytest.approx(np.sqrt((1 + 4 + 3) / 6))
+    constant = score(y[:, 1:], found[:, 1:], None, None, mean[1:])
+    assert not {"R²", "baseline"} & constant.keys()
+    assert constant["RMSE"] == pytest.approx(np.sqrt(45 / 3))
+    assert "RMSE" not in score(1e200 * y, found, None, None, mean)
+
+
+def test_scores_of_classes_are_scikit_learns():
+    from sklearn import metrics
+
+    classes = np.array(["a", "b", "c"])
+    y, predicted = np.array([*"aabbbccb"]), np.array([*"abbbbcca"])
+    shares = np.random.default_rng(0).dirichlet(np.ones(3), size=8)
+    found = score(y, predicted, shares, classes, "b")
+    assert found["accuracy"] == 6 / 8
+    assert found["baseline"] == 4 / 8
+    assert found["majority"] == "b"
+    assert found["balanced accuracy"] == metrics.balanced_accuracy_score(y, predicted)
+    assert found["AUC"] == metrics.roc_auc_score(y, shares, multi_class="ovr")
+    assert found["log loss"] == pytest.approx(metrics.log_loss(y, shares))
+    assert found["confusion"]["rows"] == [[1, 1, 0], [1, 3, 0], [0, 0, 2]]
+    assert found["classes"]["b"] == {"precision": 3 / 4, "recall": 3 / 4, "f1": 3 / 4, "samples": 4}
+    two = score(y[:7] == "b", predicted[:7] == "b", shares[:7, :2], np.array([False, True]), False)
+    part = shares[:7, 1] / shares[:7, :2].sum(axis=1)
+    assert two["AUC"] == pytest.approx(metrics.roc_auc_score(y[:7] == "b", part))
+    assert "AUC" not in score(y[:2], predicted[:2], shares[:2], classes, "b")
 
 
 def test_predictions_are_written(folder, tmp_path):
@@ -191,7 +223,7 @@ def test_predictions_are_written(folder, tmp_path):
     expected = np.resize(LABELS, 9)
     for name in ("out.csv", "out.npy", "out.npz"):
         assert run("predict", model, new, "--out", tmp_path / name) == 0
-    assert (tmp_path / "out.csv").read_text().split() == list(expected)
+    assert (tmp_path / "out.csv").read_text().split() == ["label", *expected]
     assert np.array_equal(np.load(tmp_path / "out.npy"), expected)
     assert np.array_equal(np.load(tmp_path / "out.npz")["label"], expected)
     assert run("predict", model, new, "--proba", "--out", tmp_path / "out.npz") == 0
@@ -280,6 +312,6 @@ def test_the_time_that_is_told_is_the_trainings(folder, tmp_path, capsys):
 def test_whole_numbers_are_classes_as_integers(largest, kind):
     """As long as float64 tells them from their neighbours."""
     values = np.array([largest, 0.0, largest, 3.0])
-    numbers, classes = target._numbered(values, boolean=False)
+    classes = target._classes(values)
     assert classes.dtype.kind == kind
-    np.testing.assert_array_equal(classes[numbers], values)
+    np.testing.assert_array_equal(classes, values)

@@ -1,54 +1,59 @@
 """How the command line splits and prepares its data."""
 
+import json
+
 import numpy as np
 import pytest
 
-from gpumlp.cli.data import Data, load, split
+from gpumlp.cli.data import Samples, load
 from gpumlp.cli.error import InputError
-from gpumlp.cli.preparation import Preparation
+from gpumlp.cli.options import parser
+from gpumlp.cli.preparation import Standardised
+
+
+def made(x, y):
+    return Samples("made", x, y, np.unique(y), np.arange(len(y)) + 1)
 
 
 def test_a_split_takes_the_same_share_of_every_class():
     y = np.repeat([0, 1, 2], [50, 30, 20])
-    data = Data("made", np.arange(100.0)[:, np.newaxis], y, np.array([0, 1, 2]))
-    rest, aside = split(data, 1 / 5, np.random.default_rng(0))
+    data = made(np.arange(100.0)[:, np.newaxis], y)
+    rest, aside = data.split(1 / 5, np.random.default_rng(0))
     assert list(np.bincount(aside.y)) == [10, 6, 4]
     assert sorted([*rest.x[:, 0], *aside.x[:, 0]]) == list(range(100))
+    np.testing.assert_array_equal(aside.rows - 1, aside.x[:, 0])
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_split_leaves_a_sample_of_every_class(seed):
     counts = [2, 2, 2, 3, 7]
     y = np.repeat(np.arange(5), counts)
-    data = Data("made", np.zeros((len(y), 1)), y, np.arange(5))
     rng = np.random.default_rng(seed)
-    rest, _ = split(data, 1 / 5, rng)
-    training, _ = split(rest, 1 / 8, rng)
+    rest, _ = made(np.zeros((len(y), 1)), y).split(1 / 5, rng)
+    training, _ = rest.split(1 / 8, rng)
     assert set(training.y) == set(range(5))
 
 
 def test_features_are_standardised_by_the_training_part():
     x = np.random.default_rng(0).normal(3, 5, size=(50, 3))
     x[:, 1] = 0.1
-    preparation = Preparation.fit(Data("made", x, np.arange(50) % 2, np.array([0, 1])))
+    preparation = Standardised.fit(made(x, np.arange(50) % 2))
     prepared = preparation.inputs(x, "float64")
     np.testing.assert_allclose(prepared.mean(axis=0), 0, atol=1e-12)
     np.testing.assert_allclose(prepared.std(axis=0), [1, 0, 1], atol=1e-12)
 
 
 def test_pixels_share_one_scale():
-    data = load("digits")
-    preparation = Preparation.fit(data)
+    data = load(parser().parse_args(["train", "digits"]))
+    preparation = Standardised.fit(data)
     assert len(set(preparation.deviation)) == 1
     np.testing.assert_allclose(preparation.inputs(data.x, "float64").var(axis=0).mean(), 1)
 
 
 def test_a_preparation_that_does_not_fit_is_refused():
-    data = Data(
-        "made", np.random.default_rng(0).normal(size=(50, 3)), np.arange(50) % 2, np.array([0, 1])
-    )
-    stored = Preparation.fit(data).metadata()
-    assert Preparation.from_metadata(stored, 3, 2).classes.tolist() == [0, 1]
+    data = made(np.random.default_rng(0).normal(size=(50, 3)), np.arange(50) % 2)
+    stored = json.loads(json.dumps(Standardised.fit(data).metadata()))
+    assert Standardised.from_metadata(stored, 3, 2).classes.tolist() == [0, 1]
     for features, outputs in [(2, 2), (3, 3)]:
         with pytest.raises(InputError, match="does not fit"):
-            Preparation.from_metadata(stored, features, outputs)
+            Standardised.from_metadata(stored, features, outputs)

@@ -55,8 +55,7 @@ def test_it_predicts_what_it_does_in_python(there, capsys, name):
         assert len(file.files) == 1
     with open("out.csv") as file:
         rows = list(csv.reader(file))
-    rows = rows[1:] if whole.ndim == 2 and whole.shape[1] > 1 else rows
-    written = np.array(rows).reshape(whole.shape)
+    written = np.array(rows[1:]).reshape(whole.shape)
     if whole.dtype.kind == "f":
         np.testing.assert_allclose(written.astype(float), whole, rtol=1e-6)
     else:

@@ -67,7 +67,7 @@ def test_numbers_far_from_those_that_are_trained_on_are_one_sentence(
         spoilt = arrays[name].copy()
         spoilt[row, 1] = 1e60
         np.savez(tmp_path / "far.npz", **arrays | {name: spoilt})
-        options = ["--out", tmp_path / "run", "--epochs", 1, "--device", "cpu"]
+        options = ["--out", tmp_path / str(row), "--epochs", 1, "--device", "cpu"]
         if run("train", tmp_path / "far.npz", *options) == 2:
             said = capsys.readouterr().err.splitlines()[-1]
             seen.add(said.removeprefix("gpumlp: "))
@@ -276,7 +276,7 @@ def test_an_output_that_cannot_be_written_is_said_before_predicting(
     monkeypatch.chdir(tmp_path)
     Path("folder.npy").mkdir()
     os.mkfifo("fifo.csv")
-    monkeypatch.setattr("gpumlp.cli.predict.load_model", None)
+    monkeypatch.setattr("gpumlp.cli.saved_model.load", None)
     said = refused(capsys, "predict", folder / "labels/model.safetensors", "x.npy", "--out", name)
     assert name in said
 
@@ -296,12 +296,15 @@ def test_a_file_may_have_any_name(folder, tmp_path, monkeypatch, name):
         (["labels/model.safetensors", "wide.npy"], "has 5 features; the model takes 4"),
         (["labels/model.safetensors", "none.npy"], "there is no file"),
         (["labels/model.safetensors", "nan.npy"], "has NaN or infinity"),
-        (["labels/model.safetensors", "new.npy", "--out", "out.xlsx"], ".csv, .npy, .npz"),
+        (
+            ["labels/model.safetensors", "new.npy", "--out", "out.xlsx"],
+            ".csv, .parquet, .jsonl, .npy, .npz",
+        ),
         (["labels/model.safetensors", "new.npy", "--out", "none/out.csv"], "cannot be written"),
         (["labels/model.safetensors", "new.npy", "--proba", "--out", "o.npy"], "one array"),
         (["values/model.safetensors", "new.npy", "--proba"], "this model predicts values"),
         (["none.safetensors", "new.npy"], "none.safetensors"),
-        (["labels", "new.npy"], "there is no such file"),
+        (["folder", "new.npy"], "there is no such file"),
         (["empty", "new.npy"], "cannot be loaded"),
         (["labels.npz", "new.npy"], "cannot be loaded"),
         (["bare.safetensors", "new.npy"], "was not saved by `gpumlp train`"),
@@ -318,6 +321,7 @@ def test_bad_predictions_are_one_sentence(options, says, folder, capsys, monkeyp
     np.save("wide.npy", np.ones((3, 5)))
     np.save("nan.npy", np.full((3, 4), np.nan))
     Path("empty").write_bytes(b"")
+    Path("folder").mkdir(exist_ok=True)
     net = gpumlp.MLP((4, 3), device="cpu")
     gpumlp.save(net, "bare.safetensors")
     gpumlp.save(net, "damaged.safetensors", metadata={"preparation": {"mean": [1, 2]}})

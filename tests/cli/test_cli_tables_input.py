@@ -5,12 +5,14 @@ import io
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import gpumlp
+from tests import written
 from tests.helpers.commandline import run, train
 
 pandas = pytest.importorskip("pandas", reason="tables need pandas: pip install gpumlp[table]")
@@ -39,17 +41,17 @@ def replaced(old, new):
 
 
 BAD_TABLES = {
-    "no such column": (lines(), ["z"], "has no column z; its columns are a, word, y, label"),
+    "no such column": (lines(), ["z"], "has no column z; it has a, word, y, label"),
     "a column without a name": (
         replaced("a,word", ",word"),
         [""],
         "argument --target: expected a name, not ''",
     ),
-    "blanks for a name": (lines(), [" "], "has no column ' '; its columns are a, word"),
+    "blanks for a name": (lines(), [" "], "argument --target: expected a name, not ' '"),
     "no column without a name to drop": (
         lines(),
         ["y", "--drop", ""],
-        "has no column without a name; its columns are a, word, y, label",
+        "has no column without a name; it has a, word, y, label",
     ),
     "no target": (lines(), None, r"--target says which column to predict \(a, word, y, label\)"),
     "nothing to drop": (lines(), ["y", "--drop", "z"], "has no column z"),
@@ -72,15 +74,17 @@ BAD_TABLES = {
     "classes of one": (
         lines(),
         ["y", "--task", "classification"],
-        "class 1.5 of column y of bad.csv has a single sample; .*--task regression",
+        "column y of bad.csv has 30 classes in 30 samples, .* too many .*--task regression",
     ),
+    "a class of one": (
+        lines(label5="perhaps"),
+        ["label"],
+        "class perhaps of column label of bad.csv has a single sample; .* leave that sample out",
+    ),
+    "a near name": (lines(), ["Labels"], r"has no column Labels \(near it: label\); it has a,"),
     "constant text": (replaced("yes", "no"), ["label"], "a single class, no"),
     "constant": (re.sub(r"\d+\.5", "2.5", lines()), ["y"], "the same number in every sample"),
-    "infinite feature": (lines(a3="inf"), ["y"], "row 3 of column a .* is infinite"),
-    "digits": (lines(a3="9" * 400), ["y"], "row 3 of column a .* is infinite"),
-    "negative digits": (lines(a3="-" + "9" * 400), ["y"], "row 3 of column a .* is infinite"),
     "digits in the target": (lines(y3="9" * 400), ["y"], "row 3 of column y .* is infinite"),
-    "huge feature": (lines(a3="1e300", a4="-1e300"), ["y"], "column a .* are too large"),
     "few rows": (lines(9), ["y"], "has 9 samples; at least 10"),
     "no rows": (lines(0), ["y"], "has no rows"),
     "empty": ("", ["y"], "is empty"),
@@ -91,15 +95,19 @@ BAD_TABLES = {
         ["y", "--drop", "a", "--drop", "word", "--drop", "label"],
         "no column to learn from besides y",
     ),
-    "nothing to use": ("x,y\n" + ",1.5\n,2\n" * 9, ["y"], "no column .* column x .* no values"),
-    "a name twice": (replaced("a,word", "a,a"), ["y"], "more than one column named a"),
-    "semicolons": (lines().replace(",", ";"), ["y"], "separated by ';': .* commas was expected"),
-    "tabs": (lines().replace(",", "\t"), ["y"], "separated by tabs: .* commas was expected"),
+    "nothing to use": (
+        "x,y\n" + ",1.5\n,2\n" * 9,
+        ["y"],
+        "bad: has no column to learn from: 1 without values .*--drop",
+    ),
     "a long line": (lines(y9="1.5,2"), ["y"], "cannot be read .* line 10, saw 5"),
     "a short header": (replaced("a,word,", "a,"), ["y"], "first line names fewer columns"),
     "an open quote": (lines(word3='"u'), ["y"], "cannot be read .* EOF inside string"),
-    "Latin-1": (lines(word3="é").encode("latin-1"), ["y"], "cannot be read .* can't decode"),
-    "UTF-16": (lines().encode("utf-16"), ["y"], "cannot be read .* can't decode"),
+    "another encoding": (
+        lines(word3="é").encode("latin-1"),
+        ["y", "--encoding", "utf-8"],
+        "cannot be read .* can't decode .* --encoding says which one",
+    ),
     "binary": (b"PAR1\x15\x04\0\0" * 9, ["y"], "is not a text file"),
 }
 
@@ -107,9 +115,13 @@ BAD_TABLES = {
 def refused(capsys, *arguments) -> str:
     """Runs a command that must end with exit code 2; returns its one sentence."""
     assert run(*arguments, "--device", "cpu") == 2
-    complaint = capsys.readouterr().err
+    complaint = without_notes(capsys.readouterr().err)
     assert re.fullmatch(r"gpumlp: [^\n]+\n", complaint)
     return complaint
+
+
+def without_notes(said: str) -> str:
+    return re.sub(r"^gpumlp: note: .*\n", "", said, flags=re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +172,7 @@ def test_damaged_files_are_one_sentence_or_read(name, folder, tmp_path, capsys):
         damaged[places] = rng.integers(0, 256, 3)
         (tmp_path / name).write_bytes(damaged.tobytes())
         code = run("predict", folder / "table/model.safetensors", tmp_path / name)
-        complaint = capsys.readouterr().err
+        complaint = without_notes(capsys.readouterr().err)
         assert re.fullmatch(r"gpumlp: [^\n]+\n" if code else "", complaint)
         outcomes.add(code)
     assert outcomes <= {0, 2}
@@ -172,12 +184,8 @@ def test_damaged_files_are_one_sentence_or_read(name, folder, tmp_path, capsys):
     [
         ("a,y\n1,2\n", "lacks columns that the model was trained on: word, label"),
         ("x\n1\n", "trained on: a, word, label"),
-        ("a,word,label,a\n1,u,no,2\n", "more than one column named a"),
         ("a,word,label\nmany,u,no\n", "row 1 of column a of new.csv is 'many', which is no number"),
-        ("a,word,label\n1,u,no\ninf,u,no\n", "row 2 of column a of new.csv is infinite"),
-        ("a,word,label\n1e300,u,no\n", "row 1 of column a of new.csv is too far"),
         ("a,word,label\n", "has no rows"),
-        ("a;word;label\n1;u;no\n", "separated by ';'"),
         ("a,word,label\n1,u,no\n1,u,no,2\n", "cannot be read"),
     ],
 )
@@ -229,7 +237,7 @@ def test_tables_and_arrays_are_told_apart(arguments, says, folder, capsys, monke
         ({"kind": "picture"}, "cannot be read"),
         ({"kind": ["number"]}, "cannot be read"),
         ({"name": 3}, "cannot be read"),
-        ({"name": "word"}, "cannot be read"),
+        ({"name": "bark"}, "cannot be read"),
         ({"missing": 1}, "cannot be read"),
         ({"missing": True}, "does not fit"),
         ({"texts": "uv"}, "cannot be read"),
@@ -238,22 +246,31 @@ def test_tables_and_arrays_are_told_apart(arguments, says, folder, capsys, monke
         ({"kind": "text", "texts": ["u", "v"]}, "does not fit"),
     ],
 )
-def test_a_preparation_that_makes_no_sense_is_refused(change, says, folder, tmp_path, capsys):
-    net = gpumlp.load(folder / "table/model.safetensors", device="cpu")
+def test_a_preparation_that_makes_no_sense_is_refused(change, says, tmp_path, capsys):
+    net = gpumlp.load(written.FOLDER / "cli_table.safetensors", device="cpu")
     stored = net.metadata["preparation"]
     if "columns" in change:
         stored["columns"] = change["columns"]
     else:
         stored["columns"][0] |= change
     gpumlp.save(net, tmp_path / "model.safetensors", net.metadata)
-    said = refused(capsys, "predict", tmp_path / "model.safetensors", folder / "table.csv")
-    assert says in said
+    file = written.FOLDER / "cli_table.csv"
+    assert says in refused(capsys, "predict", tmp_path / "model.safetensors", file)
 
 
 def without(package, *arguments):
     """Runs a command in a fresh process that cannot import the package."""
-    program = f"import sys; sys.modules[{package!r}] = None; from gpumlp.cli import main; "
-    command = [sys.executable, "-c", program + "sys.exit(main(sys.argv[1:]))", *arguments]
+    program = textwrap.dedent(f"""
+        import sys
+        class Without:
+            def find_spec(self, name, path=None, target=None):
+                if name == {package!r}:
+                    raise ModuleNotFoundError(f"No module named {{name!r}}")
+        sys.meta_path.insert(0, Without())
+        from gpumlp.cli import main
+        sys.exit(main(sys.argv[1:]))
+    """)
+    command = [sys.executable, "-c", program, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -275,12 +292,13 @@ def test_csv_needs_no_pyarrow(folder, tmp_path):
     assert (tmp_path / "model.safetensors").is_file()
 
 
-def test_a_duplicate_name_in_parquet_is_one_sentence(tmp_path, capsys):
+def test_a_duplicate_name_in_parquet_is_renamed(tmp_path, capsys):
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
-    arrays = [pyarrow.array(np.arange(12.0))] * 3
+    arrays = [pyarrow.array(np.arange(12.0) + 0.5)] * 3
     parquet.write_table(pyarrow.table(arrays, names=["a", "a", "y"]), tmp_path / "bad.parquet")
-    said = refused(capsys, "train", tmp_path / "bad.parquet", "--target", "y")
-    assert "more than one column named a" in said
+    options = ["--target", "y", "--epochs", 1, "--hidden", 4]
+    assert train(tmp_path / "bad.parquet", tmp_path, *options) == 0
+    assert "note: another column a is called a.1" in capsys.readouterr().err
 
 
 def test_a_pickle_is_refused(folder, tmp_path, capsys):

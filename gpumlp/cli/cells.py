@@ -1,0 +1,231 @@
+"""What the cells of a table's columns are: numbers, dates or text, whoever wrote them."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from typing import Any
+
+import numpy as np
+
+from gpumlp.cli.error import InputError, complain
+
+NUMBER, DATE, TEXT = "number", "date", "category"  # as the estimators for tables call them
+
+MOSTLY = 0.9  # of the cells that are numbers make numbers of the column; the others are missing
+PARTLY = 0.5  # from which on it is said that a column is text
+SHOWN = 3  # cells that a note shows
+# Marks of thousands and decimals: 1,234.5  1.234,5  1 234,5  1'234.5
+MARKS = ((",", "."), (".", ","), (" ", ","), ("'", "."))
+# The order of day and month is told only where one of them has all the dates.
+FORMATS = ("ISO8601", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y")
+LIKE_A_DATE = r"\d{4}[-/]\d\d?[-/]\d\d?([T ]\d\d:\d\d.*)?|\d\d?[./]\d\d?[./]\d{4}"
+
+
+def kind_of(dtype) -> str:
+    """By the dtype of a column that `tidy` has seen."""
+    types = importlib.import_module("pandas.api.types")
+    if types.is_datetime64_any_dtype(dtype):
+        return DATE
+    numeric = types.is_numeric_dtype(dtype) or types.is_timedelta64_dtype(dtype)
+    return NUMBER if numeric else TEXT
+
+
+def is_text(series) -> bool:
+    """Whether a column is of strings, or of objects of any kind."""
+    types = importlib.import_module("pandas.api.types")
+    return types.is_object_dtype(series.dtype) or isinstance(
+        series.dtype, importlib.import_module("pandas").StringDtype
+    )
+
+
+def tidy(frame, path: str):
+    """The frame with text that spells numbers or dates as such, and without what is neither
+    numbers, dates nor text; says what it makes of cells that do not fit."""
+    pandas = importlib.import_module("pandas")
+    new: dict[str, Any] = {}
+    left_out = []
+    for name in [name for name, dtype in frame.dtypes.items() if not _plain(dtype)]:
+        series = frame[name]
+        held = pandas.api.types.infer_dtype(series, skipna=True)
+        if held in ("mixed", "bytes", "complex"):
+            left_out.append(name)
+            complain(f"note: column {name} is left out: it holds neither numbers, dates nor text")
+        elif held in ("boolean", "decimal", "floating", "integer", "mixed-integer-float"):
+            new[name] = _as_floats(series)
+        elif held == "date":
+            new[name] = pandas.to_datetime(series)
+        elif held in ("string", "mixed-integer"):
+            found = _recognised(series, name, path)
+            if found is not None:
+                new[name] = found
+    if new:
+        frame = pandas.DataFrame({name: new.get(name, frame[name]) for name in frame.columns})
+    return frame.drop(columns=left_out) if left_out else frame
+
+
+def _plain(dtype) -> bool:
+    return isinstance(dtype, np.dtype) and dtype.kind in "biufmM"
+
+
+def _as_floats(series):
+    pandas = importlib.import_module("pandas")
+    try:
+        return pandas.to_numeric(series.astype(object), errors="coerce").astype(np.float64)
+    except OverflowError:  # an integer beyond all floats
+        return pandas.Series([_float(each) for each in series], series.index)
+
+
+def _float(value) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return np.nan
+    except OverflowError:
+        return np.inf if value > 0 else -np.inf
+
+
+def _recognised(series, name: str, path: str):
+    """A column of text as numbers or dates; None if it is text."""
+    codes, texts = _coded(series)
+    counts = np.bincount(codes[codes >= 0], minlength=len(texts))
+    total = counts.sum()
+    if not total:
+        return None
+    for kind, parse in ((NUMBER, parsed_numbers), (DATE, parsed_dates)):
+        values, known = parse(texts)
+        share = counts[known].sum() / total
+        if share >= MOSTLY:
+            note_misfits(name, path, kind, texts[~known], int(counts[~known].sum()))
+            return _spread(series, values, codes)
+        if kind == NUMBER and share > PARTLY:
+            odd = ", ".join(map(repr, texts[~known][:SHOWN]))
+            complain(
+                f"note: column {name} of {path} is taken as text: {total - counts[known].sum()} "
+                f"of its {total} values are no numbers, such as {odd}"
+            )
+    return None
+
+
+def note_misfits(name: str, path: str, kind: str, texts, count: int) -> None:
+    """Says how many cells are taken as missing, and shows some of their texts."""
+    if count:
+        shown = ", ".join(map(repr, texts[:SHOWN])) + (", ..." if len(texts) > SHOWN else "")
+        what = f"1 cell that is no {kind}" if count == 1 else f"{count} cells that are no {kind}s"
+        verb = "is" if count == 1 else "are"
+        complain(f"note: column {name} of {path}: {what} ({shown}) {verb} taken as missing")
+
+
+def _coded(series) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the different texts each row has, -1 for none; and these texts."""
+    pandas = importlib.import_module("pandas")
+    codes, values = pandas.factorize(series)
+    texts = np.array([str(each).strip() for each in values], dtype=object)
+    return np.where((codes >= 0) & np.append(texts != "", False)[codes], codes, -1), texts
+
+
+def _spread(series, values, codes: np.ndarray):
+    """The values of all rows, of those of the different texts."""
+    pandas = importlib.import_module("pandas")
+    missing = values.dtype.type("NaT") if values.dtype.kind == "M" else np.nan
+    return pandas.Series(np.append(values, missing)[codes], series.index)
+
+
+def parsed_numbers(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """float64 of texts (T,), and which of them are numbers: with those marks that most have."""
+    pandas = importlib.import_module("pandas")
+    plain = pandas.Series(texts, dtype=object)
+    try:
+        best = pandas.to_numeric(plain, errors="coerce").to_numpy(np.float64)
+    except OverflowError:
+        best = np.array([_float(each) for each in plain])
+    known = ~np.isnan(best)
+    if known.all():
+        return best, known
+    strings = plain.astype("str")
+    for thousands, decimal in MARKS:
+        t, d = re.escape(thousands), re.escape(decimal)
+        fits = strings.str.fullmatch(rf"[+-]?(\d+|\d{{1,3}}({t}\d{{3}})+)({d}\d*)?").to_numpy(bool)
+        if fits.sum() > known.sum():
+            marked = strings[fits].str.replace(thousands, "").str.replace(decimal, ".")
+            best = np.full(len(texts), np.nan)
+            best[fits] = pandas.to_numeric(marked).to_numpy(np.float64)
+            known = fits
+    return best, known
+
+
+def parsed_dates(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """datetime64 of texts (T,), in UTC, and which of them are dates."""
+    pandas = importlib.import_module("pandas")
+    best, known = np.full(len(texts), np.datetime64("NaT", "us")), np.zeros(len(texts), bool)
+    strings = pandas.Series(texts, dtype=object).astype("str")
+    like = strings.str.fullmatch(LIKE_A_DATE).to_numpy(bool)
+    if not like.any():
+        return best, known
+    found = {}
+    for form in FORMATS:
+        dates = pandas.to_datetime(strings[like], format=form, utc=True, errors="coerce")
+        found[form] = dates.dt.tz_localize(None).to_numpy().astype("M8[us]")
+    fits = {form: int((~np.isnat(dates)).sum()) for form, dates in found.items()}
+    form = max(FORMATS, key=fits.__getitem__)
+    if form.startswith(("%m", "%d/")) and fits["%m/%d/%Y"] == fits["%d/%m/%Y"]:
+        return best, known  # nobody knows which is the month
+    best[like] = found[form]
+    return best, ~np.isnat(best)
+
+
+# ---------------------------------------------------------------- as it was in training
+class Conformer:
+    """Makes the columns of further tables of the kinds that they had in training, {name: kind}.
+
+    Cells that are none of that kind are missing, if they are few, and counted: `say` says so.
+    """
+
+    def __init__(self, kinds: dict[str, str], path: str):
+        self.kinds, self.path = kinds, path
+        self._misfits: dict[str, tuple[list, int]] = {}
+
+    def frame(self, frame, start: int = 0):
+        """These columns, in their order; start: the first row's place in the file."""
+        pandas = importlib.import_module("pandas")
+        columns = {
+            name: self._column(frame[name], name, kind, start) for name, kind in self.kinds.items()
+        }
+        return pandas.DataFrame(columns)
+
+    def _column(self, series, name: str, kind: str, start: int):
+        if kind == TEXT:
+            return series
+        if is_text(series) or isinstance(
+            series.dtype, importlib.import_module("pandas").CategoricalDtype
+        ):
+            held = importlib.import_module("pandas.api.types").infer_dtype(series, skipna=True)
+            if kind == NUMBER and held in ("boolean", "decimal", "floating", "integer"):
+                return _as_floats(series)
+            codes, texts = _coded(series)
+            values, known = (parsed_numbers if kind == NUMBER else parsed_dates)(texts)
+            wrong = (codes >= 0) & ~np.append(known, True)[codes]
+            if wrong.sum() > (1 - MOSTLY) * (codes >= 0).sum():
+                self._refuse(series, wrong, name, kind, start)
+            if wrong.any():
+                texts_so_far, count = self._misfits.get(name, ([], 0))
+                more = dict.fromkeys([*texts_so_far, *texts[np.unique(codes[wrong])]])
+                self._misfits[name] = list(more)[: SHOWN + 1], count + int(wrong.sum())
+            return _spread(series, values, codes)
+        if kind_of(series.dtype) != kind:
+            present = series.notna().to_numpy()
+            if present.any():
+                self._refuse(series, present, name, kind, start)
+            return series.astype("float64" if kind == NUMBER else "datetime64[us]")
+        return series
+
+    def _refuse(self, series, wrong: np.ndarray, name: str, kind: str, start: int):
+        i = int(wrong.argmax())
+        raise InputError(
+            f"row {start + i + 1} of column {name} of {self.path} is {str(series.iloc[i])!r}, "
+            f"which is no {kind}, as it was in training: correct it, or leave it empty"
+        )
+
+    def say(self) -> None:
+        for name, (texts, count) in self._misfits.items():
+            note_misfits(name, self.path, self.kinds[name], texts, count)

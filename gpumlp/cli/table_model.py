@@ -1,0 +1,202 @@
+"""Models for tables: made and trained with the options that they have, and what they predict."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import gpumlp
+from gpumlp.cli.cells import DATE, NUMBER, SHOWN, TEXT
+from gpumlp.cli.data import Samples
+from gpumlp.cli.error import InputError, complain
+from gpumlp.estimators.tabular import preset
+from gpumlp.estimators.tabular.column_values import as_text
+from gpumlp.estimators.tabular.table_columns import REASONS
+
+# Of `network_params`, by the options.
+PARAMS = {
+    "activation": "activation",
+    "dropout": "dropout",
+    "label_smoothing": "label_smoothing",
+    "l2": "weight_decay",
+}
+PLURALS = {NUMBER: ("number", "numbers"), DATE: ("date", "dates"), TEXT: ("text", "texts")}
+
+
+class TableModel:
+    """A TabularClassifier or TabularRegressor."""
+
+    def __init__(self, fitted: Any):
+        self.fitted = fitted
+        self.classes = getattr(fitted, "classes_", None)
+        self.unseen: dict[str, Counter[str]] = {}
+        self.missing: Counter[str] = Counter()
+        self.takes_tables = True
+
+    @classmethod
+    def make(cls, arguments, device: str, training: Samples) -> TableModel:
+        if arguments.optimizer not in (None, "adamw"):
+            raise InputError(f"--optimizer {arguments.optimizer} is for arrays: tables have adamw")
+        if arguments.precision != "float32":
+            raise InputError(f"--precision {arguments.precision} is for arrays")
+        params = {PARAMS[name]: getattr(arguments, name) for name in PARAMS}
+        params = {key: value for key, value in params.items() if value is not None}
+        options = {
+            "hidden_layer_sizes": arguments.hidden,
+            "max_epochs": arguments.epochs,
+            "batch_size": arguments.batch_size,
+            "learning_rate": arguments.lr,
+            "network_params": params or None,
+        }
+        if training.classes is not None:
+            options["class_weight"] = arguments.class_weight
+        given = {name: value for name, value in options.items() if value is not None}
+        classes = training.classes is not None
+        kind = gpumlp.TabularClassifier if classes else gpumlp.TabularRegressor
+        seed = arguments.seed % 2**32
+        return cls(kind(device=device, dtype=arguments.dtype, random_state=seed, **given))
+
+    @property
+    def takes_arrays(self) -> bool:
+        return not hasattr(self.fitted, "feature_names_in_")
+
+    @property
+    def features(self) -> int:
+        return self.fitted.n_features_in_
+
+    @property
+    def smoothing(self) -> float:
+        """Of the labels, in the losses of the history."""
+        params = preset.CLASSES._replace(**(self.fitted.network_params or {}))
+        return params.label_smoothing if self.classes is not None else 0.0
+
+    @property
+    def best_epoch(self) -> np.ndarray:
+        return self.fitted.best_epochs_
+
+    def fit(self, arguments, training: Samples, validation: Samples | None, shown: bool = True):
+        """Trains the networks; returns the history."""
+        model = self.fitted
+        callbacks: list[gpumlp.Callback] = []
+        if arguments.patience is not None:
+            callbacks.append(gpumlp.EarlyStopping(arguments.patience, monitor="val_loss"))
+        if shown:
+            callbacks.append(_Announce(model))
+        model.set_params(callbacks=callbacks, verbose=shown)
+        held = {} if validation is None else {"X_val": validation.x, "y_val": validation.y}
+        with warnings.catch_warnings():
+            # Said by what announces it, and by the command.
+            warnings.filterwarnings("ignore", message="X: nearly every row has a text of its own")
+            warnings.filterwarnings("ignore", message="training was interrupted")
+            try:
+                model.fit(training.x, training.y, **held)
+            except (ValueError, TypeError, gpumlp.DivergenceError) as error:
+                history = getattr(model, "histories_", None)
+                if history and history[0].interrupted and not history[0].loss:
+                    return history[0]
+                raise InputError(_in_words(error, training.name)) from error
+        model.set_params(callbacks=None, verbose=False)  # they are the command's, not the model's
+        self.classes = getattr(model, "classes_", None)
+        return model.histories_[0]
+
+    def save(self, path: Path) -> None:
+        gpumlp.save(self.fitted, path)
+
+    def export(self, path: Path) -> None:
+        gpumlp.export_onnx(self.fitted, path)
+
+    def kinds(self, columns: list[str], path: str) -> dict[str, str]:
+        """Of the columns that it takes, by name; by their order if it knows no names."""
+        fitted = self.fitted.preparation_.columns
+        if self.takes_arrays and len(columns) != len(fitted):
+            raise InputError(
+                f"{path} has {len(columns)} columns, and the model was fitted to {len(fitted)} "
+                "without names: give it a table of those alone"
+            )
+        names = columns if self.takes_arrays else [each.label for each in fitted]
+        pairs = zip(names, fitted, strict=True)
+        return {name: each.kind for name, each in pairs if self.takes_arrays or not each.dropped}
+
+    def outputs(self, x: Any, path: str) -> tuple[np.ndarray, np.ndarray | None]:
+        """See ArrayNetwork."""
+        model = self.fitted
+        if not isinstance(x, np.ndarray):
+            if self.takes_arrays:
+                x = x.set_axis(range(x.shape[1]), axis="columns")
+            else:  # those that were left out in training have no values
+                x = x.reindex(columns=model.feature_names_in_)
+            self._look(x)
+        try:
+            if self.classes is None:
+                values = model.predict(x)
+                return values.reshape(len(x), -1), None
+            shares = model.predict_proba(x)
+        except (ValueError, TypeError) as error:
+            raise InputError(_in_words(error, path)) from error
+        return self.classes[shares.argmax(axis=1)], shares
+
+    def _look(self, x) -> None:
+        """Counts categories that training lacked, and missing values where it had none."""
+        for column in self.fitted.preparation_.columns:
+            if column.dropped:
+                continue
+            series = x[column.label]
+            missing = 0 if column.missing else int(series.isna().sum())
+            if missing:
+                self.missing[column.name] += missing
+            if column.kind == TEXT and not column.infrequent:
+                counts = series.value_counts()
+                texts = [(as_text(value), int(count)) for value, count in counts.items()]
+                new = {text: n for text, n in texts if text and text not in column.levels}
+                if new:
+                    self.unseen.setdefault(column.name, Counter()).update(new)
+
+    def say(self, path: str) -> None:
+        """What was unlike training in the samples so far."""
+        for name, counts in self.unseen.items():
+            texts = ", ".join(map(repr, list(counts)[:SHOWN])) + ", ..." * (len(counts) > SHOWN)
+            complain(
+                f"note: column {name} of {path} has categories that training lacked, in "
+                f"{counts.total()} rows ({texts}): they are taken as unknown"
+            )
+        for name, count in self.missing.items():
+            complain(
+                f"note: column {name} of {path} has {count} missing values, of which training had "
+                "none"
+            )
+        self.unseen, self.missing = {}, Counter()
+
+
+class _Announce(gpumlp.Callback):
+    """Prints what a fit makes of the columns, and the network, as it begins."""
+
+    def __init__(self, model):
+        self._model = model
+
+    def on_fit_begin(self, trainer, history):
+        preparation = self._model.preparation_
+        for column in preparation.columns:
+            if column.dropped:
+                reason = REASONS[column.dropped].removeprefix("with ")
+                verb = {"constant": "is ", "without values": "is "}.get(reason, "has ")
+                complain(f"note: column {column.name} is left out: it {verb}{reason}")
+        kinds = Counter(each.kind for each in preparation.columns if not each.dropped)
+        counts = [
+            f"{kinds[kind]} {PLURALS[kind][kinds[kind] > 1]}" for kind in PLURALS if kinds[kind]
+        ]
+        print(f"columns   {', '.join(counts)}: {len(preparation.names)} inputs")
+        print(trainer.net.summary(), flush=True)
+
+
+def _in_words(error: Exception, name: str) -> str:
+    """What an estimator says, in those of the command line."""
+    text = re.sub(r"^X(_val)?\b:? ?", f"{name}: ", str(error))
+    options = {"learning_rate": "--lr", "hidden_layer_sizes": "--hidden", "max_epochs": "--epochs"}
+    for parameter, option in options.items():
+        text = re.sub(rf"\b(Tabular\w+: )?{parameter}\b", option, text)
+    return f"{text}; see also --drop" if "no column to learn from" in text else text
