@@ -17,6 +17,7 @@ from gpumlp.utils.version import __version__
 # Protocol buffers, which an ONNX file is, end at 2 GiB; some room is for all but the parameters.
 ONE_FILE_BYTES = (2 << 30) - (16 << 20)
 PAGE = 4096
+ML, ML_OPSET = "ai.onnx.ml", 2  # the domain of LabelEncoder, and since when it has our types
 
 
 def export_onnx(net, path, *, opset: int = 20, metadata: dict | None = None) -> None:
@@ -29,6 +30,15 @@ def export_onnx(net, path, *, opset: int = 20, metadata: dict | None = None) -> 
     (B, N_K), the output activation included.  A stack of M networks takes one x for all and gives
     (M, B, N_K).  Parameters are named W_k, b_k and slope_k as in net.W[k], net.b[k], net.slope[k];
     a scale net.s[k] is multiplied into W_k; a stack's W_k are transposed, (M, N_{k-1}, N_k).
+
+    Or a fitted TabularClassifier or TabularRegressor, with all that it does to a table: an input
+    (B, 1) for each column, of its name (x0, x1, ... without names), but for those that were left
+    out (`model.preparation_.dropped`).  Numbers, booleans, and time spans and times in seconds are
+    double, NaN where missing, as infinity is; dates int64, nanoseconds since 1970 in UTC, missing
+    the least int64; categories string, missing "", in the words of `preparation_.columns[j].levels`
+    (3 and 3.0 are "3").  The outputs are "label" (B,), string or int64, or other numbers as they
+    are, and "probabilities" (B, classes); or "variable" in double, shaped as what predict gives,
+    (B,) or (B, quantiles); with "_" behind where a column has that name.
 
     opset:    the operator set, 13 or newer.  An activation is one operator where the set has it,
               else composed of several.
@@ -59,6 +69,10 @@ def export_onnx(net, path, *, opset: int = 20, metadata: dict | None = None) -> 
 
 def _exported(net: Any, opset: int) -> Exported:
     if not isinstance(net, MLP) and not hasattr(net, "_as_network"):
+        from gpumlp.io import onnx_table
+
+        if isinstance(net, onnx_table.BaseTabular):
+            return onnx_table.from_table(net, opset)
         parameters.check_network(net, "export_onnx")
     return onnx_network.from_network(net, opset)
 
@@ -100,6 +114,8 @@ def _model(exported: Exported, about: dict[str, str], tensors: list):
 
     graph = exported.graph
     opsets = [helper.make_opsetid("", graph.opset)]
+    if any(node.domain == ML for node in graph.nodes):
+        opsets.append(helper.make_opsetid(ML, ML_OPSET))
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
