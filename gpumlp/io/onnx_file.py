@@ -1,14 +1,15 @@
-"""A network as an ONNX file, for onnxruntime and whatever else reads ONNX."""
+"""Networks and estimators as ONNX files, for onnxruntime and whatever else reads ONNX."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
+from gpumlp.io import onnx_network
 from gpumlp.io import weights as parameters
-from gpumlp.io.onnx_functions import OLDEST_OPSET, Graph, add_activation
+from gpumlp.io.onnx_functions import OLDEST_OPSET, Graph, element_type
+from gpumlp.io.onnx_network import Exported, Tensor
 from gpumlp.model.mlp import MLP
 from gpumlp.utils import atomic, checks
 from gpumlp.utils.version import __version__
@@ -16,6 +17,7 @@ from gpumlp.utils.version import __version__
 # Protocol buffers, which an ONNX file is, end at 2 GiB; some room is for all but the parameters.
 ONE_FILE_BYTES = (2 << 30) - (16 << 20)
 PAGE = 4096
+ML, ML_OPSET = "ai.onnx.ml", 2  # the domain of LabelEncoder, and since when it has our types
 
 
 def export_onnx(net, path, *, opset: int = 20, metadata: dict | None = None) -> None:
@@ -28,6 +30,15 @@ def export_onnx(net, path, *, opset: int = 20, metadata: dict | None = None) -> 
     (B, N_K), the output activation included.  A stack of M networks takes one x for all and gives
     (M, B, N_K).  Parameters are named W_k, b_k and slope_k as in net.W[k], net.b[k], net.slope[k];
     a scale net.s[k] is multiplied into W_k; a stack's W_k are transposed, (M, N_{k-1}, N_k).
+
+    Or a fitted TabularClassifier or TabularRegressor, with all that it does to a table: an input
+    (B, 1) for each column, of its name (x0, x1, ... without names), but for those that were left
+    out (`model.preparation_.dropped`).  Numbers, booleans, and time spans and times in seconds are
+    double, NaN where missing, as infinity is; dates int64, nanoseconds since 1970 in UTC, missing
+    the least int64; categories string, missing "", in the words of `preparation_.columns[j].levels`
+    (3 and 3.0 are "3").  The outputs are "label" (B,), string or int64, or other numbers as they
+    are, and "probabilities" (B, classes); or "variable" in double, shaped as what predict gives,
+    (B,) or (B, quantiles); with "_" behind where a column has that name.
 
     opset:    the operator set, 13 or newer.  An activation is one operator where the set has it,
               else composed of several.
@@ -48,99 +59,69 @@ def export_onnx(net, path, *, opset: int = 20, metadata: dict | None = None) -> 
     >>> session = onnxruntime.InferenceSession("net.onnx")
     >>> [y] = session.run(["y"], {"x": x.astype(np.float32)})
     """
-    left_to_do = "nothing"
-    if hasattr(net, "_as_network"):
-        net, about_estimator, left_to_do = net._as_network()
-        metadata = about_estimator if metadata is None else metadata
-    parameters.check_network(net, "export_onnx")
     path = checks.path(path, "path")
+    exported = _exported(net, _known_opset(opset))
+    metadata = exported.about if metadata is None else metadata
+    if not isinstance(metadata, dict):
+        raise checks.ParameterError(f"metadata = {checks.shown(metadata)} must be a dictionary")
+    _write(exported, {str(key): _text(value, key) for key, value in metadata.items()}, path)
+
+
+def _exported(net: Any, opset: int) -> Exported:
+    if not isinstance(net, MLP) and not hasattr(net, "_as_network"):
+        from gpumlp.io import onnx_table
+
+        if isinstance(net, onnx_table.BaseTabular):
+            return onnx_table.from_table(net, opset)
+        parameters.check_network(net, "export_onnx")
+    return onnx_network.from_network(net, opset)
+
+
+def _known_opset(opset: int) -> int:
     try:
         import onnx
     except ImportError as error:
         message = f'writing ONNX needs the package onnx ({error}): pip install "gpumlp[onnx]"'
         raise ImportError(message) from error
+    known = checks.Interval(OLDEST_OPSET, onnx.defs.onnx_opset_version(), whole=True)
+    return checks.number(opset, f"with onnx {onnx.__version__}, opset", known)
 
-    newest = onnx.defs.onnx_opset_version()
-    known = checks.Interval(OLDEST_OPSET, newest, whole=True)
-    opset = checks.number(opset, f"with onnx {onnx.__version__}, opset", known)
-    metadata = net.metadata if metadata is None else metadata
-    if not isinstance(metadata, dict):
-        raise checks.ParameterError(f"metadata = {checks.shown(metadata)} must be a dictionary")
-    about = {str(key): _text(value, key) for key, value in metadata.items()}
-    graph = _build(net, opset, output="y" if left_to_do == "nothing" else "outputs")
-    width = net.sizes[-1] + (left_to_do == "both")
-    _finish(graph, net, left_to_do)
+
+def _write(exported: Exported, about: dict[str, str], path: Path) -> None:
+    """about: the file's metadata."""
+    import onnx
+
+    graph = exported.graph
     if sum(array.nbytes for array in graph.constants.values()) > ONE_FILE_BYTES:
         beside = path.with_name(f"{path.name}.data")
         with atomic.naming(path):
             tensors = _outside(graph, beside)
-        model = _model(net, graph, about, tensors, width)
+        model = _model(exported, about, tensors)
         atomic.write(path, model.SerializeToString())
         onnx.checker.check_model(str(path))
     else:
         tensors = [
             onnx.numpy_helper.from_array(array, name) for name, array in graph.constants.items()
         ]
-        model = _model(net, graph, about, tensors, width)
+        model = _model(exported, about, tensors)
         onnx.checker.check_model(model, full_check=True)
         atomic.write(path, model.SerializeToString())
 
 
-def _build(net: MLP, opset: int, output: str) -> Graph:
-    """The layers, from the tensor x to the tensor of that name."""
-    graph, own = Graph(net.dtype, opset), parameters.read_products(net)
-    n = "x"
-    for k in range(1, net.K + 1):
-        # (1)(3)(5)(8)  z^(k) = W^(k) n^(k-1) + b^(k)
-        graph.enter("")
-        if net.models is None:
-            W, b = graph.constant(own.W[k], f"W_{k}"), graph.constant(own.b[k], f"b_{k}")
-            z = graph.op("Gemm", n, W, b, transB=1, output=f"z_{k}")
-        else:
-            W = graph.constant(own.W[k].swapaxes(1, 2), f"W_{k}")
-            b = graph.constant(own.b[k][:, None, :], f"b_{k}")
-            z = graph.op("Add", graph.op("MatMul", n, W), b, output=f"z_{k}")
-        # (2)(4)(6)(9)  n^(k) = f^(k)(z^(k))
-        n = output if k == net.K else f"n_{k}"
-        slope = None
-        if own.slope[k] is not None:
-            # () or, for a stack, (M, 1, 1)
-            shape = () if net.models is None else (net.models, 1, 1)
-            slope = graph.constant(own.slope[k].reshape(shape), f"slope_{k}")
-        graph.enter(f"layer_{k}_")
-        add_activation(graph, net.f[k], z, slope, output=n)
-    return graph
-
-
-def _finish(graph: Graph, net: MLP, left_to_do: str) -> None:
-    """From a classifier's outputs to its probabilities: see MLPClassifier."""
-    n = "outputs"
-    graph.enter("probability_")
-    if left_to_do == "exp":
-        graph.op("Exp", n, output="y")
-    elif left_to_do == "one":  # n^0, which is 1 whatever n may be
-        graph.op("Pow", n, 0.0, output="y")
-    elif left_to_do == "both":
-        graph.op("Concat", graph.op("Sub", 1.0, n), n, axis=1, output="y")
-    elif left_to_do == "shares":
-        ones = graph.constant(np.ones((net.sizes[-1], 1)), "ones")
-        graph.op("Div", n, graph.op("MatMul", n, ones), output="y")
-
-
-def _model(net: MLP, graph: Graph, about: dict, tensors: list, width: int):
-    """The whole model; about: its metadata; tensors: the graph's constants as ONNX has them; width:
-    of its output."""
+def _model(exported: Exported, about: dict[str, str], tensors: list):
+    """The whole model; tensors: the graph's constants as ONNX has them."""
     from onnx import helper
 
-    real = helper.np_dtype_to_tensor_dtype(net.dtype)
-    stack = [] if net.models is None else [net.models]
+    graph = exported.graph
     opsets = [helper.make_opsetid("", graph.opset)]
+    if any(node.domain == ML for node in graph.nodes):
+        opsets.append(helper.make_opsetid(ML, ML_OPSET))
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
             "mlp",
-            [helper.make_tensor_value_info("x", real, ["B", net.sizes[0]])],
-            [helper.make_tensor_value_info("y", real, [*stack, "B", width])],
+            [_value_info(each) for each in exported.inputs],
+            [_value_info(each) for each in exported.outputs],
             tensors,
         ),
         opset_imports=opsets,
@@ -151,6 +132,12 @@ def _model(net: MLP, graph: Graph, about: dict, tensors: list, width: int):
     )
     helper.set_model_props(model, about)
     return model
+
+
+def _value_info(tensor: Tensor):
+    from onnx import helper
+
+    return helper.make_tensor_value_info(tensor.name, element_type(tensor.dtype), tensor.shape)
 
 
 def _text(value, key) -> str:
@@ -176,7 +163,7 @@ def _outside(graph: Graph, file: Path) -> list:
     tensors = []
     with open(file, "wb") as data:
         for name, array in graph.constants.items():
-            if array.nbytes < PAGE:
+            if array.nbytes < PAGE or array.dtype == object:
                 tensors.append(numpy_helper.from_array(array, name))
                 continue
             offset = -(-data.tell() // PAGE) * PAGE  # readers map it into memory

@@ -56,9 +56,10 @@ def targets(frame):
 
 def fitted(cls, frame, y=None, **options):
     """y: by default classes of text, or numbers."""
-    y = targets(frame) if y is None else y
-    if cls is TabularClassifier and y.dtype.kind == "f":
-        y = np.array(["low", "middle", "high"])[np.digitize(y, [2.0, 5.0])]
+    if y is None:
+        y = targets(frame)
+        if cls is TabularClassifier:
+            y = np.array(["low", "middle", "high"])[np.digitize(y, [2.0, 5.0])]
     return cls(**QUICK | options).fit(frame, y)
 
 
