@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import re
 from typing import Any
 
 import numpy as np
 
 from gpumlp.cli.error import InputError, complain
+from gpumlp.cli.table import decimal_of
 
 NUMBER, DATE, TEXT = "number", "date", "category"  # as the estimators for tables call them
 
 MOSTLY = 0.9  # of the cells that are numbers make numbers of the column; the others are missing
 PARTLY = 0.5  # from which on it is said that a column is text
 SHOWN = 3  # cells that a note shows
-# Marks of thousands and decimals: 1,234.5  1.234,5  1 234,5  1'234.5
-MARKS = ((",", "."), (".", ","), (" ", ","), ("'", "."))
+THOUSANDS = " '\u00a0\u202f"  # marks of them, besides the point or the comma
 # The order of day and month is told only where one of them has all the dates.
 FORMATS = ("ISO8601", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y")
 LIKE_A_DATE = r"\d{4}[-/]\d\d?[-/]\d\d?([T ]\d\d:\d\d.*)?|\d\d?[./]\d\d?[./]\d{4}"
@@ -45,6 +44,7 @@ def tidy(frame, path: str):
     pandas = importlib.import_module("pandas")
     new: dict[str, Any] = {}
     left_out = []
+    decimal = decimal_of(frame)
     for name in [name for name, dtype in frame.dtypes.items() if not _plain(dtype)]:
         series = frame[name]
         held = pandas.api.types.infer_dtype(series, skipna=True)
@@ -56,7 +56,7 @@ def tidy(frame, path: str):
         elif held == "date":
             new[name] = pandas.to_datetime(series)
         elif held in ("string", "mixed-integer"):
-            found = _recognised(series, name, path)
+            found = _recognised(series, name, path, decimal)
             if found is not None:
                 new[name] = found
     if new:
@@ -85,15 +85,15 @@ def _float(value) -> float:
         return np.inf if value > 0 else -np.inf
 
 
-def _recognised(series, name: str, path: str):
+def _recognised(series, name: str, path: str, decimal: str):
     """A column of text as numbers or dates; None if it is text."""
     codes, texts = _coded(series)
     counts = np.bincount(codes[codes >= 0], minlength=len(texts))
     total = counts.sum()
     if not total:
         return None
-    for kind, parse in ((NUMBER, parsed_numbers), (DATE, parsed_dates)):
-        values, known = parse(texts)
+    for kind in (NUMBER, DATE):
+        values, known = _parsed(texts, kind, decimal)
         share = counts[known].sum() / total
         if share >= MOSTLY:
             note_misfits(name, path, kind, texts[~known], int(counts[~known].sum()))
@@ -105,6 +105,10 @@ def _recognised(series, name: str, path: str):
                 f"of its {total} values are no numbers, such as {odd}"
             )
     return None
+
+
+def _parsed(texts: np.ndarray, kind: str, decimal: str) -> tuple[np.ndarray, np.ndarray]:
+    return parsed_numbers(texts, decimal) if kind == NUMBER else parsed_dates(texts)
 
 
 def note_misfits(name: str, path: str, kind: str, texts, count: int) -> None:
@@ -131,25 +135,30 @@ def _spread(series, values, codes: np.ndarray):
     return pandas.Series(np.append(values, missing)[codes], series.index)
 
 
-def parsed_numbers(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """float64 of texts (T,), and which of them are numbers: with those marks that most have."""
+def parsed_numbers(texts: np.ndarray, decimal: str = ".") -> tuple[np.ndarray, np.ndarray]:
+    """float64 of texts (T,), and which of them are numbers: with those marks that most have, of
+    equals those of that decimal mark."""
     pandas = importlib.import_module("pandas")
     plain = pandas.Series(texts, dtype=object)
-    try:
-        best = pandas.to_numeric(plain, errors="coerce").to_numpy(np.float64)
-    except OverflowError:
-        best = np.array([_float(each) for each in plain])
-    known = ~np.isnan(best)
-    if known.all():
-        return best, known
     strings = plain.astype("str")
-    for thousands, decimal in MARKS:
-        t, d = re.escape(thousands), re.escape(decimal)
-        fits = strings.str.fullmatch(rf"[+-]?(\d+|\d{{1,3}}({t}\d{{3}})+)({d}\d*)?").to_numpy(bool)
+    best, known = np.full(len(texts), np.nan), np.zeros(len(texts), bool)
+    if decimal == ".":
+        try:
+            best = pandas.to_numeric(plain, errors="coerce").to_numpy(np.float64, copy=True)
+        except OverflowError:
+            best = np.array([_float(each) for each in plain])
+        known = ~np.isnan(best)
+    for mark in (".", ",") if decimal == "." else (",", "."):
+        if known.all():
+            break
+        thousands = f"[{THOUSANDS}{',.'.replace(mark, '')}]"
+        whole = rf"\d+|[1-9]\d{{0,2}}({thousands}\d{{3}})+"
+        fits = strings.str.fullmatch(rf"[+-]?({whole})?(\{mark}\d*)?").to_numpy(bool)
+        fits = fits & strings.str.contains(r"\d").to_numpy(bool)
         if fits.sum() > known.sum():
-            marked = strings[fits].str.replace(thousands, "").str.replace(decimal, ".")
+            marked = strings[fits].str.replace(thousands, "", regex=True)
             best = np.full(len(texts), np.nan)
-            best[fits] = pandas.to_numeric(marked).to_numpy(np.float64)
+            best[fits] = pandas.to_numeric(marked.str.replace(mark, ".")).to_numpy(np.float64)
             known = fits
     return best, known
 
@@ -188,6 +197,7 @@ class Conformer:
     def frame(self, frame, start: int = 0):
         """These columns, in their order; start: the first row's place in the file."""
         pandas = importlib.import_module("pandas")
+        self._decimal = decimal_of(frame)
         columns = {
             name: self._column(frame[name], name, kind, start) for name, kind in self.kinds.items()
         }
@@ -203,7 +213,7 @@ class Conformer:
             if kind == NUMBER and held in ("boolean", "decimal", "floating", "integer"):
                 return _as_floats(series)
             codes, texts = _coded(series)
-            values, known = (parsed_numbers if kind == NUMBER else parsed_dates)(texts)
+            values, known = _parsed(texts, kind, self._decimal)
             wrong = (codes >= 0) & ~np.append(known, True)[codes]
             if wrong.sum() > (1 - MOSTLY) * (codes >= 0).sum():
                 self._refuse(series, wrong, name, kind, start)

@@ -132,7 +132,8 @@ def more_of_table(path, kinds, target, classes, how: Reading, drop_missing: bool
     check_columns(path, list(kinds), list(frame.columns))
     rows = _with_target(frame[target], target, path, drop_missing)
     frame, where = frame.iloc[rows], f"column {target} of {path}"
-    y, _ = target_of(frame[target], where, "regression" if classes is None else "classification")
+    task = "regression" if classes is None else "classification"
+    y, _ = target_of(frame[target], where, task, table.decimal_of(frame))
     if classes is not None:
         if y.dtype.kind != classes.dtype.kind:
             y = np.asarray(frame[target].astype(str).str.strip(), dtype=str)
@@ -176,7 +177,7 @@ def _from_table(arguments, how: Reading) -> Samples:
     if not x.shape[1]:
         raise InputError(f"{path} has no column to learn from besides {target}")
     _check_count(len(x), path)
-    y, is_classes = target_of(frame[target], where, arguments.task)
+    y, is_classes = target_of(frame[target], where, arguments.task, table.decimal_of(frame))
     classes = None
     if is_classes:
         classes = check_classes(y, where, "--task regression predicts numbers")

@@ -28,6 +28,7 @@ EXCEL, JSON = (".xlsx", ".xls", ".xlsm"), (".jsonl", ".ndjson", ".json")
 COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open, ".zip": None}
 # Missing in text, besides what pandas takes for that (nothing, NA, NaN, null, ...).
 MISSING = ["?"]
+DECIMAL = "decimal"  # among the attributes of a frame
 SOME = 12  # so many names are listed in a complaint
 SEPARATORS, LINES, HEAD = ",;\t|", 100, 1 << 20  # tried, on so many lines, of so many bytes
 
@@ -79,6 +80,11 @@ def near(name: str, names: Sequence[str]) -> str:
     return f" (near it: {', '.join(folded[each] for each in found)})" if found else ""
 
 
+def decimal_of(frame) -> str:
+    """The mark that the numbers in its text have."""
+    return frame.attrs.get(DECIMAL, ".")
+
+
 def columns_of(path: str, how: Reading) -> list[str]:
     """The names of a file's columns."""
     return list(next(pieces(path, how, rows=1, notes=False)).columns)
@@ -115,7 +121,7 @@ def pieces(
         how.refuse_given(path, f"no such text but {kind}")
     with _complaints(path, f"as {kind}"):
         frames = reader(path, how, texts, rows)
-        names, unnamed, indexes = next(frames)
+        names, unnamed, indexes, decimal = next(frames)
         names, said = _unique(names)
         indexes = [each for each in indexes if each not in index]
         said += [f"column {each} is left out: it is the table's index" for each in indexes]
@@ -130,7 +136,9 @@ def pieces(
             if len(frame):
                 empty = False
                 frame = frame.set_axis(names, axis="columns")
-                yield frame if len(used) == len(names) else frame.iloc[:, used]
+                frame = frame if len(used) == len(names) else frame.iloc[:, used]
+                frame.attrs[DECIMAL] = decimal
+                yield frame
         if empty:
             raise InputError(f"{path} has no rows")
 
@@ -160,8 +168,8 @@ def _suffix(path: str) -> str:
 
 
 # ---------------------------------------------------------------- kinds of files
-# Each yields the names of all columns, which of them have none, and which are pandas's index; then
-# frames.
+# Each yields the names of all columns, which of them have none, which are pandas's index, and the
+# decimal mark of text; then frames.
 def _text(path: str, how: Reading, texts, rows) -> Iterator[Any]:
     pandas = _import("pandas")
     how = recognised(path, how)
@@ -185,7 +193,7 @@ def _text(path: str, how: Reading, texts, rows) -> Iterator[Any]:
     if not how.header:
         names = [str(i + 1) for i in range(len(names))]
     unnamed = [not each or re.fullmatch(r"Unnamed: \d+", each) is not None for each in names]
-    yield names, unnamed, []
+    yield names, unnamed, [], how.decimal
     labels = first if how.header else range(len(names))
     wanted = {label: "str" for label, each in zip(labels, names, strict=True) if each in texts}
     if rows is None:
@@ -215,11 +223,11 @@ def _feather(path: str, how: Reading, texts, rows) -> Iterator[Any]:
         yield frame.iloc[start : start + (rows or len(frame))]
 
 
-def _arrow_names(schema) -> tuple[list[str], list[bool], list[str]]:
+def _arrow_names(schema) -> tuple[list[str], list[bool], list[str], str]:
     described = (schema.pandas_metadata or {}).get("index_columns", [])
     names = [each.strip() for each in schema.names]
     index = [each for each in described if isinstance(each, str)]
-    return names, [not each for each in names], index
+    return names, [not each for each in names], index, "."
 
 
 def _from_arrow(table):
@@ -236,20 +244,19 @@ def _excel(path: str, how: Reading, texts, rows) -> Iterator[Any]:
     if not len(first):
         raise InputError(f"{path} has no rows")
     names = [str(each).strip() for each in first.iloc[0]]
-    yield names, [not each for each in names], []
+    yield names, [not each for each in names], [], "."
     yield pandas.read_excel(path, na_values=[*MISSING, *how.na])
 
 
 def _json(path: str, how: Reading, texts, rows) -> Iterator[Any]:
     pandas = _import("pandas")
-    types = {"dtype": False, "convert_dates": False}
-    with pandas.read_json(path, lines=True, chunksize=rows or 1 << 62, **types) as reader:
+    with pandas.read_json(path, lines=True, chunksize=rows or 1 << 62, dtype=False) as reader:
         names: list[str] | None = None
         for frame in reader:
             if names is None:
                 names = [str(each) for each in frame.columns]
                 stripped = [each.strip() for each in names]
-                yield stripped, [not each for each in stripped], []
+                yield stripped, [not each for each in stripped], [], "."
             yield frame.reindex(columns=names)
         if names is None:
             raise InputError(f"{path} has no rows")
@@ -316,6 +323,8 @@ def _complaints(path: str, expected: str):
     except (InputError, MemoryError, GeneratorExit):
         raise
     except Warning as warning:
+        if "Length of header" not in str(warning):
+            raise
         raise InputError(
             f"{path} cannot be read {expected}: its first line names fewer columns than follow"
         ) from warning

@@ -14,17 +14,18 @@ CLASSES_A_ROW = 1 / 2  # as many classes as this share of the rows are too many 
 TRUTH = {"true": True, "false": False}
 
 
-def target_of(series, where: str, task: str | None) -> tuple[np.ndarray, bool]:
+def target_of(series, where: str, task: str | None, decimal: str = ".") -> tuple[np.ndarray, bool]:
     """y (rows,) of a column without missing values, and whether it holds classes.
 
-    where: what to call the column. Unless told by `task`, text and booleans are classes, and so are
-    whole numbers with few different values; other numbers are values.
+    where: what to call the column. decimal: the mark that its text has. Unless told by `task`, text
+    and booleans are classes, and so are whole numbers with few different values; other numbers are
+    values.
     """
     types = importlib.import_module("pandas.api.types")
     if types.is_datetime64_any_dtype(series.dtype):
         values, dates = series.astype(str).to_numpy(object).astype(str), True
     else:
-        values = _typed(series, where)
+        values = _typed(series, where, decimal)
         dates = values.dtype.kind == "U" and bool(parsed_dates(values.astype(object))[1].all())
     if dates and task != "classification":
         raise InputError(
@@ -44,7 +45,7 @@ def target_of(series, where: str, task: str | None) -> tuple[np.ndarray, bool]:
     return values, True
 
 
-def _typed(series, where: str) -> np.ndarray:
+def _typed(series, where: str, decimal: str) -> np.ndarray:
     """Numbers, booleans, or text as a NumPy array of text."""
     types = importlib.import_module("pandas.api.types")
     if not is_text(series):
@@ -64,7 +65,7 @@ def _typed(series, where: str) -> np.ndarray:
     truth = texts.str.lower().map(TRUTH)
     if truth.notna().all():
         return truth.to_numpy(bool)
-    values, known = parsed_numbers(texts.to_numpy(object))
+    values, known = parsed_numbers(texts.to_numpy(object), decimal)
     if not known.all():
         return texts.to_numpy(object).astype(str)
     try:

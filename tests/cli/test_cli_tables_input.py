@@ -13,7 +13,7 @@ import pytest
 
 import gpumlp
 from tests import written
-from tests.helpers.commandline import run, train
+from tests.helpers.commandline import refused, run, train, without_notes
 
 pandas = pytest.importorskip("pandas", reason="tables need pandas: pip install gpumlp[table]")
 pyarrow = pytest.importorskip("pyarrow", reason="tables need pyarrow: pip install gpumlp[table]")
@@ -110,18 +110,6 @@ BAD_TABLES = {
     ),
     "binary": (b"PAR1\x15\x04\0\0" * 9, ["y"], "is not a text file"),
 }
-
-
-def refused(capsys, *arguments) -> str:
-    """Runs a command that must end with exit code 2; returns its one sentence."""
-    assert run(*arguments, "--device", "cpu") == 2
-    complaint = without_notes(capsys.readouterr().err)
-    assert re.fullmatch(r"gpumlp: [^\n]+\n", complaint)
-    return complaint
-
-
-def without_notes(said: str) -> str:
-    return re.sub(r"^gpumlp: note: .*\n", "", said, flags=re.MULTILINE)
 
 
 @pytest.fixture(scope="module")

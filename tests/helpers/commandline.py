@@ -20,9 +20,13 @@ def train(data, out, *options) -> int:
 def refused(capsys, *arguments) -> str:
     """Runs a command that must end with exit code 2; returns its one sentence."""
     assert run(*arguments) == 2
-    complaint = capsys.readouterr().err
+    complaint = without_notes(capsys.readouterr().err)
     assert re.fullmatch(r"gpumlp: [^\n]+\n", complaint)
     return complaint
+
+
+def without_notes(said: str) -> str:
+    return re.sub(r"^gpumlp: note: .*\n", "", said, flags=re.MULTILINE)
 
 
 def blobs(samples=120):
