@@ -107,17 +107,20 @@ def load_more(path: str, like: Samples, how: Reading, drop_missing: bool = False
         more = more_of_table(path, like.kinds, like.target, like.classes, how, drop_missing)
     else:
         how.refuse_given(path, "none")
-        more = arrays_for(path, like.x.shape[1], like.classes is not None)
+        more = arrays_for(path, like.x.shape[1], like.classes)
     return dataclasses.replace(more, name=like.name, classes=like.classes)
 
 
-def arrays_for(path: str, features: int, classes: bool) -> Samples:
+def arrays_for(path: str, features: int, classes: np.ndarray | None) -> Samples:
+    """X and y for a model of so many features, and of these classes or None."""
     more = _bundled(path) if path in DATASETS else _from_file(path, check=False)
     if more.x.shape[1] != features:
         raise InputError(f"{path} has {more.x.shape[1]} features; the model takes {features}")
-    if (more.classes is not None) != classes:
-        held = "numbers, not classes" if classes else "classes, not numbers"
+    if (more.classes is None) != (classes is None):
+        held = "classes, not numbers" if classes is None else "numbers, not classes"
         raise InputError(f"y in {path} holds {held}, as the model predicts them")
+    if classes is not None:
+        _check_known(more.y, classes, more.rows, f"y in {path}")
     return more
 
 
@@ -138,16 +141,21 @@ def more_of_table(path, kinds, target, classes, how: Reading, drop_missing: bool
         if y.dtype.kind != classes.dtype.kind:
             y = np.asarray(frame[target].astype(str).str.strip(), dtype=str)
             y = np.array({str(each): each for each in classes}.get(each, each) for each in y)
-        unknown = ~np.isin(y, classes)
-        if unknown.any():
-            raise InputError(
-                f"row {rows[unknown.argmax()] + 1} of {where} is {str(y[unknown.argmax()])!r}, "
-                f"which is none of the model's classes: {table.listed(classes.astype(str))}"
-            )
+        _check_known(y, classes, rows + 1, where)
     conformer = cells.Conformer(kinds, path)
     x = conformer.frame(frame)
     conformer.say()
     return Samples(table.stem(path), x, y, classes, rows + 1, target=target)
+
+
+def _check_known(y: np.ndarray, classes: np.ndarray, rows: np.ndarray, where: str) -> None:
+    unknown = ~np.isin(y, classes)
+    if unknown.any():
+        first = unknown.argmax()
+        raise InputError(
+            f"row {rows[first]} of {where} is {str(y[first])!r}, which is none of the model's "
+            f"classes: {table.listed(classes.astype(str))}"
+        )
 
 
 def check_columns(path: str, wanted: list[str], names: list[str]) -> None:

@@ -21,7 +21,7 @@ def run(arguments) -> int:
         if arguments.target or arguments.drop_missing_target:
             raise InputError(f"--target and --drop-missing-target are for tables, not for {path}")
         how.refuse_given(path, "none")
-        samples = data.arrays_for(path, model.features, model.classes is not None)
+        samples = data.arrays_for(path, model.features, model.classes)
     elif not model.takes_tables:
         raise InputError(f"{path} is a table, but the model was trained on arrays (.npz)")
     elif target is None:
