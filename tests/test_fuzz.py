@@ -198,7 +198,9 @@ def test_what_is_refused_though_it_is_valid_is_seen(tmp_path, monkeypatch):
         assert raised.value.kind.startswith(kind)
 
 
-@pytest.mark.parametrize("text", ["nan\n1\n", "label,a,b\nx,0.5,inf\n", "y0,y1\n1,2\n3,nan\n"])
+@pytest.mark.parametrize(
+    "text", ["value\nnan\n1\n", "label,a,b\nx,0.5,inf\n", "y0,y1\n1,2\n3,nan\n"]
+)
 def test_predictions_that_are_nan_are_seen(text):
     with pytest.raises(verdicts.Fault, match="predict"):
         verdicts.look_at_predictions(["predict"], verdicts.predicted(None, text), None)

@@ -68,7 +68,7 @@ class ArrayNetwork:
         if self.classes is not None:
             self.smoothing = _or(arguments.label_smoothing, SMOOTHING)
             loss = gpumlp.losses["cross_entropy"](label_smoothing=self.smoothing)
-        held, (x, y) = (self._prepared(part, arguments.dtype) for part in (validation, training))
+        held, (x, y) = (self.prepared(part, arguments.dtype) for part in (validation, training))
         weight = None
         if arguments.class_weight:
             utils = importlib.import_module("sklearn.utils.class_weight")
@@ -103,7 +103,7 @@ class ArrayNetwork:
     def best_epoch(self) -> int:
         return self._stop.best_epoch
 
-    def _prepared(self, part: Samples, dtype: str):
+    def prepared(self, part: Samples, dtype: str):
         x = self.preparation.inputs(part.x, dtype, f"X of {part.name}")
         return x, self.preparation.targets(part.y, dtype, f"y of {part.name}")
 

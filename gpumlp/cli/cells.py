@@ -94,14 +94,14 @@ def _recognised(series, name: str, path: str, decimal: str):
         return None
     for kind in (NUMBER, DATE):
         values, known = _parsed(texts, kind, decimal)
-        share = counts[known].sum() / total
-        if share >= MOSTLY:
+        right = counts[known].sum()
+        if right >= MOSTLY * total:
             note_misfits(name, path, kind, texts[~known], int(counts[~known].sum()))
             return _spread(series, values, codes)
-        if kind == NUMBER and share > PARTLY:
+        if kind == NUMBER and right > PARTLY * total:
             odd = ", ".join(map(repr, texts[~known][:SHOWN]))
             complain(
-                f"note: column {name} of {path} is taken as text: {total - counts[known].sum()} "
+                f"note: column {name} of {path} is taken as text: {total - right} "
                 f"of its {total} values are no numbers, such as {odd}"
             )
     return None
@@ -215,7 +215,8 @@ class Conformer:
             codes, texts = _coded(series)
             values, known = _parsed(texts, kind, self._decimal)
             wrong = (codes >= 0) & ~np.append(known, True)[codes]
-            if wrong.sum() > (1 - MOSTLY) * (codes >= 0).sum():
+            total = int((codes >= 0).sum())
+            if total - wrong.sum() < MOSTLY * total:
                 self._refuse(series, wrong, name, kind, start)
             if wrong.any():
                 texts_so_far, count = self._misfits.get(name, ([], 0))

@@ -119,6 +119,9 @@ def check_values(y: np.ndarray, what: str) -> None:
     """Refuses targets (samples,) or (samples, targets) of which one never changes."""
     if np.any((y == y[0]).all(axis=0)):
         raise InputError(f"{what} is the same number in every sample: nothing to learn")
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not np.isfinite(y.std(axis=0)).all():
+            raise InputError(f"the numbers in {what} are too large for their mean and deviation")
 
 
 def check_classes(y: np.ndarray, what: str, otherwise: str) -> np.ndarray:

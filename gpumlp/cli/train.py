@@ -64,6 +64,8 @@ def run(arguments) -> int:
         # What was read may be much larger than what is made of it.
         del samples
         model = _make(arguments, device, parts.training)
+        if parts.test is not None and isinstance(model, ArrayNetwork):
+            model.prepared(parts.test, arguments.dtype)  # what cannot be is said before the work
         print(f"data      {title}")
         print(f"          {_shown(parts)}")
         print(f"device    {presented}", flush=True)
@@ -119,11 +121,13 @@ def _check(arguments) -> None:
 def _check_together(arguments, samples: Samples) -> None:
     """Refuses options that have no effect on these samples."""
     for option in ("label_smoothing", "class_weight"):
-        if samples.classes is None and getattr(arguments, option) is not None:
-            shown = option.replace("_", "-")
-            raise InputError(f"--{shown} is for classes, and {samples.name} has values to predict")
-    if arguments.hidden == () and arguments.activation is not None:
-        raise InputError("--activation is for hidden layers, and --hidden none leaves them out")
+        value = getattr(arguments, option)
+        if samples.classes is None and value is not None:
+            shown = f"--{option.replace('_', '-')} {value}"
+            raise InputError(f"{shown} is for classes, and {samples.name} has values to predict")
+    for option in ("activation", "dropout"):
+        if arguments.hidden == () and getattr(arguments, option) is not None:
+            raise InputError(f"--{option} is for hidden layers, and --hidden none leaves them out")
 
 
 def _parts(arguments, samples: Samples) -> Parts:

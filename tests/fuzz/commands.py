@@ -17,7 +17,8 @@ from unittest import mock
 import numpy as np
 
 import gpumlp
-from gpumlp.cli import main
+from gpumlp.cli import main, saved_model
+from gpumlp.cli.run_folder import CURVES, FILES, MODEL
 from gpumlp.training import plot
 from tests.fuzz import ACCEPTED, Fault, options, tables, verdicts
 from tests.fuzz.tables import File
@@ -26,7 +27,6 @@ from tests.fuzz.verdicts import Expected
 LIMIT = 20.0
 MEMORY = 1 << 30
 
-MODEL, CURVES = "model.safetensors", "curves.png"
 PREPARATION = {
     "mean": [0.0] * 3,
     "deviation": [1.0] * 3,
@@ -138,7 +138,7 @@ def one(random: np.random.Generator, shared: Shared) -> str:
             return _predict(random, shared) if kind < 9 else _other(random)
 
 
-def _drawn(history, path, title):
+def _drawn(history, path, title, best):
     path.write_bytes(b"curves")
     return path
 
@@ -162,7 +162,7 @@ def _train(random) -> str:
     place = re.search(r"^model +(.*)$", ran.out, re.MULTILINE)
     if place is None:
         raise Fault("no model", f"{verdicts.shown(argv)}\n{ran.out}")
-    verdicts.only(argv, ran, {place[1], str(Path(place[1]).with_name(CURVES))})
+    verdicts.only(argv, ran, {str(Path(place[1]).with_name(name)) for name in FILES})
     verdicts.look_at_model(place[1])
     _predict_again(random, Model(place[1], file), line.odd)
     return ACCEPTED
@@ -171,9 +171,9 @@ def _train(random) -> str:
 def _predict_again(random, model: Model, may_refuse: bool) -> None:
     """With the data that it was trained on, which it can; and with other data, which it may."""
     assert model.file is not None
-    stored = gpumlp.load(model.path, device="cpu").metadata["preparation"]
+    classes = saved_model.load(model.path, "cpu").classes is not None
     argv = ["predict", model.path, model.file.path, "--device=cpu"]
-    argv += ["--proba"] if stored["classes"] and random.integers(2) else []
+    argv += ["--proba"] if classes and random.integers(2) else []
     _predict_line(argv, model, model.file, {}, may_refuse)
     if model.file.table is not None:
         changed = tables.changed(random, model.file.table)

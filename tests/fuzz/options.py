@@ -21,8 +21,8 @@ NO_SHARE = (*NO_NUMBER, "1", "1.5", "1e300")
 NO_DEVICE = ("", "gpu", "CPU", "cuda:999", "cuda:-1", "cuda:x", "cuda:" + "9" * 30)
 TRAIN = {
     "--hidden": Option(
-        ("4", "none", "3,2", "1"),
-        ("1_0", "+3", "٣", " 5 "),
+        ("4", "3,2", "1"),
+        ("none", "1_0", "+3", "٣", " 5 "),
         (
             *(text for text in NO_COUNT if text != "1,5"),
             ",",
@@ -42,13 +42,21 @@ TRAIN = {
     "--epochs": Option(("1", "3"), (), NO_COUNT),
     "--patience": Option(("1", "5"), ("9" * 30,), NO_COUNT),
     "--batch-size": Option(("1", "7", "64"), ("9" * 30,), NO_COUNT),
+    # The others are for arrays.
     "--optimizer": Option(
-        ("sgd", "momentum", "rmsprop", "adam", "adamw", "lion"), (), ("", "lbfgs", "Adam", "none")
+        ("adamw",), ("sgd", "momentum", "rmsprop", "adam", "lion"), ("", "lbfgs", "Adam", "none")
     ),
     "--lr": Option(("0.01", "1e-4"), ("1e-320", "1e38", "1e300", "1e4", "5"), (*NO_NUMBER, "0")),
     "--dropout": Option(("0", "0.5"), ("1e-320", "0.9999999999", "0.99"), NO_SHARE),
     "--l2": Option(("0", "0.1"), ("1e-320", "1e38", "1e300", "50"), NO_NUMBER),
-    "--label-smoothing": Option(("0", "0.3"), ("1e-320", "0.9999999999"), NO_SHARE),
+    # For classes.
+    "--label-smoothing": Option((), ("0", "0.3", "1e-320", "0.9999999999"), NO_SHARE),
+    "--class-weight": Option((), ("balanced",), ("", "equal")),
+    "--cv": Option((), ("2", "3"), (*NO_COUNT, "1")),
+    "--sep": Option((), (",", "tab"), ("", ",,")),
+    "--decimal": Option((), (".", ","), ("", ":")),
+    "--encoding": Option((), ("utf-8", "latin-1"), ("utf-9", "no such")),
+    "--na": Option((), ("ant", "-,none")),
     "--device": Option(("cpu",), (), NO_DEVICE),
     "--dtype": Option(("float32", "float64"), (), ("", "float16", "double")),
     "--precision": Option(("float32",), ("tf32", "bf16"), ("", "float64", "fp8")),
@@ -57,17 +65,18 @@ TRAIN = {
     "--drop": Option((), ("column 0", "column 1"), ("no such column", "")),
     "--target": Option((), ("column 0",), ("no such column", "")),
     "--out": Option(
-        ("out", "a/b", ".", "kept"), ("link", "locked"), ("", "old.txt", "old.txt/in", "n" * 300)
+        ("out", "a/b", "."), ("link", "locked", "kept"), ("", "old.txt", "old.txt/in", "n" * 300)
     ),
     "--no-such": Option((), (), ("1",)),
 }
 PREDICT = {
     "--out": Option(
-        ("out.csv", "out.npz", "kept/out.csv"),
-        ("out.npy", "locked/out.csv"),
+        ("out.csv", "out.npz", "kept/out.csv", "out.jsonl"),
+        ("out.npy", "locked/out.csv", "out.parquet"),
         ("", "out.txt", "out", "none/out.csv", "folder.csv", "old.txt/out.csv", "n" * 300 + ".csv"),
     ),
     "--device": Option(("cpu",), (), NO_DEVICE),
+    "--keep": Option((), ("column 0", "no such column")),
     "--no-such": Option((), (), ("1",)),
 }
 FLAGS = ("--proba",)  # options without a value

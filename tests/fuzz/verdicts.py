@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import importlib
 import io
+import json
 import os
 import re
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 import gpumlp
 from gpumlp.cli import main
 from gpumlp.cli.error import InputError
+from gpumlp.cli.run_folder import METRICS
 from tests.fuzz import ACCEPTED, Fault, refused
 from tests.fuzz.options import FLAGS, PREDICT, TRAIN
 
@@ -154,16 +157,21 @@ def look_at_scores(out: str) -> None:
 
 
 def look_at_model(path: str) -> None:
-    net = gpumlp.load(path, device="cpu")
-    if not np.isfinite(net.theta).all():
-        raise Fault("silent NaN in the model", path)
-    for name, value in net.metadata["held_out"].items():
-        if value is None or not np.isfinite(value):
+    gpumlp.load(path, device="cpu")  # which looks at its numbers
+    scores = json.loads(Path(path).with_name(METRICS).read_text())
+    for name, value in scores.items():
+        if value is None or (isinstance(value, float) and not np.isfinite(value)):
             raise Fault("silent NaN in the model's score", f"{name} {value}")
 
 
 def predicted(file: str | None, out: str) -> list[tuple[str, np.ndarray]]:
     """Names and columns, or arrays; `out` is what was printed."""
+    if file is not None and file.endswith(".jsonl"):
+        lines = [json.loads(line) for line in Path(file).read_text().splitlines()]
+        return [(name, np.array([line[name] for line in lines])) for name in lines[0]]
+    if file is not None and file.endswith(".parquet"):
+        table = importlib.import_module("pyarrow.parquet").read_table(file)
+        return [(name, table[name].to_numpy()) for name in table.column_names]
     if file is not None and not file.endswith(".csv"):
         loaded = np.load(file)
         return [("", loaded)] if isinstance(loaded, np.ndarray) else list(loaded.items())
@@ -171,7 +179,7 @@ def predicted(file: str | None, out: str) -> list[tuple[str, np.ndarray]]:
     rows = list(csv.reader(io.StringIO(text)))
     if len({len(row) for row in rows}) != 1:
         raise Fault("lines of several lengths", text)
-    names = rows.pop(0) if len(rows[0]) > 1 else [""]
+    names = rows.pop(0)
     return list(zip(names, np.array(rows).T, strict=True))
 
 
