@@ -154,7 +154,7 @@ def _check_known(y: np.ndarray, classes: np.ndarray, rows: np.ndarray, where: st
         first = unknown.argmax()
         raise InputError(
             f"row {rows[first]} of {where} is {str(y[first])!r}, which is none of the model's "
-            f"classes: {table.listed(classes.astype(str))}"
+            f"classes: {table.listed(classes.astype(str).tolist())}"
         )
 
 

@@ -30,6 +30,15 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message} ({self.prog} --help lists what is valid)")
 
 
+class _Once(argparse.Action):
+    """An option of which a second one would be lost."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{option_string}: there can be one only, not {values!r} too")
+        setattr(namespace, self.dest, values)
+
+
 def parser() -> Parser:
     made = Parser(prog="gpumlp", description="Trains and applies multilayer perceptrons.")
     made.add_argument("--version", action="version", version=f"gpumlp {__version__}")
@@ -51,7 +60,8 @@ def _add_train(train) -> None:
     data += "integers, booleans or strings to classify, floats for regression; or a table with "
     option("data", metavar="DATA", type=name, help=f"{data}named columns ({TABLES})")
     _add_reading(train)
-    option("--target", type=name, metavar="COLUMN", help="of a table: the column to predict")
+    target = "of a table: the column to predict"
+    option("--target", type=name, metavar="COLUMN", action=_Once, help=target)
     task = "of a table: what to predict (default: classes if the target is text, booleans or few "
     task += "different whole numbers)"
     option("--task", choices=("classification", "regression"), help=task)
@@ -68,7 +78,7 @@ def _add_train(train) -> None:
     option("--class-weight", choices=("balanced",), help=weight)
     option("--hidden", type=_sizes, help="sizes of the hidden layers, or none" + _default(256))
     option("--activation", help="f of the hidden layers" + _default("relu", "selu or mish"))
-    option("--epochs", type=_count, help="at most so many" + _default(100, 64))
+    option("--epochs", type=_count, help="at most so many" + _default(100))
     patience = "epochs without progress before it stops" + _default(20, "as many as --epochs")
     option("--patience", type=_count, help=patience)
     option("--batch-size", type=_count, help="samples in a step" + _default(64))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpumlp.cli import run_folder
-from gpumlp.cli.error import InputError
+from gpumlp.cli.error import InputError, brief
 from gpumlp.utils import atomic
 
 SUFFIXES = (".csv", ".parquet", ".jsonl", ".npy", ".npz")
@@ -105,11 +105,16 @@ def _write_parquet(found: Iterator[Piece], file, classes) -> None:
     with contextlib.ExitStack() as stack:
         writer = None
         for piece in found:
-            arrays = {name: pyarrow.array(each) for name, each in _columns(piece, classes).items()}
-            made = pyarrow.table(arrays)
+            columns = _columns(piece, classes)
+            try:
+                made = pyarrow.table({name: pyarrow.array(each) for name, each in columns.items()})
+                made = made if writer is None else made.cast(writer.schema)
+            except pyarrow.ArrowException as error:
+                why = f"a column's values are of several types: {brief(error)}"
+                raise InputError(f"--out of Parquet cannot be written ({why})") from error
             if writer is None:
                 writer = stack.enter_context(parquet.ParquetWriter(file, made.schema))
-            writer.write_table(made.cast(writer.schema))
+            writer.write_table(made)
 
 
 def _write_arrays(found: Iterator[Piece], file, suffix: str, classes) -> None:

@@ -41,6 +41,7 @@ class Reading(NamedTuple):
     encoding: str | None = None
     na: Sequence[str] = ()
     header: bool = True
+    quiet: bool = False  # whether nothing is said of it
 
     @classmethod
     def of(cls, arguments) -> Reading:
@@ -117,6 +118,7 @@ def pieces(
     reader = next((kinds[suffixes] for suffixes in kinds if suffix in suffixes), _text)
     expected = {_parquet: "a Parquet file", _feather: "a Feather file", _excel: "an Excel file"}
     kind = expected.get(reader, "JSON, an object on each line" if reader is _json else "text")
+    how = how._replace(quiet=not notes)
     if reader is not _text:
         how.refuse_given(path, f"no such text but {kind}")
     with _complaints(path, f"as {kind}"):
@@ -145,11 +147,11 @@ def pieces(
 
 def _unique(names: list[str]) -> tuple[list[str], list[str]]:
     """Names of which none comes twice, and sentences about those that are new."""
-    counts, taken, said, out = Counter(names), set(names), [], []
     seen: Counter[str] = Counter()
+    taken, said, out = set(names), [], []
     for name in names:
         new = name
-        while counts[name] > 1 and seen[name] and new in taken:
+        while name and seen[name] and new in taken:
             new = f"{name}.{seen[name]}"
             seen[name] += 1
         seen[name] += not seen[name]
@@ -157,7 +159,7 @@ def _unique(names: list[str]) -> tuple[list[str], list[str]]:
             taken.add(new)
             said.append(f"another column {name} is called {new}")
         out.append(new)
-    return out, [each for each in said if each != "another column  is called .1"]
+    return out, said
 
 
 def _suffix(path: str) -> str:
@@ -270,20 +272,21 @@ def recognised(path: str, how: Reading) -> Reading:
     if opener is not None:
         with opener(path, "rb") as file:
             head = file.read(HEAD)
-    encoding = how.encoding or _encoding(path, head)
+    encoding = how.encoding or _encoding(path, head, how.quiet)
     text = codecs.getincrementaldecoder(encoding)("replace").decode(head)
     lines = [line for line in text.splitlines()[:LINES] if line.strip()]
     sep = how.sep or ("\t" if _suffix(path) == ".tsv" else _separator(lines))
     return how._replace(sep=sep, encoding=encoding, decimal=how.decimal or _decimal(lines, sep))
 
 
-def _encoding(path: str, head: bytes) -> str:
+def _encoding(path: str, head: bytes, quiet: bool) -> str:
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
-        complain(f"note: {path} is no UTF-8: it is read as cp1252 (--encoding says otherwise)")
+        if not quiet:
+            complain(f"note: {path} is no UTF-8: it is read as cp1252 (--encoding says otherwise)")
         return "cp1252"
     return "utf-8-sig"
 

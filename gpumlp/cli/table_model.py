@@ -185,6 +185,11 @@ class _Announce(gpumlp.Callback):
                 reason = REASONS[column.dropped].removeprefix("with ")
                 verb = {"constant": "is ", "without values": "is "}.get(reason, "has ")
                 complain(f"note: column {column.name} is left out: it {verb}{reason}")
+            if column.infrequent:
+                complain(
+                    f"note: column {column.name}: its {len(column.levels)} most frequent texts are "
+                    "told apart, the others are taken together"
+                )
         kinds = Counter(each.kind for each in preparation.columns if not each.dropped)
         counts = [
             f"{kinds[kind]} {PLURALS[kind][kinds[kind] > 1]}" for kind in PLURALS if kinds[kind]

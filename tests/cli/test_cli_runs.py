@@ -218,6 +218,7 @@ def test_cross_validation(folder, tmp_path, capsys):
         (["diamonds.csv", "--target", "Price"], "no column Price (near it: price)"),
         (["diamonds.csv", "--target", "price", "--test", "adult.csv"], "has no column price"),
         (["diamonds.csv", "--target", "price", "--test", "blobs.npz"], "is no table"),
+        (["diamonds.csv", "--target", "price", "--target", "x"], "--target: there can be one only"),
         (["diabetes", "--label-smoothing", "0.1"], "is for classes"),
         (["blobs.npz", "--cv", "3"], "--cv is for tables"),
         (["blobs.npz", "--drop-missing-target"], "--drop-missing-target is for tables"),

@@ -11,8 +11,8 @@ import pytest
 # What the extras install beside the dependencies and pytest; not CuPy, whose place the stand-in
 # takes.
 PACKAGES = frozenset(
-    "hypothesis jax matplotlib mypy onnx onnxruntime pandas polars pyarrow pytest_benchmark "
-    "ruff torch xdist".split()
+    "hypothesis jax matplotlib mypy onnx onnxruntime openpyxl pandas polars pyarrow "
+    "pytest_benchmark ruff torch xdist".split()
 )
 
 
