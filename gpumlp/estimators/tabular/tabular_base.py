@@ -35,6 +35,18 @@ class TableSamples(NamedTuple):
     weight: np.ndarray | None
 
 
+class HeldOut(NamedTuple):
+    """What a network says of rows that it did not see: outputs of each stack, (1, rows, N_K).
+
+    weight, loss_weight: of rows in the score, and as training had them; None: all are equal.
+    """
+
+    outputs: list[np.ndarray]
+    y: np.ndarray
+    weight: np.ndarray | None
+    loss_weight: np.ndarray | None
+
+
 class BaseTabular(BaseEstimator):
     """See TabularClassifier and TabularRegressor, which add how targets are coded, what is trained
     on them, and what is predicted."""
@@ -93,6 +105,9 @@ class BaseTabular(BaseEstimator):
     def _fold_score(self, y: np.ndarray, predicted: np.ndarray, weight: Any) -> float:
         raise NotImplementedError
 
+    def _calibrate(self, parts: list[HeldOut]) -> None:
+        """Learn how sure the networks may be, by what they say of rows that they did not see."""
+
     # ------------------------------------------------------------ fitting
     def _fit(self, X: Any, y: Any, sample_weight: Any, validation: tuple[Any, Any, Any]) -> None:
         begin = time.monotonic()
@@ -127,7 +142,12 @@ class BaseTabular(BaseEstimator):
             epochs.append(best)
             self._stacks.append(StoredStack(net))
         self.best_epochs_ = np.array(epochs[0] if len(epochs) == 1 else epochs)
-        self._score_folds(train, folds, held)
+        parts = self._held_out(train, weight, folds, held)
+        self._calibrate(parts)
+        self._score(parts)
+        vars(self).pop("oof_prediction_", None)
+        if folds is not None:
+            self.oof_prediction_ = self._out_of_fold(parts, folds[1], len(train.x))
 
     def _targets(self, y: Any, name: str) -> np.ndarray:
         """Targets (n_samples,) that are there and of a kind that can be one."""
@@ -241,40 +261,45 @@ class BaseTabular(BaseEstimator):
         epochs = self.best_epochs_ if self.best_epochs_.ndim == 1 else self.best_epochs_[stack]
         return outputs[epochs > 0] if not epochs.all() else outputs
 
-    def _score_folds(self, train: TableSamples, folds: Any, held: TableSamples | None) -> None:
-        """validation_scores_, and with folds oof_prediction_."""
-        vars(self).pop("oof_prediction_", None)
-        models = self.n_models
-        if folds is None:
-            assert held is not None
+    def _held_out(
+        self, train: TableSamples, weight: np.ndarray | None, folds: Any, held: TableSamples | None
+    ) -> list[HeldOut]:
+        """Of each network."""
+        if held is not None:
             outputs = [stack.outputs(held.x) for stack in self._stacks]
-            parts = [(held.y, held.weight, [o[m : m + 1] for o in outputs]) for m in range(models)]
-        else:
-            held_out = folds[1]
-            x = train.x[held_out]
-            outputs = [stack.outputs(x) for stack in self._stacks]
-            parts = [
-                (
-                    train.y[rows],
-                    None if train.weight is None else train.weight[rows],
-                    [o[m : m + 1] for o in outputs],
-                )
-                for m, rows in enumerate(held_out)
+            return [
+                HeldOut([o[m : m + 1] for o in outputs], held.y, held.weight, held.weight)
+                for m in range(self.n_models)
             ]
-        predicted = [self._pooled(part[2]) for part in parts]
-        scores = [
-            self._fold_score(y, values, weight)
-            for (y, weight, _), values in zip(parts, predicted, strict=True)
+        outputs = [stack.outputs(train.x[folds[1]]) for stack in self._stacks]
+
+        def taken(array: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+            return None if array is None else array[rows]
+
+        return [
+            HeldOut(
+                [o[m : m + 1] for o in outputs],
+                train.y[rows],
+                taken(train.weight, rows),
+                taken(weight, rows),
+            )
+            for m, rows in enumerate(folds[1])
         ]
-        self.validation_scores_ = np.array(scores)
-        if folds is not None:
-            total = np.zeros((len(train.x), *predicted[0].shape[1:]))
-            times = np.zeros(len(train.x))
-            for rows, values in zip(folds[1], predicted, strict=True):
-                rows, first = np.unique(rows, return_index=True)
-                total[rows] += values[first]
-                times[rows] += 1
-            self.oof_prediction_ = total / times.reshape(-1, *[1] * (total.ndim - 1))
+
+    def _score(self, parts: list[HeldOut]) -> None:
+        self.validation_scores_ = np.array(
+            [self._fold_score(part.y, self._pooled(part.outputs), part.weight) for part in parts]
+        )
+
+    def _out_of_fold(self, parts: list[HeldOut], held_out: np.ndarray, count: int) -> np.ndarray:
+        """The prediction of each row, by the networks that did not see it."""
+        predicted = [self._pooled(part.outputs) for part in parts]
+        total, times = np.zeros((count, *predicted[0].shape[1:])), np.zeros(count)
+        for rows, values in zip(held_out, predicted, strict=True):
+            rows, first = np.unique(rows, return_index=True)  # one may be there twice
+            total[rows] += values[first]
+            times[rows] += 1
+        return (total.T / times).T
 
     def _quantiles(self, q: Any, values: np.ndarray) -> np.ndarray:
         """The quantiles q over the first axis of values, those of several as the last axis."""

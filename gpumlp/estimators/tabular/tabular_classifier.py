@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_class_weight
@@ -13,8 +15,17 @@ from sklearn.utils.validation import check_is_fitted
 from gpumlp.estimators import contents
 from gpumlp.estimators.tabular import preset
 from gpumlp.estimators.tabular.preset import NetworkParams
-from gpumlp.estimators.tabular.tabular_base import BaseTabular
+from gpumlp.estimators.tabular.tabular_base import BaseTabular, HeldOut
 from gpumlp.functions.loss import losses
+
+PRIOR_ROWS = 5.0  # so many rows' worth of belief in a temperature of 1
+TINY = 1e-30
+
+
+def tempered(p: np.ndarray, temperature: float) -> np.ndarray:
+    """p^(1/T) / Σ p^(1/T) of probabilities (…, classes), in float64."""
+    q = np.maximum(p.astype(np.float64), TINY) ** (1 / temperature)
+    return q / q.sum(axis=-1, keepdims=True)
 
 
 class TabularClassifier(ClassifierMixin, BaseTabular):
@@ -71,6 +82,9 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         What becomes of the columns: `columns`, `dropped`, `names` of the features.
     histories_ : list of History
         Losses, epoch by epoch, of the one stack that was trained.
+    temperature_ : float
+        T of the probabilities p^(1/T) / Σ p^(1/T) of each network, by which the log loss on the
+        rows that it did not see is least (Guo et al. 2017).
     best_epochs_ : ndarray of shape (n_models,)
         The epoch that each network is of.
     validation_scores_ : ndarray of shape (n_models,)
@@ -178,8 +192,25 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         of_row = of_class[y].astype(self.dtype)
         return of_row if weight is None else of_row * weight
 
+    def _calibrate(self, parts: list[HeldOut]) -> None:
+        # Label smoothing leaves networks less sure than they may be.
+        p = np.concatenate([part.outputs[0][0] for part in parts])
+        y = np.concatenate([part.y for part in parts])
+        weights = [part.loss_weight for part in parts]
+        weight = np.ones(len(y)) if weights[0] is None else np.concatenate(weights)
+        rows = np.arange(len(y))
+
+        def cost(log_temperature: float) -> float:
+            q = tempered(p, math.exp(log_temperature))[rows, y]
+            loss = -np.sum(weight * np.log(np.maximum(q, TINY))) / weight.sum()
+            return float(loss + PRIOR_ROWS / len(y) * log_temperature**2)
+
+        found = minimize_scalar(cost, bounds=(-3, 3), method="bounded")
+        self.temperature_ = math.exp(found.x)
+
     def _pooled(self, outputs: list[np.ndarray]) -> np.ndarray:
-        probability = outputs[0].mean(axis=0)[:, : len(self.classes_)]
+        members = tempered(outputs[0], self.temperature_)
+        probability = members.mean(axis=0)[:, : len(self.classes_)]
         return probability / probability.sum(axis=1, keepdims=True)
 
     def _fold_score(self, y: np.ndarray, predicted: np.ndarray, weight: Any) -> float:

@@ -8,7 +8,7 @@ import sklearn
 from sklearn.base import clone
 from sklearn.ensemble import StackingRegressor
 from sklearn.inspection import permutation_importance
-from sklearn.metrics import accuracy_score, mean_pinball_loss, r2_score
+from sklearn.metrics import accuracy_score, log_loss, mean_pinball_loss, r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -185,6 +185,25 @@ class TestQuantiles:
         assert model.predict(X).shape == (100,)
         loss = mean_pinball_loss(signal, model.oof_prediction_, alpha=0.3)
         np.testing.assert_allclose(-model.validation_scores_.mean(), loss, rtol=1e-6)
+
+
+class TestTemperature:
+    def test_log_loss_of_rows_that_were_not_seen_is_least(self):
+        X, signal = frame(400)
+        y = np.digitize(signal, [0.0, 1.5])
+        model = TabularClassifier(**SMALL).fit(X, y)
+        found = {}
+        for factor in (0.8, 1.0, 1.25):
+            p = model.oof_prediction_ ** (1 / factor)
+            p /= p.sum(axis=1, keepdims=True)
+            found[factor] = log_loss(y, p)
+        assert found[1.0] < min(found[0.8], found[1.25])
+        assert model.temperature_ < 0.9  # labels were smoothed
+
+    def test_few_rows_change_little(self):
+        x = np.array([[0.0], [0.1], [0.9], [1.0]])
+        model = TabularClassifier(**QUICK | {"max_epochs": 200}).fit(x, [0, 0, 1, 1])
+        assert 0.3 < model.temperature_ < 3
 
 
 def test_values_stay_within_those_that_were_seen():
