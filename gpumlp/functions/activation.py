@@ -18,7 +18,7 @@ from gpumlp.functions.function import Function
 from gpumlp.utils import checks
 
 if TYPE_CHECKING:
-    from gpumlp.utils.types import ActivationLike, Constants
+    from gpumlp.utils.aliases import ActivationLike, Constants
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -20,7 +20,7 @@ from gpumlp.utils import checks
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
-    from gpumlp.utils.types import Draw, PerNetwork
+    from gpumlp.utils.aliases import Draw, PerNetwork
 
 
 def _scaled(variance: Callable[[int, int], float], normal: bool) -> Draw:

@@ -11,7 +11,7 @@ import numpy as np
 from gpumlp.functions.optimizer_base import Optimizer, betas
 
 if TYPE_CHECKING:
-    from gpumlp.utils.types import PerNetwork
+    from gpumlp.utils.aliases import PerNetwork
 
 
 @dataclass(frozen=True)

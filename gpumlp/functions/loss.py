@@ -34,7 +34,7 @@ from gpumlp.functions.function import Function
 from gpumlp.utils import checks
 
 if TYPE_CHECKING:
-    from gpumlp.utils.types import Constants, LossLike
+    from gpumlp.utils.aliases import Constants, LossLike
 
 
 class Form(NamedTuple):

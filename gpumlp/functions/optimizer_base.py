@@ -16,7 +16,7 @@ import numpy as np
 from gpumlp.utils import checks
 
 if TYPE_CHECKING:
-    from gpumlp.utils.types import PerNetwork
+    from gpumlp.utils.aliases import PerNetwork
 
 # The columns of the array (M, len(HYPERS)) that the kernels read, by these names.
 HYPERS = (

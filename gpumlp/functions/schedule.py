@@ -20,7 +20,7 @@ from gpumlp.utils import checks
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from gpumlp.utils.types import ScheduleLike
+    from gpumlp.utils.aliases import ScheduleLike
 
 
 def _take_numbers(

@@ -12,12 +12,12 @@ from gpumlp.functions.optimizer_base import Optimizer
 from gpumlp.utils import checks
 
 if TYPE_CHECKING:
-    from gpumlp.utils.types import PerNetwork
+    from gpumlp.utils.aliases import PerNetwork
 
 
 @dataclass(frozen=True)
 class SGD(Optimizer):
-    """Stochastic gradient descent, (14) and (15), with momentum or Nesterov's momentum.
+    """SGD descends along the gradient, (14) and (15), with momentum or Nesterov's momentum.
 
     v ← μ v − α g;  θ ← θ + v     (Nesterov: θ ← θ + μ v − α g)
 

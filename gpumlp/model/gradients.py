@@ -10,7 +10,7 @@ from gpumlp.utils import checks
 
 if TYPE_CHECKING:
     from gpumlp.model.mlp import MLP
-    from gpumlp.utils.types import Data, LossLike
+    from gpumlp.utils.aliases import Data, LossLike
 
 
 def check_gradients(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from gpumlp.backend.contract import Ops
     from gpumlp.backend.layout import Layout
-    from gpumlp.utils.types import ActivationLike, Array, Data, Draw, LossLike, PerNetwork
+    from gpumlp.utils.aliases import ActivationLike, Array, Data, Draw, LossLike, PerNetwork
 
 
 class MLP:
