@@ -22,7 +22,7 @@ Array: TypeAlias = Any
 # What becomes such an array: lists, arrays of NumPy, CuPy and the like, tensors by DLPack.
 Data: TypeAlias = Any
 # What becomes features of an estimator: Data, data frames, sparse matrices.
-Samples: TypeAlias = Any
+Features: TypeAlias = Any
 
 # The constants of an activation or a loss, each a scalar or an array that broadcasts.
 Constants: TypeAlias = "Sequence[Any]"
@@ -35,3 +35,8 @@ LossLike: TypeAlias = "str | Loss"
 ScheduleLike: TypeAlias = "str | Schedule | Plateau | Callable[[np.ndarray], ArrayLike]"
 # draw(rng, fan_out, fan_in) -> W, (fan_out, fan_in)
 Draw: TypeAlias = "Callable[[np.random.Generator, int, int], ArrayLike]"
+
+# Of estimators: where random numbers come from, what a sample of a class weighs, what is a score.
+RandomState: TypeAlias = "int | np.random.RandomState | np.random.Generator"
+ClassWeight: TypeAlias = "str | dict[Any, float] | list[dict[Any, float]]"
+Scoring: TypeAlias = "str | Callable[[Any, Any, Any], float]"
