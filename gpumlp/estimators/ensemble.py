@@ -36,11 +36,8 @@ class Ensemble:
         self._estimators, self.diverged = estimators, diverged
         self.net: Any = None
         self._shown = False  # the estimators
-        self._made_of: tuple[Any, ...] = (
-            None,
-            "",
-            [],
-        )  # spec, device, the members' `FittedNetwork.version`
+        # spec, device, the members' `FittedNetwork.version`
+        self._made_of: tuple[Any, ...] = (None, "", [])
         self._sent: dict[int, np.ndarray] = {}  # row of the stack -> its parameters, where known
         self._lock = Lock()
 
