@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sklearn
@@ -11,6 +11,9 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 
 from gpumlp.estimators import array_io
 from gpumlp.estimators.input_checks import no_nan
+
+if TYPE_CHECKING:
+    from gpumlp.utils.aliases import Array, Data, Features
 
 
 class Layers(ClassNamePrefixFeaturesOutMixin):
@@ -26,12 +29,25 @@ class Layers(ClassNamePrefixFeaturesOutMixin):
     _checked: Any
     _ready: Any
 
-    def transform(self, X, layer: int | None = None):
-        """The outputs n^(k) of a layer, (n_samples, N_k); a frame after set_output.
+    def transform(self, X: Features, layer: int | None = None) -> Any:
+        """Compute the outputs n^(k) of a layer.
 
-        layer: k = 1 is the first hidden layer, n_layers_ - 1 the output; negative numbers count
-        from the end.  None is the last hidden layer.  Of an ensemble, those of all members side by
-        side.
+        Parameters
+        ----------
+        X : (n_samples, n_features) array-like or sparse matrix
+        layer : int, optional
+            k: 1 is the first hidden layer, n_layers_ - 1 the output; negative numbers count from
+            the end.  None is the last hidden layer.
+
+        Returns
+        -------
+        (n_samples, N_k) array, or a frame after set_output
+            Of an ensemble, the outputs of all members side by side.
+
+        Raises
+        ------
+        ValueError
+            For a layer that there is not.
         """
         self._ready()
         K = self.n_layers_ - 1
@@ -42,8 +58,8 @@ class Layers(ClassNamePrefixFeaturesOutMixin):
         values = no_nan(self._engine.hidden(self._checked(X, k), k))
         return self._framed(values, X)
 
-    def fit_transform(self, X, y=None, **fit_params):
-        """fit, then transform; so that a pipeline can take the last hidden layer as features."""
+    def fit_transform(self, X: Features, y: Data | None = None, **fit_params: Any) -> Any:
+        """Fit, then transform; so that a pipeline can take the last hidden layer as features."""
         return self.fit(X, y, **fit_params).transform(X)  # type: ignore[attr-defined]
 
     @property
@@ -56,7 +72,7 @@ class Layers(ClassNamePrefixFeaturesOutMixin):
         engine = self._ready()
         return engine.count * engine.spec.sizes[self._last_hidden]
 
-    def _framed(self, values, X):
+    def _framed(self, values: Array, X: Features) -> Any:
         """The values on X's side, or in the frame that was asked for."""
         chosen = getattr(self, "_sklearn_output_config", {}).get("transform")
         if (chosen or sklearn.get_config()["transform_output"]) == "default":
@@ -69,11 +85,11 @@ class Layers(ClassNamePrefixFeaturesOutMixin):
 class _Named(TransformerMixin, BaseEstimator):
     """These values with these names, so that scikit-learn makes the frame."""
 
-    def __init__(self, values, names):
+    def __init__(self, values: np.ndarray, names: list[str]) -> None:
         self.values, self.names = values, names
 
-    def transform(self, X):
+    def transform(self, X: Features) -> np.ndarray:
         return self.values
 
-    def get_feature_names_out(self, input_features=None):
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         return np.asarray(self.names, dtype=object)

@@ -16,9 +16,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,6 +35,9 @@ from gpumlp.training.trainer import Trainer
 from gpumlp.utils import atomic, checks
 from gpumlp.utils.schema import SchemaError, check
 
+if TYPE_CHECKING:
+    from gpumlp.estimators.base import BaseMLP
+
 VERSION = 1
 
 # What safetensors names the dtypes of NumPy; it has others, which NumPy lacks.
@@ -46,18 +50,43 @@ WRONG = (
 )
 
 
-def save(what, path, metadata: dict | None = None, fit: bool = False) -> None:
-    """Write a network, a trainer with its network, or a fitted MLPClassifier or MLPRegressor with
-    all that it has learned, to a file; in one piece or not at all.
+def save(
+    what: MLP | Trainer | BaseMLP,
+    path: str | os.PathLike[str],
+    metadata: Any = None,
+    fit: bool = False,
+) -> None:
+    """Write a network, a trainer with its network, or a fitted estimator to a file.
 
-    metadata: anything that JSON can hold; `load` gives it back as net.metadata.
-    fit: also what it takes to go on with the running fit, as `Checkpoint` does it.
+    The file is written in one piece or not at all.
 
-    Of an estimator's attributes those are written that gpumlp knows, of a subclass of yours also
-    its own that end with an underscore; others are left out, with a warning.
+    Parameters
+    ----------
+    what : MLP, Trainer, MLPClassifier or MLPRegressor
+        An estimator is written with all that it has learned: of its attributes those that gpumlp
+        knows, of a subclass of yours also its own that end with an underscore; others are left out,
+        with a warning.
+    path : str or os.PathLike
+        The file, of the format safetensors.
+    metadata : optional
+        Anything that JSON can hold; `load` gives it back as net.metadata.  None writes that of the
+        network.  Not for estimators.
+    fit : bool, default False
+        Whether to write also what it takes to go on with the running fit, as `Checkpoint` does it.
 
-    Raises ValueError for what `load` would refuse, such as weights or an optimiser's state that are
-    not finite; OSError where the file cannot be written.
+    Raises
+    ------
+    TypeError
+        For any other object.
+    ValueError
+        For what `load` would refuse, such as weights or an optimiser's state that are not finite.
+    OSError
+        Where the file cannot be written.
+
+    Examples
+    --------
+    >>> gpumlp.save(trainer, "model.safetensors")
+    >>> trainer = gpumlp.load("model.safetensors")
     """
     from safetensors.numpy import save as to_bytes
 
@@ -67,20 +96,22 @@ def save(what, path, metadata: dict | None = None, fit: bool = False) -> None:
             raise ValueError("metadata goes with a network; an estimator has its own attributes")
         from gpumlp.io import estimator_codec
 
-        about, arrays = estimator_codec.describe(*what._to_file(fit))
+        description, arrays = estimator_codec.describe(*what._to_file(fit))
     else:
-        about, arrays = _network_or_trainer(what, metadata, fit)
+        description, arrays = _network_or_trainer(what, metadata, fit)
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     if wrong := file_arrays.wrong_numbers(arrays):
         raise ValueError(f"save: {wrong}")
-    about |= {"format": "gpumlp", "version": VERSION}
-    about = json.loads(json.dumps(about))  # as it will be read: every key a string
-    about["digest"] = _digest(arrays, about)
-    check(about, FILE, "save: the description")  # else nothing could read it
-    atomic.write(path, to_bytes(arrays, metadata={"gpumlp": json.dumps(about)}))
+    description |= {"format": "gpumlp", "version": VERSION}
+    description = json.loads(json.dumps(description))  # as it will be read: every key a string
+    description["digest"] = _digest(arrays, description)
+    check(description, FILE, "save: the description")  # else nothing could read it
+    atomic.write(path, to_bytes(arrays, metadata={"gpumlp": json.dumps(description)}))
 
 
-def _network_or_trainer(what, metadata, fit: bool) -> tuple[dict, dict]:
+def _network_or_trainer(
+    what: Any, metadata: Any, fit: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The description and the arrays."""
     trainer = what if isinstance(what, Trainer) else None
     net = trainer.net if trainer is not None else what
@@ -90,15 +121,15 @@ def _network_or_trainer(what, metadata, fit: bool) -> tuple[dict, dict]:
             f"{type(what).__name__}"
         )
     arrays = file_arrays.named(net.layout, net.ops.to_host(net.parameters.buffer))
-    about: dict[str, Any] = {"network": _network_state(net)}
+    description: dict[str, Any] = {"network": _network_state(net)}
     if metadata is None:
-        about["network"]["metadata"] = checks.storable(net.metadata, "net.metadata")
+        description["network"]["metadata"] = checks.storable(net.metadata, "net.metadata")
     else:
-        about["network"]["metadata"] = checks.storable(metadata, "metadata")
+        description["network"]["metadata"] = checks.storable(metadata, "metadata")
     if trainer is not None:
         more, its_arrays = trainer_codec.describe(trainer, fit)
-        about, arrays = about | more, arrays | its_arrays
-    return about, arrays
+        description, arrays = description | more, arrays | its_arrays
+    return description, arrays
 
 
 def check_storable(trainer: Trainer) -> None:
@@ -107,17 +138,38 @@ def check_storable(trainer: Trainer) -> None:
     trainer_codec.callback_states(trainer)
 
 
-def load(path, device: str = "auto", custom: dict[str, Any] | None = None):
-    """The network, trainer or fitted estimator of a file, on that device.
+def load(
+    path: str | os.PathLike[str], device: str = "auto", custom: dict[str, Any] | None = None
+) -> Any:
+    """Read the network, trainer or fitted estimator that `save` has written.
 
-    An estimator with device="auto" keeps the parameter `device` that it had, and predicts where it
-    was fitted, or on the CPU where there is no such GPU; any other device becomes its parameter.
+    Nothing in a file is executed.
 
-    custom: what is your own in it, by name: activations, losses, schedules, and of an estimator
-    also callbacks, metrics, and its class, if it is a subclass of yours.
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file.
+    device : str, default "auto"
+        Where the network is to be, as of `MLP`.  An estimator with device="auto" keeps the
+        parameter `device` that it had, and predicts where it was fitted, or on the CPU where there
+        is no such GPU; any other device becomes its parameter.
+    custom : dict, optional
+        What is your own in it, by name: activations, losses, schedules, and of an estimator also
+        callbacks, metrics, and its class, if it is a subclass of yours.
 
-    Raises FileNotFoundError, or FileError with what is wrong: cut short, altered, not ours, of a
-    newer version, or holding what no `save` writes.
+    Returns
+    -------
+    MLP, Trainer, MLPClassifier or MLPRegressor
+
+    Raises
+    ------
+    FileNotFoundError
+        Where there is no such file.
+    FileError
+        With what is wrong: cut short, altered, not ours, of a newer version, or holding what no
+        `save` writes.
+    ValueError, RuntimeError
+        For a device that is none, or that cannot be used.
     """
     return read(checks.path(path, "path"), device, custom)
 
@@ -127,12 +179,14 @@ def read(
     device: str,
     custom: dict[str, Any] | None,
     make_checkpoint: Callable[[dict[str, Any]], Callback] | None = None,
-):
-    """See `load`.
+) -> Any:
+    """Read a file, see `load`.
 
-    make_checkpoint: makes a `Checkpoint` of the arguments of one among an estimator's callbacks;
-    without it such a callback is left out, with a warning: a file does not decide where something
-    is written.
+    Parameters
+    ----------
+    make_checkpoint : callable, optional
+        Makes a `Checkpoint` of the arguments of one among an estimator's callbacks; without it such
+        a callback is left out, with a warning: a file does not decide where something is written.
     """
     # What is wrong with these is not the file's fault.
     devices.resolve(device)
@@ -141,19 +195,23 @@ def read(
         message = f"custom = {checks.shown(custom)} must be None or {{name: object}}"
         raise checks.ParameterError(message)
     with refusing(path):
-        arrays, about = _read(path)
-        if "estimator" in about:
+        arrays, description = _read(path)
+        if "estimator" in description:
             from gpumlp.io import estimator_codec
 
             return estimator_codec.restore(
-                about["estimator"], arrays, device, custom, make_checkpoint
+                description["estimator"], arrays, device, custom, make_checkpoint
             )
-        net = _make_network(about["network"], arrays, device, custom)
-        return trainer_codec.restore(about, arrays, net, custom) if "trainer" in about else net
+        net = _make_network(description["network"], arrays, device, custom)
+        return (
+            trainer_codec.restore(description, arrays, net, custom)
+            if "trainer" in description
+            else net
+        )
 
 
 @contextlib.contextmanager
-def refusing(path: Path):
+def refusing(path: Path) -> Iterator[None]:
     """Whatever is wrong within becomes a FileError that names the file."""
     try:
         yield
@@ -164,7 +222,7 @@ def refusing(path: Path):
 
 
 # ---------------------------------------------------------------- the network
-def _network_state(net) -> dict:
+def _network_state(net: MLP) -> dict[str, Any]:
     return {
         "sizes": list(net.sizes),
         "activations": [named.function_state(f) for f in net.f[1:]],
@@ -180,7 +238,9 @@ def _network_state(net) -> dict:
     }
 
 
-def _make_network(state, arrays, device, custom) -> MLP:
+def _make_network(
+    state: dict[str, Any], arrays: dict[str, np.ndarray], device: str, custom: dict[str, Any]
+) -> MLP:
     functions = [
         named.find(activation.activations, custom, described, "activation")
         for described in state["activations"]
@@ -209,9 +269,9 @@ def _make_network(state, arrays, device, custom) -> MLP:
 
 
 # ---------------------------------------------------------------- bytes
-def _digest(arrays: dict[str, np.ndarray], about: dict) -> str:
+def _digest(arrays: dict[str, np.ndarray], description: dict[str, Any]) -> str:
     """Of everything in the file but the digest itself."""
-    described = {key: value for key, value in about.items() if key != "digest"}
+    described = {key: value for key, value in description.items() if key != "digest"}
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape};".encode())
@@ -219,7 +279,7 @@ def _digest(arrays: dict[str, np.ndarray], about: dict) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path):
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays and the description, both checked."""
     from safetensors import SafetensorError, safe_open
 
@@ -237,10 +297,10 @@ def _read(path: Path):
     if "gpumlp" not in header:
         raise FileError("was not written by gpumlp")
     try:
-        about = json.loads(header["gpumlp"])
-        version, digest = about["version"], about["digest"]
+        description = json.loads(header["gpumlp"])
+        version, digest = description["version"], description["digest"]
         newer = isinstance(version, int) and version > VERSION
-        altered = not newer and digest != _digest(arrays, about)
+        altered = not newer and digest != _digest(arrays, description)
     except (*WRONG, MemoryError):
         raise FileError("was altered: its description cannot be read") from None
     if newer:
@@ -249,7 +309,7 @@ def _read(path: Path):
         )
     if altered:
         raise FileError("was altered: its contents are not those that were written")
-    check(about, FILE, "the description")
+    check(description, FILE, "the description")
     if wrong := file_arrays.wrong_numbers(arrays):
         raise FileError(wrong)
-    return arrays, about
+    return arrays, description

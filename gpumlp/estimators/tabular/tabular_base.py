@@ -35,6 +35,21 @@ class TableSamples(NamedTuple):
     weight: np.ndarray | None
 
 
+class StackTask(NamedTuple):
+    """What the stacks of a fit are trained on.
+
+    weight: (R,) of the training loss, or None.  held: a validation set of the user's, or None.
+    folds: else what each network trains on and holds out, as `Trainer.fit` takes it.
+    """
+
+    params: NetworkParams
+    train: TableSamples
+    weight: np.ndarray | None
+    held: TableSamples | None
+    folds: Any
+    device: str
+
+
 class HeldOut(NamedTuple):
     """What a network says of rows that it did not see: outputs of each stack, (1, rows, N_K).
 
@@ -84,8 +99,8 @@ class BaseTabular(BaseEstimator):
         learned, with these weights of rows or None."""
         raise NotImplementedError
 
-    def _tasks(self, params: NetworkParams) -> list[Any]:
-        """The loss of each stack that is to be trained."""
+    def _losses(self, params: NetworkParams) -> list[Any]:
+        """Of each stack that is to be trained."""
         raise NotImplementedError
 
     @property
@@ -115,12 +130,7 @@ class BaseTabular(BaseEstimator):
         params = self._preset._replace(**(self.network_params or {}))
         device = devices.resolve(self.device)
         y = self._targets(y, "y")
-        self.preparation_ = Preparation().fit(X, self.categorical_features)
-        self.preparation_.owner = type(self).__name__
-        self.n_features_in_ = self.preparation_.n_features_in_
-        vars(self).pop("feature_names_in_", None)
-        if hasattr(self.preparation_, "feature_names_in_"):
-            self.feature_names_in_ = self.preparation_.feature_names_in_
+        self._prepare(X)
         train = self._samples(X, y, sample_weight, "", True)
         held = self._validation_samples(validation)
         random = hyperparameters.random_of(self.random_state)
@@ -129,25 +139,38 @@ class BaseTabular(BaseEstimator):
         if held is None:
             folds = fold_rows(train.y, self.n_models, self._classes, rng)
         weight = self._weights(train.y, train.weight)
-        tasks = self._tasks(params)
-        seconds = None if self.time_limit is None else self.time_limit / len(tasks)
+        task = StackTask(params, train, weight, held, folds, device)
+        losses = self._losses(params)
         self._stacks, self.histories_ = [], []
         epochs = []
-        for i, loss in enumerate(tasks):
-            limit = []
-            if seconds is not None:
+        for i, loss in enumerate(losses):
+            limits: list[Callback] = []
+            if self.time_limit is not None:
                 now = time.monotonic()
-                limit = [TimeLimit(begin + (i + 1) * seconds - now, now)]
-            net, best = self._train(params, loss, train, weight, held, folds, device, rng, limit)
+                end = begin + self.time_limit * (i + 1) / len(losses)
+                limits = [TimeLimit(end - now, now)]
+            net, best = self._train(task, loss, rng, limits)
             epochs.append(best)
             self._stacks.append(StoredStack(net))
         self.best_epochs_ = np.array(epochs[0] if len(epochs) == 1 else epochs)
-        parts = self._held_out(train, weight, folds, held)
+        parts = self._held_out(task)
         self._calibrate(parts)
-        self._score(parts)
-        vars(self).pop("oof_prediction_", None)
-        if folds is not None:
+        self.validation_scores_ = np.array(
+            [self._fold_score(part.y, self._pooled(part.outputs), part.weight) for part in parts]
+        )
+        if folds is None:
+            self.__dict__.pop("oof_prediction_", None)
+        else:
             self.oof_prediction_ = self._out_of_fold(parts, folds[1], len(train.x))
+
+    def _prepare(self, X: Any) -> None:
+        """What becomes of the columns."""
+        self.preparation_ = Preparation().fit(X, self.categorical_features)
+        self.preparation_.owner = type(self).__name__
+        self.n_features_in_ = self.preparation_.n_features_in_
+        self.__dict__.pop("feature_names_in_", None)
+        if hasattr(self.preparation_, "feature_names_in_"):
+            self.feature_names_in_ = self.preparation_.feature_names_in_
 
     def _targets(self, y: Any, name: str) -> np.ndarray:
         """Targets (n_samples,) that are there and of a kind that can be one."""
@@ -196,19 +219,10 @@ class BaseTabular(BaseEstimator):
         return preparation.transform(X).astype(self.dtype, copy=False)
 
     def _train(
-        self,
-        params: NetworkParams,
-        loss: Any,
-        train: TableSamples,
-        weight: np.ndarray | None,
-        held: TableSamples | None,
-        folds: Any,
-        device: str,
-        rng: np.random.Generator,
-        callbacks: list[Callback],
+        self, task: StackTask, loss: Any, rng: np.random.Generator, callbacks: list[Callback]
     ) -> tuple[MLP, np.ndarray]:
         """A trained stack, each network as it was after its best epoch; and these epochs."""
-        x, y = train.x, train.y
+        params, (x, y, _), held, folds = task.params, task.train, task.held, task.folds
         rows = len(x) if folds is None else folds[0].shape[1]
         hidden, batch = self.hidden_layer_sizes, self.batch_size
         if isinstance(hidden, str):
@@ -221,7 +235,7 @@ class BaseTabular(BaseEstimator):
             activation,
             self.n_models,
             dtype=str(np.dtype(self.dtype)),
-            device=device,
+            device=task.device,
             seed=int(rng.integers(2**32)),
         )
         preset.draw_weights(net, x, rng)
@@ -236,18 +250,19 @@ class BaseTabular(BaseEstimator):
             validation=None if held is None else tuple(held[: 2 + (held.weight is not None)]),
             callbacks=[stop, *decay, *callbacks, *(self.callbacks or ())],
             progress=bool(self.verbose),
-            sample_weight=weight,
+            sample_weight=task.weight,
             folds=folds,
         )
         self.histories_.append(history)
         if history.interrupted:
             warn("training was interrupted: each network is the best so far")
-        if not stop.best_epoch.any():
+        best = np.asarray(stop.best_epoch)
+        if not best.any():
             raise ValueError(
                 "no network has a finite validation loss: lower the learning_rate, or look for "
                 "extreme targets or sample weights"
             )
-        return net, stop.best_epoch
+        return net, best
 
     # ------------------------------------------------------------ what it computes
     def _members(self, X: Any) -> list[np.ndarray]:
@@ -261,35 +276,22 @@ class BaseTabular(BaseEstimator):
         epochs = self.best_epochs_ if self.best_epochs_.ndim == 1 else self.best_epochs_[stack]
         return outputs[epochs > 0] if not epochs.all() else outputs
 
-    def _held_out(
-        self, train: TableSamples, weight: np.ndarray | None, folds: Any, held: TableSamples | None
-    ) -> list[HeldOut]:
+    def _held_out(self, task: StackTask) -> list[HeldOut]:
         """Of each network."""
+        train, held, folds = task.train, task.held, task.folds
         if held is not None:
-            outputs = [stack.outputs(held.x) for stack in self._stacks]
-            return [
-                HeldOut([o[m : m + 1] for o in outputs], held.y, held.weight, held.weight)
-                for m in range(self.n_models)
+            x, y, weights = held.x, [held.y] * self.n_models, [(held.weight,) * 2] * self.n_models
+        else:
+            x, y = train.x[folds[1]], list(train.y[folds[1]])
+            weights = [
+                tuple(w if w is None else w[rows] for w in (train.weight, task.weight))
+                for rows in folds[1]
             ]
-        outputs = [stack.outputs(train.x[folds[1]]) for stack in self._stacks]
-
-        def taken(array: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
-            return None if array is None else array[rows]
-
+        outputs = [stack.outputs(x) for stack in self._stacks]
         return [
-            HeldOut(
-                [o[m : m + 1] for o in outputs],
-                train.y[rows],
-                taken(train.weight, rows),
-                taken(weight, rows),
-            )
-            for m, rows in enumerate(folds[1])
+            HeldOut([of_stack[m : m + 1] for of_stack in outputs], y[m], *weights[m])
+            for m in range(self.n_models)
         ]
-
-    def _score(self, parts: list[HeldOut]) -> None:
-        self.validation_scores_ = np.array(
-            [self._fold_score(part.y, self._pooled(part.outputs), part.weight) for part in parts]
-        )
 
     def _out_of_fold(self, parts: list[HeldOut], held_out: np.ndarray, count: int) -> np.ndarray:
         """The prediction of each row, by the networks that did not see it."""

@@ -176,7 +176,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
             raise ValueError(f"{name} has classes {unknown.tolist()} that y has not")
         return places.astype(np.int32)
 
-    def _tasks(self, params: NetworkParams) -> list[Any]:
+    def _losses(self, params: NetworkParams) -> list[Any]:
         return [losses["cross_entropy"](label_smoothing=params.label_smoothing)]
 
     @property
@@ -196,8 +196,8 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         # Label smoothing leaves networks less sure than they may be.
         p = np.concatenate([part.outputs[0][0] for part in parts])
         y = np.concatenate([part.y for part in parts])
-        weights = [part.loss_weight for part in parts]
-        weight = np.ones(len(y)) if weights[0] is None else np.concatenate(weights)
+        weights = [part.loss_weight for part in parts if part.loss_weight is not None]
+        weight = np.concatenate(weights) if weights else np.ones(len(y))
         rows = np.arange(len(y))
 
         def cost(log_temperature: float) -> float:

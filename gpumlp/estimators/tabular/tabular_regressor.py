@@ -133,7 +133,7 @@ time_limit, callbacks, device, dtype, random_state, verbose, network_params
             self._range = float(seen.min()), float(seen.max())
         return ((y - self._centre) / self._scale).astype(self.dtype)
 
-    def _tasks(self, params: NetworkParams) -> list[Any]:
+    def _losses(self, params: NetworkParams) -> list[Any]:
         if self.quantile is None:
             return [losses["squared_error"]]
         return [losses["quantile"](q=float(q)) for q in np.atleast_1d(self.quantile)]
