@@ -296,5 +296,7 @@ def write_piecewise(X: np.ndarray, edges: list[np.ndarray], out: np.ndarray) -> 
             p = np.subtract(x[:, np.newaxis], e[:-1], dtype=np.float64)
             p /= np.diff(e)
         np.clip(p, low, high, out=p)
-        np.nan_to_num(p, copy=False)
+        missing = np.isnan(p)
+        if missing.any():
+            p[missing] = 0
         out[:, start:end] = p
