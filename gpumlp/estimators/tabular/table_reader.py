@@ -35,7 +35,7 @@ class TableReader:
     names: of its columns, None if it has none or if they are no texts; labels: names or positions.
     """
 
-    def __init__(self, X: Any):
+    def __init__(self, X: Any) -> None:
         self._table, names, self._read, self.rows = _opened(X)
         self.names = _checked_names(names)
         self.labels: list[Any] = self.names or list(range(len(names)))
@@ -153,7 +153,7 @@ def _of_pandas(frame: Any, j: int, rows: slice, exact: bool, place: Place) -> Co
 
 
 def _of_polars(frame: Any, j: int, rows: slice, exact: bool, place: Place) -> Column:
-    series = frame.get_columns()[j][rows]
+    series = frame.to_series(j)[rows]
     dtype = series.dtype
     name = type(dtype).__name__ if not isinstance(dtype, type) else dtype.__name__
     if dtype.is_nested():

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from gpumlp.estimators.tabular import table_columns
 from gpumlp.estimators.tabular.column_values import Place
 from gpumlp.estimators.tabular.table_preparation import Preparation
 from gpumlp.estimators.tabular.table_reader import TableReader
@@ -451,8 +450,3 @@ def test_refused_categorical_features(value, message):
 def test_names_of_columns_that_have_none():
     with pytest.raises(ValueError, match="X has no names of columns"):
         Preparation().fit(np.eye(2), categorical_features=["a"])
-
-
-def test_weekdays_have_the_order_of_pythons():
-    monday = np.array(["2024-01-01"], "M8[us]")
-    assert table_columns._part("weekday", monday) == 0 == datetime.date(2024, 1, 1).weekday()
