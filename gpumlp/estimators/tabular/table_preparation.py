@@ -25,8 +25,8 @@ SAMPLE, SEED = 100_000, 0  # rows by which medians, scales and edges are found, 
 CHUNK = 1 << 19  # numbers of a table that are prepared at once, if those are MIN_ROWS rows
 MIN_ROWS = 1024
 
-# Of the piecewise linear encoding: up to FEW_NUMBERS columns of numbers and dates, bins are those of
-# few or of many rows.
+# Of the piecewise linear encoding: up to FEW_NUMBERS columns of numbers and dates, bins are those
+# of few or of many rows.
 FEW_NUMBERS, FEW_ROWS = 20, 5_000
 FEW_ROWS_BINS, MANY_ROWS_BINS, MANY_NUMBERS_BINS = 8, 24, 4
 MAX_DISTINCT = 32

@@ -177,6 +177,12 @@ def test_parts_of_dates_are_those_of_datetime():
         assert row[1:].tolist() == [year, month, day, weekday, yearday, hour, minute, second]
 
 
+def test_dates_of_numpy_among_objects():
+    values = [np.datetime64("2024-01-02"), np.datetime64("NaT"), datetime.date(2024, 1, 5)]
+    _, out = matrix(objects({"a": values}))
+    np.testing.assert_array_equal(out[:, 0], [19724, np.nan, 19727])
+
+
 def test_parts_that_do_not_vary_are_left_out():
     days = [datetime.date(2024, 5, 1 + i) for i in range(3)]
     preparation, _ = prepared(objects({"a": days}))
@@ -300,6 +306,15 @@ def test_rare_levels_are_infrequent_in_large_columns(rows, least):
     assert "enough" in column.levels
 
 
+def test_objects_named_as_categories():
+    """Dates by their ISO text, time spans by Python's; infinity is missing."""
+    X = objects({"a": [DAY, None, DAY], "b": [LATER, LATER * 2, None], "c": [1.5, np.inf, 2]})
+    preparation, out = matrix(X, categorical_features=[0, 1, 2])
+    levels = [each.levels for each in preparation.columns]
+    assert levels == [(f"{DAY.isoformat()}.000000",), (str(LATER), str(LATER * 2)), ("1.5", "2")]
+    assert out.tolist() == [[0, 0, 0], [1, 1, 2], [0, 2, 1]]
+
+
 # ---------------------------------------------------------------- columns that are left out
 def test_constant_and_empty_columns_are_dropped():
     X = objects({"a": [1, 1], "b": [None, None], "c": ["x", "x"], "d": [1, 2]})
@@ -308,6 +323,11 @@ def test_constant_and_empty_columns_are_dropped():
     assert preparation.names == ["x3"] and out.shape == (2, 1)
     later = objects({"a": ["text", 1], "b": [5, {}], "c": [b"", 1], "d": [1, 2]})
     np.testing.assert_array_equal(preparation.transform(later), out)
+
+
+def test_columns_named_as_categories_may_be_empty():
+    X = objects({"a": [None, np.nan, ""], "b": [1, 2, 3]})
+    assert prepared(X, categorical_features=[0])[0].dropped == {0: "empty"}
 
 
 def test_constant_with_gaps_is_an_indicator():
@@ -389,6 +409,8 @@ def test_refused_arrays():
         Preparation().fit([1.0, 2.0])
     with pytest.raises(ValueError, match="Expected 2D array, got 1D array"):
         Preparation().fit(["a", "b"])
+    with pytest.raises(ValueError, match="Expected 2D array, got 1D array"):
+        Preparation().fit([[1.0, 2.0], [3.0]])
     with pytest.raises(ValueError, match="dim 3"):
         Preparation().fit(np.ones((2, 2, 2)))
 

@@ -258,6 +258,12 @@ def test_missing_columns_of_any_kind_are_imputed():
         assert np.isfinite(out).all() and (out[0] == out[1]).all()
 
 
+def test_dates_that_are_all_missing_may_stand_for_numbers():
+    preparation = Preparation().fit(np.array([[0.0], [1.0], [4.0]]))
+    out = preparation.transform(np.array([["NaT"]], "M8[ns]"))
+    np.testing.assert_array_equal(out, preparation.transform([[np.nan]]))
+
+
 # ---------------------------------------------------------------- other columns
 def test_other_names_are_refused():
     preparation = Preparation().fit(pd.DataFrame({"width": [1, 2], "height": [3, 4]}))
