@@ -1,8 +1,6 @@
-"""A network's inputs of a table, at fit and later; the state of a preparation."""
+"""A network's inputs of a table, at fit and later."""
 
-import copy
 import datetime
-import json
 
 import numpy as np
 import pytest
@@ -11,44 +9,17 @@ from gpumlp.estimators.tabular import table_preparation
 from gpumlp.estimators.tabular.encoders import PiecewiseLinearEncoder, RobustSmoothScaler
 from gpumlp.estimators.tabular.table_preparation import Preparation
 from tests.helpers.optional import Package
+from tests.helpers.tables import FRAMES, mixed, objects
 
-pd, pl, pa = Package("pandas"), Package("polars"), Package("pyarrow")
-
-FRAMES = {
-    "pandas": lambda data: pd.DataFrame(data),
-    "polars": lambda data: pl.DataFrame(data),
-    "pyarrow": lambda data: pa.table(data),
-}
-
-
-def table(rows=101, seed=0) -> dict:
-    """A column of each kind, by names."""
-    rng = np.random.default_rng(seed)
-    start = datetime.datetime(2023, 11, 5)
-    return {
-        "width": rng.normal(size=rows).tolist(),
-        "height": [None if i % 5 == 2 else float(i % 11) for i in range(rows)],
-        "colour": rng.choice(["red", "green", "blue"], rows).tolist(),
-        "sex": rng.choice(["f", "m"], rows).tolist(),
-        "city": [None if i % 9 == 4 else f"city {i % 6}" for i in range(rows)],
-        "bought": [start + datetime.timedelta(hours=int(h)) for h in rng.integers(0, 9999, rows)],
-        "nothing": [1] * rows,
-    }
-
-
-def array(data: dict) -> np.ndarray:
-    out = np.empty((len(data["width"]), len(data)), dtype=object)
-    for j, values in enumerate(data.values()):
-        out[:, j] = values
-    return out
+pd = Package("pandas")
 
 
 # ---------------------------------------------------------------- what comes out
 def test_blocks_are_the_encoders_and_one_hot_codes():
     """By scikit-learn's way of writing it: one block after the other."""
-    data = table()
-    preparation = Preparation().fit(array(data))
-    out = preparation.transform(array(data))
+    data = mixed()
+    preparation = Preparation().fit(objects(data))
+    out = preparation.transform(objects(data))
     height = np.array(data["height"], dtype=float)
     missing = np.isnan(height)
     hours = [(each - datetime.datetime(1970, 1, 1)).total_seconds() for each in data["bought"]]
@@ -78,7 +49,7 @@ def test_blocks_are_the_encoders_and_one_hot_codes():
 
 
 def test_attributes_that_an_exporter_needs():
-    preparation = Preparation().fit(array(table()))
+    preparation = Preparation().fit(objects(mixed()))
     n = len(preparation.number_names)
     assert n == 9 and preparation.number_names[:3] == ["x0", "x1", "x5_elapsed"]
     for each in (preparation.medians, preparation.center, preparation.scale):
@@ -93,11 +64,11 @@ def test_attributes_that_an_exporter_needs():
 
 @pytest.mark.parametrize("kind", FRAMES)
 def test_every_frame_gives_what_the_array_gives(kind):
-    data = table()
+    data = mixed()
     preparation = Preparation().fit(FRAMES[kind](data))
-    expected = Preparation().fit(array(data))
+    expected = Preparation().fit(objects(data))
     np.testing.assert_array_equal(
-        preparation.transform(FRAMES[kind](data)), expected.transform(array(data))
+        preparation.transform(FRAMES[kind](data)), expected.transform(objects(data))
     )
     assert preparation.feature_names_in_.tolist() == list(data)
     assert preparation.names[0] == "width" and preparation.names[-1] == "city_<missing>"
@@ -106,8 +77,8 @@ def test_every_frame_gives_what_the_array_gives(kind):
 @pytest.mark.parametrize("other", FRAMES)
 @pytest.mark.parametrize("kind", FRAMES)
 def test_one_kind_of_frame_for_fit_and_another_later(kind, other):
-    preparation = Preparation().fit(FRAMES[kind](table()))
-    later = table(37, seed=1)
+    preparation = Preparation().fit(FRAMES[kind](mixed()))
+    later = mixed(37, seed=1)
     expected = preparation.transform(FRAMES[kind](later))
     np.testing.assert_array_equal(preparation.transform(FRAMES[other](later)), expected)
 
@@ -151,8 +122,8 @@ def test_refused_bins(bins):
 
 @pytest.mark.parametrize("kind", [*FRAMES, "array"])
 def test_chunks_are_the_whole(kind, monkeypatch):
-    data = table(3000)
-    X = array(data) if kind == "array" else FRAMES[kind](data)
+    data = mixed(3000)
+    X = objects(data) if kind == "array" else FRAMES[kind](data)
     preparation = Preparation().fit(X)
     whole = preparation.transform(X)
     monkeypatch.setattr(table_preparation, "CHUNK", 7)
@@ -250,7 +221,7 @@ def test_the_row_of_a_refused_value_is_that_of_the_table(monkeypatch):
 
 
 def test_missing_columns_of_any_kind_are_imputed():
-    data = table()
+    data = mixed()
     preparation = Preparation().fit(FRAMES["pandas"](data))
     for kind in FRAMES:
         nothing = FRAMES[kind]({name: [None, None] for name in data})
@@ -315,133 +286,3 @@ def test_a_second_fit_forgets_the_first():
     preparation = Preparation().fit(pd.DataFrame(np.eye(3), columns=list("abc")))
     preparation.fit(np.eye(2))
     assert not hasattr(preparation, "feature_names_in_") and preparation.n_features_in_ == 2
-
-
-# ---------------------------------------------------------------- state
-def states() -> list:
-    """Preparations with and without names, numbers, categories, and edges."""
-    X = array(table())
-    return [
-        Preparation().fit(X),
-        Preparation().fit(X, bins=None),
-        Preparation().fit(X[:, [0]]),
-        Preparation().fit(X[:, [2, 3]]),
-        Preparation().fit([["a"], [None], ["b"]] + [[f"level {i}"] for i in range(120)] * 2),
-    ]
-
-
-def json_and_arrays(state: dict) -> tuple[str, dict]:
-    arrays = {name: each for name, each in state.items() if isinstance(each, np.ndarray)}
-    return json.dumps({name: state[name] for name in state if name not in arrays}), arrays
-
-
-@pytest.mark.parametrize("case", range(5))
-def test_state_comes_back_to_the_bit(case):
-    preparation = states()[case]
-    text, arrays = json_and_arrays(preparation.state())
-    assert all(each.dtype == np.float64 for each in arrays.values())
-    again = Preparation.from_state({**json.loads(text), **arrays})
-    assert again.columns == preparation.columns and again.names == preparation.names
-    assert again.n_features_in_ == preparation.n_features_in_
-    X = array(table(500, seed=3))
-    X = X[:, [[*range(7)], [*range(7)], [0], [2, 3], [4]][case]]
-    np.testing.assert_array_equal(again.transform(X), preparation.transform(X))
-    assert json_and_arrays(again.state())[0] == text
-
-
-@pytest.mark.parametrize("kind", FRAMES)
-def test_state_of_a_frame(kind):
-    frame = FRAMES[kind](table())
-    preparation = Preparation().fit(frame)
-    again = Preparation.from_state(preparation.state())
-    assert again.feature_names_in_.tolist() == list(table())
-    np.testing.assert_array_equal(again.transform(frame), preparation.transform(frame))
-
-
-def test_state_shares_no_memory():
-    preparation = Preparation().fit(array(table()))
-    state = preparation.state()
-    again = Preparation.from_state(state)
-    for each in json_and_arrays(state)[1].values():
-        each[...] = 0
-    expected = preparation.transform(array(table()))
-    np.testing.assert_array_equal(again.transform(array(table())), expected)
-
-
-def damage(state: dict, *path, value) -> dict:
-    """A copy with another value at that place."""
-    state = copy.deepcopy(state)
-    place = state
-    for key in path[:-1]:
-        place = place[key]
-    place[path[-1]] = value
-    return state
-
-
-DAMAGES = [
-    (("format",), 2),
-    (("named",), True),
-    (("named",), 1),
-    (("columns",), []),
-    (("columns",), None),
-    (("columns", 0, "label"), 1),
-    (("columns", 0, "label"), -1),
-    (("columns", 0, "label"), "width"),
-    (("columns", 0, "kind"), "text"),
-    (("columns", 0, "kind"), "date"),
-    (("columns", 0, "kind"), "category"),
-    (("columns", 0, "dropped"), "unlucky"),
-    (("columns", 0, "dropped"), "constant"),
-    (("columns", 0, "missing"), 0),
-    (("columns", 0, "parts"), ["elapsed"]),
-    (("columns", 0, "levels"), ["a"]),
-    (("columns", 0, "infrequent"), True),
-    (("columns", 0, "more"), True),
-    (("columns", 2, "levels"), ["b", "a"]),
-    (("columns", 2, "levels"), ["a", "a"]),
-    (("columns", 2, "levels"), ["", "a"]),
-    (("columns", 2, "levels"), ["a"]),
-    (("columns", 2, "levels"), [1, 2]),
-    (("columns", 2, "parts"), ["elapsed"]),
-    (("columns", 5, "parts"), []),
-    (("columns", 5, "parts"), ["year", "elapsed"]),
-    (("columns", 5, "parts"), ["elapsed", "era"]),
-    (("columns", 5, "parts"), ["elapsed", "year"]),
-    (("columns", 6, "dropped"), ""),
-    (("columns", 6, "levels"), ["a"]),
-    (("columns", 6, "parts"), ["elapsed"]),
-    (("medians",), np.zeros(8)),
-    (("medians",), np.full(9, np.nan)),
-    (("center",), np.zeros(9, np.float32)),
-    (("center",), np.zeros((9, 1))),
-    (("center",), [0.0] * 9),
-    (("scale",), np.full(9, -1.0)),
-    (("scale",), np.full(9, np.inf)),
-    (("edges",), np.zeros(3)),
-    (("edge_counts",), [0] * 9),
-    (("edge_counts",), [-1] * 9),
-    (("edge_counts",), "many"),
-    (("more",), 1),
-]
-
-
-@pytest.mark.parametrize("path, value", DAMAGES)
-def test_damaged_states_are_refused(path, value):
-    state = Preparation().fit(array(table())).state()
-    with pytest.raises(ValueError, match=r"^the preparation"):
-        Preparation.from_state(damage(state, *path, value=value))
-
-
-def test_states_that_lack_something_are_refused():
-    state = Preparation().fit(array(table())).state()
-    for name in state:
-        with pytest.raises(ValueError, match=f"the preparation lacks '{name}'"):
-            Preparation.from_state({key: each for key, each in state.items() if key != name})
-    for other in (None, [], "state"):
-        with pytest.raises(ValueError, match="the preparation is"):
-            Preparation.from_state(other)
-    with pytest.raises(ValueError, match="edges are not in ascending order"):
-        Preparation.from_state({**state, "edges": np.zeros_like(state["edges"])})
-    twice = damage({**state, "named": True}, "columns", 0, "label", value="a")
-    with pytest.raises(ValueError, match="neither different names nor positions"):
-        Preparation.from_state(twice)
