@@ -1,4 +1,4 @@
-"""How a fitted estimator shows itself: a table, curves, and in notebooks."""
+"""The display of a fitted estimator: a table, curves, and in notebooks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gpumlp.training.history import History
 
 
 class Display:
-    """Methods of the estimators."""
+    """Adds `summary` and `plot` to the estimators."""
 
     solver: str
     loss_curve_: list

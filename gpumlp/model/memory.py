@@ -31,15 +31,15 @@ class MemoryPlan(NamedTuple):
 
     positions: of an epoch's order;  orders: 1, or one for each network.
     sorts:     whether orders are made on the device; else they are sent there.
-    held:      rows that are validated on;  held_orders: of them, 1 or one for each network.
+    validation_rows: 0 without validation;  validation_orders: of them, 1 or one for each network.
     passes:    bytes of what runs the steps, see `executors.Executor`; None: of a workspace.
     """
 
     positions: int
     orders: int = 1
     sorts: bool = False
-    held: int = 0
-    held_orders: int = 1
+    validation_rows: int = 0
+    validation_orders: int = 1
     passes: tuple[int, int] | None = None
 
 
@@ -63,12 +63,12 @@ def predict(
         theta += shape.layout.size * shape.stored.itemsize
     else:  # W = V diag(s)
         theta += sum(shape.products[k - 1] for k in shape.layout.s) * shape.dtype.itemsize
-    found = shape.M * theta + data_bytes
+    total = shape.M * theta + data_bytes
     if not rows or purpose != "fit":
-        return found + (workspace.size(shape, rows, purpose) if rows else 0)
+        return total + (workspace.size(shape, rows, purpose) if rows else 0)
     fit = MemoryPlan(rows) if fit is None else fit
     steps = math.ceil(fit.positions / rows)
-    return found + _counters(shape, steps) + _orders(shape, fit) + _passes(shape, rows, fit)
+    return total + _counters(shape, steps) + _orders(shape, fit) + _passes(shape, rows, fit)
 
 
 def _counters(shape: NetworkShape, steps: int) -> int:
@@ -92,17 +92,17 @@ def _orders(shape: NetworkShape, fit: MemoryPlan) -> int:
 
 def _passes(shape: NetworkShape, rows: int, fit: MemoryPlan) -> int:
     """The workspaces: of a batch, and of the rows that are validated on at once."""
-    batch, own = fit.passes or (workspace.size(shape, rows, "fit"), 0)
-    if not fit.held:
-        return batch + own
-    chunk = min(shape.chunk_rows, fit.held)
-    held = workspace.size(shape, chunk, "fit")
+    batch, private = fit.passes or (workspace.size(shape, rows, "fit"), 0)
+    if not fit.validation_rows:
+        return batch + private
+    chunk = min(shape.chunk_rows, fit.validation_rows)
+    validation = workspace.size(shape, chunk, "fit")
     # The same memory serves both, unless networks are cut into other blocks.
     same = blocks.number(shape, rows) == blocks.number(shape, chunk)
-    sums = 8 + 3 * shape.dtype.itemsize * math.ceil(fit.held / chunk)
-    order = ORDER_BYTES * fit.held * fit.held_orders
-    passes = max(batch, held) if same else batch + held
-    return passes + own + shape.M * sums + order
+    sums = 8 + 3 * shape.dtype.itemsize * math.ceil(fit.validation_rows / chunk)
+    order = ORDER_BYTES * fit.validation_rows * fit.validation_orders
+    passes = max(batch, validation) if same else batch + validation
+    return passes + private + shape.M * sums + order
 
 
 def size_of(*arrays) -> int:
@@ -170,7 +170,7 @@ def in_chunks(rows: int, chunk: int, work) -> None:
 def check(shape: NetworkShape, ops) -> None:
     """Raises MemoryError, before any is taken, where there is none for the parameters alone."""
     # They are drawn on the host, also for a GPU.
-    largest = min(each.total_memory() for each in (ops, backend.get("cpu")))
+    largest = min(device_ops.total_memory() for device_ops in (ops, backend.get("cpu")))
     if predict(shape, 0, purpose="predict") > largest:
         raise MemoryError
 
@@ -238,10 +238,10 @@ def explain_oom(
         facts = f"out of memory on {shape.device}: about {text(needed)} are needed"
         facts += f", {text(free)} are free" if free is not None else ""
         narrows = shape.dtype.itemsize == 8
-        told = OutOfMemoryError(
+        exception = OutOfMemoryError(
             f"{facts}; lower {', '.join(lower)}"
             + (", or use dtype='float32'" if narrows else "")
             + (f" ({error})" if str(error) else "")
         )
-        told.facts, told.lower, told.narrows = facts, lower, narrows
-        raise told from error
+        exception.facts, exception.lower, exception.narrows = facts, lower, narrows
+        raise exception from error
