@@ -58,18 +58,15 @@ def resolve(device: str = "auto", check: bool = True) -> str:
 
     Raises ValueError for an invalid string, RuntimeError for a GPU that cannot be used.
     """
-    resolution = look_up(device, check)
-    if not resolution.use:
-        by = f" (from {resolution.by})" if resolution.by else ""
-        raise RuntimeError(
-            f'device {resolution.device!r}{by}: {resolution.problem} Or use device="cpu".'
-        )
-    return resolution.use
+    choice = look_up(device, check)
+    if not choice.use:
+        by = f" (from {choice.by})" if choice.by else ""
+        raise RuntimeError(f'device {choice.device!r}{by}: {choice.problem} Or use device="cpu".')
+    return choice.use
 
 
 def look_up(device: str, check: bool = True) -> Resolution:
-    """Look up what a device string stands for; see `resolve`, which raises instead of reporting
-    a problem."""
+    """Look up what a device string stands for, without an error for a GPU that cannot be used."""
     by = ""
     kind, index = parse(device)
     if kind == "auto" and os.environ.get(VARIABLE):
@@ -359,9 +356,7 @@ def _running_blas() -> dict:
         import threadpoolctl
     except ImportError:
         return {}
-    libraries = (
-        library for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"
-    )
+    libraries = (lib for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas")
     return next(libraries, {})
 
 

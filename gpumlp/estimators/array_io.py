@@ -63,10 +63,7 @@ def back(values, like):
 
 
 def features(estimator, X, device: str, dtype, reset: bool):
-    """Check features on the network's GPU; returns them (n_samples, n_features) in that dtype.
-
-    reset: whether a fit begins, which sets n_features_in_; else X has to agree with it.
-    """
+    """Check features on the network's GPU; returns them (n_samples, n_features) in that dtype."""
     ops = backend.get(device)
     user_array = arrays.take(X, "X", ops)
     with ops.on_device():

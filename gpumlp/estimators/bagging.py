@@ -19,26 +19,19 @@ from gpumlp.model import memory
 
 
 def fit(est, X, y, sample_weight, validation) -> None:
-    """Fit an ensemble; validation: X_val, y_val and sample_weight_val, or None for each.
-
-    Raises the error of a member that has no weights, or of the first where all have diverged.
-    """
+    """Fit an ensemble; validation: X_val, y_val and sample_weight_val, or None for each."""
     device = devices.resolve(est.device)
     est._forget()
     samples = est._samples(X, y, sample_weight, device, True, False)
     spec, *_ = est._plan(samples.X.shape[1], samples.X.dtype, samples.encoded)
-    validation_set = est._given(validation, device, samples.encoded)
+    val = est._given(validation, device, samples.encoded)
     inputs = _count(est.max_features, samples.X.shape[1])
     memory.check_weights((inputs, *spec.sizes[1:]), est.n_models)
-    members = members_of(est, samples, validation_set is not None)
-    validation_arrays = (
-        (None,) * 3
-        if validation_set is None
-        else (validation_set.X, validation_set.y, validation_set.weight)
-    )
+    members = members_of(est, samples, val is not None)
+    validation = (None,) * 3 if val is None else (val.X, val.y, val.weight)
     estimators = [member.estimator for member in members]
     try:
-        errors = fit_members(members, samples.X, samples.y, samples.weight, validation_arrays)
+        errors = fit_members(members, samples.X, samples.y, samples.weight, validation)
     except KeyboardInterrupt:
         if not all(estimator._has_weights for estimator in estimators):
             raise
@@ -61,7 +54,7 @@ def fit(est, X, y, sample_weight, validation) -> None:
 
 
 def _raise_or_warn(estimators, errors):
-    """Raise where no ensemble is left; warn of members that have diverged."""
+    """Raise the error of a member without weights, or where all have diverged; else warn."""
     for estimator, error in zip(estimators, errors, strict=True):
         if error is not None and not estimator._has_weights:
             raise error
@@ -86,7 +79,7 @@ def members_of(est, samples: Samples, validated: bool) -> list[Member]:
     seeded = isinstance(random_state, Integral)
     # Not the numbers that member 0 begins with: its seed is the ensemble's.
     rng = np.random.RandomState([random_state, 1]) if seeded else random_of(random_state)
-    values_of_members = {name: of_each(est, name) for name in PER_MEMBER}
+    per_member = {name: of_each(est, name) for name in PER_MEMBER}
     take = _count(est.max_features, features)
     members = []
     for m in range(est.n_models):
@@ -97,7 +90,7 @@ def members_of(est, samples: Samples, validated: bool) -> list[Member]:
             bootstrap=False,
             max_features=None,
             random_state=seed,
-            **{name: values[m] for name, values in values_of_members.items()},
+            **{name: values[m] for name, values in per_member.items()},
         )
         index = held_out = None
         if est.bootstrap:

@@ -62,8 +62,7 @@ class Classes:
         self._binarizer, vars(self)["classes_"] = binarizer, binarizer.classes_
 
     def _know_classes(self, outputs: int):
-        """Check the classes against weights with so many outputs; those of weights that were set by
-        hand get their coding here."""
+        """Make the coding of classes that were set by hand, and check it against the outputs."""
         if "_binarizer" not in vars(self):
             if "classes_" not in vars(self):
                 raise NotFittedError(
@@ -119,10 +118,7 @@ class Classes:
         self._take_coding(binarizer)
 
     def _encoded(self, y, dtype, first, incremental):
-        """y as a vector or a table of 0 and 1, and as the network takes it (see `_code`).
-
-        incremental: whether the fit goes on with classes that are there, as one with warm_start.
-        """
+        """y as labels, and coded for the network; the classes are set, unless the fit goes on."""
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         contents.refuse_labels(y, "y")
@@ -148,8 +144,7 @@ class Classes:
         return y, self._code(y, dtype)
 
     def _check_classes(self, y):
-        """Raise ValueError for other classes than those of the last fit, with warm_start; without,
-        for classes that are not among them."""
+        """Raise ValueError for new classes and, with warm_start, for missing ones."""
         classes = unique_labels(y)
         if self.warm_start:
             if set(classes) != set(self.classes_):

@@ -18,8 +18,7 @@ def keep(estimator, arguments: dict[str, Any]) -> None:
 
 
 def with_defaults(cls: T) -> T:
-    """Decorate a class: its constructor's defaults become attributes of the class, for subclasses
-    that never call the constructor."""
+    """Set the constructor's defaults on the class, for subclasses that never call it."""
     signature = inspect.signature(cls.__init__)  # type: ignore[misc]
     cls._defaults = {  # type: ignore[attr-defined]
         name: parameter.default for name, parameter in signature.parameters.items()

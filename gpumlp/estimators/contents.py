@@ -71,10 +71,8 @@ def _native(dtype) -> np.dtype | None:
 
 
 def refuse(array, name: str, kinds: dict[str, str]) -> None:
-    """Raise TypeError for a column of one of these kinds, with what to do.
-
-    kinds: kind -> advice.  What NumPy cannot take is left to scikit-learn's own checks.
-    """
+    """Raise TypeError for a column of one of these kinds; kinds: kind -> advice.  What NumPy cannot
+    take is left to scikit-learn's checks."""
     for place, dtype, values in _columns(array, name):
         kind = _kind(dtype, values)
         if kind in kinds:

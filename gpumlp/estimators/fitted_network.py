@@ -278,7 +278,7 @@ class FittedNetwork:
         return state.get("seed") if state and type(state["optimizer"]) is kind else None
 
     def take_trainer(self, trainer, goes_on: bool) -> None:
-        """Keep a new trainer; if it goes on, load the stored state of an equal optimiser."""
+        """Keep a new trainer; if it goes on, load the stored state of such an optimiser."""
         state = self._stored.pop("optimizer", None)
         self.trainer = trainer
         if not goes_on or state is None or type(state["optimizer"]) is not type(trainer.optimizer):

@@ -33,8 +33,7 @@ def naming(argument: str):
 def too_many_rows(X, name: str, row_bytes: int, copied: bool) -> None:
     """Raise MemoryError, before values are read, for dense rows that do not fit into memory.
 
-    row_bytes: of each row, besides its features; copied: whether features that are not contiguous
-    are copied.
+    row_bytes: of each, besides its features; copied: these too, where they are not contiguous.
     """
     if not isinstance(X, np.ndarray) or X.ndim != 2:
         return

@@ -24,10 +24,7 @@ CHUNK_BYTES = 256 << 20  # of the workspace of one pass
 
 
 def minimize(estimator, net, samples, loss, weight) -> None:
-    """Move the network to a minimum; sets n_iter_, loss_ and converged_ of the estimator.
-
-    samples: see `validation.Samples`;  weight: (rows,) of the loss, or None.
-    """
+    """Move the network to a minimum; sets n_iter_, loss_ and converged_ of the estimator."""
     from scipy import optimize
 
     est = estimator

@@ -19,7 +19,7 @@ from gpumlp.training import callback, history
 def state(running) -> dict[str, Any]:
     """The state of a `stochastic.Fit` at the end of an epoch."""
     trainer, to_host = running.trainer, running.trainer.net.ops.to_host
-    kept = callback.keep(trainer.callbacks)
+    callbacks = callback.keep(trainer.callbacks)
     return {
         "random_at_begin": running.random_at_begin,
         "random": running.rule.random,
@@ -34,12 +34,8 @@ def state(running) -> dict[str, Any]:
         "total": trainer.rates.total,
         "history": trainer.history.state(),
         "callbacks": [
-            (
-                callback_state.kind,
-                callback_state.numbers,
-                {name: to_host(a) for name, a in callback_state.arrays.items()},
-            )
-            for callback_state in kept
+            (entry.kind, entry.numbers, {name: to_host(a) for name, a in entry.arrays.items()})
+            for entry in callbacks
         ],
     }
 
@@ -64,9 +60,8 @@ def resume(running, unfinished: dict[str, Any]) -> None:
     rule, trainer, rates = running.rule, running.trainer, running.trainer.rates
     random_state = rule.est.random_state
     rule.random = unfinished["random"]
-    if isinstance(
-        random_state, np.random.RandomState | np.random.Generator
-    ):  # the user's goes on too
+    if isinstance(random_state, np.random.RandomState | np.random.Generator):
+        # The user's goes on too.
         random = random_of(random_state)
         random.set_state(rule.random.get_state(legacy=False))
         rule.random = random

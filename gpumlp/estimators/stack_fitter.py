@@ -183,20 +183,18 @@ class StackFitter:
         self, tasks: list[MemberTask], samples: Samples, device: str, epochs: int | None
     ):
         """Train the members of one key, as many at once as memory has room for."""
-        validation = None
+        val = None
         if self._validated:
-            validation = tasks[0].est._given(self._data[3], device, tasks[0].targets)
-            validation = validation._replace(
-                X=estimator_rows.dense_if_small(validation.X, validation.X.dtype)
-            )
-        parts = np.array_split(np.arange(len(tasks)), _stacks(tasks, samples, validation, device))
+            val = tasks[0].est._given(self._data[3], device, tasks[0].targets)
+            val = val._replace(X=estimator_rows.dense_if_small(val.X, val.X.dtype))
+        parts = np.array_split(np.arange(len(tasks)), _stacks(tasks, samples, val, device))
         pauses = epochs is not None and len(parts) == 1 and not tasks[0].timed
         if epochs is not None and not pauses:
             for task in tasks:
                 task.est.max_iter = epochs
         for part in parts:
             chosen = [tasks[i] for i in part]
-            stack = StackTrainer(list(chosen), samples, validation, device)
+            stack = StackTrainer(list(chosen), samples, val, device)
             stack.run(epochs)
             self._note_errors(chosen)
         if pauses:
@@ -254,36 +252,32 @@ def _goes_alone(est) -> bool:
     return est.solver == "lbfgs" or bool(est.callbacks) or callable(est.scoring) or starts
 
 
-def _stacks(
-    tasks: list[MemberTask], samples: Samples, validation: Samples | None, device: str
-) -> int:
+def _stacks(tasks: list[MemberTask], samples: Samples, val: Samples | None, device: str) -> int:
     """The number of stacks into which the members are divided, so that each fits into memory."""
     free = backend.get(device).free_memory()
     one = empty_stack(tasks[0].spec, device, 1)
     for stacks in range(1, len(tasks)):
-        shared, per_stack = bytes_needed(
-            tasks, samples, validation, one, math.ceil(len(tasks) / stacks)
-        )
+        count = math.ceil(len(tasks) / stacks)
+        shared, per_stack = bytes_needed(tasks, samples, val, one, count)
         if MOVING * per_stack <= (CPU_BYTES if free is None else memory.SHARE * free - shared):
             return stacks
     return len(tasks)
 
 
 def bytes_needed(
-    tasks: list[MemberTask], samples: Samples, validation: Samples | None, one: MLP, count: int
+    tasks: list[MemberTask], samples: Samples, val: Samples | None, one: MLP, count: int
 ) -> tuple[int, int]:
     """Bytes on the device for a stack of `count` of these members: shared by all, and the others.
 
-    one: a stack of one such network;  validation: the users' own validation set, or None.
+    one: a stack of one such network;  val: the users' own validation set, or None.
     """
     task = tasks[0]
     drops = (False, *(bool(p.any()) for p in dropouts(tasks)), False)
     shape = replace(one.shape, M=count, drops=drops)
     validation_rows = 0
     if task.validated:
-        validation_rows = (
-            validation.rows if validation is not None else max(len(task.held_out) for task in tasks)
-        )
+        held_out = (len(task.held_out) for task in tasks)
+        validation_rows = val.rows if val is not None else max(held_out)
     positions = max(len(task.train) for task in tasks)
     batch = max(task.batch_size for task in tasks)
     executor = executors.choose(
@@ -294,14 +288,14 @@ def bytes_needed(
         positions=positions,
         orders=count,
         validation_rows=validation_rows,
-        validation_orders=1 if validation is not None else count,
+        validation_orders=1 if val is not None else count,
         passes=executor.bytes(shape, batch),
     )
     state_buffers = sum(task.optimizer.state_buffers().values())
     own_bytes = memory.predict(shape, batch, state_buffers, fit=fit)
     target = math.prod(task.targets.shape[1:]) * task.targets.itemsize
     shared = target * samples.rows + memory.size_of(samples.weight)
-    features = memory.size_of(samples.X, *([] if validation is None else [validation.X]))
+    features = memory.size_of(samples.X, *([] if val is None else [val.X]))
     per_member = 0
     if task.columns is None:
         shared += features

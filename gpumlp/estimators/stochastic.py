@@ -105,13 +105,12 @@ def fit(
     Parameters
     ----------
     engine : FittedNetwork
-        The network with its initial weights.
     samples : Samples
         All rows; with early_stopping and without validation_set, some of them are held out.
     validation_set : Samples or None
         The user's own validation set.
     loss : Loss
-    rng : numpy.random.RandomState
+    rng : RandomState
         Draws the rows held out, the trainer's seed and the orders.
     incremental : bool
         Whether this is a `partial_fit`.

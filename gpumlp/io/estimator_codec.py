@@ -74,9 +74,8 @@ def _attributes(est) -> dict[str, Any]:
 def _check(entry: dict[str, Any], est) -> None:
     """Raise ValueError for entries of the wrong type, or that do not agree, as `load` would."""
     check_entry(entry, type(est))
-    for member_entry, member in zip(
-        entry.get("members", ()), getattr(est, "estimators_", ()), strict=True
-    ):
+    members = getattr(est, "estimators_", ())
+    for member_entry, member in zip(entry.get("members", ()), members, strict=True):
         _check(member_entry, member)
     hyperparameters.check_each(est)
     check_agreement(est)

@@ -69,9 +69,7 @@ def state_buffers(value) -> bool:
     """arrays of finite numbers, which are not below 0 where they are squares"""
     return (
         isinstance(value, dict)
-        and all(
-            finite(buffer) and buffer.ndim == 2 and len(buffer) == 1 for buffer in value.values()
-        )
+        and all(finite(a) and a.ndim == 2 and len(a) == 1 for a in value.values())
         and not any((value[name] < 0).any() for name in ("second", "square") if name in value)
     )
 
@@ -208,10 +206,7 @@ ENTRIES = (
 
 
 def check_entry(entry: dict[str, Any], kind: type) -> None:
-    """Raise SchemaError for an entry of the wrong type, or FileError for weights of other shapes.
-
-    kind: the estimator's class.
-    """
+    """Raise SchemaError or FileError for a wrong entry; kind: the estimator's class."""
     check(entry, ENTRIES["members" in entry], "the estimator")
     check(entry["attributes"], attributes_of(kind, entry["attributes"]), "attributes")
     if "engine" in entry:
@@ -259,11 +254,8 @@ def _check_network(state: dict[str, Any]) -> None:
 
 @functools.lru_cache(maxsize=64)  # the members of an ensemble have the same
 def _learned(spec: Spec) -> list[int]:
-    """The layers with a learned slope.
-
-    Raises what MLP raises for such a network, by making one with layers of one unit.
-    """
-    ones = (1,) * len(spec.sizes)
+    """The layers with a learned slope; raises what MLP does for such a network."""
+    ones = (1,) * len(spec.sizes)  # a network of such layers costs nothing
     net = MLP(
         ones,
         spec.hidden,
@@ -314,8 +306,7 @@ def check_agreement(estimator) -> None:
 
 
 def _members(estimator) -> list:
-    """The members of an ensemble, or the estimator alone; raises FileError where they do not agree
-    with an ensemble's attributes."""
+    """The members of an ensemble, whose attributes are checked, or the estimator alone."""
     if not isinstance(estimator._engine, Ensemble):
         return [estimator]
     members, known = estimator._engine._estimators, vars(estimator)  # nobody is shown them

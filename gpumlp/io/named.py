@@ -7,10 +7,7 @@ from gpumlp.io.errors import FileError
 
 
 def find(table, custom, state, kind):
-    """Find the built-in of that name, with the stored constants, or the user's own.
-
-    table: the built-ins by name;  custom: the user's own;  kind: what to call it in messages.
-    """
+    """Find the function of an entry: a built-in of the table, or one of the user's own."""
     name = state["name"]
     if state["own"] and name not in custom:
         hint = f"load(..., custom={{{name!r}: ...}})"

@@ -33,23 +33,11 @@ class GraphCache:
     def run(self, name, work, workspace, *buffers):
         """Run work(), or replay what was captured of it by this name on these very buffers.
 
-        Parameters
-        ----------
-        name : hashable
-            The sequence's name, unique in the workspace.
-        work : callable
-            Calls the operations.
-        workspace : object
-            A buffer with which the captured sequence is dropped; its owner keeps it alive.
-        *buffers : object
-            All others that the sequence uses.  Another object in a place drops the capture; they
-            are kept alive, since it knows only their addresses.
-
-        Returns
-        -------
-        callable or None
-            Replays the sequence, while only the contents of the buffers change; None the first
-            time.
+        Returns a function that replays the sequence, while only the contents of the buffers
+        change; None the first time.
+        workspace: a buffer with which the captured sequence is dropped; its owner keeps it alive.
+        buffers: all others that it uses.  Another object in a place drops the capture; they are
+        kept alive, since it knows only their addresses.
         """
         sequences = self._sequences.setdefault(workspace, {})
         sequence = sequences.pop(name, None)

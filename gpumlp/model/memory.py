@@ -60,13 +60,13 @@ def predict(
     rows : int
         Of a batch; 0 leaves out all that depends on batches.
     state_buffers : int
-        How many the optimiser has, each as large as the parameters.
+        Their number.
     data_bytes : int
         Of the training and validation rows on the device.
     purpose : str
         "fit", "step" or "predict", see `Workspace`.
     fit : MemoryPlan or None
-        None is one epoch of a single batch without validation.
+        None: one batch an epoch, no validation.
     """
     copies = 1 if purpose == "predict" else 2 + state_buffers
     theta = shape.layout.size * shape.dtype.itemsize * copies

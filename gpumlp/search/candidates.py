@@ -20,19 +20,9 @@ VALIDATION = ("X_val", "y_val", "sample_weight_val")
 class Candidates:
     """Trains the candidates of a search on all folds, once or, with more epochs, again and again.
 
-    Parameters
-    ----------
-    params : dict
-        The parameters of the estimator's fit.
-    X, y : array-like
-        All samples.
-    folds : list of ndarray
-        The rows that each fold trains on.
-    epochs : str or None
-        The name of the parameter that is max_iter, where candidates that come again with more of it
-        are trained further.
-    longest : int
-        The most epochs that such candidates come to.
+    params: of the estimator's fit;  X, y: all samples;  folds: the rows that each trains on.
+    epochs: the name of the parameter that is max_iter, where candidates that come again with more
+    of it are trained further;  longest: the most epochs that they come to.
     """
 
     def __init__(self, estimator, params: dict[str, Any], X, y, folds, epochs=None, longest=0):

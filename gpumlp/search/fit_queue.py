@@ -24,7 +24,7 @@ class FitQueue:
     estimators; later calls, as the refit, are ordinary fits."""
 
     def __init__(self, estimator, params: dict[str, Any], trained_rows: bool):
-        """params: of the estimator's fit; trained_rows: whether the search scores training rows too."""
+        """params: of the estimator's fit; trained_rows: whether training rows are scored too."""
         self._estimator, self._params, self._trained_rows = estimator, params, trained_rows
         self._candidates: list[dict] = []
         self._epochs: str | None = None

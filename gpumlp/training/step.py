@@ -25,7 +25,7 @@ class TrainingStep:
     rates:     whose table of the schedule's factors may be replaced.
     device:    counters and losses.
     noise:     of each layer, see `Network.noise`.
-    penalised: the parameters whose penalties are added to the noted loss, or None.
+    penalised: the parameters whose penalties are added to the loss, or None.
     factors:   of slices of the parameters on learning rate and decay, or None.
     """
 

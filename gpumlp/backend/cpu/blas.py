@@ -32,11 +32,8 @@ class Threads(NamedTuple):
 
 
 class Blas(NamedTuple):
-    """A BLAS library.
-
-    gemm: the addresses of cblas_sgemm and cblas_dgemm, by dtype;  integer: their integers, in C;
-    threads: None where their number cannot be set, or holds for one Python thread only.
-    """
+    """A BLAS; gemm: addresses of cblas_sgemm and cblas_dgemm, by dtype;  integer: theirs, in C;
+    threads: None where their number cannot be set, or holds for one Python thread only."""
 
     gemm: dict[str, int]
     integer: str
@@ -57,24 +54,18 @@ def find() -> Blas | None:
 
     Another package may have loaded one, too; its threads would wait for the cores of NumPy's.
     """
-    libraries = [
-        controlled for controlled in controller().lib_controllers if controlled.user_api == "blas"
-    ]
+    libraries = [lib for lib in controller().lib_controllers if lib.user_api == "blas"]
     # Beside NumPy's folder lies numpy.libs, or in it .dylibs.
     numpy = os.path.dirname(os.path.realpath(np.__file__))
-    of_numpy = [
-        controlled
-        for controlled in libraries
-        if os.path.realpath(controlled.filepath).startswith(numpy)
-    ]
-    for controlled in of_numpy or (libraries if len(libraries) == 1 else []):
+    of_numpy = [lib for lib in libraries if os.path.realpath(lib.filepath).startswith(numpy)]
+    for lib in of_numpy or (libraries if len(libraries) == 1 else []):
         for prefix, suffix, integer in AFFIXES:
             gemm = {
-                dtype: _address(controlled.dynlib, f"{prefix}cblas_{letter}gemm{suffix}")
+                dtype: _address(lib.dynlib, f"{prefix}cblas_{letter}gemm{suffix}")
                 for dtype, letter in LETTERS.items()
             }
             if all(gemm.values()):
-                return Blas(gemm, integer, _threads(controlled, prefix, suffix))
+                return Blas(gemm, integer, _threads(lib, prefix, suffix))
     return None
 
 

@@ -81,10 +81,8 @@ class _Job:
         self.ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
     def claim(self, i: int, who: object) -> bool:
-        """Claim piece i for `who`; whether it is theirs.
-
-        One step of the interpreter, so that no thread and no Ctrl-C comes between.
-        """
+        """Claim piece i for `who`; whether it is theirs."""
+        # One step of the interpreter, so that no thread and no Ctrl-C comes between.
         return self.owner.setdefault(i, who) is who
 
     def lead(self) -> None:

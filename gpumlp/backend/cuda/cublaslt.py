@@ -211,14 +211,8 @@ class _Descriptor:
 
     def set(self, attribute, value: int) -> None:
         number, ctype = attribute
-        c_value = ctype(value)
-        _call(
-            f"{self._kind}SetAttribute",
-            self.address,
-            number,
-            byref(c_value),
-            ctypes.sizeof(c_value),
-        )
+        data = ctype(value)
+        _call(f"{self._kind}SetAttribute", self.address, number, byref(data), ctypes.sizeof(data))
 
 
 def _layout(kind: int, rows: int, columns: int, leading: int, batch: int, stride: int):
@@ -267,7 +261,7 @@ class _Problem:
         return usable
 
     def checked(self, device: int, algorithm: bytes) -> HeuristicResult:
-        """The workspace of an algorithm that was kept; raises CublasError if it does not fit."""
+        """Check an algorithm that was kept, for its workspace; raises CublasError."""
         c_algorithm, result = Algorithm.from_buffer_copy(algorithm), HeuristicResult()
         arguments = *self.addresses, byref(c_algorithm), byref(result)
         _call("cublasLtMatmulAlgoCheck", handle(device), *arguments, subject=self.gemm)
