@@ -93,28 +93,18 @@ class MemberTask:
         seeded = isinstance(est.random_state, Integral)
         self._before = est.random_state if seeded else copy.deepcopy(rng)
         draw(self.spec.sizes, self._follows, rng)
-        train: Any = slice(None)
-        held_out, y_val = None, None
-        if est.early_stopping and not has_validation:
-            if member.held_out is None:
-                train, validation = split_rows(est, y, rng)
-                held_out, y_val = self.rows[validation], y[validation]
-            else:
-                held_out = np.asarray(member.held_out)
-                y_val, _ = est._encoded_again(samples.y[held_out], dtype)
-        self.train = self.rows[train]
+        y = self._split(member, samples, y, has_validation, rng)
         self.batch_size = stochastic.batch_size_for(est, len(self.train))
         functions = [activation.find(f) for f in (*self.spec.hidden, self.spec.output)]
         self.seed = stochastic.draw_seed(est, functions, rng)
         weight = None if weight is None else weight[self.train]
-        weight = est._training_weight(Samples(samples.X, y[train], None, weight))
-        self._keep_held_out(samples, held_out, y_val)
+        weight = est._training_weight(Samples(samples.X, y, None, weight))
         self._check_weights(weight)
         self.weight = weight if self.weighs_classes else None
         self.optimizer: Any = stochastic.make_optimizer(est)
         sizes = estimator_rows.batch_sizes(len(self.train), self.batch_size)
         self.rule = StoppingRule(est, sizes, est.learning_rate_init, rng)
-        self.validated = has_validation or held_out is not None
+        self.validated = has_validation or self.held_out is not None
         self.score: Any = Score(est) if self.validated else None
         self.X_val: Any = None  # where the score asks for it
 
@@ -133,11 +123,23 @@ class MemberTask:
             est._take_coding(coding)
         return y
 
-    def _keep_held_out(self, samples: Samples, held_out, y_val):
-        self.held_out, self.y_val = held_out, y_val
-        self.weight_val = None
-        if held_out is not None and samples.weight is not None:
-            self.weight_val = samples.weight[held_out]
+    def _split(self, member: Member, samples: Samples, y, has_validation: bool, rng):
+        """Hold rows out for early stopping; returns the targets of the rows to train on."""
+        est = self.est
+        train: Any = slice(None)
+        self.held_out: Any = None
+        self.y_val = self.weight_val = None
+        if est.early_stopping and not has_validation:
+            if member.held_out is None:
+                train, validation = split_rows(est, y, rng)
+                self.held_out, self.y_val = self.rows[validation], y[validation]
+            else:
+                self.held_out = np.asarray(member.held_out)
+                self.y_val, _ = est._encoded_again(samples.y[self.held_out], samples.X.dtype)
+            if samples.weight is not None:
+                self.weight_val = samples.weight[self.held_out]
+        self.train = self.rows[train]
+        return y[train]
 
     def _check_weights(self, weight):
         for kind, values in (("", weight), ("validation ", self.weight_val)):

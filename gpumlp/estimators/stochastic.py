@@ -100,20 +100,16 @@ def fit(
     incremental: bool,
     unfinished=None,
 ) -> None:
-    """Train an estimator's network: all epochs of a `fit`, or the one of a `partial_fit`.
+    """Train an estimator's network: all epochs, or if incremental, the one of a `partial_fit`.
 
     Parameters
     ----------
-    engine : FittedNetwork
     samples : Samples
         All rows; with early_stopping and without validation_set, some of them are held out.
     validation_set : Samples or None
-        The user's own validation set.
-    loss : Loss
+        The user's own.
     rng : RandomState
         Draws the rows held out, the trainer's seed and the orders.
-    incremental : bool
-        Whether this is a `partial_fit`.
     unfinished : dict or None
         The state of a fit, from a checkpoint, which this one resumes.
     """
@@ -127,11 +123,7 @@ def fit(
             "early_stopping=True with X_val and y_val"
         )
     if est.early_stopping and validation_set is None:
-        if incremental:
-            raise ValueError(
-                "partial_fit does not support early_stopping=True without X_val and y_val"
-            )
-        samples, validation_set = split(est, samples, rng)
+        samples, validation_set = _hold_out(est, samples, rng, incremental)
     batch_size = batch_size_for(est, samples.rows)
     goes_on = incremental or (est.warm_start and est.keep_optimizer)
     seed = None
@@ -145,27 +137,32 @@ def fit(
         memory.explain_oom(net.shape, net.ops, batch_size, state_buffers, _bytes(samples.X)),
         blas_threads.limit_blas_threads(net.shape, batch_size),
     ):
-        rows = estimator_rows.make(
-            net,
-            trainer.objective,
-            samples.X,
-            samples.encoded,
-            est._training_weight(samples),
-            batch_size,
-        )
+        rows = _make_rows(est, net, trainer.objective, samples, batch_size)
         validation = None
         if validation_set is not None:
             validation = Validation(est, engine, trainer.objective, validation_set)
-        trainer.callbacks = sorted(est.callbacks or (), key=lambda callback: callback.goes_last)
         optimizer: Any = trainer.optimizer
         rule = StoppingRule(est, rows.sizes, optimizer.lr, rng, incremental)
-        running = Fit(rule, engine, trainer, rows, validation)
-        running.random_at_begin = random_at_begin
+        running = Fit(rule, engine, trainer, rows, validation, random_at_begin)
+        trainer.callbacks = sorted(est.callbacks or (), key=lambda callback: callback.goes_last)
         trainer.owner = running
         try:
             running.run(unfinished)
         finally:
             trainer.callbacks, trainer.owner = [], None
+
+
+def _hold_out(est, samples: Samples, rng, incremental: bool) -> tuple[Samples, Samples]:
+    """Split samples for early stopping; raises ValueError in a partial_fit."""
+    if incremental:
+        raise ValueError("partial_fit does not support early_stopping=True without X_val and y_val")
+    return split(est, samples, rng)
+
+
+def _make_rows(est, net, objective, samples: Samples, batch_size: int):
+    """The training rows, with the weights of their classes."""
+    weight = est._training_weight(samples)
+    return estimator_rows.make(net, objective, samples.X, samples.encoded, weight, batch_size)
 
 
 def _bytes(X) -> int:
@@ -175,12 +172,13 @@ def _bytes(X) -> int:
 class Fit:
     """Runs a fit: an epoch's rows go to the trainer, its losses to the stopping rule."""
 
-    def __init__(self, rule: StoppingRule, engine, trainer, rows, validation):
+    def __init__(self, rule: StoppingRule, engine, trainer, rows, validation, random_at_begin):
+        """random_at_begin: the rule's generator, before anything was drawn."""
         self.rule, self.est = rule, rule.est
         self.engine, self.trainer = engine, trainer
         self.rows, self.validation = rows, validation
         self._progress: Any = None  # while it runs
-        self.random_at_begin: Any = None  # the rule's generator, before anything was drawn
+        self.random_at_begin = random_at_begin
 
     def run(self, unfinished=None):
         """unfinished: see `fit`."""

@@ -83,7 +83,7 @@ def predict(
 
 
 def _counters(shape: NetworkShape, steps: int) -> int:
-    """Bytes of `TrainingState` besides parameters, gradient and state buffers."""
+    """Bytes of `TrainingState` and `Network` besides parameters, gradient and state buffers."""
     int64s = "t", "stopped_at", "cursor", "seed", "nothing done"
     reals = len(HYPERS) + len(SCALARS) + len(("norm",)) + 2 * max(STEPS_NOTED, steps)
     thresholds = 2 * 4 * (shape.K + 1)
