@@ -1,4 +1,4 @@
-"""How a fitted estimator shows itself: a table, curves, and in notebooks."""
+"""The display of a fitted estimator: a table, curves, and in notebooks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Display:
-    """Methods of the estimators."""
+    """Adds `summary` and `plot` to the estimators."""
 
     solver: str
     loss_curve_: list[float]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Layers(ClassNamePrefixFeaturesOutMixin):
-    """What makes the estimators transformers.
+    """Makes the estimators transformers, which return the outputs of a layer.
 
     scikit-learn wraps the `transform` of a class that has TransformerMixin itself, and gives every
     result the names of get_feature_names_out.  This class has it not: a layer of the user's choice
@@ -59,7 +59,7 @@ class Layers(ClassNamePrefixFeaturesOutMixin):
         return self._framed(values, X)
 
     def fit_transform(self, X: Features, y: Data | None = None, **fit_params: Any) -> Any:
-        """Fit, then transform; so that a pipeline can take the last hidden layer as features."""
+        """Fit, then transform: a pipeline can take the last hidden layer as features."""
         return self.fit(X, y, **fit_params).transform(X)  # type: ignore[attr-defined]
 
     @property
@@ -68,7 +68,7 @@ class Layers(ClassNamePrefixFeaturesOutMixin):
 
     @property
     def _n_features_out(self) -> int:
-        """Columns of `transform`, for get_feature_names_out."""
+        """The number of columns of `transform`, for get_feature_names_out."""
         engine = self._ready()
         return engine.count * engine.spec.sizes[self._last_hidden]
 
@@ -79,11 +79,11 @@ class Layers(ClassNamePrefixFeaturesOutMixin):
             return array_io.back(values, X)
         prefix = type(self).__name__.lower()
         names = [f"{prefix}{i}" for i in range(values.shape[1])]
-        return _Named(array_io.host(values), names).set_output(transform=chosen).transform(X)
+        return _NamedValues(array_io.host(values), names).set_output(transform=chosen).transform(X)
 
 
-class _Named(TransformerMixin, BaseEstimator):
-    """These values with these names, so that scikit-learn makes the frame."""
+class _NamedValues(TransformerMixin, BaseEstimator):
+    """A transformer that returns these values with these names: scikit-learn makes the frame."""
 
     def __init__(self, values: np.ndarray, names: list[str]) -> None:
         self.values, self.names = values, names

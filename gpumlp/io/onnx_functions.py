@@ -1,4 +1,4 @@
-"""Each activation in ONNX: by the operator that ONNX has for it, or composed of simpler ones.
+"""The activations in ONNX: an operator of its own for each, or several simpler ones.
 
 An operator is used where the operator set has it and the network is float32: onnxruntime has most
 of them for float32 only.  Otherwise the formula is written out, in operators that onnxruntime has
@@ -20,7 +20,7 @@ OLDEST_OPSET = 13
 
 
 class Graph:
-    """Nodes and constants of an ONNX graph as it is built; tensors are known by their names."""
+    """Collects the nodes and constants of an ONNX graph; tensors are known by their names."""
 
     def __init__(self, dtype: np.dtype, opset: int):
         self.dtype, self.opset = dtype, opset
@@ -29,17 +29,17 @@ class Graph:
         self._prefix = ""
 
     def enter(self, prefix: str) -> None:
-        """Names of the tensors and nodes that follow start with this."""
+        """Begin the names of the following tensors and nodes with this prefix."""
         self._prefix = prefix
 
     def constant(self, value, name: str) -> str:
-        """A tensor of the network's dtype."""
+        """Add a constant in the network's dtype; returns its name."""
         name = f"{self._prefix}{name}"
         self.constants[name] = np.array(value, dtype=self.dtype, order="C")
         return name
 
     def op(self, kind: str, *inputs: str | float, output: str = "", **attributes) -> str:
-        """A node; numbers among its inputs become constants. Returns the name of its output."""
+        """Add a node; numbers among its inputs become constants. Returns the name of its output."""
         from onnx import helper
 
         local = f"{kind}_{len(self.nodes)}"
@@ -54,7 +54,7 @@ class Graph:
 
 
 class Operator(NamedTuple):
-    """An operator of ONNX: since which operator set, and its attributes from the constants p."""
+    """An operator of ONNX, its first operator set, and its attributes by the constants p."""
 
     kind: str
     since: int = OLDEST_OPSET
@@ -156,7 +156,7 @@ COMPOSED: dict[str, Callable[[Graph, str, tuple], str]] = {
 
 
 def add_activation(g: Graph, f: Activation, z: str, slope: str | None, output: str) -> None:
-    """n = f(z) as nodes of the graph, the last of which gives the tensor `output`.
+    """Add n = f(z) to the graph, as nodes of which the last has the output `output`.
 
     slope: the tensor of an activation that learns it (PReLU), broadcastable against z.
     """
@@ -174,7 +174,7 @@ def add_activation(g: Graph, f: Activation, z: str, slope: str | None, output: s
 
 
 def _learned(g: Graph, z: str, slope) -> None:
-    """PReLU, the one activation that learns a slope."""
+    """Add PReLU, the one activation that learns a slope."""
     if g.dtype == np.float32:
         g.op("PRelu", z, slope)
     else:
@@ -182,6 +182,7 @@ def _learned(g: Graph, z: str, slope) -> None:
 
 
 def _fixed(g: Graph, f: Activation, z: str) -> None:
+    """Add an activation without a learned slope."""
     operator = OPERATORS.get(f.name)
     if operator and operator.since <= g.opset and (operator.float64 or g.dtype == np.float32):
         g.op(operator.kind, z, **operator.attributes(f.p))

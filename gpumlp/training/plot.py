@@ -1,4 +1,4 @@
-"""The curves of a training run: loss and accuracy against epochs."""
+"""Draw the curves of a training: loss and accuracy against epochs."""
 
 import io
 import warnings
@@ -10,7 +10,7 @@ COLORS = {"training": "tab:blue", "validation": "tab:orange"}
 
 
 def curves(history, path, title: str = "") -> Path:
-    """Draws a History into a PNG file, in one piece or not at all; returns the path."""
+    """Draw a History into a PNG file, in one piece or not at all; returns the path."""
     path, drawn = checks.path(path, "path"), io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # of letters that the font lacks
@@ -20,7 +20,7 @@ def curves(history, path, title: str = "") -> Path:
 
 
 def figure(history, title: str = "", score: str = "accuracy"):
-    """A matplotlib figure of a History: its losses and, where there is one, its score.
+    """Draw a History as a matplotlib figure: its losses and, where there is one, its score.
 
     A stack of networks gets one line a network. Raises ImportError, with what to install, where
     matplotlib is missing.

@@ -280,16 +280,17 @@ class BaseTabular(BaseEstimator):
         """Of each network."""
         train, held, folds = task.train, task.held, task.folds
         if held is not None:
-            x, y, weights = held.x, [held.y] * self.n_models, [(held.weight,) * 2] * self.n_models
+            x = held.x
+            targets = [(held.y, held.weight, held.weight)] * self.n_models
         else:
-            x, y = train.x[folds[1]], list(train.y[folds[1]])
-            weights = [
-                tuple(w if w is None else w[rows] for w in (train.weight, task.weight))
+            x = train.x[folds[1]]
+            targets = [
+                (train.y[rows], _of_rows(train.weight, rows), _of_rows(task.weight, rows))
                 for rows in folds[1]
             ]
         outputs = [stack.outputs(x) for stack in self._stacks]
         return [
-            HeldOut([of_stack[m : m + 1] for of_stack in outputs], y[m], *weights[m])
+            HeldOut([of_stack[m : m + 1] for of_stack in outputs], *targets[m])
             for m in range(self.n_models)
         ]
 
@@ -318,3 +319,7 @@ class BaseTabular(BaseEstimator):
         tags.input_tags.string = True
         tags.input_tags.categorical = True
         return tags
+
+
+def _of_rows(weight: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    return None if weight is None else weight[rows]
