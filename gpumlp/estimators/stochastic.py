@@ -80,6 +80,7 @@ def current_trainer(estimator, engine, loss, batch_size, rng, goes_on: bool, see
         if (penalties.l2, penalties.l1) != (estimator.alpha, estimator.l1):
             kept.retune(l2=estimator.alpha, l1=estimator.l1)
         kept.release()
+        kept.batch_size = batch_size  # of this fit, whose checkpoints state it
         return kept
     if seed is None and goes_on:
         seed = engine.stored_seed(kind)
