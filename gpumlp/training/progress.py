@@ -13,6 +13,8 @@ import numpy as np
 class Hidden:
     """A bar that is not shown."""
 
+    n = total = 0
+
     def __enter__(self):
         return self
 

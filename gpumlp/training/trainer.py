@@ -514,6 +514,7 @@ class Trainer:
         with Interrupt() as interrupt, bars.bar(self.epochs_left, progress) as bar:
 
             def show() -> None:
+                bar.total = bar.n + 1 + (self.epochs_left or 0)  # a callback may have changed it
                 bar.set_postfix_str(bars.line(history), refresh=False)
                 bar.update()
 
