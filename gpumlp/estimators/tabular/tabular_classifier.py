@@ -50,8 +50,9 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
     learning_rate : float, default=0.0025
         Of AdamW.
     categorical_features : "from_dtype", None, or list, default="from_dtype"
-        Columns that are categories.  Text is in any case; "from_dtype": so is what has a categorical
-        dtype; a mask, positions or names: so are those columns, of numbers too; None: no others.
+        Columns that are categories.  Text is in any case; "from_dtype": so is what has a
+        categorical dtype; a mask, positions or names: so are those columns, of numbers too; None:
+        no others.
     time_limit : float, default=None
         Seconds that a fit may take, about: fewer epochs are made, as many as the first ones show to
         be possible.
