@@ -19,6 +19,7 @@ WHOLE_FILES = {
     "test_cli_tables_input.py": "pandas",
     "test_estimator_properties.py": "hypothesis",
     "test_exchange_onnx.py": "onnx",
+    "test_exchange_onnx_table.py": "onnx",
 }
 COLLECT = """
 import sys

@@ -22,10 +22,9 @@ from gpumlp.estimators import hyperparameters
 from gpumlp.estimators.classifier import MLPClassifier
 from gpumlp.estimators.ensemble import Ensemble
 from gpumlp.estimators.fitted_network import GROUPS, FittedNetwork, Spec
-from gpumlp.estimators.messages import warn
 from gpumlp.estimators.regressor import MLPRegressor
 from gpumlp.io.codec import Reader, Writer
-from gpumlp.io.errors import FileError
+from gpumlp.io.estimator_parts import kind_of, of_fit, requests_of, take_requests, warn_of_others
 from gpumlp.io.estimator_schema import BINARIZER, attributes_of, check_agreement, check_entry
 from gpumlp.training.callback import Callback
 
@@ -52,7 +51,7 @@ def _entry(est) -> dict[str, Any]:
         "parameters": est._all_params(),
         "attributes": _attributes(est),
         "binarizer": binarizer and {name: vars(binarizer)[name] for name in BINARIZER},
-        "requests": _requests(est),
+        "requests": requests_of(est),
     }
     if type(est) not in _classes().values():
         entry["kind"] = type(est)
@@ -63,11 +62,9 @@ def _entry(est) -> dict[str, Any]:
 
 def _attributes(est) -> dict[str, Any]:
     """The attributes that a file may hold; warns of others."""
-    fitted = {name for name in vars(est) if name.endswith("_") and not name.startswith("_")}
+    fitted = of_fit(est)
     known = {name.rstrip("?") for name in attributes_of(type(est), fitted)}
-    if others := fitted - known:
-        names = ", ".join(sorted(others))
-        warn(f"{names} is left out of the file, as no attribute of {type(est).__name__}")
+    warn_of_others(est, fitted - known)
     return {name: value for name, value in vars(est).items() if name in known}
 
 
@@ -102,7 +99,7 @@ def restore(
 
 def _make(read: dict[str, Any]):
     """Make an estimator, or an ensemble's member, of its entry."""
-    kind = _kind(read)
+    kind = kind_of(read, _classes())
     check_entry(read, kind)
     listed = {name: read["parameters"][name] for name in kind._get_param_names()}
     est = kind(**listed)
@@ -113,7 +110,7 @@ def _make(read: dict[str, Any]):
     if read["binarizer"] is not None:
         est._binarizer = LabelBinarizer()
         vars(est._binarizer).update(read["binarizer"])
-    _take_requests(est, read["requests"])
+    take_requests(est, read["requests"])
     if "members" in read:
         est._engine = Ensemble([_make(member) for member in read["members"]], est.diverged_)
     else:
@@ -124,16 +121,6 @@ def _make(read: dict[str, Any]):
     if "fit" in read:
         est._unfinished = read["fit"]
     return est
-
-
-def _kind(read: dict[str, Any]) -> Any:
-    """The estimator's class: the user's own, or gpumlp's of that name."""
-    kind, known = read.get("kind"), _classes()
-    if kind is None:
-        return known[read["class"]]
-    if not (isinstance(kind, type) and issubclass(kind, tuple(known.values()))):
-        raise FileError(f"the file's estimator is a {read['class']}, which {kind!r} is not")
-    return kind
 
 
 def _classes() -> dict[str, type]:
@@ -151,23 +138,3 @@ def _numbers(value, engine: FittedNetwork) -> np.ndarray:
     """An array of a list, in which users may have put anything that the network would take."""
     array = np.asarray(value)
     return array if array.dtype.kind in "biuf" else np.asarray(value, engine.spec.dtype)
-
-
-# ---------------------------------------------------------------- metadata routing
-def _requests(estimator) -> dict[str, dict]:
-    """The requests made by set_fit_request and its like: method -> {name: request}."""
-    metadata = vars(estimator).get("_metadata_request")
-    if metadata is None:
-        return {}
-    methods = {name: getattr(method, "requests", None) for name, method in vars(metadata).items()}
-    return {name: dict(requests) for name, requests in methods.items() if requests}
-
-
-def _take_requests(estimator, requests: dict[str, dict]) -> None:
-    """Repeat the requests that `_requests` returned."""
-    if requests:
-        metadata = estimator.get_metadata_routing()
-        for method, method_requests in requests.items():
-            for name, request in method_requests.items():
-                getattr(metadata, method).add_request(param=name, alias=request)
-        estimator._metadata_request = metadata

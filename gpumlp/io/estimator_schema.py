@@ -17,6 +17,7 @@ from gpumlp.estimators.fitted_network import Spec
 from gpumlp.functions.activation import Activation
 from gpumlp.functions.optimizer import Optimizer
 from gpumlp.io.errors import FileError
+from gpumlp.io.estimator_parts import REQUESTS, with_own
 from gpumlp.io.file_schema import HISTORY
 from gpumlp.model.mlp import MLP
 from gpumlp.utils.schema import anything, check, count, size
@@ -197,7 +198,7 @@ ENTRY = {
     "parameters": {str: anything},
     "attributes": {str: anything},
     "binarizer": (None, BINARIZER),
-    "requests": {str: {str: (None, bool, str)}},
+    "requests": REQUESTS,
 }
 ENTRIES = (
     ENTRY | {"kind?": anything, "engine": ENGINE, "fit?": FIT},
@@ -214,22 +215,9 @@ def check_entry(entry: dict[str, Any], kind: type) -> None:
 
 
 def attributes_of(kind: type, names) -> dict[str, Any]:
-    """The schema of a class's attributes.
-
-    A subclass of the user's own may also have those of the names that end with an underscore, as a
-    fit's do, and that are no methods or properties of the class.
-    """
-    known = ATTRIBUTES | (OF_CLASSIFIERS if issubclass(kind, ClassifierMixin) else {})
-    if kind.__module__.partition(".")[0] == "gpumlp":
-        return known
-    taken = {name.rstrip("?") for name in ATTRIBUTES} | set(OF_CLASSIFIERS)
-    return known | {name: anything for name in names if name not in taken and _is_own(kind, name)}
-
-
-def _is_own(kind: type, name) -> bool:
-    defined = getattr(kind, name, None)
-    public = name.endswith("_") and not name.startswith("_")
-    return public and not (callable(defined) or hasattr(defined, "__get__"))
+    """The schema of a class's attributes; see `with_own`."""
+    of_kind = OF_CLASSIFIERS if issubclass(kind, ClassifierMixin) else {}
+    return with_own(ATTRIBUTES | of_kind, kind, names)
 
 
 # ---------------------------------------------------------------- shapes

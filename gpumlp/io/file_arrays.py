@@ -42,7 +42,7 @@ def array_of(arrays, name: str, dtype, shape: tuple[int, ...]) -> np.ndarray:
 # The arrays of which every number is finite: weights, also the best ones that a callback keeps, and
 # the optimiser's state; and those of which none is below 0.  A learning rate that a schedule
 # raised out of range is infinite: its network stands still, and others of the stack go on.
-FINITE = re.compile(r"(W|b|s|slope)\.|(.+\.)?(engine|optimizer)\.|.+\.theta$")
+FINITE = re.compile(r"(stacks\.\d+\.)?(W|b|s|slope)\.|(.+\.)?(engine|optimizer)\.|.+\.theta$")
 NOT_NEGATIVE = re.compile(r"(.+\.)?optimizer\.(slots\.)?(second|square)(\.|$)|lr$")
 
 
@@ -59,7 +59,7 @@ def wrong_numbers(arrays: dict[str, np.ndarray]) -> str | None:
     return None
 
 
-def check_shapes(state, functions, arrays) -> None:
+def check_shapes(state, functions, arrays, prefix: str = "") -> None:
     """Check, before the network takes memory, that its weights are all in the file."""
     sizes, models, dtype = state["sizes"], state["models"] or 1, np.dtype(state["dtype"])
     if len(functions) != len(sizes) - 1 or not functions:
@@ -68,12 +68,12 @@ def check_shapes(state, functions, arrays) -> None:
     if len(scaled) != len(functions):
         raise SchemaError(f"{len(scaled)} values of scale for sizes {sizes}")
     for k, f in enumerate(functions, 1):
-        array_of(arrays, f"W.{k}", dtype, (models, sizes[k], sizes[k - 1]))
-        array_of(arrays, f"b.{k}", dtype, (models, sizes[k]))
+        array_of(arrays, f"{prefix}W.{k}", dtype, (models, sizes[k], sizes[k - 1]))
+        array_of(arrays, f"{prefix}b.{k}", dtype, (models, sizes[k]))
         if scaled[k - 1]:
-            array_of(arrays, f"s.{k}", dtype, (models, sizes[k - 1]))
+            array_of(arrays, f"{prefix}s.{k}", dtype, (models, sizes[k - 1]))
         if f.learned:
-            array_of(arrays, f"slope.{k}", dtype, (models,))
+            array_of(arrays, f"{prefix}slope.{k}", dtype, (models,))
 
 
 def check_counts(arrays, issued: int, models: int) -> None:

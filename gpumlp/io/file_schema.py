@@ -74,4 +74,5 @@ _HEAD = {"format": frozenset(["gpumlp"]), "version": size, "digest": str}
 FILE = (
     _HEAD | {"network": NETWORK, "trainer?": TRAINER, "fit?": FIT},
     _HEAD | {"estimator": {"class": str, str: anything}},
+    _HEAD | {"tabular": {"class": str, str: anything}},
 )

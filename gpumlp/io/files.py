@@ -8,7 +8,8 @@ The header's entry "gpumlp" is JSON: format, version, a digest of everything, th
 trainer's arguments, what training had come to.  Arrays are named W.1, b.1, s.1, slope.1, ..., for a
 trainer also optimizer.<slot>.W.1, ..., steps, halted and lr; in a file that was written in the
 midst of a fit also callback.<i>.<name>, and losses and weights of the epoch's batches so far.
-An estimator's file is described in gpumlp/io/estimator_codec.py.
+An estimator's file is described in gpumlp/io/estimator_codec.py, that of an estimator for tables in
+gpumlp/io/tabular_codec.py.
 """
 
 from __future__ import annotations
@@ -24,11 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpumlp.backend import device as devices
-from gpumlp.functions import activation
-from gpumlp.io import file_arrays, named, trainer_codec
+from gpumlp.io import file_arrays, network_codec, trainer_codec
 from gpumlp.io.errors import FileError
 from gpumlp.io.file_schema import FILE
-from gpumlp.io.trainer_codec import plain
 from gpumlp.model.mlp import MLP
 from gpumlp.training.callback import Callback
 from gpumlp.training.trainer import Trainer
@@ -37,6 +36,7 @@ from gpumlp.utils.schema import SchemaError, check
 
 if TYPE_CHECKING:
     from gpumlp.estimators.base import BaseMLP
+    from gpumlp.estimators.tabular.tabular_base import BaseTabular
 
 VERSION = 1
 
@@ -51,7 +51,7 @@ WRONG = (
 
 
 def save(
-    what: MLP | Trainer | BaseMLP,
+    what: MLP | Trainer | BaseMLP | BaseTabular,
     path: str | os.PathLike[str],
     metadata: Any = None,
     fit: bool = False,
@@ -62,7 +62,7 @@ def save(
 
     Parameters
     ----------
-    what : MLP, Trainer, MLPClassifier or MLPRegressor
+    what : MLP, Trainer, MLPClassifier, MLPRegressor, TabularClassifier or TabularRegressor
         An estimator is written with all that it has learned: of its attributes those that gpumlp
         knows, of a subclass of yours also its own that end with an underscore; others are left out,
         with a warning.
@@ -91,14 +91,10 @@ def save(
     from safetensors.numpy import save as to_bytes
 
     path = checks.path(path, "path")
-    if hasattr(what, "_to_file"):
-        if metadata is not None:
-            raise ValueError("metadata goes with a network; an estimator has its own attributes")
-        from gpumlp.io import estimator_codec
-
-        description, arrays = estimator_codec.describe(*what._to_file(fit))
-    else:
+    if isinstance(what, MLP | Trainer):
         description, arrays = _network_or_trainer(what, metadata, fit)
+    else:
+        description, arrays = _estimator(what, metadata, fit)
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     if wrong := file_arrays.wrong_numbers(arrays):
         raise ValueError(f"save: {wrong}")
@@ -115,21 +111,33 @@ def _network_or_trainer(
     """The description and the arrays."""
     trainer = what if isinstance(what, Trainer) else None
     net = trainer.net if trainer is not None else what
-    if not isinstance(net, MLP):
-        raise TypeError(
-            "save takes a network or a Trainer, or a fitted MLPClassifier or MLPRegressor, not "
-            f"{type(what).__name__}"
-        )
-    arrays = file_arrays.named(net.layout, net.ops.to_host(net.parameters.buffer))
-    description: dict[str, Any] = {"network": _network_state(net)}
+    network, arrays = network_codec.describe(net)
     if metadata is None:
-        description["network"]["metadata"] = checks.storable(net.metadata, "net.metadata")
+        network["metadata"] = checks.storable(net.metadata, "net.metadata")
     else:
-        description["network"]["metadata"] = checks.storable(metadata, "metadata")
+        network["metadata"] = checks.storable(metadata, "metadata")
+    description: dict[str, Any] = {"network": network}
     if trainer is not None:
         more, its_arrays = trainer_codec.describe(trainer, fit)
         description, arrays = description | more, arrays | its_arrays
     return description, arrays
+
+
+def _estimator(what: Any, metadata: Any, fit: bool) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The same of an estimator."""
+    from gpumlp.io import estimator_codec, tabular_codec
+
+    tabular = isinstance(what, tabular_codec.BaseTabular)
+    if not tabular and not hasattr(what, "_to_file"):
+        raise TypeError(
+            "save takes a network or a Trainer, or a fitted MLPClassifier, MLPRegressor, "
+            f"TabularClassifier or TabularRegressor, not {type(what).__name__}"
+        )
+    if metadata is not None:
+        raise ValueError("metadata goes with a network; an estimator has its own attributes")
+    if tabular:
+        return tabular_codec.describe(what)
+    return estimator_codec.describe(*what._to_file(fit))
 
 
 def check_storable(trainer: Trainer) -> None:
@@ -159,7 +167,7 @@ def load(
 
     Returns
     -------
-    MLP, Trainer, MLPClassifier or MLPRegressor
+    MLP, Trainer, MLPClassifier, MLPRegressor, TabularClassifier or TabularRegressor
 
     Raises
     ------
@@ -202,12 +210,15 @@ def read(
             return estimator_codec.restore(
                 description["estimator"], arrays, device, custom, make_checkpoint
             )
-        net = _make_network(description["network"], arrays, device, custom)
-        return (
-            trainer_codec.restore(description, arrays, net, custom)
-            if "trainer" in description
-            else net
-        )
+        if "tabular" in description:
+            from gpumlp.io import tabular_codec
+
+            return tabular_codec.restore(description["tabular"], arrays, device, custom)
+        net = network_codec.restore(description["network"], arrays, device, custom)
+        net.metadata = description["network"]["metadata"]
+        if "trainer" in description:
+            return trainer_codec.restore(description, arrays, net, custom)
+        return net
 
 
 @contextlib.contextmanager
@@ -219,53 +230,6 @@ def refusing(path: Path) -> Iterator[None]:
         raise FileError(f"{path}: {error}") from error.__cause__
     except WRONG as error:
         raise FileError(f"{path} does not hold what it should: {error!r}") from error
-
-
-# ---------------------------------------------------------------- the network
-def _network_state(net: MLP) -> dict[str, Any]:
-    return {
-        "sizes": list(net.sizes),
-        "activations": [named.function_state(f) for f in net.f[1:]],
-        "models": net.models,
-        "dtype": str(net.dtype),
-        "seed": plain(net.seed),
-        "init": net.init if isinstance(net.init, str) else None,
-        "dropout": plain(net.dropout),
-        **({"scale": list(net.shape.scaled[1:])} if net.shape.scaled else {}),
-        "precision": net.precision,
-        "tune": net.tune,
-        "products": net.ops.export_algorithms(),
-    }
-
-
-def _make_network(
-    state: dict[str, Any], arrays: dict[str, np.ndarray], device: str, custom: dict[str, Any]
-) -> MLP:
-    functions = [
-        named.find(activation.activations, custom, described, "activation")
-        for described in state["activations"]
-    ]
-    file_arrays.check_shapes(state, functions, arrays)
-    net = MLP(
-        state["sizes"],
-        functions[:-1],
-        functions[-1],
-        models=state["models"],
-        dtype=state["dtype"],
-        device=device,
-        init="zeros",
-        seed=state["seed"],
-        dropout=state["dropout"],
-        scale=state.get("scale", False),
-        precision=state.get("precision", "float32"),
-        tune=state.get("tune", False),
-    )
-    net.ops.load_algorithms(state.get("products", {}))
-    net.init = state["init"]
-    net.metadata = state["metadata"]
-    with net.ops.on_device():
-        net.parameters.buffer[...] = net.ops.to_device(file_arrays.gathered(net, arrays))
-    return net
 
 
 # ---------------------------------------------------------------- bytes

@@ -1,4 +1,4 @@
-"""A network as an ONNX file, for onnxruntime and whatever else reads ONNX."""
+"""Networks and estimators as ONNX files, for onnxruntime and whatever else reads ONNX."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from gpumlp.io import onnx_network
 from gpumlp.io import weights as parameters
-from gpumlp.io.onnx_functions import OLDEST_OPSET, Graph, add_activation
+from gpumlp.io.onnx_functions import OLDEST_OPSET, Graph, element_type
+from gpumlp.io.onnx_network import Exported, Tensor
 from gpumlp.model.mlp import MLP
 from gpumlp.utils import atomic, checks
 from gpumlp.utils.version import __version__
 
 if TYPE_CHECKING:
     from gpumlp.estimators.base import BaseMLP
+    from gpumlp.estimators.tabular.tabular_base import BaseTabular
 
 # Protocol buffers, which an ONNX file is, end at 2 GiB; some room is for all but the parameters.
 ONE_FILE_BYTES = (2 << 30) - (16 << 20)
 PAGE = 4096
+ML, ML_OPSET = "ai.onnx.ml", 2  # the domain of LabelEncoder, and since when it has our types
 
 
 def export_onnx(
-    net: MLP | BaseMLP,
+    net: MLP | BaseMLP | BaseTabular,
     path: str | os.PathLike[str],
     *,
     opset: int = 20,
@@ -39,9 +41,10 @@ def export_onnx(
 
     Parameters
     ----------
-    net : MLP, or a fitted MLPClassifier or MLPRegressor
-        Of an estimator the output "y" is what predict_proba gives, or decision_function where there
-        is none, or a regressor's predict; always (B, outputs).
+    net : MLP, or a fitted estimator
+        Of MLPClassifier and MLPRegressor the output "y" is what predict_proba gives, or
+        decision_function where there is none, or predict; always (B, outputs).  Of
+        TabularClassifier and TabularRegressor see the notes.
     path : str or os.PathLike
         The file.  Parameters of more than 2 GiB go to a file of their own beside it, `path` +
         ".data".
@@ -64,6 +67,15 @@ def export_onnx(
 
     Notes
     -----
+    The graph of a TabularClassifier or TabularRegressor takes a table as it is: an input (B, 1) for
+    each column, of its name (x0, x1, ... without names), but for those that were left out
+    (`preparation_.dropped`).  Numbers, booleans, and time spans and times in seconds are double,
+    NaN where missing, as infinity is; dates int64, nanoseconds since 1970 in UTC, missing the least
+    int64; categories string, missing "", in the words of `preparation_.columns[j].levels` (3 and
+    3.0 are "3").  The outputs are "label" (B,), string or int64, or other numbers as they are, and
+    "probabilities" (B, classes); or "variable" in double, (B,) or (B, quantiles); with "_" behind
+    where a column has that name.
+
     In float64 each activation but a few is composed, because onnxruntime has most operators for
     float32 only; gelu's error function is then computed in float32, with an error of about 1e-7.
 
@@ -73,99 +85,69 @@ def export_onnx(
     >>> session = onnxruntime.InferenceSession("net.onnx")
     >>> [y] = session.run(["y"], {"x": x.astype(np.float32)})
     """
-    left_to_do = "nothing"
-    if hasattr(net, "_as_network"):
-        net, description, left_to_do = net._as_network()
-        metadata = description if metadata is None else metadata
-    parameters.check_network(net, "export_onnx")
     path = checks.path(path, "path")
+    exported = _exported(net, _known_opset(opset))
+    metadata = exported.about if metadata is None else metadata
+    if not isinstance(metadata, dict):
+        raise checks.ParameterError(f"metadata = {checks.shown(metadata)} must be a dictionary")
+    _write(exported, {str(key): _text(value, key) for key, value in metadata.items()}, path)
+
+
+def _exported(net: Any, opset: int) -> Exported:
+    if not isinstance(net, MLP) and not hasattr(net, "_as_network"):
+        from gpumlp.io import onnx_table
+
+        if isinstance(net, onnx_table.BaseTabular):
+            return onnx_table.from_table(net, opset)
+        parameters.check_network(net, "export_onnx")
+    return onnx_network.from_network(net, opset)
+
+
+def _known_opset(opset: int) -> int:
     try:
         import onnx
     except ImportError as error:
         message = f'writing ONNX needs the package onnx ({error}): pip install "gpumlp[onnx]"'
         raise ImportError(message) from error
+    known = checks.Interval(OLDEST_OPSET, onnx.defs.onnx_opset_version(), whole=True)
+    return checks.number(opset, f"with onnx {onnx.__version__}, opset", known)
 
-    newest = onnx.defs.onnx_opset_version()
-    known = checks.Interval(OLDEST_OPSET, newest, whole=True)
-    opset = checks.number(opset, f"with onnx {onnx.__version__}, opset", known)
-    metadata = net.metadata if metadata is None else metadata
-    if not isinstance(metadata, dict):
-        raise checks.ParameterError(f"metadata = {checks.shown(metadata)} must be a dictionary")
-    texts = {str(key): _text(value, key) for key, value in metadata.items()}
-    graph = _build(net, opset, output="y" if left_to_do == "nothing" else "outputs")
-    width = net.sizes[-1] + (left_to_do == "both")
-    _finish(graph, net, left_to_do)
+
+def _write(exported: Exported, about: dict[str, str], path: Path) -> None:
+    """about: the file's metadata."""
+    import onnx
+
+    graph = exported.graph
     if sum(array.nbytes for array in graph.constants.values()) > ONE_FILE_BYTES:
         beside = path.with_name(f"{path.name}.data")
         with atomic.naming(path):
             tensors = _outside(graph, beside)
-        model = _model(net, graph, texts, tensors, width)
+        model = _model(exported, about, tensors)
         atomic.write(path, model.SerializeToString())
         onnx.checker.check_model(str(path))
     else:
         tensors = [
             onnx.numpy_helper.from_array(array, name) for name, array in graph.constants.items()
         ]
-        model = _model(net, graph, texts, tensors, width)
+        model = _model(exported, about, tensors)
         onnx.checker.check_model(model, full_check=True)
         atomic.write(path, model.SerializeToString())
 
 
-def _build(net: MLP, opset: int, output: str) -> Graph:
-    """The layers, from the tensor x to the tensor of that name."""
-    graph, values = Graph(net.dtype, opset), parameters.read_products(net)
-    n = "x"
-    for k in range(1, net.K + 1):
-        # (1)(3)(5)(8)  z^(k) = W^(k) n^(k-1) + b^(k)
-        graph.enter("")
-        if net.models is None:
-            W, b = graph.constant(values.W[k], f"W_{k}"), graph.constant(values.b[k], f"b_{k}")
-            z = graph.op("Gemm", n, W, b, transB=1, output=f"z_{k}")
-        else:
-            W = graph.constant(values.W[k].swapaxes(1, 2), f"W_{k}")
-            b = graph.constant(values.b[k][:, None, :], f"b_{k}")
-            z = graph.op("Add", graph.op("MatMul", n, W), b, output=f"z_{k}")
-        # (2)(4)(6)(9)  n^(k) = f^(k)(z^(k))
-        n = output if k == net.K else f"n_{k}"
-        slope = None
-        if values.slope[k] is not None:
-            # () or, for a stack, (M, 1, 1)
-            shape = () if net.models is None else (net.models, 1, 1)
-            slope = graph.constant(values.slope[k].reshape(shape), f"slope_{k}")
-        graph.enter(f"layer_{k}_")
-        add_activation(graph, net.f[k], z, slope, output=n)
-    return graph
-
-
-def _finish(graph: Graph, net: MLP, left_to_do: str) -> None:
-    """From a classifier's outputs to its probabilities: see MLPClassifier."""
-    n = "outputs"
-    graph.enter("probability_")
-    if left_to_do == "exp":
-        graph.op("Exp", n, output="y")
-    elif left_to_do == "one":  # n^0, which is 1 whatever n may be
-        graph.op("Pow", n, 0.0, output="y")
-    elif left_to_do == "both":
-        graph.op("Concat", graph.op("Sub", 1.0, n), n, axis=1, output="y")
-    elif left_to_do == "shares":
-        ones = graph.constant(np.ones((net.sizes[-1], 1)), "ones")
-        graph.op("Div", n, graph.op("MatMul", n, ones), output="y")
-
-
-def _model(net: MLP, graph: Graph, metadata: dict[str, str], tensors: list[Any], width: int) -> Any:
-    """The whole model; tensors: the graph's constants as ONNX has them; width:
-    of its output."""
+def _model(exported: Exported, about: dict[str, str], tensors: list[Any]) -> Any:
+    """The whole model; tensors: the graph's constants as ONNX has them."""
     from onnx import helper
 
-    real = helper.np_dtype_to_tensor_dtype(net.dtype)
-    stack = [] if net.models is None else [net.models]
+    graph = exported.graph
     opsets = [helper.make_opsetid("", graph.opset)]
+    if any(node.domain == ML for node in graph.nodes):
+        opsets.append(helper.make_opsetid(ML, ML_OPSET))
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
             "mlp",
-            [helper.make_tensor_value_info("x", real, ["B", net.sizes[0]])],
-            [helper.make_tensor_value_info("y", real, [*stack, "B", width])],
+            [_value_info(each) for each in exported.inputs],
+            [_value_info(each) for each in exported.outputs],
             tensors,
         ),
         opset_imports=opsets,
@@ -174,8 +156,14 @@ def _model(net: MLP, graph: Graph, metadata: dict[str, str], tensors: list[Any],
         producer_name="gpumlp",
         producer_version=__version__,
     )
-    helper.set_model_props(model, metadata)
+    helper.set_model_props(model, about)
     return model
+
+
+def _value_info(tensor: Tensor) -> Any:
+    from onnx import helper
+
+    return helper.make_tensor_value_info(tensor.name, element_type(tensor.dtype), tensor.shape)
 
 
 def _text(value: Any, key: Any) -> str:
@@ -191,7 +179,7 @@ def _plain(value: Any) -> Any:
     raise TypeError
 
 
-def _outside(graph: Graph, file: Path) -> list[Any]:
+def _outside(graph: Graph, file: Path) -> list:
     """The constants as references into a file of their own, which is written here.
 
     onnx can do this too, but not with a tensor of more than 2 GiB, such as a stack's.
@@ -201,7 +189,7 @@ def _outside(graph: Graph, file: Path) -> list[Any]:
     tensors = []
     with open(file, "wb") as data:
         for name, array in graph.constants.items():
-            if array.nbytes < PAGE:
+            if array.nbytes < PAGE or array.dtype == object:
                 tensors.append(numpy_helper.from_array(array, name))
                 continue
             offset = -(-data.tell() // PAGE) * PAGE  # readers map it into memory

@@ -8,49 +8,69 @@ for both.  Adding an activation is a line in one of the tables, or in both.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from gpumlp.functions.activation import GELU_CUBIC, GELU_SCALE, SELU_ALPHA, SELU_SCALE, Activation
 
+Operand = str | float | np.ndarray
+
 # Softmax over the last axis, Clip with inputs, everything for float64: from this operator set on.
 OLDEST_OPSET = 13
 
 
 class Graph:
-    """Collects the nodes and constants of an ONNX graph; tensors are known by their names."""
+    """Collects the nodes and constants of an ONNX graph; tensors are known by their names.
 
-    def __init__(self, dtype: np.dtype, opset: int):
-        self.dtype, self.opset = dtype, opset
+    dtype: of constants that are given as numbers; taken: names that belong to the graph's inputs
+    and outputs alone.
+    """
+
+    def __init__(self, dtype: Any, opset: int, taken: Iterable[str] = ()):
+        self.dtype, self.opset = np.dtype(dtype), opset
         self.nodes: list[Any] = []
         self.constants: dict[str, np.ndarray] = {}
         self._prefix = ""
+        self._taken = frozenset(taken)
 
     def enter(self, prefix: str) -> None:
         """Begin the names of the following tensors and nodes with this prefix."""
         self._prefix = prefix
 
-    def constant(self, value, name: str) -> str:
-        """Add a constant in the network's dtype; returns its name."""
-        name = f"{self._prefix}{name}"
-        self.constants[name] = np.array(value, dtype=self.dtype, order="C")
+    def free(self, name: str) -> str:
+        """The name, or one like it that is no input's or output's."""
+        while name in self._taken:
+            name += "_"
         return name
 
-    def op(self, kind: str, *inputs: str | float, output: str = "", **attributes) -> str:
-        """Add a node; numbers among its inputs become constants. Returns the name of its output."""
+    def constant(self, value, name: str, dtype: Any = None) -> str:
+        """Add a constant of that dtype, or of the graph's; returns its name."""
+        name = self.free(f"{self._prefix}{name}")
+        dtype = self.dtype if dtype is None else dtype
+        self.constants[name] = np.array(value, dtype=dtype, order="C")
+        return name
+
+    def op(self, kind: str, *inputs: Operand, output: str = "", **attributes) -> str:
+        """Add a node; numbers among its inputs become constants, and arrays, which keep their
+        dtype.  Returns the name of its output."""
         from onnx import helper
 
         local = f"{kind}_{len(self.nodes)}"
         names = [
-            tensor if isinstance(tensor, str) else self.constant(tensor, f"{local}_constant_{i}")
-            for i, tensor in enumerate(inputs)
+            each
+            if isinstance(each, str)
+            else self.constant(each, f"{local}_constant_{i}", getattr(each, "dtype", None))
+            for i, each in enumerate(inputs)
         ]
         name = f"{self._prefix}{local}"
-        output = output or f"{name}_out"
+        output = output or self.free(f"{name}_out")
         self.nodes.append(helper.make_node(kind, names, [output], name=name, **attributes))
         return output
+
+    def cast(self, tensor: str, dtype: Any) -> str:
+        return self.op("Cast", tensor, to=element_type(dtype))
 
 
 class Operator(NamedTuple):
@@ -113,8 +133,7 @@ def _gelu(g: Graph, z: str) -> str:
     # z (1 + erf(z / sqrt 2)) / 2; onnxruntime has erf for float32 only
     u = g.op("Div", z, math.sqrt(2))
     if g.dtype == np.float64:
-        u = g.op("Erf", g.op("Cast", u, to=_element_type(np.dtype(np.float32))))
-        erf = g.op("Cast", u, to=_element_type(g.dtype))
+        erf = g.cast(g.op("Erf", g.cast(u, np.float32)), g.dtype)
     else:
         erf = g.op("Erf", u)
     return g.op("Mul", g.op("Mul", z, 0.5), g.op("Add", erf, 1.0))
@@ -190,7 +209,8 @@ def _fixed(g: Graph, f: Activation, z: str) -> None:
         COMPOSED[f.name](g, z, f.p)
 
 
-def _element_type(dtype: np.dtype) -> int:
+def element_type(dtype: Any) -> int:
+    """What ONNX calls a dtype; text is of dtype object."""
     from onnx import helper
 
-    return helper.np_dtype_to_tensor_dtype(dtype)
+    return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))

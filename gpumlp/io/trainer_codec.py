@@ -103,7 +103,7 @@ def restore(entries: dict[str, Any], arrays, net, custom: dict[str, Any]) -> Tra
 def _state(entry: dict[str, Any], fit: dict[str, Any] | None, arrays, trainer) -> dict[str, Any]:
     """The trainer's state dictionary, from the file."""
     net, rates, M = trainer.net, entry["rates"], trainer.net.M
-    _check_history(entry["history"], net)
+    check_history(entry["history"], net)
     file_arrays.check_counts(arrays, rates["issued"], M)
     state = trainer.state_dict() | {
         "steps": file_arrays.array_of(arrays, "steps", np.int64, (M,)),
@@ -128,7 +128,7 @@ def _state(entry: dict[str, Any], fit: dict[str, Any] | None, arrays, trainer) -
     return state | {"batches_done": done, "epochs_left": fit["epochs_left"]}
 
 
-def _check_history(entry: dict[str, Any], net) -> None:
+def check_history(entry: dict[str, Any], net) -> None:
     """Check that each value is a number, of a stack one for each network."""
     known, shape = history.from_state(entry), () if net.models is None else (net.models,)
     for name in ("loss", "val_loss", "val_accuracy", "lr"):

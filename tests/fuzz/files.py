@@ -111,7 +111,14 @@ def _folder(random, shared: Shared) -> str:
 def _compute(found: Any) -> None:
     """Of numbers it makes numbers, as it comes from its file."""
     _look_at_weights(found)
-    if hasattr(found, "predict"):
+    if _is_tabular(found):
+        # Of a table of other columns they may say that it is one.
+        with contextlib.suppress(ValueError, TypeError):
+            table = seeds.table(hasattr(found, "feature_names_in_"))
+            for method in ("predict", "predict_proba", "predict_std"):
+                if hasattr(found, method):
+                    _whole(f"{method}()", getattr(found, method)(table))
+    elif hasattr(found, "predict"):
         named = hasattr(found, "feature_names_in_")
         frame = seeds.features(named and list(found.feature_names_in_) == list("abcd"))
         methods = ["predict", "predict_proba", "decision_function"]
@@ -124,8 +131,15 @@ def _compute(found: Any) -> None:
         _whole("forward()", net.forward(np.resize(seeds.X, (3, net.sizes[0]))))
 
 
+def _is_tabular(found: Any) -> bool:
+    return isinstance(found, gpumlp.TabularClassifier | gpumlp.TabularRegressor)
+
+
 def _look_at_weights(found: Any) -> None:
-    if hasattr(found, "predict"):
+    if _is_tabular(found):
+        for i, stack in enumerate(found._stacks):
+            _whole(f"theta of stack {i}", stack.net.theta)
+    elif hasattr(found, "predict"):
         for each in getattr(found, "estimators_", [found]):
             for k, weights in enumerate(each.coefs_):
                 _whole(f"coefs_[{k}]", weights)
@@ -136,7 +150,9 @@ def _look_at_weights(found: Any) -> None:
 def _targets(estimator) -> np.ndarray:
     """Such as it was fitted on."""
     if not hasattr(estimator, "classes_"):
-        return seeds.REAL[:, : estimator.n_outputs_]
+        return seeds.REAL[:, 0 if _is_tabular(estimator) else slice(estimator.n_outputs_)]
+    if _is_tabular(estimator):
+        return estimator.classes_[seeds.CODES % len(estimator.classes_)]
     if estimator._binarizer.y_type_.startswith("multilabel"):
         return seeds.SEVERAL
     return estimator.classes_[seeds.CODES % len(estimator.classes_)]
@@ -151,7 +167,12 @@ def _whole(what: str, values) -> None:
 def _train(found: Any) -> None:
     """A little, whatever the file says of how much it was to be.  Rates that a file may well have
     make weights of which no numbers come, but they are numbers themselves."""
-    if hasattr(found, "predict"):
+    if _is_tabular(found):
+        found.max_epochs = found.n_models = 2
+        with contextlib.suppress(*OWN):
+            found.fit(seeds.table(hasattr(found, "feature_names_in_")), _targets(found))
+            _look_at_weights(found)
+    elif hasattr(found, "predict"):
         found.max_iter = 2
         with contextlib.suppress(*OWN):  # a fit that is refused may leave nothing
             found.fit(seeds.features(hasattr(found, "feature_names_in_")), _targets(found))

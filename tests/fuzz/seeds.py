@@ -97,6 +97,17 @@ ESTIMATORS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     },
 }
 
+TABULAR: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "classes": ("TabularClassifier", NAMES, {}),
+    "two classes": ("TabularClassifier", CODES > 0, {"dtype": "float64", "frame": True}),
+    "values": ("TabularRegressor", REAL[:, 0], {"frame": True}),
+    "quantiles": (
+        "TabularRegressor",
+        REAL[:, 0],
+        {"quantile": [0.9, 0.1], "network_params": {"activation": "prelu"}},
+    ),
+}
+
 
 def _network(options: dict[str, Any]) -> gpumlp.MLP:
     return gpumlp.MLP((FEATURES, 5, 3, CLASSES), device="cpu", **options)
@@ -133,6 +144,25 @@ def features(named: bool):
     return pd.DataFrame(X, columns=list("abcd"))
 
 
+def table(named: bool):
+    """Columns of every kind, named as those of `features`."""
+    columns = X.astype(object)
+    columns[::5, 0] = None
+    columns[:, 1] = NAMES
+    columns[::7, 1] = ""
+    columns[:, 2] = [np.datetime64("2020-02-27") + 9 * i for i in range(ROWS)]
+    if not (named and importlib.util.find_spec("pandas")):
+        return columns
+    return pd.DataFrame(columns, columns=list("abcd"))
+
+
+def tabular(kind: str, y, options: dict[str, Any]):
+    small = {"hidden_layer_sizes": (5,), "max_epochs": 2, "n_models": 2, "random_state": 0}
+    named = options.get("frame", False)
+    rest = {name: value for name, value in options.items() if name != "frame"}
+    return getattr(gpumlp, kind)(device="cpu", **small | rest).fit(table(named), y)
+
+
 def estimator(kind: str, y, options: dict[str, Any], **more):
     options = {"hidden_layer_sizes": (5,), "max_iter": 3, "batch_size": 8, "random_state": 0} | (
         options
@@ -159,6 +189,8 @@ def write(folder: Path) -> None:
                 checkpoint.write(trainer)
         for name, (kind, y, options) in ESTIMATORS.items():
             gpumlp.save(estimator(kind, y, options), folder / f"estimator {name}")
+        for name, (kind, y, options) in TABULAR.items():
+            gpumlp.save(tabular(kind, y, options), folder / f"tabular {name}")
         for name, random in RANDOM.items():
             model = estimator("MLPRegressor", REAL, {}, random_state=random())
             gpumlp.save(model, folder / f"estimator {name}")

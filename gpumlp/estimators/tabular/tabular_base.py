@@ -26,6 +26,8 @@ from gpumlp.training.callback import Callback, EarlyStopping
 from gpumlp.training.history import History
 from gpumlp.utils.checks import ParameterError
 
+FOLD_BYTES = 24  # of a row's number in the folds of a network, while they are made
+
 
 class TableSamples(NamedTuple):
     """Prepared rows x (R, D), coded targets y (R,), and weights (R,) or None."""
@@ -137,6 +139,7 @@ class BaseTabular(BaseEstimator):
         rng = np.random.default_rng(random.randint(0, 2**31, size=4))
         folds = None
         if held is None:
+            self._check_folds(len(train.x))
             folds = fold_rows(train.y, self.n_models, self._classes, rng)
         weight = self._weights(train.y, train.weight)
         task = StackTask(params, train, weight, held, folds, device)
@@ -162,6 +165,15 @@ class BaseTabular(BaseEstimator):
             self.__dict__.pop("oof_prediction_", None)
         else:
             self.oof_prediction_ = self._out_of_fold(parts, folds[1], len(train.x))
+
+    def _check_folds(self, rows: int) -> None:
+        """Raises MemoryError where the numbers of the rows of all folds take more than there is."""
+        needed = self.n_models * rows * FOLD_BYTES
+        if short := memory.shortage(None, needed):
+            raise MemoryError(
+                f"out of memory: the folds of n_models = {self.n_models} networks on {rows} rows "
+                f"take {memory.text(needed)}, and {short}; lower n_models"
+            )
 
     def _prepare(self, X: Any) -> None:
         """What becomes of the columns."""
@@ -302,7 +314,8 @@ class BaseTabular(BaseEstimator):
             rows, first = np.unique(rows, return_index=True)  # one may be there twice
             total[rows] += values[first]
             times[rows] += 1
-        return (total.T / times).T
+        with np.errstate(invalid="ignore"):
+            return (total.T / times).T  # NaN where no network has held the row out
 
     def _quantiles(self, q: Any, values: np.ndarray) -> np.ndarray:
         """The quantiles q over the first axis of values, those of several as the last axis."""

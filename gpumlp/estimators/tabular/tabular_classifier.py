@@ -91,7 +91,8 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
     validation_scores_ : ndarray of shape (n_models,)
         Accuracy of each network on the rows that it did not see.
     oof_prediction_ : ndarray of shape (n_samples, n_classes)
-        Probabilities of each training row by the network that did not see it; without X_val.
+        Probabilities of each training row by the network that did not see it; without X_val.  With
+        n_models=1 those of an eighth of the rows, and NaN.
 
     Examples
     --------
@@ -212,7 +213,8 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
     def _pooled(self, outputs: list[np.ndarray]) -> np.ndarray:
         members = tempered(outputs[0], self.temperature_)
         probability = members.mean(axis=0)[:, : len(self.classes_)]
-        return probability / probability.sum(axis=1, keepdims=True)
+        probability /= probability.sum(axis=1, keepdims=True)
+        return probability.astype(outputs[0].dtype)
 
     def _fold_score(self, y: np.ndarray, predicted: np.ndarray, weight: Any) -> float:
         return float(accuracy_score(y, predicted.argmax(axis=1), sample_weight=weight))

@@ -48,7 +48,8 @@ time_limit, callbacks, device, dtype, random_state, verbose, network_params
         R² of each network on the rows that it did not see; with `quantile` the negative mean
         pinball loss.
     oof_prediction_ : ndarray of shape (n_samples,), or (n_samples, n_quantiles)
-        The prediction of each training row by the network that did not see it; without X_val.
+        The prediction of each training row by the network that did not see it; without X_val.  With
+        n_models=1 those of an eighth of the rows, and NaN.
 
     Examples
     --------

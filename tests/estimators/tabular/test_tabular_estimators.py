@@ -124,6 +124,21 @@ class TestFolds:
         weighted = np.mean(model.validation_scores_)
         np.testing.assert_allclose(weighted, np.mean(found.argmax(axis=1) == y), atol=1e-9)
 
+    def test_a_single_network_holds_an_eighth_out(self):
+        X, signal = frame(120)
+        for cls, y in ((TabularRegressor, signal), (TabularClassifier, signal > 1)):
+            model = cls(**QUICK | {"n_models": 1}).fit(X, y)
+            known = np.isfinite(model.oof_prediction_.reshape(120, -1)).all(axis=1)
+            assert known.sum() == 15
+            np.testing.assert_allclose(
+                model._of_members(X)[0][known], model.oof_prediction_[known], rtol=1e-5
+            )
+
+    def test_more_networks_than_there_is_memory_for(self):
+        x = np.random.default_rng(0).normal(size=(2000, 2))
+        with pytest.raises(MemoryError, match="n_models = 2000000000 networks on 2000 rows take"):
+            TabularRegressor(n_models=2_000_000_000).fit(x, x[:, 0])
+
     def test_each_network_is_that_of_its_best_epoch(self):
         X, signal = frame(120)
         model = TabularRegressor(**SMALL).fit(X, signal)
