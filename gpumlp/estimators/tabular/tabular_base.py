@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,7 +72,7 @@ class BaseTabular(BaseEstimator):
     # The constructor's parameters.
     n_models: int
     hidden_layer_sizes: Any
-    max_epochs: int
+    max_epochs: Any
     batch_size: Any
     learning_rate: float
     categorical_features: Any
@@ -236,9 +237,9 @@ class BaseTabular(BaseEstimator):
         """A trained stack, each network as it was after its best epoch; and these epochs."""
         params, (x, y, _), held, folds = task.params, task.train, task.held, task.folds
         rows = len(x) if folds is None else folds[0].shape[1]
-        hidden, batch = self.hidden_layer_sizes, self.batch_size
-        if isinstance(hidden, str):
-            hidden = preset.hidden_sizes_for(rows)
+        hidden = _or_auto(self.hidden_layer_sizes, preset.hidden_sizes_for, rows)
+        epochs = _or_auto(self.max_epochs, preset.epochs_for, rows)
+        batch = _or_auto(self.batch_size, preset.batch_size_for, rows)
         units = [int(size) for size in np.atleast_1d(np.asarray(hidden))]
         outputs, activation = self._outputs
         net = preset.make_network(
@@ -251,14 +252,13 @@ class BaseTabular(BaseEstimator):
             seed=int(rng.integers(2**32)),
         )
         preset.draw_weights(net, x, rng)
-        batch = preset.batch_size_for(rows) if isinstance(batch, str) else batch
         trainer = preset.make_trainer(
             params, net, loss, self.learning_rate, batch, int(rng.integers(2**32))
         )
         decay = [preset.FallingDecay(params)] if params.schedule_decay else []
-        stop = EarlyStopping(patience=self.max_epochs, monitor="val_loss")
+        stop = EarlyStopping(patience=epochs, monitor="val_loss")
         history = trainer.fit(
-            *(x, y, self.max_epochs),
+            *(x, y, epochs),
             validation=None if held is None else tuple(held[: 2 + (held.weight is not None)]),
             callbacks=[stop, *decay, *callbacks, *(self.callbacks or ())],
             progress=bool(self.verbose),
@@ -336,3 +336,8 @@ class BaseTabular(BaseEstimator):
 
 def _of_rows(weight: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
     return None if weight is None else weight[rows]
+
+
+def _or_auto(value: Any, by_rows: Callable[[int], Any], rows: int) -> Any:
+    """The value; "auto" is what goes by the number of rows."""
+    return by_rows(rows) if isinstance(value, str) else value

@@ -42,9 +42,10 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
     n_models : int, default=8
         Networks, and folds.
     hidden_layer_sizes : "auto", int or sequence of int, default="auto"
-        Units of the hidden layers; "auto" depends on the number of rows.
-    max_epochs : int, default=64
-        Epochs of training, over which the learning rate's schedule extends.
+        Units of the hidden layers; "auto" is three layers of 128, of 10,000 rows or more of 256.
+    max_epochs : "auto" or int, default="auto"
+        Epochs of training, over which the learning rate's schedule extends; "auto" is 128, of
+        10,000 rows or more 64.
     batch_size : "auto" or int, default="auto"
         Rows of a minibatch; "auto" is 64, 128 or 256, by the number of rows.
     learning_rate : float, default=0.0025
@@ -109,7 +110,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         *,
         n_models=8,
         hidden_layer_sizes="auto",
-        max_epochs=64,
+        max_epochs="auto",
         batch_size="auto",
         learning_rate=0.0025,
         categorical_features="from_dtype",

@@ -66,7 +66,7 @@ time_limit, callbacks, device, dtype, random_state, verbose, network_params
         quantile=None,
         n_models=8,
         hidden_layer_sizes="auto",
-        max_epochs=64,
+        max_epochs="auto",
         batch_size="auto",
         learning_rate=0.0025,
         categorical_features="from_dtype",

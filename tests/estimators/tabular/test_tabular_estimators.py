@@ -297,7 +297,7 @@ def test_text_is_no_value():
     [
         ("n_models", 0, "a whole number in"),
         ("hidden_layer_sizes", (8, 0), "'auto', or the units"),
-        ("max_epochs", 2.5, "a whole number"),
+        ("max_epochs", 2.5, "'auto', or a whole number"),
         ("batch_size", "all", "'auto', or a whole number"),
         ("learning_rate", -1.0, r"a number in \(0, inf\)"),
         ("categorical_features", "all", "None, or 'from_dtype', or a list of column names"),

@@ -43,6 +43,16 @@ def test_a_single_row_is_trained_on_and_held_out():
     assert training.tolist() == held_out.tolist() == [[0]] * 3
 
 
+@pytest.mark.parametrize(
+    ("rows", "batch", "width", "epochs"),
+    [(1, 64, 128, 128), (1025, 128, 128, 128), (8193, 256, 128, 128), (10_000, 256, 256, 64)],
+)
+def test_what_depends_on_the_number_of_rows(rows, batch, width, epochs):
+    assert preset.batch_size_for(rows) == batch
+    assert preset.hidden_sizes_for(rows) == (width,) * 3
+    assert preset.epochs_for(rows) == epochs
+
+
 # ---------------------------------------------------------------- initial weights
 @pytest.mark.parametrize("params", [preset.CLASSES, preset.VALUES])
 def test_units_have_unit_deviation_and_a_kink_amid_the_data(device, params):
