@@ -1,4 +1,5 @@
-"""Tables with numbers, categories and missing values that PyPI packages ship: never redistributed."""
+"""Tables with numbers, categories and missing values that PyPI packages ship; they are not ours to
+pass on."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from gpumlp.backend.contract import Ops
 
 
 def get(device: str, precision: str = "float32", tune: bool = False) -> Ops:
-    """The operations on "cpu" or "cuda:i"; an object of its own for each network.
+    """Make the operations on "cpu" or "cuda:i"; each network has an object of its own.
 
     precision, tune: of the products on a GPU, see `gpumlp.MLP`.
     """

@@ -1,6 +1,6 @@
-"""The backend contract: `Ops`, the operations that a network is made of, and what they work on.
+"""The backend contract: `Ops`, the operations that networks are computed with, and their arguments.
 
-`gpumlp.backend.get(device)` gives an object with these operations.  NumpyOps is the readable
+`gpumlp.backend.get(device)` makes an object with these operations.  NumpyOps is the readable
 reference.  HostOps does the same by C++ that it compiles at first use, where there is a compiler
 and a folder for the result (GPUMLP_HOST=0 switches it off).  CupyOps launches the kernels of
 kernels/ and cuBLASLt.  Each operation works in place on buffers that the caller owns.
@@ -52,7 +52,7 @@ class Targets(NamedTuple):
 
 
 class Data(NamedTuple):
-    """What minibatches are gathered from; a leading axis of 1 is shared by all networks."""
+    """The data that minibatches come from; a leading axis of 1 is shared by all networks."""
 
     x: Array  # (1 or M, R, N_0), any real dtype
     labels: Array | None  # (1 or M, R) int32
@@ -71,7 +71,7 @@ class Batch(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """What each of S slices of the parameters multiplies the learning rate and the decay with.
+    """The factors on learning rate and decay of each of S slices of the parameters.
 
     A slice begins where the one before it ends, at a multiple of 128 bytes.
     """
@@ -83,7 +83,7 @@ class Factors(NamedTuple):
 
 @dataclass
 class State:
-    """What changes in training, for each of M networks, on the device."""
+    """The counters, losses and scalars of M networks in training, on the device."""
 
     t: Array  # (M,) int64: updates made
     stopped_at: Array  # (M,) int64: 0, or the step that was not finite; -1: stopped
@@ -113,18 +113,18 @@ class Ops(Protocol):
         """The array on the device.  A NumPy array may be overwritten once this returns."""
 
     def to_host(self, array: Array) -> Array:
-        """The array as NumPy's."""
+        """The array as a NumPy array."""
 
     def free_memory(self, enough: float = math.inf) -> float | None:
         """Bytes that a new array may take; None on the CPU.
 
-        Where they are fewer than enough, memory that is only kept for later is given up first.
+        enough: where there are fewer, memory that is only cached is freed first.
         """
 
     def total_memory(self) -> float:
-        """Bytes that there are at most: the GPU's, or the machine's or its container's.
+        """All bytes of memory: the GPU's, or the machine's or its container's.
 
-        Infinity where nothing tells.
+        Infinity where they are unknown.
         """
 
     def chip(self) -> Chip | None:
@@ -233,7 +233,7 @@ class Ops(Protocol):
         A network moves if its loss and its gradient g (M, P) are finite, its batch has weight, and
         it has not stopped.  hyper (M, len(HYPERS)); rates: the schedule's factors for the updates
         first_rate[0], first_rate[0] + 1, ...  With theta (M, P), the penalty of its first `decayed`
-        parameters is added to the loss that is noted.
+        parameters is added to the loss in state.losses.
         """
 
     def update(
@@ -249,7 +249,7 @@ class Ops(Protocol):
         decayed: int,
         factors: Factors | None = None,
     ) -> None:
-        """theta (M, P) and its state buffers (M, P) <- the optimiser's update rule, (14)(15).
+        """theta (M, P) and its state buffers (M, P) <- an update by the optimiser's rule, (14)(15).
 
         family: of the optimiser, see gpumlp/functions/optimizer.py.  Only networks that move by
         scalars (M, 4) change.  The first `decayed` parameters take penalties and weight decay, and
@@ -259,7 +259,7 @@ class Ops(Protocol):
 
     # ------------------------------------------------------------ minibatches
     def gather(self, data: Data, order: Array, cursor: Array, batch: int, out: Batch) -> None:
-        """out <- a minibatch: the rows order[m, cursor[m] * batch + i] of data.
+        """out <- a minibatch: row i is row order[m, cursor[m] * batch + i] of data.
 
         -1 is a row of zeros with weight 0.
         """
@@ -292,10 +292,10 @@ class Ops(Protocol):
 
     # ------------------------------------------------------------ many operations
     def capture(self, work: Work) -> Callable[[], None] | None:
-        """A function that does what work() does, again and again on the same buffers, in less time.
+        """Capture work() in a function that does the same on the same buffers, in less time.
 
-        On a GPU it is a CUDA graph; None where nothing would be gained.  work() has run before; all
-        that changes from run to run lies in arrays.
+        On a GPU it launches a CUDA graph; None where nothing would be gained.  work() has run
+        before; all that changes from run to run lies in arrays.
         """
 
     def pace(self, long: bool = False) -> None:
@@ -306,15 +306,14 @@ class Ops(Protocol):
         """
 
     def threads(self, shape: Any, objective: Any = None) -> int:
-        """How many works `parallel` does at the same time, of which each trains a network.
+        """The number of works that `parallel` does at the same time.
 
-        shape: of the network, a `NetworkShape`.
-
-        More than 1 only on the CPU, where all of it is compiled.
+        shape: a `NetworkShape`;  objective: an `Objective`, or None without training.  More than 1
+        only on the CPU, where all operations of such a network are compiled.
         """
 
     def parallel(self, works: Sequence[Work]) -> None:
-        """Each work(); where it draws noise, it knows slices of a batch by Noise.first_row."""
+        """Do each work(), on a slice of a batch; Noise.first_row tells where its slice begins."""
 
     def add_up(self, parts: Array, out: Array) -> None:
         """out <- the sum of the parts along their first axis."""
@@ -324,7 +323,7 @@ class Ops(Protocol):
 
         The networks train in the GPU's shared memory at these places.  train does what gather, the
         passes, prepare_update and update do in `steps` batches of each network, from its cursor on.
-        A network that has stopped notes the loss 0 with weight 0, and leaves its norm as it was.
+        A network that has stopped gets the loss 0 with weight 0, and its norm stays as it was.
 
         Raises
         ------
@@ -333,11 +332,11 @@ class Ops(Protocol):
         """
 
     def transfers(self, size: int) -> tuple[Transfer, Transfer]:
-        """Two transfers of so many bytes, which run beside the computing; on a GPU only."""
+        """Two transfers of so many bytes, which copy while the GPU computes; on a GPU only."""
 
     # ------------------------------------------------------------ products by timing
     def export_algorithms(self) -> dict[str, Any]:
         """The algorithms that were chosen for products by timing them, for files."""
 
     def load_algorithms(self, algorithms: dict[str, Any]) -> None:
-        """Choose these algorithms; they are left alone where there is no such choice."""
+        """Choose these algorithms; without effect where there is no such choice."""

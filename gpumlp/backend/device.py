@@ -1,4 +1,4 @@
-"""Device strings, what "auto" means here, and what was found for `gpumlp info`.
+"""Resolve device strings such as "auto", and report on this machine for `gpumlp info`.
 
 A device is "auto", "cpu", "cuda" (the first GPU) or "cuda:1"; resolve() turns it into "cpu" or
 "cuda:0", "cuda:1", …  CuPy is imported only inside these functions.
@@ -31,8 +31,8 @@ NO_DEVICE, INSUFFICIENT_DRIVER = 100, 35
 NOT_INITIALIZED = 3
 
 
-class Asked(NamedTuple):
-    """What a device string comes to.
+class Resolution(NamedTuple):
+    """What a device string stands for.
 
     device: the string;  by: the environment variable that it is from, or nothing.
     use: "cpu" or "cuda:<i>", or nothing where the problem is in the way.
@@ -49,24 +49,24 @@ _warned = False  # "auto" complains once a process
 
 
 def resolve(device: str = "auto", check: bool = True) -> str:
-    """The device that a string means here: "cpu", or "cuda:<i>" for a GPU that answers.
+    """Resolve a device string to "cpu", or "cuda:<i>" for a GPU that works.
 
     "auto" is what the environment variable GPUMLP_DEVICE says; without it the first GPU, or the
     CPU where none can be used. A broken CuPy or a driver too old is then told once, as a
-    RuntimeWarning; a machine without an NVIDIA GPU, driver or CuPy is not worth a word.
+    RuntimeWarning; a missing NVIDIA GPU, driver or CuPy is not.
     check: see `gpu_problem`.
 
     Raises ValueError for an invalid string, RuntimeError for a GPU that cannot be used.
     """
-    asked = look_up(device, check)
-    if not asked.use:
-        by = f" (from {asked.by})" if asked.by else ""
-        raise RuntimeError(f'device {asked.device!r}{by}: {asked.problem} Or use device="cpu".')
-    return asked.use
+    choice = look_up(device, check)
+    if not choice.use:
+        by = f" (from {choice.by})" if choice.by else ""
+        raise RuntimeError(f'device {choice.device!r}{by}: {choice.problem} Or use device="cpu".')
+    return choice.use
 
 
-def look_up(device: str, check: bool = True) -> Asked:
-    """See `resolve`."""
+def look_up(device: str, check: bool = True) -> Resolution:
+    """Look up what a device string stands for, without an error for a GPU that cannot be used."""
     by = ""
     kind, index = parse(device)
     if kind == "auto" and os.environ.get(VARIABLE):
@@ -76,19 +76,19 @@ def look_up(device: str, check: bool = True) -> Asked:
         except ValueError as error:
             raise ValueError(f"{VARIABLE}: {error}") from None
     if kind == "cpu":
-        return Asked(device, by, "cpu")
+        return Resolution(device, by, "cpu")
     problem = gpu_problem(index, check)
     if problem is None:
-        return Asked(device, by, f"cuda:{index}")
+        return Resolution(device, by, f"cuda:{index}")
     if kind == "cuda":
-        return Asked(device, by, "", problem)
+        return Resolution(device, by, "", problem)
     if problem.broken:
         _warn_once(f"{problem} Using the CPU.")
-    return Asked(device, by, "cpu")
+    return Resolution(device, by, "cpu")
 
 
 def parse(device: str) -> tuple[str, int]:
-    """A device string as ("auto" | "cpu" | "cuda", GPU number)."""
+    """Parse a device string: ("auto" | "cpu" | "cuda", GPU number); raises ValueError."""
     match = re.fullmatch(r"(auto|cpu)|cuda(?::([0-9]{1,4}))?", str(device))
     if not match:
         raise ValueError(f"{device!r} is no device; valid are {VALID}")
@@ -98,7 +98,7 @@ def parse(device: str) -> tuple[str, int]:
 def gpu_problem(index: int = 0, check: bool = True) -> Problem | None:
     """Why GPU number `index` cannot be used, or None if it works.
 
-    check: and if it computes what NumPy does, when it is first used (gpumlp/backend/selfcheck).
+    check: also whether it computes what NumPy does, at its first use (gpumlp/backend/selfcheck).
     """
     if faults.is_forked():
         return faults.forked()
@@ -122,12 +122,12 @@ def gpu_problem(index: int = 0, check: bool = True) -> Problem | None:
     if count == 0:
         return _no_device()
     names = "only cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
-    what = f"there is no GPU number {index}: found {count} GPU{'s' * (count > 1)}, {names}"
-    return Problem(what, "Name one of these.")
+    cause = f"there is no GPU number {index}: found {count} GPU{'s' * (count > 1)}, {names}"
+    return Problem(cause, "Name one of these.")
 
 
 def _try_out(cupy, index: int) -> None:
-    """Raises unless the GPU runs what training needs: a compiled kernel, and cuBLASLt."""
+    """Run a compiled kernel and load cuBLASLt; raises whatever fails."""
     with cupy.cuda.Device(index):
         one = cupy.arange(2, dtype="int32")[1].item()  # by a program that every fit needs
         if one != 1:
@@ -136,19 +136,20 @@ def _try_out(cupy, index: int) -> None:
 
 
 def _import_problem(error: Exception) -> Problem:
+    """The problem behind an error of `import cupy`."""
     version = driver.cuda_version()
     if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
-        what = "CuPy is not installed"
+        cause = "CuPy is not installed"
         if version is None:
-            what = f"{what}, and no NVIDIA driver was found"
-        return Problem(what, _install(version))
-    what = f"CuPy is installed but cannot be imported ({_one_line(error)})"
+            cause = f"{cause}, and no NVIDIA driver was found"
+        return Problem(cause, _install(version))
+    cause = f"CuPy is installed but cannot be imported ({_one_line(error)})"
     remove = f"Remove it (pip uninstall {_packages()})."
-    return Problem(what, f"{remove} {_install(version)}" if version else remove, True)
+    return Problem(cause, f"{remove} {_install(version)}" if version else remove, True)
 
 
 def _runtime_problem(cupy, error: Exception) -> Problem:
-    """What an error of the CUDA runtime, or of a library that CuPy loads, means."""
+    """The problem behind an error of the CUDA runtime, or of a library that CuPy loads."""
     version = driver.cuda_version()
     status = getattr(error, "status", None)
     if version is None and status in (NO_DEVICE, INSUFFICIENT_DRIVER):
@@ -159,30 +160,30 @@ def _runtime_problem(cupy, error: Exception) -> Problem:
         return faults.forked()
     if version is not None and status == INSUFFICIENT_DRIVER:
         built_for = cupy.cuda.runtime.runtimeGetVersion() // 1000
-        what = (
+        cause = (
             f"the NVIDIA driver supports CUDA {_dotted(version)}, but the installed CuPy "
             f"{cupy.__version__} needs CUDA {built_for}"
         )
         remedy = _install(version)
         if driver.extra(version):
             remedy = f"Remove that CuPy (pip uninstall {_packages()}). {remedy}"
-        return Problem(what, remedy, True)
-    what = f"CuPy {cupy.__version__} is installed but the GPU does not work ({_one_line(error)})"
+        return Problem(cause, remedy, True)
+    cause = f"CuPy {cupy.__version__} is installed but the GPU does not work ({_one_line(error)})"
     if status is not None or isinstance(error, MemoryError):
-        return Problem(what, "See with nvidia-smi whether the GPU works and is free.", True)
-    return Problem(what, _install(version), True)
+        return Problem(cause, "See with nvidia-smi whether the GPU works and is free.", True)
+    return Problem(cause, _install(version), True)
 
 
 def _no_device() -> Problem:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return Problem("no NVIDIA GPU was found", "See whether nvidia-smi lists one.")
-    what = f"no NVIDIA GPU is visible (CUDA_VISIBLE_DEVICES={visible!r})"
-    return Problem(what, "Unset CUDA_VISIBLE_DEVICES or name a GPU in it.")
+    cause = f"no NVIDIA GPU is visible (CUDA_VISIBLE_DEVICES={visible!r})"
+    return Problem(cause, "Unset CUDA_VISIBLE_DEVICES or name a GPU in it.")
 
 
 def _install(version: tuple[int, int] | None, cupy: bool = True) -> str:
-    """What to install for a driver of this CUDA version (None: there is no driver)."""
+    """Advice on what to install for a driver of this CUDA version (None: there is no driver)."""
     newest = max(driver.EXTRAS)
     extra = driver.extra(version)
     if extra:
@@ -222,8 +223,8 @@ def _warn_once(message: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """What `gpumlp info` shows; a value is None where the thing is missing."""
+class SystemReport:
+    """What `gpumlp info` shows; a value is None where it is missing."""
 
     python: str
     platform: str
@@ -240,13 +241,13 @@ class Found:
     advice: list[str]
 
 
-def found() -> Found:
-    """Looks at Python, NumPy, CuPy, the driver and the GPUs. Never raises, and never warns."""
+def found() -> SystemReport:
+    """Report on Python, NumPy, CuPy, the driver and the GPUs. Never raises, and never warns."""
     version = driver.cuda_version()
     problem = gpu_problem()
     auto, reason = _auto(problem)
     cupy, cupy_problem = _cupy_version()
-    return Found(
+    return SystemReport(
         python=f"{platform.python_version()} ({sys.executable})",
         platform=platform.platform(),
         numpy=numpy.__version__,
@@ -264,7 +265,7 @@ def found() -> Found:
 
 
 def _advice(problem: Problem | None) -> list[str]:
-    """What to install or mend, a sentence each."""
+    """Advice on what to install or set, a sentence each."""
     advice = []
     if problem:
         advice.append(f"To use a GPU: {problem.remedy}")
@@ -287,10 +288,10 @@ def _auto(problem: Problem | None) -> tuple[str, str]:
             return "an error", f"{VARIABLE}: {error}"
         chosen = gpu_problem(index) if kind == "cuda" else None
         if chosen:
-            return "an error", f"{VARIABLE}={value}: {chosen.what}"
+            return "an error", f"{VARIABLE}={value}: {chosen.cause}"
         return resolve(value), f"{VARIABLE}={value}"
     if problem:
-        return "cpu", problem.what
+        return "cpu", problem.cause
     return "cuda:0", "the first GPU that works"
 
 
@@ -301,7 +302,7 @@ def _cupy_version() -> tuple[str | None, str | None]:
 
         number = cupy.cuda.runtime.runtimeGetVersion()
     except Exception as error:
-        return None, _import_problem(error).what
+        return None, _import_problem(error).cause
     return f"{cupy.__version__}, CUDA {number // 1000}.{number % 1000 // 10}", None
 
 
@@ -324,7 +325,7 @@ def _gpus() -> list[str]:
 
 
 def _host() -> str:
-    """What computes on the CPU all but the matrix products."""
+    """The kernels, or NumPy, that compute on the CPU all but the matrix products."""
     try:
         # Does it work?  This is the program of the default hidden layers.
         compiler.library(host_sources.layer("float32", activations["relu"]))
@@ -350,13 +351,13 @@ def _blas() -> str:
 
 
 def _running_blas() -> dict:
-    """What threadpoolctl says of NumPy's BLAS; nothing where it is not installed."""
+    """threadpoolctl's description of NumPy's BLAS; empty where it is not installed."""
     try:
         import threadpoolctl
     except ImportError:
         return {}
-    found = (each for each in threadpoolctl.threadpool_info() if each["user_api"] == "blas")
-    return next(found, {})
+    libraries = (lib for lib in threadpoolctl.threadpool_info() if lib["user_api"] == "blas")
+    return next(libraries, {})
 
 
 def _misses_avx512() -> bool:
@@ -364,14 +365,14 @@ def _misses_avx512() -> bool:
     they take 1.7 times as long as those for AVX-512."""
     vectors = numpy.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
     older = _running_blas().get("architecture") in ("Haswell", "Zen")
-    return older and any("AVX512" in each or "X86_V4" in each for each in vectors)
+    return older and any("AVX512" in name or "X86_V4" in name for name in vectors)
 
 
 def _use_avx512() -> str:
-    """What to do about it.  Left to itself OpenBLAS finds AVX-512, unless it is too old."""
+    """Advice for OpenBLAS without AVX-512.  It finds AVX-512 by itself, unless it is too old."""
     chosen = os.environ.get("OPENBLAS_CORETYPE")
     if chosen:
-        what = "unset OPENBLAS_CORETYPE in the environment"
-        return f"{what}; this CPU has AVX-512, which OPENBLAS_CORETYPE={chosen} does not use."
-    what = "set OPENBLAS_CORETYPE=SkylakeX in the environment"
-    return f"{what}; this CPU has AVX-512, which OpenBLAS has not found."
+        advice = "unset OPENBLAS_CORETYPE in the environment"
+        return f"{advice}; this CPU has AVX-512, which OPENBLAS_CORETYPE={chosen} does not use."
+    advice = "set OPENBLAS_CORETYPE=SkylakeX in the environment"
+    return f"{advice}; this CPU has AVX-512, which OpenBLAS has not found."

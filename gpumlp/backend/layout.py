@@ -1,4 +1,4 @@
-"""Where each W^(k), b^(k), s^(k) and learned slope lies in the buffer of all parameters."""
+"""The places of each W^(k), b^(k), s^(k) and learned slope in the buffer of all parameters."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ ALIGNMENT = 128  # bytes: a cache line, and a multiple of every vector load
 
 
 class Layout:
-    """Places in a row of P numbers: all W (the decayed prefix), then all b, all s, the slopes.
+    """Places parameters in a row of P numbers: all W (the decayed prefix), all b, all s, slopes.
 
     Each segment starts at a multiple of 128 bytes; the padding stays zero.  A gradient and an
     optimiser's state have the same layout.

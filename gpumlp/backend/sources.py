@@ -1,4 +1,4 @@
-"""The texts of kernels/, of which programs for GPUs and CPUs are put together."""
+"""The texts of kernels/, which programs for GPUs and CPUs are made of."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def _paths() -> dict[str, Path]:
 
 
 def names() -> list[str]:
-    """Of all files that the programs for GPUs are made of."""
+    """The names of all files that the programs for GPUs are made of."""
     return [name for name, path in _paths().items() if path.parent.name != "cpu"]
 
 
 @functools.cache
 def text(name: str) -> str:
-    """A file of kernels/, whichever folder it lies in."""
+    """The text of a file of kernels/, in whichever folder it lies."""
     if name not in _paths():
         raise FileNotFoundError(f"kernels/{name} was not installed with gpumlp; install it again")
     return f'#line 1 "{name}"\n' + _paths()[name].read_text(encoding="utf-8")
@@ -53,7 +53,7 @@ def flag(name: str, value: bool) -> str:
 
 
 def traits(f: Activation) -> list[str]:
-    """What the loops around f and f' need to know of it."""
+    """The flags of an activation that the loops around f and f' depend on."""
     return [
         flag("KEEPS_Z", f.df_from == "z"),
         flag("LEARNED", f.learned),
@@ -63,13 +63,13 @@ def traits(f: Activation) -> list[str]:
 
 
 def columns() -> str:
-    """The numbers of the columns of the hyperparameters and of the scalars."""
+    """The enumerations of the columns of hyperparameters and scalars."""
     names = (*HYPERS, "HYPERS"), (*SCALARS, "SCALARS")
-    return "\n".join(f"enum {{ {', '.join(each)} }};" for each in names)
+    return "\n".join(f"enum {{ {', '.join(enumerators)} }};" for enumerators in names)
 
 
 def update_rule(family: str, used: tuple[bool, ...]) -> list[str]:
-    """The struct `Rule` of an optimiser, and which of its state buffers are in use."""
+    """The definitions of an optimiser: its struct `Rule`, and which state buffers are in use."""
     names = [f"state_{i}" for i in range(max(1, len(used)))]
     return [
         columns(),

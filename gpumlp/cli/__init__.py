@@ -18,7 +18,7 @@ MODULES = {"evaluate": "evaluate_model", "export": "export_model"}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0, or 2 where the user gave something wrong."""
+    """Run one command and returns its exit code: 0, or 2 where the user gave something wrong."""
     _prepare_output()
     name = ""
     try:
@@ -59,7 +59,7 @@ def _prepare_output() -> None:
 
 
 def _drop_output() -> None:
-    """Leaves nothing to be flushed when the process ends."""
+    """Leave nothing to be flushed when the process ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -63,7 +63,7 @@ class ArrayNetwork:
         return cls(net, preparation)
 
     def fit(self, arguments, training: Samples, validation: Samples):
-        """Trains the network in place until it stops getting better; returns the history."""
+        """Train the network in place until it stops getting better; returns the history."""
         loss: Any = "squared_error"
         if self.classes is not None:
             self.smoothing = _or(arguments.label_smoothing, SMOOTHING)

@@ -112,7 +112,7 @@ def _parsed(texts: np.ndarray, kind: str, decimal: str) -> tuple[np.ndarray, np.
 
 
 def note_misfits(name: str, path: str, kind: str, texts, count: int) -> None:
-    """Says how many cells are taken as missing, and shows some of their texts."""
+    """Say how many cells are taken as missing, and shows some of their texts."""
     if count:
         shown = ", ".join(map(repr, texts[:SHOWN])) + (", ..." if len(texts) > SHOWN else "")
         what = f"1 cell that is no {kind}" if count == 1 else f"{count} cells that are no {kind}s"
@@ -185,7 +185,7 @@ def parsed_dates(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 # ---------------------------------------------------------------- as it was in training
 class Conformer:
-    """Makes the columns of further tables of the kinds that they had in training, {name: kind}.
+    """Make the columns of further tables of the kinds that they had in training, {name: kind}.
 
     Cells that are none of that kind are missing, if they are few, and counted: `say` says so.
     """

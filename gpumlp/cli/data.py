@@ -63,7 +63,7 @@ class Samples:
         return dataclasses.replace(self, x=x, y=self.y[rows], rows=self.rows[rows])
 
     def split(self, share: float, rng: np.random.Generator) -> tuple[Samples, Samples]:
-        """Sets a random share aside, the same share of every class: (rest, aside). Every class
+        """Set a random share aside, the same share of every class: (rest, aside). Every class
         keeps at least one sample in the rest."""
         order = rng.permutation(len(self))
         aside = max(1, round(share * len(order)))
@@ -159,7 +159,7 @@ def _check_known(y: np.ndarray, classes: np.ndarray, rows: np.ndarray, where: st
 
 
 def check_columns(path: str, wanted: list[str], names: list[str]) -> None:
-    """Refuses a file that lacks columns of the model."""
+    """Refuse a file that lacks columns of the model."""
     missing = [name for name in wanted if name not in set(names)]
     if missing:
         near = table.near(missing[0], names)

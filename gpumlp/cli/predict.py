@@ -73,7 +73,7 @@ def _piece(model, x: Any, path: str, proba: bool) -> Piece:
 
 
 def _checked_out(out: str | None, proba: bool) -> Path | None:
-    """Refuses an output that could not be written, before the work."""
+    """Refuse an output that could not be written, before the work."""
     if out is None:
         return None
     path = Path(out)

@@ -85,7 +85,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def file(path: Path) -> Path:
-    """Refuses a file that could not be written."""
+    """Refuse a file that could not be written."""
     try:
         if path.exists() and not path.is_file():
             raise InputError(f"{path} cannot be written (it is there, and is not a file)")
@@ -97,7 +97,7 @@ def file(path: Path) -> Path:
 
 
 def save(saved: Callable[[Path], None], path: Path) -> tuple[Path | None, str]:
-    """Saves a model there, or where that fails in a temporary folder; returns where it is, and a
+    """Save a model there, or where that fails in a temporary folder; returns where it is, and a
     sentence about what went wrong."""
     try:
         saved(path)

@@ -317,7 +317,7 @@ def _decimal(lines: list[str], sep: str) -> str:
 
 @contextlib.contextmanager
 def _complaints(path: str, expected: str):
-    """Makes a sentence of whatever goes wrong while a file is read."""
+    """Make a sentence of whatever goes wrong while a file is read."""
     try:
         with warnings.catch_warnings():
             # pandas warns of a header that does not fit the lines, and goes on.

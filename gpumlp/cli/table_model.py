@@ -80,7 +80,7 @@ class TableModel:
         return self.fitted.best_epochs_
 
     def fit(self, arguments, training: Samples, validation: Samples | None, shown: bool = True):
-        """Trains the networks; returns the history."""
+        """Train the networks; returns the history."""
         model = self.fitted
         callbacks: list[gpumlp.Callback] = []
         if arguments.patience is not None:
@@ -141,7 +141,7 @@ class TableModel:
         return self.classes[shares.argmax(axis=1)], shares
 
     def _look(self, x) -> None:
-        """Counts categories that training lacked, and missing values where it had none."""
+        """Count categories that training lacked, and missing values where it had none."""
         for column in self.fitted.preparation_.columns:
             if column.dropped:
                 continue
@@ -173,7 +173,7 @@ class TableModel:
 
 
 class _Announce(gpumlp.Callback):
-    """Prints what a fit makes of the columns, and the network, as it begins."""
+    """Print what a fit makes of the columns, and the network, as it begins."""
 
     def __init__(self, model):
         self._model = model

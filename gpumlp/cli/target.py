@@ -116,7 +116,7 @@ def _refuse_infinite(values: np.ndarray, where: str) -> None:
 
 
 def check_values(y: np.ndarray, what: str) -> None:
-    """Refuses targets (samples,) or (samples, targets) of which one never changes."""
+    """Refuse targets (samples,) or (samples, targets) of which one never changes."""
     if np.any((y == y[0]).all(axis=0)):
         raise InputError(f"{what} is the same number in every sample: nothing to learn")
     with np.errstate(over="ignore", invalid="ignore"):

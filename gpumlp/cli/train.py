@@ -90,7 +90,7 @@ def run(arguments) -> int:
 
 # ---------------------------------------------------------------- before
 def _check(arguments) -> None:
-    """Refuses options that are wrong by themselves or do not go together."""
+    """Refuse options that are wrong by themselves or do not go together."""
     hidden = sorted(name for name, known in gpumlp.activations.items() if not known.rows)
     if arguments.activation is not None and arguments.activation not in hidden:
         raise InputError(
@@ -119,7 +119,7 @@ def _check(arguments) -> None:
 
 
 def _check_together(arguments, samples: Samples) -> None:
-    """Refuses options that have no effect on these samples."""
+    """Refuse options that have no effect on these samples."""
     for option in ("label_smoothing", "class_weight"):
         value = getattr(arguments, option)
         if samples.classes is None and value is not None:
@@ -188,7 +188,7 @@ def _train(arguments, model, parts: Parts) -> Trained:
 
 
 def _fit(arguments, model, parts: Parts):
-    """Trains in place until it stops getting better; returns the history."""
+    """Train in place until it stops getting better; returns the history."""
     return model.fit(arguments, parts.training, parts.validation)
 
 
@@ -254,7 +254,7 @@ def _scored(model, parts: Parts) -> Rated:
 
 
 def _report_scores(rated: Rated, folder: RunFolder | None) -> None:
-    """Prints them, and writes them and the predictions."""
+    """Print them, and writes them and the predictions."""
     samples, predicted, shares, baseline, where = rated
     found = scores.score(samples.y, predicted, shares, samples.classes, baseline)
     for line in scores.lines(found, where):
@@ -306,7 +306,7 @@ def _write_run(arguments, folder: RunFolder, trained: Trained, parts: Parts) -> 
 
 
 def _draw(trained: Trained, path: Path, title: str) -> None:
-    """Draws the curves; without matplotlib the training was still worth it, so only says so."""
+    """Draw the curves; without matplotlib the training was still worth it, so only says so."""
     from gpumlp.training import plot
 
     if trained.model.smoothing:

@@ -1,6 +1,6 @@
-"""Arrays that are on the GPU already: taken as they are, without a trip through the host.
+"""Take arrays that are on the GPU without a trip through the host, and give results back there.
 
-What scikit-learn validates are host arrays; for these the same is checked here.
+scikit-learn validates host arrays only; for arrays on the GPU the same is checked here.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from gpumlp.model import arrays
 
 
 def is_gpu_sparse(X) -> bool:
-    """A sparse matrix of cupyx."""
+    """Whether X is a sparse matrix of cupyx."""
     return hasattr(X, "toarray") and hasattr(X, "get") and hasattr(X, "device")
 
 
 def on_gpu(X) -> bool:
+    """Whether X is on a GPU, dense or sparse."""
     return is_gpu_sparse(X) or arrays.is_on_gpu(X)
 
 
 def host(array) -> Any:
-    """The same on the host; tensors of other libraries as NumPy's arrays.  What scikit-learn
-    validates itself, frames, lists, sparse matrices and None, is left alone."""
+    """Copy an array to the host; tensors of other libraries become NumPy's arrays.  What
+    scikit-learn validates itself, frames, lists, sparse matrices and None, is left alone."""
     if on_gpu(array):
         faults.refuse_after_fork()
     if is_gpu_sparse(array):
@@ -53,7 +54,7 @@ def _from_tensor(tensor) -> np.ndarray:
 
 
 def back(values, like):
-    """Results (NumPy) to the side that the input was on; classes that are no numbers stay."""
+    """Copy results (NumPy) to the GPU if `like` is there; classes that are no numbers stay."""
     if not on_gpu(like) or not isinstance(values, np.ndarray) or values.dtype.kind not in "biuf":
         return values
     import cupy
@@ -62,14 +63,15 @@ def back(values, like):
 
 
 def features(estimator, X, device: str, dtype, reset: bool):
-    """Checked features on the network's GPU, (n_samples, n_features), in that dtype."""
+    """Check features on the network's GPU; returns them (n_samples, n_features) in that dtype."""
     ops = backend.get(device)
-    given = arrays.take(X, "X", ops)
+    user_array = arrays.take(X, "X", ops)
     with ops.on_device():
-        if given.array.ndim != 2 or 0 in given.array.shape:
+        array = user_array.array
+        if array.ndim != 2 or 0 in array.shape:
             raise ValueError(
-                f"X has shape {given.array.shape}; it must be (n_samples, n_features), not empty"
+                f"X has shape {array.shape}; it must be (n_samples, n_features), not empty"
             )
-        arrays.check_finite(given, "X", np.dtype(dtype), ops.xp)
-        validate_data(estimator, given.array, reset=reset, skip_check_array=True)
-        return ops.xp.ascontiguousarray(given.array, dtype=dtype)
+        arrays.check_finite(user_array, "X", np.dtype(dtype), ops.xp)
+        validate_data(estimator, array, reset=reset, skip_check_array=True)
+        return ops.xp.ascontiguousarray(array, dtype=dtype)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import sklearn
@@ -32,20 +33,27 @@ from gpumlp.estimators.layer_outputs import Layers
 from gpumlp.estimators.validation import Samples
 from gpumlp.utils.checks import ParameterError
 
+if TYPE_CHECKING:
+    from gpumlp.functions.loss import Loss
+    from gpumlp.model.mlp import MLP
+    from gpumlp.utils.aliases import Array, Data, Features
+
+E = TypeVar("E", bound="BaseMLP")
+
 SPARSE = ["csr", "csc"]
 ORDER_BYTES = 8  # of each row: its place in an epoch
 # What a fit leaves, beside the attributes that end with an underscore.
 OF_FITS = ("_engine", "_binarizer", "_output", "_stalled", "_unfinished", "_resuming")
 
 
-def is_ensemble(estimator) -> bool:
+def is_ensemble(estimator: Any) -> bool:
     """For available_if: what only several networks can tell."""
     if estimator.n_models is None:
         raise AttributeError("this is of ensembles: give n_models")
     return True
 
 
-def is_stochastic(estimator) -> bool:
+def is_stochastic(estimator: Any) -> bool:
     """For available_if: partial_fit is an epoch of one network, which "lbfgs" has not."""
     if estimator.n_models is not None:
         raise AttributeError("an ensemble has no partial_fit; its estimators_ have")
@@ -59,8 +67,8 @@ class ModelPlan(NamedTuple):
     weights are drawn for."""
 
     spec: Spec
-    loss: Any
-    follows: list
+    loss: Loss
+    follows: list[Any]
 
 
 class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstimator):
@@ -79,7 +87,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
     n_layers_: int
     n_iter_: int
     t_: int
-    loss_curve_: list
+    loss_curve_: list[float]
     best_loss_: Any
     best_validation_score_: Any
     validation_scores_: Any
@@ -98,7 +106,14 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
     __metadata_request__transform = {"layer": metadata_routing.UNUSED}  # noqa: RUF012
 
     # ------------------------------------------------------------ fitting
-    def _fit(self, X, y, sample_weight, validation, incremental: bool):
+    def _fit(
+        self: E,
+        X: Features,
+        y: Data,
+        sample_weight: Data | None,
+        validation: tuple[Features | None, Data | None, Data | None],
+        incremental: bool,
+    ) -> E:
         """fit, and partial_fit if incremental; validation: X_val, y_val, their weights."""
         if not sklearn.get_config()["skip_parameter_validation"]:
             hyperparameters.check(self)
@@ -115,7 +130,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         first = not self._has_weights or not (self.warm_start or goes_on)
         device = devices.resolve(self.device)
         samples = self._samples(X, y, sample_weight, device, first, goes_on)
-        given = self._given(validation, device, samples.encoded)
+        user_set = self._given(validation, device, samples.encoded)
         spec, loss, follows = self._plan(samples.X.shape[1], samples.X.dtype, samples.encoded)
         rng = hyperparameters.random_of(self.random_state)
         if first:
@@ -130,18 +145,18 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
             self._fit_lbfgs(engine, spec, samples, loss)
         else:
             with engine.training(in_place=incremental):
-                stochastic.fit(self, engine, samples, given, loss, rng, incremental, unfinished)
+                stochastic.fit(self, engine, samples, user_set, loss, rng, incremental, unfinished)
         for name in ("_unfinished", "_resuming"):
             self.__dict__.pop(name, None)
         return self
 
-    def _forget(self):
+    def _forget(self) -> None:
         """Drop all that an earlier fit has left."""
         for name in list(vars(self)):
             if name.endswith("_") or name in OF_FITS:
                 del self.__dict__[name]
 
-    def _plan(self, features: int, dtype, encoded) -> ModelPlan:
+    def _plan(self, features: int, dtype: np.dtype, encoded: np.ndarray) -> ModelPlan:
         """What is to be trained on so many features and these targets, as `_encoded` codes them."""
         hyperparameters.check_range(self, dtype)
         self.n_outputs_ = self._outputs_of(encoded)
@@ -158,7 +173,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         spec = Spec(sizes, hidden, output, str(dtype), dropout, self.precision)
         return ModelPlan(spec, loss, follows)
 
-    def _begin(self, spec):
+    def _begin(self, spec: Spec) -> None:
         """Curves and counters anew."""
         self.n_iter_ = self.t_ = 0
         self.n_layers_ = len(spec.sizes)
@@ -167,13 +182,13 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         if self.solver != "lbfgs":
             self._begin_curves()
 
-    def _begin_curves(self):
+    def _begin_curves(self) -> None:
         self.loss_curve_ = []
         self._stalled = 0
         self.validation_scores_ = self.validation_loss_curve_ = None
         self.best_validation_score_ = self.best_loss_ = None
 
-    def _go_on(self, spec, device):
+    def _go_on(self, spec: Spec, device: str) -> None:
         """With the weights that are there."""
         engine = self._engine
         if engine.spec is not None and engine.spec.sizes != spec.sizes:
@@ -185,7 +200,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         self.n_layers_ = len(spec.sizes)
         self._fill_in()
 
-    def _fit_lbfgs(self, engine, spec, samples, loss):
+    def _fit_lbfgs(self, engine: FittedNetwork, spec: Spec, samples: Samples, loss: Loss) -> None:
         """In float64 on the CPU whatever the dtype: line searches need the digits."""
         if engine.net.device == "cpu":
             engine.build(spec._replace(dtype="float64"), "cpu")
@@ -195,7 +210,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         engine.build(spec, engine.net.device)
 
     # ------------------------------------------------------------ what is given
-    def _working_dtype(self, device: str):
+    def _working_dtype(self, device: str) -> Any:
         """The dtypes that validation leaves as they are; all else becomes the first."""
         if self.dtype is not None:
             return np.dtype(self.dtype)
@@ -203,7 +218,15 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
             return np.dtype(np.float32)
         return (np.float64, np.float32) if device == "cpu" else np.dtype(np.float32)
 
-    def _samples(self, X, y, sample_weight, device, first, incremental) -> Samples:
+    def _samples(
+        self,
+        X: Features,
+        y: Data,
+        sample_weight: Data | None,
+        device: str,
+        first: bool,
+        incremental: bool,
+    ) -> Samples:
         dtype = self._working_dtype(device)
         if not first and self._engine.spec is not None and self.dtype is None:
             dtype = np.dtype(self._engine.spec.dtype) if device == "cpu" else dtype
@@ -212,7 +235,12 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
             y, encoded = self._encoded(y, X.dtype, first, incremental)
         return Samples(X, y, encoded, sample_weights(sample_weight, X.shape[0], X.dtype))
 
-    def _given(self, validation, device, trained) -> Samples | None:
+    def _given(
+        self,
+        validation: tuple[Features | None, Data | None, Data | None],
+        device: str,
+        trained: np.ndarray,
+    ) -> Samples | None:
         """The user's own validation set; trained: the encoded targets that it goes with."""
         X, y, weight = validation
         if X is None and y is None and weight is None:
@@ -230,7 +258,9 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
             X, y, encoded, sample_weights(weight, X.shape[0], X.dtype, "sample_weight_val")
         )
 
-    def _validated(self, X, y, device, dtype, reset, suffix):
+    def _validated(
+        self, X: Features, y: Data, device: str, dtype: Any, reset: bool, suffix: str
+    ) -> tuple[Array, np.ndarray]:
         """Features, left on the GPU if they are there, and targets, on the host.
 
         suffix: of the arguments' names.
@@ -247,7 +277,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
             )
         return X, y
 
-    def _targets(self, y, name: str):
+    def _targets(self, y: Data, name: str) -> Any:
         """As validate_data does it, which would also compare feature names that y has not."""
         if y is None:
             raise ValueError(
@@ -261,8 +291,18 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         y = y.astype(np.float64) if self._y_numeric and y.dtype.kind == "O" else y
         return contents.native(y)
 
-    def _features(self, X, device, dtype, reset, name="X", row_bytes=0, copied=False):
-        """row_bytes, copied: see `too_many_rows`."""
+    def _features(
+        self,
+        X: Features,
+        device: str,
+        dtype: Any,
+        reset: bool,
+        name: str = "X",
+        row_bytes: int = 0,
+        copied: bool = False,
+    ) -> Any:
+        """Checked features, left on the GPU if they are there; row_bytes, copied: see
+        `too_many_rows`."""
         if array_io.on_gpu(X) and not array_io.is_gpu_sparse(X):
             return array_io.features(self, X, device, dtype, reset)
         with QUIET():
@@ -272,7 +312,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
             contents.refuse(X, name, contents.NO_FEATURES)
             return validate_data(self, X, accept_sparse=SPARSE, dtype=dtype, reset=reset)
 
-    def _activations(self, K: int) -> tuple[tuple, list]:
+    def _activations(self, K: int) -> tuple[tuple[Any, ...], list[Any]]:
         """Of the hidden layers; and the one that each layer's initial weights are drawn for."""
         f = self.activation
         if not isinstance(f, list | tuple):
@@ -283,46 +323,62 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
             )
         return tuple(f), [*f, f[-1] if f else "identity"]
 
-    def _dropout(self):
+    def _dropout(self) -> Any:
         return tuple(self.dropout) if isinstance(self.dropout, list | tuple) else self.dropout
 
-    def _to_file(self, fit: bool):
+    def _to_file(self, fit: bool) -> tuple[Any, dict[str, Any] | None]:
         """For `gpumlp.save`: the estimator, and the state of its running fit (see
         `stochastic.Fit`)."""
         return self, None
 
-    def _as_network(self):
+    def _as_network(self) -> tuple[MLP, dict[str, Any], str]:
         """For gpumlp/io: the network, what to say of it, and what is left to do with its
         outputs (see MLPClassifier)."""
         self._ready()
         self._refuse_ensemble()
-        about = {}
+        metadata = {}
         if "feature_names_in_" in vars(self):
-            about["features"] = self.feature_names_in_.tolist()
-        return self._engine.awake(), about, "nothing"
+            metadata["features"] = self.feature_names_in_.tolist()
+        return self._engine.awake(), metadata, "nothing"
 
-    def _overwriting(self):
+    def _overwriting(self) -> contextlib.AbstractContextManager[Any]:
         """For gpumlp/io: a context in which the network's parameters may be written."""
         self._ready()
         self._refuse_ensemble()
         return self._engine.training(in_place=True)
 
-    def _refuse_ensemble(self):
+    def _refuse_ensemble(self) -> None:
         if isinstance(self._engine, Ensemble):
             raise ValueError("an ensemble is many networks; take one of its estimators_")
 
     @classmethod
-    def from_sklearn(cls, fitted, **parameters):
-        """What scikit-learn has fitted, its class of the same name, as if this one had: weights,
-        curves, classes.  The optimiser's state begins anew.  Weights that were set without a fit
-        do too; a classifier has to have classes_ then.
+    def from_sklearn(cls: type[E], fitted: Any, **parameters: Any) -> E:
+        """Make an estimator of what scikit-learn has fitted, as if this class had.
 
-        parameters: of the constructor, such as device="cuda"; the others are those of `fitted`.
+        Parameters
+        ----------
+        fitted : sklearn.neural_network.MLPClassifier or MLPRegressor
+            scikit-learn's class of the same name, fitted, or with weights that were set without a
+            fit; a classifier has to have classes_ then.
+        **parameters
+            Of the constructor, such as device="cuda"; the others are those of `fitted`.
+
+        Returns
+        -------
+        MLPClassifier or MLPRegressor
+            With its weights, curves and classes; the optimiser's state begins anew.
+
+        Raises
+        ------
+        TypeError
+            For another kind of object.
+        sklearn.exceptions.NotFittedError
+            Before it is fitted.
         """
         return from_sklearn.convert(cls, fitted, parameters)
 
     # ------------------------------------------------------------ what it computes
-    def _outputs(self, X):
+    def _outputs(self, X: Features) -> Array:
         """n^(K) (n_samples, n_outputs), on the side that X is on."""
         if "_trusted" in vars(self) and X is self._trusted[0]:
             return self._trusted[1]
@@ -338,12 +394,12 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
     # What makes probabilities of outputs, see MLPClassifier.
     _left_to_do = "nothing"
 
-    def _computed(self, X):
+    def _computed(self, X: Features) -> Array:
         """n^(K), as the engine gives it: of all members, (M, n_samples, n_outputs)."""
         self._ready()
         return self._engine.outputs(self._checked(X))
 
-    def _checked(self, X, k: int = -1):
+    def _checked(self, X: Features, k: int = -1) -> Any:
         """X, of which the outputs of layer k are wanted."""
         if "_trusted" in vars(self) and X is self._trusted[0]:
             return X
@@ -353,7 +409,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         with naming("X"):
             return self._features(X, device, spec.dtype, reset=False, row_bytes=row_bytes)
 
-    def _over_members(self, X, function):
+    def _over_members(self, X: Features, function: Callable[[np.ndarray], np.ndarray]) -> Array:
         """function(outputs of all members (M, n_samples, n_outputs), on the host), on X's side."""
         self._ready()
         if not isinstance(self._engine, Ensemble):
@@ -363,7 +419,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         outputs = no_nan(array_io.host(self._computed(X)))
         return array_io.back(function(outputs), X)
 
-    def _quantiles(self, X, q, values):
+    def _quantiles(self, X: Features, q: Any, values: Callable[[np.ndarray], np.ndarray]) -> Array:
         """The quantiles q over the members of values(outputs of one); for several q with one more
         axis for them, the last."""
         levels = np.asarray(q)
@@ -375,14 +431,14 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         ):
             raise ValueError(f"q = {q!r}; it is a number in [0, 1], or several")
 
-        def quantiles(outputs):
-            found = np.quantile([values(each) for each in outputs], levels, axis=0)
-            return np.moveaxis(found, 0, -1) if levels.ndim else found
+        def quantiles(outputs: np.ndarray) -> np.ndarray:
+            result = np.quantile([values(member) for member in outputs], levels, axis=0)
+            return np.moveaxis(result, 0, -1) if levels.ndim else result
 
         return self._over_members(X, quantiles)
 
     @property
-    def estimators_(self) -> list:
+    def estimators_(self) -> list[Any]:
         """With n_models: the members, each a fitted estimator."""
         engine = vars(self).get("_engine")
         if not isinstance(engine, Ensemble):
@@ -390,7 +446,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         return engine.estimators
 
     @contextlib.contextmanager
-    def _trusting(self, X, outputs):
+    def _trusting(self, X: Features, outputs: Array) -> Iterator[None]:
         """Within, this very X is not checked again: it was, and has lost its feature names; and its
         outputs are known."""
         self._trusted = X, outputs
@@ -399,7 +455,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         finally:
             del self._trusted
 
-    def __sklearn_tags__(self):
+    def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags

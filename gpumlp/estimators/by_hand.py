@@ -1,4 +1,4 @@
-"""The attributes of a fit that users may set, after it or instead of it."""
+"""The attributes that users may set after a fit, or instead of one."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from gpumlp.functions import activation
 
 
 class ByHand:
-    """coefs_, intercepts_ and out_activation_, which the network follows.  n_layers_, n_outputs_
-    and n_features_in_ are what the weights make them: others are refused."""
+    """Adds coefs_, intercepts_ and out_activation_, which may be set and which the network follows.
+
+    n_layers_, n_outputs_ and n_features_in_ follow from the weights: other values are refused.
+    """
 
     activation: Any
     device: str
@@ -95,7 +97,7 @@ class ByHand:
         return vars(self).get("_output", default)
 
     def _leave_output(self):
-        """A fit begins anew, and does not go on with what was set."""
+        """Drop an out_activation_ that was set, as a fit begins anew; warn if it is another."""
         output = vars(self).pop("_output", None)
         if output is not None and output != self.output_activation:
             warn(
@@ -112,8 +114,8 @@ class ByHand:
         return self._has_weights
 
     def _ready(self):
-        """The engine of a fitted estimator, or of one whose weights were set by hand; else raises
-        NotFittedError."""
+        """The `FittedNetwork`, or the `Ensemble`, of an estimator that was fitted or whose weights
+        were set; else raises NotFittedError."""
         engine: Any = vars(self).get("_engine")
         if isinstance(engine, Ensemble):
             return engine
@@ -137,7 +139,7 @@ class ByHand:
         return engine
 
     def _build_by_hand(self):
-        """The network of weights that were set, and not fitted."""
+        """Make the network of weights that were set instead of a fit."""
         hyperparameters.check(self)
         engine = self._engine
         coefs, intercepts = (_arrays(f"{name}_", engine.lists[name]) for name in GROUPS)
@@ -157,16 +159,16 @@ class ByHand:
         self._fill_in()
 
     def _know_classes(self, outputs: int):
-        """Of a classifier, those of so many outputs."""
+        """Check a classifier's classes against so many outputs; overridden in `Classes`."""
 
     def _dtype_of(self, weights, device: str):
-        """The network's, where the parameter leaves it open."""
+        """The network's dtype where the parameter dtype is None."""
         if device != "cpu" or self.precision != "float32" or weights.dtype == np.float32:
             return np.float32
         return np.float64
 
     def _fill_in(self):
-        """Counters and curves of a fit that nothing is known of."""
+        """Set counters and curves, where they are missing, to those of no epoch."""
         known = vars(self)
         for name in ("n_iter_", "t_"):
             known.setdefault(name, 0)
@@ -182,11 +184,12 @@ class ByHand:
 
 
 def activation_name(output) -> str:
+    """The name of an activation, which may be a name already."""
     return output if isinstance(output, str) else output.name
 
 
 def _arrays(name: str, values) -> list[np.ndarray]:
-    """The weights of every layer as arrays of numbers."""
+    """Check one list, of weights or biases: arrays of numbers, one for each layer."""
     arrays = [contents.native(np.asarray(value)) for value in values]
     for k, array in enumerate(arrays):
         if array.dtype.kind not in "iuf":

@@ -1,4 +1,4 @@
-"""The classes of a classifier: how they are known, and how targets are coded by them."""
+"""The classes of a classifier, and the coding of its targets by them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gpumlp.functions import loss as losses
 
 
 class Classes:
-    """What MLPClassifier does with labels."""
+    """Keeps the classes of an MLPClassifier, and codes targets by them."""
 
     loss: Any
     output_activation: Any
@@ -58,19 +58,19 @@ class Classes:
         vars(self)["classes_"] = classes
 
     def _take_coding(self, binarizer):
-        """The classes are those of a fitted LabelBinarizer."""
+        """Take the classes of a fitted LabelBinarizer."""
         self._binarizer, vars(self)["classes_"] = binarizer, binarizer.classes_
 
     def _know_classes(self, outputs: int):
-        """Those of weights that were set by hand, with so many outputs."""
+        """Make the coding of classes that were set by hand, and check it against the outputs."""
         if "_binarizer" not in vars(self):
             if "classes_" not in vars(self):
                 raise NotFittedError(
                     f"{type(self).__name__} has weights and no classes_: set classes_ too, the "
                     "labels in ascending order, or call fit"
                 )
-            several = outputs > 1 and self._labels_by_hand
-            targets = np.eye(outputs, dtype=int) if several else self.classes_
+            multilabel = outputs > 1 and self._labels_by_hand
+            targets = np.eye(outputs, dtype=int) if multilabel else self.classes_
             self._binarizer = LabelBinarizer().fit(targets)
             self._binarizer.classes_ = self.classes_
         self._take_coding(self._binarizer)
@@ -90,7 +90,7 @@ class Classes:
 
     # ------------------------------------------------------------ targets
     def _first_classes(self, y, classes):
-        """Take note of the classes at the first partial_fit; later ones must agree."""
+        """Keep the classes of the first partial_fit; those of later ones must agree."""
         known = vars(self).get("classes_")
         if classes is not None:
             contents.refuse(classes, "classes", contents.NO_LABELS)
@@ -104,8 +104,8 @@ class Classes:
             return
         y = self._targets(y, "y")
         with naming("y"):
-            several = type_of_target(y).startswith("multilabel")
-        if several:
+            multilabel = type_of_target(y).startswith("multilabel")
+        if multilabel:
             binarizer = LabelBinarizer().fit(y)
             count = len(binarizer.classes_)
             if classes is not None and len(classes) != count:
@@ -118,6 +118,7 @@ class Classes:
         self._take_coding(binarizer)
 
     def _encoded(self, y, dtype, first, incremental):
+        """y as labels, and coded for the network; the classes are set, unless the fit goes on."""
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         contents.refuse_labels(y, "y")
@@ -133,7 +134,7 @@ class Classes:
         return y, self._code(y, dtype)
 
     def _encoded_again(self, y, dtype):
-        """The same for a validation set."""
+        """The same for a validation set, whose classes must be among those of the fit."""
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         contents.refuse_labels(y, "y_val")
@@ -143,14 +144,14 @@ class Classes:
         return y, self._code(y, dtype)
 
     def _check_classes(self, y):
-        """The classes of another fit, if it warm-starts the same, else among those known."""
-        found = unique_labels(y)
+        """Raise ValueError for new classes and, with warm_start, for missing ones."""
+        classes = unique_labels(y)
         if self.warm_start:
-            if set(found) != set(self.classes_):
+            if set(classes) != set(self.classes_):
                 raise ValueError(
-                    f"warm_start needs the same classes: they were {self.classes_}, y has {found}"
+                    f"warm_start needs the same classes: they were {self.classes_}, y has {classes}"
                 )
-        elif len(unknown := np.setdiff1d(found, self.classes_)):
+        elif len(unknown := np.setdiff1d(classes, self.classes_)):
             raise ValueError(f"y has classes {unknown}; those of this fit are {self.classes_}")
 
     @property
@@ -159,7 +160,7 @@ class Classes:
         return self._binarizer.y_type_ == "multiclass"
 
     def _code(self, y, dtype) -> np.ndarray:
-        """y as the engine takes it: the classes' numbers, or 0 and 1 for each output."""
+        """y as the network takes it: the classes' numbers, or 0 and 1 for each output."""
         if not self._several:
             return self._binarizer.transform(y).astype(dtype)
         if self.loss == "log_loss" or losses.find(self.loss).classes:

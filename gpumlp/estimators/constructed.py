@@ -11,14 +11,14 @@ T = TypeVar("T", bound=type)
 
 
 def keep(estimator, arguments: dict[str, Any]) -> None:
-    """A constructor's arguments (its `locals()`) become attributes, untouched."""
+    """Set a constructor's arguments (its `locals()`) as attributes, untouched."""
     for name, value in arguments.items():
         if name not in ("self", "__class__"):
             setattr(estimator, name, value)
 
 
 def with_defaults(cls: T) -> T:
-    """The constructor's defaults become the class's, for subclasses that never call it."""
+    """Set the constructor's defaults on the class, for subclasses that never call it."""
     signature = inspect.signature(cls.__init__)  # type: ignore[misc]
     cls._defaults = {  # type: ignore[attr-defined]
         name: parameter.default for name, parameter in signature.parameters.items()
@@ -30,27 +30,30 @@ def with_defaults(cls: T) -> T:
 
 
 class Constructed:
-    """scikit-learn knows the parameters that the constructor of an estimator's class lists.  One
-    that a subclass does not list is what the constructor makes it, else the default."""
+    """Gives all parameters to subclasses whose own constructor lists some of them.
+
+    scikit-learn knows the listed ones.  Another one is what the constructor makes it, else the
+    default.
+    """
 
     _defaults: ClassVar[dict[str, Any]]  # of all parameters
     _param_names: list[str]
 
     @classmethod
     def _get_param_names(cls):
-        """As scikit-learn finds them by looking at the constructor, though only once for a class:
+        """The listed parameters, as scikit-learn finds them, but looked up once for each class:
         searches ask for them many times for every fit."""
         if "_param_names" not in vars(cls):
             cls._param_names = super()._get_param_names()  # type: ignore[misc]
         return cls._param_names
 
     def _all_params(self) -> dict[str, Any]:
-        """As get_params(deep=False), with those that the constructor does not list."""
+        """get_params(deep=False), with the parameters that the constructor does not list."""
         names = {*self._defaults, *self._get_param_names()}
         return {name: getattr(self, name) for name in sorted(names)}
 
     def set_params(self, **params):
-        """As scikit-learn's; what a subclass's constructor derives from them follows."""
+        """Set parameters as scikit-learn does; what a constructor derives from them follows."""
         if self._defaults.keys() <= set(self._get_param_names()):
             return super().set_params(**params)  # type: ignore[misc]
         before = self._constructed()
@@ -61,7 +64,7 @@ class Constructed:
         return self
 
     def _constructed(self) -> dict[str, Any]:
-        """What the constructor makes of the parameters that it lists."""
+        """The attributes that the constructor derives from the parameters that it lists."""
         listed = self.get_params(deep=False)  # type: ignore[attr-defined]
         made = vars(type(self)(**listed))
         return {name: value for name, value in made.items() if name not in listed}

@@ -1,5 +1,7 @@
-"""What X, y and weights hold.  NumPy makes numbers of dates, time spans, bytes and digits without a
-word; here they are refused, by the name of the column, and so are labels that cannot be told apart.
+"""Refuse contents of X, y and weights that are no numbers, and labels that are no classes.
+
+NumPy makes numbers of dates, time spans, bytes and digits without a warning; here they are refused,
+by the name of the column.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from sklearn.utils.multiclass import type_of_target
 
 
 class Kind(NamedTuple):
-    """dtypes: matches their names in lower case; types: of objects."""
+    """A kind of contents; dtypes: a pattern of their names in lower case; types: of objects."""
 
     dtypes: str
     types: tuple[type, ...]
@@ -29,7 +31,7 @@ KINDS = {
     "text": Kind(r"string|utf8|^str$|^[<>]u\d|categorical|enum", (str,)),
 }
 
-# Of what an argument may not hold: what to do.
+# What an argument may not hold, and what to do.
 NO_FEATURES = {
     "time spans": "make numbers of them, such as seconds",
     "dates": "make numbers of them, such as the days since 1970",
@@ -53,7 +55,7 @@ UNKNOWN = {
 
 
 def native(array):
-    """The same in the machine's byte order: of arrays, sparse matrices and pandas."""
+    """Convert an array, a sparse matrix or a frame of pandas to the machine's byte order."""
     if hasattr(array, "columns") and hasattr(array, "dtypes"):
         foreign = {j: _native(dtype) for j, dtype in zip(array.columns, array.dtypes, strict=True)}
         foreign = {j: dtype for j, dtype in foreign.items() if dtype is not None}
@@ -63,14 +65,14 @@ def native(array):
 
 
 def _native(dtype) -> np.dtype | None:
-    """The dtype that it is to become, if it is in the other byte order."""
+    """The dtype in the machine's byte order; None if it is that already."""
     foreign = isinstance(dtype, np.dtype) and not dtype.isnative
     return dtype.newbyteorder("=") if foreign else None
 
 
 def refuse(array, name: str, kinds: dict[str, str]) -> None:
-    """A TypeError for a column of a kind that is among these, with what to do.  What NumPy cannot
-    take is left to whoever looks at it next."""
+    """Raise TypeError for a column of one of these kinds; kinds: kind -> advice.  What NumPy cannot
+    take is left to scikit-learn's checks."""
     for place, dtype, values in _columns(array, name):
         kind = _kind(dtype, values)
         if kind in kinds:
@@ -78,7 +80,7 @@ def refuse(array, name: str, kinds: dict[str, str]) -> None:
 
 
 def _columns(array, name: str) -> Iterator[tuple[str, Any, Any]]:
-    """Place, dtype, and the values where these are objects."""
+    """(place, dtype, values) of each column; values is empty unless they are objects."""
     if hasattr(array, "columns") and hasattr(array, "dtypes"):  # pandas, polars
         for j, (label, dtype) in enumerate(zip(array.columns, array.dtypes, strict=True)):
             objects = str(dtype) == "object"
@@ -106,7 +108,7 @@ def _columns(array, name: str) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _kind(dtype, values) -> str | None:
-    """values: of a column of objects; of others none."""
+    """The kind among KINDS of a column, or None; values: of a column of objects, else empty."""
     if isinstance(dtype, np.dtype) and dtype.kind in "iufbc":
         return None
     categories: Any = getattr(dtype, "categories", None)
@@ -121,7 +123,7 @@ def _kind(dtype, values) -> str | None:
 
 
 def refuse_missing(y, name: str, advice: str) -> None:
-    """A ValueError that counts the missing values, of text, nullable columns, and numbers."""
+    """Raise ValueError, with the count, for missing values in text, nullable columns or numbers."""
     try:
         values = np.asarray(y)
     except (ValueError, TypeError):
@@ -145,7 +147,7 @@ def _is_missing(value) -> bool:
 
 
 def refuse_labels(y, name: str) -> None:
-    """A ValueError for labels that are no classes."""
+    """Raise ValueError for labels that are no classes."""
     if y.dtype == object:
         _refuse_objects(y, name)
     kind = type_of_target(y, input_name=name)
@@ -158,6 +160,7 @@ def refuse_labels(y, name: str) -> None:
 
 
 def _refuse_objects(y, name: str) -> None:
+    """Raise ValueError for an array of objects that are not all text."""
     types = set(map(type, y.ravel()))
     text = {t for t in types if issubclass(t, str)}
     if types == text:

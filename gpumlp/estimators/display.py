@@ -1,31 +1,51 @@
-"""How a fitted estimator shows itself: a table, curves, and in notebooks."""
+"""The display of a fitted estimator: a table, curves, and in notebooks."""
 
 from __future__ import annotations
 
 import html
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any
 
 from gpumlp.training.history import History
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 class Display:
-    """Methods of the estimators."""
+    """Adds `summary` and `plot` to the estimators."""
 
     solver: str
-    loss_curve_: list
+    loss_curve_: list[float]
     validation_scores_: Any
     validation_loss_curve_: Any
     _engine: Any
     _ready: Any
 
     def summary(self) -> str:
-        """The network as a table: layers, shapes, activations, parameters, dtype, device."""
+        """Return the network as a table: layers, shapes, activations, parameters, dtype, device."""
         self._ready()
         return self._engine.awake().summary()
 
-    def plot(self, path=None):
-        """The curves of the fit as a matplotlib figure: loss, and score if there was a validation
-        set; written to a PNG file if a path is given.  Needs `pip install "gpumlp[plot]"`."""
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw the curves of the fit: the loss, and the score if there was a validation set.
+
+        Parameters
+        ----------
+        path : str or os.PathLike, optional
+            Where the figure is written to as a PNG file.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib: pip install "gpumlp[plot]".
+        ValueError
+            For solver="lbfgs", which has no epochs, and for an ensemble.
+        """
         from gpumlp.training import plot
 
         self._ready()
@@ -41,7 +61,7 @@ class Display:
             drawn.savefig(path, format="png", dpi=120)
         return drawn
 
-    def _repr_mimebundle_(self, **kwargs):
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """In notebooks: scikit-learn's display, and after a fit the network's table."""
         shown = super()._repr_mimebundle_(**kwargs)  # type: ignore[misc]
         if "text/html" in shown and getattr(self, "_engine", None) and self._engine.spec:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
@@ -11,34 +11,44 @@ from gpumlp.model.mlp import MLP
 from gpumlp.model.parameters import Parameters
 from gpumlp.utils.locks import Lock
 
+if TYPE_CHECKING:
+    from gpumlp.utils.aliases import Array, Features
+
 
 class Ensemble:
-    """The members of a fitted ensemble, and for predictions their networks in one stack, which is
-    made when it is first needed.  Takes the place that the `FittedNetwork` has of a single network.
+    """An ensemble holds its fitted members, and for predictions their networks in one stack.
 
-    Whoever asks for the estimators may change them: from then on they are looked at before the
-    stack works, and what has changed in their weights is sent.
+    The stack is made when it is first needed.  An ensemble takes the place that the `FittedNetwork`
+    has of a single network.  Whoever asks for the estimators may change them: from then on they are
+    looked at before the stack works, and what has changed in their weights is sent.
 
-    diverged: (M,) of bool; these have no say in the predictions.
+    Parameters
+    ----------
+    estimators : list of estimators
+        The fitted members.
+    diverged : (M,) array of bool
+        Those that have no say in the predictions.
     """
 
     has_weights = True
 
-    def __init__(self, estimators: list, diverged: np.ndarray):
+    def __init__(self, estimators: list[Any], diverged: np.ndarray) -> None:
         self._estimators, self.diverged = estimators, diverged
         self.net: Any = None
         self._shown = False  # the estimators
-        self._made_of: tuple = (None, "", [])  # spec, device, the members' `FittedNetwork.version`
+        # spec, device, the members' `FittedNetwork.version`
+        self._made_of: tuple[Any, ...] = (None, "", [])
         self._sent: dict[int, np.ndarray] = {}  # row of the stack -> its parameters, where known
         self._lock = Lock()
 
     @property
-    def estimators(self) -> list:
+    def estimators(self) -> list[Any]:
+        """The members, which whoever asks may change."""
         self._shown = True
         return self._estimators
 
     @property
-    def _asked(self) -> list:
+    def _asked(self) -> list[Any]:
         return [e for e, out in zip(self._estimators, self.diverged, strict=True) if not out]
 
     @property
@@ -47,30 +57,31 @@ class Ensemble:
         return len(self._asked)
 
     @property
-    def spec(self):
+    def spec(self) -> Spec:
+        """What the members' networks are made from."""
         return self._asked[0]._engine.spec
 
     @property
-    def lists(self):
+    def lists(self) -> NoReturn:
         raise AttributeError("an ensemble has the weights of many networks: see its estimators_")
 
-    def handed_out(self, name: str):
+    def handed_out(self, name: str) -> Any:
         return self.lists
 
-    def take(self, name: str, values):
+    def take(self, name: str, values: Any) -> Any:
         return self.lists
 
-    def move(self, device: str):
+    def move(self, device: str) -> None:
         """Let the networks be made there."""
-        for each in self.estimators:
-            each._engine.move(device)
+        for estimator in self.estimators:
+            estimator._engine.move(device)
 
-    def awake(self):
+    def awake(self) -> MLP:
         """The stack of networks."""
         with self._lock:
             if self.net is None or self._shown:
-                engines = [each._ready() for each in self._asked]
-                outputs = {each.out_activation_ for each in self._asked}
+                engines = [member._ready() for member in self._asked]
+                outputs = {member.out_activation_ for member in self._asked}
                 if len(outputs) > 1:
                     raise ValueError(
                         f"out_activation_ differs among the estimators_: {', '.join(outputs)}"
@@ -78,7 +89,7 @@ class Ensemble:
                 self._renew(engines)
             return self.net
 
-    def _renew(self, engines: list):
+    def _renew(self, engines: list[Any]) -> None:
         """Make the stack, or send the rows of theta that have changed since, in one copy."""
         spec, device = self.spec, device_or_cpu(engines[0].device)
         made_of = spec, device, [engine.version for engine in engines]
@@ -108,7 +119,7 @@ class Ensemble:
         self._made_of = made_of
         self._sent |= changed
 
-    def outputs(self, X):
+    def outputs(self, X: Features) -> Array:
         """n^(K) (M, rows, N_K) of features, sparse ones too, on their side."""
         with self._lock:
             net = self.awake()
@@ -116,22 +127,22 @@ class Ensemble:
                 return net.forward(X)
             return np.concatenate([net.forward(part) for part in dense_parts(X, net)], axis=1)
 
-    def hidden(self, X, k: int):
+    def hidden(self, X: Features, k: int) -> Array:
         """n^(k) of all members side by side, (rows, M N_k), on the side that X is on."""
-        parts = [each._engine.hidden(X, k) for each in self._asked]
+        parts = [member._engine.hidden(X, k) for member in self._asked]
         net = self.awake()
         with net.ops.on_device():
             xp = np if isinstance(parts[0], np.ndarray) else net.ops.xp
             return xp.concatenate(parts, axis=1)
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return {"estimators": self._estimators, "diverged": self.diverged}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(state["estimators"], state["diverged"])  # type: ignore[misc]
 
 
-def pooled(outputs, left_to_do: str, xp):
+def pooled(outputs: Array, left_to_do: str, xp: Any) -> Array:
     """One output (rows, N_K) for those of all members, (M, rows, N_K), such that it stands for the
     mean of their probabilities.
 

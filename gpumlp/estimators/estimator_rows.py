@@ -1,7 +1,7 @@
 """The training rows of an estimator: dense, or sparse and made dense in pieces.
 
-Both have count, batch_size, sizes (rows of each batch) and run(trainer, order, interrupt), an epoch
-in a given order, which returns an `Epoch`, or None where Ctrl-C came before its end.
+Both classes have count, batch_size, sizes (rows of each batch) and run(trainer, order, interrupt):
+an epoch in that order, which returns an `Epoch`, or None where Ctrl-C came before its end.
 """
 
 from __future__ import annotations
@@ -20,18 +20,19 @@ PIECE_BYTES = 64 << 20
 
 
 def is_sparse(X) -> bool:
+    """Whether X is a sparse matrix, of SciPy or cupyx."""
     return hasattr(X, "toarray")
 
 
 def dense_if_small(X, dtype):
-    """X, dense where that fits well."""
+    """X, made dense if it is sparse and takes at most DENSE_BYTES then."""
     if is_sparse(X) and X.shape[0] * X.shape[1] * np.dtype(dtype).itemsize <= DENSE_BYTES:
         return X.toarray()
     return X
 
 
 def rows_of(X, index):
-    """The rows of that index, on the side that X is on."""
+    """X[index], on the side that X is on."""
     if not arrays.is_on_gpu(X):
         return X[index]
     import cupy
@@ -62,7 +63,7 @@ def evaluation(net, objective, X, y, weight):
 
 
 def batch_sizes(count: int, batch_size: int) -> np.ndarray:
-    """Rows of each batch."""
+    """The number of rows of each batch, of `count` rows in all."""
     starts = np.arange(0, count, batch_size)
     return np.minimum(batch_size, count - starts)
 
@@ -108,8 +109,8 @@ class Pieces:
                 weights.append(nothing)
                 continue
             X, y = self._X[piece].toarray(), self._y[piece]
-            given = read(self._net, self._objective, X, y, weight)
-            rows = Rows.send(self._net, given, self.batch_size)
+            data = read(self._net, self._objective, X, y, weight)
+            rows = Rows.send(self._net, data, self.batch_size)
             before = trainer.epoch
             done = trainer.run_epoch(rows, None, interrupt)
             if trainer.epoch == before:
@@ -121,7 +122,7 @@ class Pieces:
 
 
 class PieceEvaluation:
-    """Loss and accuracy of sparse rows."""
+    """Evaluates sparse rows: calling it returns their loss and accuracy (or None)."""
 
     def __init__(self, net, objective, X, y, weight):
         self._net, self._objective = net, objective
@@ -130,16 +131,16 @@ class PieceEvaluation:
         self._rows = max(1, PIECE_BYTES // (X.shape[1] * net.dtype.itemsize))
 
     def __call__(self):
-        found = []
+        results = []
         for start in range(0, self._X.shape[0], self._rows):
             part = slice(start, start + self._rows)
             weight = self._weight[part]
             if weight.sum() > 0:
                 X = self._X[part].toarray()
                 done = evaluation(self._net, self._objective, X, self._y[part], weight)()
-                found.append((weight.sum(), *done))
-        total = sum(weight for weight, _, _ in found)
-        loss = sum(weight * loss for weight, loss, _ in found) / total
-        if found[0][2] is None:
+                results.append((weight.sum(), *done))
+        total = sum(weight for weight, _, _ in results)
+        loss = sum(weight * loss for weight, loss, _ in results) / total
+        if results[0][2] is None:
             return loss, None
-        return loss, sum(weight * accuracy for weight, _, accuracy in found) / total
+        return loss, sum(weight * accuracy for weight, _, accuracy in results) / total

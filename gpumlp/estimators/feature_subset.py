@@ -1,4 +1,4 @@
-"""A network that has seen some features, as one that takes them all."""
+"""Extend a network that has seen some features to one that takes them all."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from gpumlp.model.parameters import Parameters
 
 
 def widened(state: dict[str, Any], columns, features: int) -> dict[str, Any]:
-    """The state of a `FittedNetwork` for so many features, of which it has seen these columns: the
-    first layer's weights, and their optimiser's state, are 0 for the others."""
+    """Extend the state of a `FittedNetwork` to so many features, of which it has seen `columns`.
+
+    The first layer's weights, and their optimiser's state, are 0 for the other features.
+    """
     spec, learned = state["spec"], tuple(state["slopes"])
     sizes = (features, *spec.sizes[1:])
 
@@ -20,11 +22,11 @@ def widened(state: dict[str, Any], columns, features: int) -> dict[str, Any]:
         """A row (1, P) in the larger layout."""
         narrow = Parameters(Layout(spec.sizes, learned, theta.itemsize), theta)
         layout = Layout(sizes, learned, theta.itemsize)
-        found = Parameters(layout, np.zeros((1, layout.size), theta.dtype))
-        found.W[1][:, :, columns] = narrow.W[1]
-        for mine, its in zip(found.all()[1:], narrow.all()[1:], strict=True):
-            mine[...] = its
-        return found.buffer
+        extended = Parameters(layout, np.zeros((1, layout.size), theta.dtype))
+        extended.W[1][:, :, columns] = narrow.W[1]
+        for target, source in zip(extended.all()[1:], narrow.all()[1:], strict=True):
+            target[...] = source
+        return extended.buffer
 
     coefs = list(state["coefs"])
     coefs[0] = np.zeros((features, spec.sizes[1]), coefs[0].dtype)

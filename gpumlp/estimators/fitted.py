@@ -1,10 +1,10 @@
-"""What scikit-learn's estimators and ours have after a fit."""
+"""The attributes that scikit-learn's estimators and gpumlp's have after a fit."""
 
 from __future__ import annotations
 
 import numpy as np
 
-# What both kinds of estimators have after a fit, beside the weights.
+# Beside the weights.
 FITTED = """
     n_features_in_ feature_names_in_ n_iter_ t_ loss_ loss_curve_ best_loss_ validation_scores_
     best_validation_score_
@@ -18,7 +18,7 @@ def labels(classes: np.ndarray) -> list:
 
 
 def check_sizes(coefs, intercepts) -> list[int]:
-    """N_0 .. N_K; coefs_ and intercepts_ can be set by users, so they are checked."""
+    """The sizes N_0 .. N_K of coefs_ and intercepts_; raises ValueError where they do not agree."""
     if len(coefs) != len(intercepts) or not coefs:
         raise ValueError(
             f"coefs_ has {len(coefs)} arrays and intercepts_ {len(intercepts)}; there is one of "

@@ -1,4 +1,4 @@
-"""An estimator's network: the host copies of its weights, its trainer, and how both are pickled."""
+"""An estimator's network with the host copies of its weights and its trainer; all are pickled."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _versions = itertools.count()
 
 
 class Spec(NamedTuple):
-    """What a network is made from, but for its device."""
+    """The arguments that a network is made from, but for its device."""
 
     sizes: tuple[int, ...]
     hidden: tuple
@@ -34,17 +34,17 @@ class Spec(NamedTuple):
 
 
 class FittedNetwork:
-    """The network `net` (None until it is needed) and its `trainer` (None before a stochastic fit).
+    """Holds the network `net` (None until it is needed) and its `trainer` (None before a stochastic
+    fit), and the host copies of the weights.
 
     coefs (N_{k-1}, N_k) and intercepts (N_k,) are lists of NumPy arrays, as scikit-learn has them.
     Users may keep such a list, change its arrays in place, replace an item or assign a whole list:
-    from the moment that a list has been handed out, it is read again before the network works, and
-    written again after a `partial_fit`.  When it was changed since, one piece of
-    theta is sent, from the first change to the last.  A list that nobody asked for costs nothing.
+    once a list has been handed out, it is read again before the network works, and written again
+    after a `partial_fit`.  When it was changed since, one piece of theta is sent, from the first
+    change to the last.  A list that nobody asked for costs nothing.
 
-    version: a number that is another, of all engines, whenever training or initial weights have
-             made the weights others.
-    shared:  whether users may change them in a list.
+    version: a number, unique in the process, which changes with training and initial weights.
+    shared:  whether users may change the weights in a list.
 
     Pickles hold NumPy arrays only; the network is made again on whatever device there is then.
     """
@@ -82,14 +82,14 @@ class FittedNetwork:
         return self.listed(name)
 
     def take(self, name: str, values: list) -> None:
-        """A list of host arrays from a user."""
+        """Keep a list of host arrays from a user, as the newest weights."""
         self.lists[name], self.shared = values, True
 
     def listed(self, name: str) -> list:
         """The list, which is read again from now on."""
         if self.lists[name] is None:
             self._sent[name] = self._download(name)
-            self.lists[name] = [each.copy() for each in self._sent[name]]
+            self.lists[name] = [array.copy() for array in self._sent[name]]
         return self.lists[name]
 
     def _forget(self, name: str) -> None:
@@ -105,7 +105,7 @@ class FittedNetwork:
         return [b[0].copy() for b in parameters.b[1:]]
 
     def push(self) -> None:
-        """What users have changed becomes the network's, in one copy."""
+        """Send what users have changed to the network, in one copy."""
         if self._training:
             return
         with self.lock:
@@ -118,14 +118,14 @@ class FittedNetwork:
                 views = getattr(Parameters(layout, theta), GROUPS[name])
                 for view, value in zip(views[1:], values, strict=True):
                     view[0] = value.T
-            # All between two places is of lists: first come the weights, then the biases.
+            # Between two places lie only lists: first come the weights, then the biases.
             part = slice(min(p.start for p in changed), max(p.stop for p in changed))
             with ops.on_device():
                 self.net.parameters.buffer[:, part] = ops.to_device(theta[:, part])
             self._sent = newest
 
     def _newest(self) -> tuple[dict[str, list], list[slice]]:
-        """The lists as the network takes them, and the places of what it does not have yet."""
+        """The lists as the network takes them, and the slices of theta that are to be sent."""
         layout, newest, changed = self.net.layout, dict(self._sent), []
         for name, values in [pair for pair in self.lists.items() if pair[1] is not None]:
             places = getattr(layout, GROUPS[name])
@@ -137,8 +137,10 @@ class FittedNetwork:
 
     @contextlib.contextmanager
     def training(self, in_place: bool):
-        """Within, the network's weights are ahead of the lists that users hold; at the end these
-        are written, or left to be what they were."""
+        """A context in which the network's weights are ahead of the lists that users hold.
+
+        in_place: write the lists at the end; else users keep what they were, and get new ones.
+        """
         self._training = True
         try:
             yield
@@ -164,15 +166,15 @@ class FittedNetwork:
 
     # ------------------------------------------------------------ the network
     def build(self, spec: Spec, device: str, weights=None) -> None:
-        """The network of that description on that device ("cpu" or "cuda:i").
+        """Make the network on that device ("cpu" or "cuda:i"), unless it is there.
 
-        weights: coefs and intercepts to begin with; without them those that are there go on.
+        weights: initial coefs and intercepts; None keeps the weights and the optimiser's state.
         """
         if weights is None and (spec, device) == (self.spec, self.device) and self.net is not None:
             self.push()
             return
         slopes = None
-        held = [name for name in GROUPS if self.lists[name] is not None]
+        kept = [name for name in GROUPS if self.lists[name] is not None]
         if weights is not None:
             self.lists = dict(zip(GROUPS, weights, strict=True))
             self.trainer = self.best = None
@@ -196,15 +198,15 @@ class FittedNetwork:
         self._sent = {}
         self.push()
         for name in GROUPS:
-            if weights is not None or name not in held:
+            if weights is not None or name not in kept:
                 self._forget(name)
 
     def move(self, device: str) -> None:
-        """Let a network that is still to be made be made there."""
+        """Set the device of a network that is still to be made."""
         self.device = device
 
     def _leave(self):
-        """Take what must survive off the old network; the slopes {k: value} are returned."""
+        """Drop the old network, but for weights and optimiser; returns its slopes {k: value}."""
         if self.net is None:
             return self._stored.pop("slopes", None)
         state = self.__getstate__()
@@ -229,7 +231,7 @@ class FittedNetwork:
 
     # ------------------------------------------------------------ what it computes
     def outputs(self, X):
-        """n^(K) (rows, N_K) of features, sparse ones too; on their side, in chunks that fit the
+        """n^(K) (rows, N_K) of dense or sparse features, on their side, in chunks that fit the
         device."""
         with self.lock:
             net = self.awake()
@@ -264,19 +266,19 @@ class FittedNetwork:
 
     # ------------------------------------------------------------ the optimiser
     def optimizer_state(self) -> dict | None:
-        """The trainer's slots, steps and numbers, on the host; None without a trainer."""
+        """The trainer's state buffers, steps and numbers, on the host; None without a trainer."""
         trainer = self.trainer
         if trainer is None:
             return self._stored.get("optimizer")
         return optimizer_entry(trainer.state_dict(), trainer.optimizer, trainer.seed)
 
     def stored_seed(self, kind: type) -> int | None:
-        """Of the trainer that was stored, if its optimiser is of that kind."""
+        """The seed of the trainer that was stored, if its optimiser is of that kind."""
         state = self._stored.get("optimizer")
         return state.get("seed") if state and type(state["optimizer"]) is kind else None
 
     def take_trainer(self, trainer, goes_on: bool) -> None:
-        """A new trainer; if it goes on, with what was stored of one of the same law."""
+        """Keep a new trainer; if it goes on, load the stored state of such an optimiser."""
         state = self._stored.pop("optimizer", None)
         self.trainer = trainer
         if not goes_on or state is None or type(state["optimizer"]) is not type(trainer.optimizer):
@@ -293,6 +295,7 @@ class FittedNetwork:
         trainer.retune(lr=state["optimizer"].lr)
 
     def remember_best(self) -> None:
+        """Keep a copy of the weights, as the best so far."""
         with self.net.ops.on_device():
             self.best = self.net.parameters.buffer.copy()
 
@@ -300,14 +303,14 @@ class FittedNetwork:
         self.best = self._stored["best"] = None
 
     def recall_best(self) -> None:
-        """The best weights of a pickle come back to the device."""
+        """Send the best weights of a pickle to the device."""
         stored = self._stored.pop("best", None)
         if stored is not None and stored.shape == self.net.parameters.buffer.shape:
             with self.net.ops.on_device():
                 self.best = self.net.ops.to_device(stored.astype(self.net.dtype))
 
     def restore_best(self) -> None:
-        """The best weights, if any were remembered, become the network's."""
+        """Copy the best weights, if any were remembered, into the network."""
         if self.best is not None:
             with self.net.ops.on_device():
                 self.net.parameters.buffer[...] = self.best
@@ -344,8 +347,8 @@ class FittedNetwork:
 
 
 def _taken(name: str, values, sent: list, sizes, dtype) -> list:
-    """Copies of the arrays, as the network takes them; those that were sent, where they are the
-    same to the bit."""
+    """Copies of a list's arrays in the network's dtype; where one equals the array that was sent to
+    the bit, that array itself."""
     if len(values) != len(sent):
         raise ValueError(f"{name} has {len(values)} arrays; the network has {len(sent)} layers")
     taken, bits = [], f"u{dtype.itemsize}"
@@ -362,7 +365,7 @@ def _taken(name: str, values, sent: list, sizes, dtype) -> list:
 
 
 def optimizer_entry(state: dict[str, Any], optimizer, seed: int) -> dict[str, Any]:
-    """What is kept of a network's training beside its weights.
+    """The entry of an optimiser in the state of a `FittedNetwork`.
 
     state: a trainer's state dictionary, of which the arrays are copied.
     """
@@ -378,21 +381,23 @@ def optimizer_entry(state: dict[str, Any], optimizer, seed: int) -> dict[str, An
 
 
 def device_or_cpu(device: str) -> str:
-    """The device of a pickle, or the CPU where it is not to be had."""
+    """The device of a pickle, or the CPU where it cannot be used."""
     if device != "cpu" and devices.gpu_problem(devices.parse(device)[1]) is not None:
         return "cpu"
     return device
 
 
 def dense_parts(X, net):
-    """Chunks of sparse rows, dense."""
+    """Yield chunks of sparse rows, made dense."""
     for start in range(0, X.shape[0], net.shape.chunk_rows):
         yield X[start : start + net.shape.chunk_rows].toarray()
 
 
 def draw(sizes, follows, rng) -> tuple[list, list]:
-    """Initial weights in scikit-learn's order and by its rule: uniform in ±√(f / (N_{k-1} + N_k)),
-    f = 2 for layers that a sigmoid follows, else 6; each layer's weights, then its biases.
+    """Draw initial weights in scikit-learn's order and by its rule.
+
+    They are uniform in ±√(f / (N_{k-1} + N_k)), f = 2 for layers that a sigmoid follows, else 6;
+    each layer's weights, then its biases.
 
     follows: an activation for each layer; the output counts as the last hidden layer's.
     """

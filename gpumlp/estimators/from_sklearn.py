@@ -1,4 +1,4 @@
-"""Estimators that scikit-learn has fitted, made into gpumlp's."""
+"""Convert estimators that scikit-learn has fitted to gpumlp's."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from gpumlp.estimators.fitted_network import GROUPS
 
 
 def convert(cls, fitted, parameters):
-    """An estimator of class cls, see `BaseMLP.from_sklearn`.  What `fitted` lacks of a fit's
-    attributes, as those from old pickles or of weights that were set do, is worked out."""
+    """Convert a fitted estimator to class cls, see `BaseMLP.from_sklearn`.
+
+    Attributes of a fit that it lacks, as one from an old pickle does, follow from its weights.
+    """
     est = cls(**parameters)
     kind = neural_network.MLPClassifier if is_classifier(est) else neural_network.MLPRegressor
     if not isinstance(fitted, kind):

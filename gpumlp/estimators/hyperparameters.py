@@ -1,4 +1,4 @@
-"""What the constructor's parameters may be; looked at when a fit begins, as scikit-learn does."""
+"""The rules for the constructor's parameters, checked when a fit begins, as scikit-learn does."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from gpumlp.utils.checks import Interval, ParameterError
 
 
 class Rule(NamedTuple):
-    """A test, and what it asks for in words."""
+    """A test of a value, and what it wants in words."""
 
     holds: Callable[[Any], bool]
     wanted: str
 
 
 def _number(interval: Interval) -> Rule:
-    """A Python or NumPy scalar, as scikit-learn wants it."""
+    """The rule for a Python or NumPy scalar in an interval."""
     kind: Any = Integral if interval.whole else Real
 
     def holds(value):
@@ -63,7 +63,7 @@ def _accepts(function) -> Callable[[Any], bool]:
 
 
 def _accepted(function, *arguments):
-    """What it gives, or None for arguments that it refuses."""
+    """The function's result, or None for arguments that it refuses."""
     try:
         return function(*arguments)
     except (ValueError, TypeError):
@@ -85,7 +85,7 @@ def _sizes(value) -> bool:
 
 def _activations(value) -> bool:
     several = isinstance(value, list | tuple)
-    return all(_accepts(activation.find)(each) for each in (value if several else [value]))
+    return all(_accepts(activation.find)(one) for one in (value if several else [value]))
 
 
 def _dropout(value) -> bool:
@@ -201,16 +201,15 @@ RULES = {
     ),
 }
 
-# May have a value for each of n_models members.
+# Parameters that may have a value for each of n_models members.
 PER_MEMBER = ("learning_rate_init", "alpha", "l1", "weight_decay", "dropout")
-# Of which the network's dtype bounds the size.
+# Numbers that the network's dtype has to hold.
 OF_OPTIMIZER = ("learning_rate_init", "alpha", "l1", "weight_decay", "epsilon", "clip_norm")
-# What has no meaning for n_models, and the values of those that do not use it.
+# Parameters without a meaning for n_models, and those for n_models alone: their values when unused.
 SINGLE_ONLY = {"warm_start": False, "callbacks": None}
 ENSEMBLE_ONLY = {"bootstrap": False, "max_features": None}
 
-# Beyond scikit-learn's, and without a meaning where there are no minibatches: the value that is
-# "not used".
+# Parameters without a meaning where there are no minibatches: their values when unused.
 STOCHASTIC_ONLY = {
     "precision": "float32",
     "l1": 0,
@@ -223,22 +222,24 @@ STOCHASTIC_ONLY = {
 
 
 def check_each(estimator) -> None:
-    """Raises ParameterError for the first parameter that breaks its rule."""
+    """Raise ParameterError for the first parameter that breaks its rule."""
     name = type(estimator).__name__
     known = sorted(estimator._defaults)
-    given = {key: getattr(estimator, key) for key in ["n_models", *known]}  # others depend on it
-    for key, value in given.items():
+    parameters = {
+        key: getattr(estimator, key) for key in ["n_models", *known]
+    }  # others depend on it
+    for key, value in parameters.items():
         rule, values, wanted = RULES[key], [value], RULES[key].wanted
-        if key in PER_MEMBER and given["n_models"] is not None:
-            wanted += f", or one for each of n_models = {given['n_models']}"
+        if key in PER_MEMBER and parameters["n_models"] is not None:
+            wanted += f", or one for each of n_models = {parameters['n_models']}"
             if _is_of_each(key, value):
                 values = _accepted(of_each, estimator, key) or [None]
-        if not all(_accepts_by(rule, each) for each in values):
+        if not all(_accepts_by(rule, one) for one in values):
             raise ParameterError(f"{name}: {key} = {checks.shown(value)} must be {wanted}")
 
 
 def check(estimator) -> None:
-    """Raises ParameterError for the first parameter that breaks its rule, or excludes another."""
+    """Raise ParameterError for the first parameter that breaks its rule, or excludes another."""
     check_each(estimator)
     name = type(estimator).__name__
     _check_ensemble(estimator, name)
@@ -268,7 +269,7 @@ def check(estimator) -> None:
 
 
 def check_range(estimator, dtype: np.dtype) -> None:
-    """Raises ParameterError for a number of the optimiser that the network's dtype cannot hold."""
+    """Raise ParameterError for a number of the optimiser that the network's dtype cannot hold."""
     if estimator.solver == "lbfgs":
         return
     for key in OF_OPTIMIZER:
@@ -278,6 +279,7 @@ def check_range(estimator, dtype: np.dtype) -> None:
 
 
 def _check_ensemble(estimator, name: str) -> None:
+    """Raise ParameterError where n_models excludes another parameter, or another one needs it."""
     if estimator.n_models is None:
         for key, unused in ENSEMBLE_ONLY.items():
             if getattr(estimator, key) != unused:
@@ -297,15 +299,18 @@ def _check_ensemble(estimator, name: str) -> None:
 
 
 def of_each(estimator, name: str) -> list:
-    """The parameter of each of n_models members, for which it may have one value, or one each:
-    dropout, whose lists are for layers, as an array (n_models,) or (n_models, hidden layers)."""
+    """The values of a parameter for n_models members, which may have one in common or one each.
+
+    dropout, whose lists are for layers, has one each in an array (n_models,) or (n_models, hidden
+    layers).
+    """
     value, count = getattr(estimator, name), estimator.n_models
     if not _is_of_each(name, value):
         return [value] * count
     values = np.asarray(value)
     if values.ndim not in ((1, 2) if name == "dropout" else (1,)) or len(values) != count:
         raise ValueError(f"{name} has shape {values.shape} for {count} members")
-    return [tuple(each) if isinstance(each, list) else each for each in values.tolist()]
+    return [tuple(item) if isinstance(item, list) else item for item in values.tolist()]
 
 
 def _is_of_each(name: str, value) -> bool:
@@ -318,7 +323,7 @@ def layer_sizes(estimator) -> list[int]:
 
 
 def random_of(random_state) -> np.random.RandomState:
-    """The generator that a fit draws from.  Of a numpy.random.Generator it has the bits, so that
+    """The generator that a fit draws from; it shares the bits of a numpy.random.Generator, so that
     both go on together."""
     if isinstance(random_state, np.random.Generator):
         return np.random.RandomState(random_state.bit_generator)

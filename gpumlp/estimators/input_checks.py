@@ -1,4 +1,4 @@
-"""Refusals that say which argument is to blame."""
+"""Checks of inputs and outputs whose messages name the argument."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUIET = functools.partial(np.errstate, over="ignore", invalid="ignore")
 
 @contextlib.contextmanager
 def naming(argument: str):
-    """What is refused within is refused by that name."""
+    """A context in which errors are raised with the argument's name in front."""
     try:
         yield
     except (ValueError, TypeError) as error:
@@ -31,7 +31,7 @@ def naming(argument: str):
 
 
 def too_many_rows(X, name: str, row_bytes: int, copied: bool) -> None:
-    """A MemoryError, before values are looked at, for dense rows that take more than there is.
+    """Raise MemoryError, before values are read, for dense rows that do not fit into memory.
 
     row_bytes: of each, besides its features; copied: these too, where they are not contiguous.
     """
@@ -48,7 +48,7 @@ def too_many_rows(X, name: str, row_bytes: int, copied: bool) -> None:
 
 
 def no_nan(outputs):
-    """The outputs; NaN, which overflow leaves, is no answer."""
+    """The outputs; raises ValueError for NaN, which an overflow leaves."""
     if np.isnan(float(outputs.min())):  # min passes NaN on, and needs no memory
         raise ValueError(
             "the network's outputs are NaN: X holds numbers that are too large, or the weights are "
@@ -58,7 +58,7 @@ def no_nan(outputs):
 
 
 def sample_weights(weight, count: int, dtype, name: str = "sample_weight") -> np.ndarray | None:
-    """Checked sample weights (n_samples,)."""
+    """Check sample weights, a number or (n_samples,); returns them (count,), or None for None."""
     if weight is None:
         return None
     weight = array_io.host(weight)

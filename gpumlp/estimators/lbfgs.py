@@ -1,4 +1,4 @@
-"""solver="lbfgs": SciPy's L-BFGS-B on the engine's loss and gradient over the whole set.
+"""solver="lbfgs": SciPy's L-BFGS-B minimises the loss over all samples.
 
 What is minimised is the loss as scikit-learn reports it plus ½ alpha ‖W‖² / Σ weights, and the
 gradient is its derivative.  scikit-learn's own is not where there are several outputs (#8349): it
@@ -24,7 +24,7 @@ CHUNK_BYTES = 256 << 20  # of the workspace of one pass
 
 
 def minimize(estimator, net, samples, loss, weight) -> None:
-    """Moves the network to a minimum; sets n_iter_ and loss_."""
+    """Move the network to a minimum; sets n_iter_, loss_ and converged_ of the estimator."""
     from scipy import optimize
 
     est = estimator
@@ -61,7 +61,7 @@ def minimize(estimator, net, samples, loss, weight) -> None:
 
 
 def _packed_places(layout) -> np.ndarray:
-    """Where the parameters lie in theta: weights, biases, slopes; without the padding."""
+    """The places in theta of all weights, biases and slopes, in this order; not of the padding."""
     places = Parameters(layout, np.arange(layout.size)[None])
     weights = [W[0].T.ravel() for W in places.W[1:]]
     biases = [b[0] for b in places.b[1:]]
@@ -69,6 +69,8 @@ def _packed_places(layout) -> np.ndarray:
 
 
 class _Report:
+    """Prints a line for each iteration."""
+
     def __init__(self):
         self._done = 0
 
@@ -78,7 +80,7 @@ class _Report:
 
 
 class _Function:
-    """Packed parameters -> loss and gradient, float64 on the host; the data stays on the device.
+    """Computes loss and gradient of packed parameters, in float64 on the host.
 
     They are packed as scikit-learn packs them, (fan_in, fan_out) weights first: the minimiser's
     sums over all parameters then round as its sums do.
@@ -104,11 +106,12 @@ class _Function:
         self._chunk = max(1, int(CHUNK_BYTES / per_row))
 
     def start(self) -> np.ndarray:
+        """The network's parameters, packed."""
         theta = self._net.ops.to_host(self._net.parameters.buffer)[0]
         return theta[self._places].astype(np.float64)
 
     def place(self, packed):
-        """The network's parameters become these."""
+        """Write packed parameters into the network."""
         net = self._net
         theta = np.zeros(net.layout.size, net.dtype)
         theta[self._places] = packed
@@ -136,15 +139,15 @@ class _Function:
         return value / self._total + 0.5 * self._alpha * (W @ W) / self._total, gradient
 
     def _rows(self, part: slice) -> Rows:
-        """These samples on the device, dense."""
+        """Send some of the samples to the device, dense."""
         X, _, y, weight = self._samples
         X = X[part]
         X = X.toarray() if estimator_rows.is_sparse(X) else X
         X = X.astype(self._net.dtype, copy=False)
         # A part may be without weight, which `read` refuses of a whole set.
         weight = None if weight is None else weight[part]
-        given = read(self._net, self._objective, X, y[part], None)
-        rows = Rows.send(self._net, given, len(X))
+        data = read(self._net, self._objective, X, y[part], None)
+        rows = Rows.send(self._net, data, len(X))
         if weight is not None:
             rows.data = rows.data._replace(
                 weight=self._net.ops.to_device(weight.astype(self._net.dtype))[None]
@@ -152,14 +155,14 @@ class _Function:
         return rows
 
     def _batch(self, rows: Rows, part: slice) -> Batch:
-        held, xp, net = rows.data, self._net.ops.xp, self._net
-        x = held.x[:, part]
-        w = held.weight
+        data, xp, net = rows.data, self._net.ops.xp, self._net
+        x = data.x[:, part]
+        w = data.weight
         w = xp.ones((1, x.shape[1]), net.dtype) if w is None else w[:, part]
         return Batch(
             x,
-            None if held.labels is None else held.labels[:, part],
-            None if held.dense is None else held.dense[:, part],
+            None if data.labels is None else data.labels[:, part],
+            None if data.dense is None else data.dense[:, part],
             w,
             xp.ones(1, net.dtype) * w.sum(axis=1),
         )

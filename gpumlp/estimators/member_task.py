@@ -1,4 +1,4 @@
-"""A member of a stack: an estimator on its way to be trained beside others."""
+"""A member of a stack, prepared for training: its rows, its seed and its stopping rule."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Member(NamedTuple):
 
         estimator.fit(X[rows][:, columns], y[rows], sample_weight[rows], X_val=X_val[:, columns])
 
-    would make of it, by its own random_state and parameters; X_val is X[held], where that is given.
+    would make of it, by its own random_state and parameters; X_val is X[held_out] unless that is
+    None.
 
     estimator: an MLPClassifier or MLPRegressor with n_models=None, of no other member.
     rows:      their numbers, in this order and as often as they stand there; None is all of X.
@@ -33,7 +34,7 @@ class Member(NamedTuple):
                of X nevertheless: its weights coefs_[0] are 0 for those that it did not see.
     coding:    the fitted LabelBinarizer of all classes, where y[rows] may lack some; None: the
                classes are those of y[rows].
-    held:      the numbers of the rows that early_stopping watches; None: it holds some of `rows`
+    held_out:  the numbers of the rows that early_stopping watches; None: it holds some of `rows`
                out, if there is no X_val.
     """
 
@@ -41,32 +42,49 @@ class Member(NamedTuple):
     rows: np.ndarray | None = None
     columns: np.ndarray | None = None
     coding: Any = None
-    held: np.ndarray | None = None
+    held_out: np.ndarray | None = None
 
 
 class MemberTask:
-    """A member, ready to be trained: what its fit alone would have drawn and split off.
+    """Prepares a member: draws and splits off what its fit alone would.
 
-    rows, train, held: of X; held is None without early stopping, or where X_val is given.
-    weight: (len(train),) of the training loss where that is not everybody's, or None.
-    targets: none, as the engine takes them: their shape and dtype.
+    rows, train, held_out: row numbers of X; held_out is None without early stopping, or with an
+    X_val.
+    weight: (len(train),) of the training loss where classes have weights, or None.
+    targets: empty, in the shape and dtype of the targets as the network takes them.
     draws: see `share_orders`.
     """
 
     def __init__(
-        self, place: int, member: Member, samples: Samples, everybody, given: bool, known: dict
+        self,
+        place: int,
+        member: Member,
+        samples: Samples,
+        all_rows: np.ndarray,
+        has_validation: bool,
+        target_cache: dict,
     ):
-        """place: among all members; samples: of all rows; everybody: their numbers; given: whether
-        there is an X_val; known: the targets of those before, which may have the same rows.
+        """Raises ValueError for what the fit alone would refuse.
 
-        Raises ValueError for what its fit alone would refuse.
+        Parameters
+        ----------
+        place : int
+            The member's place among all.
+        samples : Samples
+            All rows of X.
+        all_rows : ndarray
+            0 .. rows - 1, shared by the members that take all of them.
+        has_validation : bool
+            Whether there is an X_val.
+        target_cache : dict
+            The targets of members prepared before, which may have the same rows; added to.
         """
         est, rows = member.estimator, member.rows
         self.place, self.est, self.columns = place, est, member.columns
         self.draws = place
-        self.rows = everybody if rows is None else np.asarray(rows)
+        self.rows = all_rows if rows is None else np.asarray(rows)
         dtype, weight = samples.X.dtype, samples.weight
-        y = self._targets(member, samples, known)
+        y = self._targets(member, samples, target_cache)
         features = samples.X.shape[1] if self.columns is None else len(self.columns)
         self.spec, self.loss, self._follows = est._plan(features, dtype, self.targets)
         est._begin(self.spec)
@@ -75,59 +93,61 @@ class MemberTask:
         seeded = isinstance(est.random_state, Integral)
         self._before = est.random_state if seeded else copy.deepcopy(rng)
         draw(self.spec.sizes, self._follows, rng)
-        train: Any = slice(None)
-        held, y_held = None, None
-        if est.early_stopping and not given:
-            if member.held is None:
-                train, own = split_rows(est, y, rng)
-                held, y_held = self.rows[own], y[own]
-            else:
-                held = np.asarray(member.held)
-                y_held, _ = est._encoded_again(samples.y[held], dtype)
-        self.train = self.rows[train]
+        y = self._split(member, samples, y, has_validation, rng)
         self.batch_size = stochastic.batch_size_for(est, len(self.train))
         functions = [activation.find(f) for f in (*self.spec.hidden, self.spec.output)]
         self.seed = stochastic.draw_seed(est, functions, rng)
         weight = None if weight is None else weight[self.train]
-        weight = est._training_weight(Samples(samples.X, y[train], None, weight))
-        self._take_held(samples, held, y_held)
-        self._refuse_nothing(weight)
+        weight = est._training_weight(Samples(samples.X, y, None, weight))
+        self._check_weights(weight)
         self.weight = weight if self.weighs_classes else None
         self.optimizer: Any = stochastic.make_optimizer(est)
         sizes = estimator_rows.batch_sizes(len(self.train), self.batch_size)
-        self.course = StoppingRule(est, sizes, est.learning_rate_init, rng)
-        self.validated = given or held is not None
+        self.rule = StoppingRule(est, sizes, est.learning_rate_init, rng)
+        self.validated = has_validation or self.held_out is not None
         self.score: Any = Score(est) if self.validated else None
-        self.X_held: Any = None  # where the score asks for it
+        self.X_val: Any = None  # where the score asks for it
 
-    def _targets(self, member: Member, samples: Samples, known: dict):
-        """Those of its rows, as scikit-learn has them; its classes are then known."""
+    def _targets(self, member: Member, samples: Samples, cache: dict):
+        """The targets of the member's rows, as scikit-learn has them; sets its classes."""
         est, dtype, coding = self.est, samples.X.dtype, member.coding
         key = id(member.rows), id(coding), type(est), _named(est.loss), dtype
-        if key not in known:
+        if key not in cache:
             if coding is not None:
                 est._take_coding(coding)
             y, encoded = est._encoded(samples.y[self.rows], dtype, True, coding is not None)
             none = np.empty((0, *encoded.shape[1:]), encoded.dtype)
-            known[key] = y, none, vars(est).get("_binarizer")
-        y, self.targets, coding = known[key]
+            cache[key] = y, none, vars(est).get("_binarizer")
+        y, self.targets, coding = cache[key]
         if coding is not None:
             est._take_coding(coding)
         return y
 
-    def _take_held(self, samples: Samples, held, y_held):
-        self.held, self.y_held = held, y_held
-        self.weight_held = None
-        if held is not None and samples.weight is not None:
-            self.weight_held = samples.weight[held]
+    def _split(self, member: Member, samples: Samples, y, has_validation: bool, rng):
+        """Hold rows out for early stopping; returns the targets of the rows to train on."""
+        est = self.est
+        train: Any = slice(None)
+        self.held_out: Any = None
+        self.y_val = self.weight_val = None
+        if est.early_stopping and not has_validation:
+            if member.held_out is None:
+                train, validation = split_rows(est, y, rng)
+                self.held_out, self.y_val = self.rows[validation], y[validation]
+            else:
+                self.held_out = np.asarray(member.held_out)
+                self.y_val, _ = est._encoded_again(samples.y[self.held_out], samples.X.dtype)
+            if samples.weight is not None:
+                self.weight_val = samples.weight[self.held_out]
+        self.train = self.rows[train]
+        return y[train]
 
-    def _refuse_nothing(self, weight):
-        for kind, each in (("", weight), ("validation ", self.weight_held)):
-            if each is not None and not each.any():
+    def _check_weights(self, weight):
+        for kind, values in (("", weight), ("validation ", self.weight_val)):
+            if values is not None and not values.any():
                 raise ValueError(f"{kind}sample_weight is 0 everywhere")
 
     def weights(self) -> dict[str, list]:
-        """The initial ones, drawn again: those of members that wait take no room."""
+        """Draw the initial weights again: those of members that wait take no memory."""
         rng = random_of(copy.deepcopy(self._before))
         return dict(zip(GROUPS, draw(self.spec.sizes, self._follows, rng), strict=True))
 
@@ -137,7 +157,8 @@ class MemberTask:
 
     @property
     def steps(self) -> int:
-        return len(self.course.sizes)
+        """Batches of an epoch."""
+        return len(self.rule.sizes)
 
     @property
     def timed(self) -> bool:
@@ -146,7 +167,7 @@ class MemberTask:
         return schedule not in (None, "plateau") and not isinstance(schedule, Plateau)
 
     def key(self) -> tuple:
-        """Members of equal keys can be trained in one stack."""
+        """The key: members of equal keys can be trained in one stack."""
         est, spec = self.est, self.spec
         schedule = est.schedule
         return (
@@ -167,25 +188,27 @@ class MemberTask:
         )
 
 
-def share_orders(runs: list[MemberTask]):
-    """Those whose generators stand at the same point would all draw the same orders, which then one
-    of them draws for all: `run.draws` says which these are."""
-    shared = Counter(id(run.course.random) for run in runs)  # such as NumPy's own
+def share_orders(tasks: list[MemberTask]):
+    """Let one task draw the orders of all whose generators are in the same state.
+
+    `draws` is the place of the task that draws a task's orders.
+    """
+    shared = Counter(id(task.rule.random) for task in tasks)  # such as NumPy's own
     first: dict[Any, MemberTask] = {}
-    for run in runs:
-        random, rows = run.course.random, len(run.train)
+    for task in tasks:
+        random, rows = task.rule.random, len(task.train)
         state = random.get_state(legacy=False)
-        run.draws = run.place
+        task.draws = task.place
         # Those of one numpy.random.Generator have its bits in common.
-        common = isinstance(run.est.random_state, np.random.Generator) or shared[id(random)] > 1
+        common = isinstance(task.est.random_state, np.random.Generator) or shared[id(random)] > 1
         if state["bit_generator"] == "MT19937" and not common:
-            key = state["state"]["key"].tobytes(), state["state"]["pos"], rows, run.est.shuffle
-            leader = first.setdefault(key, run)
-            run.draws, run.course.random = leader.place, leader.course.random
+            key = state["state"]["key"].tobytes(), state["state"]["pos"], rows, task.est.shuffle
+            leader = first.setdefault(key, task)
+            task.draws, task.rule.random = leader.place, leader.rule.random
 
 
 def _named(value) -> Any:
-    """What tells activations and losses apart; copies of one object are alike."""
+    """A key of an activation or a loss; copies of one object have the same."""
     if not isinstance(value, Function):
         return value
     forms = [v for k, v in sorted(vars(value).items()) if k not in ("name", "parameters")]
@@ -193,9 +216,9 @@ def _named(value) -> Any:
 
 
 def _hashable(value) -> Any:
-    """Equal for equal values, or at least for the same object."""
+    """A hashable key, equal for equal values, or at least for the same object."""
     if isinstance(value, dict):
-        return tuple((key, _hashable(each)) for key, each in sorted(value.items()))
+        return tuple((key, _hashable(item)) for key, item in sorted(value.items()))
     if isinstance(value, list | tuple):
         return tuple(map(_hashable, value))
     return value if isinstance(value, Hashable) else id(value)

@@ -1,4 +1,4 @@
-"""Many estimators fitted at once: those of one shape in stacks of networks, over shared data."""
+"""Fit many estimators at once: those of one shape in stacks of networks, over shared data."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from gpumlp.model.mlp import MLP
 from gpumlp.model.objective import Objective
 from gpumlp.training import executors
 
-# That a stack may take on the CPU, beside the data: larger ones are no faster, as networks are
-# trained in blocks there.
+# Bytes that a stack may take on the CPU, beside the data: larger ones are no faster, as networks
+# are trained in blocks there.
 CPU_BYTES = 1 << 30
 DATA_SHARE = 0.5  # of a GPU's free memory that the shared data may take
-# A stack that half of its networks leave is for a moment there beside the smaller one.
+# A stack that half of its networks leave lies for a moment beside the smaller one.
 MOVING = 1.5
 
 
@@ -44,9 +44,10 @@ def fit_members(
     batch size, solver, dtype and device in one stack, which has the data once.
 
     Within a stack may differ: random_state, learning_rate_init and how it moves, alpha, l1,
-    weight_decay, momentum (of which 0 with Nesterov's is another law), betas, epsilon, clip_norm,
-    dropout, class_weight, max_iter, tol, n_iter_no_change, early_stopping and what it watches,
-    shuffle, and the rows.  A network that has ended or diverged stands still, the others go on.
+    weight_decay, momentum (of which 0 with Nesterov's is another update rule), betas, epsilon,
+    clip_norm, dropout, class_weight, max_iter, tol, n_iter_no_change, early_stopping and what it
+    watches, shuffle, and the rows.  A network that has ended or diverged stands still, the others
+    go on.
 
     Fitted by themselves, one after another, are those that have callbacks, a scoring function of
     the user's, solver="lbfgs", or weights to start from; and all of them on sparse rows that would
@@ -66,18 +67,18 @@ def fit_members(
 
 
 class StackFitter:
-    """One call of `fit_members`; or, with pauses, as many as it takes.
+    """Fits members in stacks, to their ends or, with pauses, some epochs at a time.
 
     errors: as `fit_members` returns them.
     paused: the places of members that `train_further` goes on with.
     """
 
     def __init__(self, members, X, y, sample_weight=None, validation=(None, None, None)):
-        self._members, self._given = members, (X, y, sample_weight, validation)
-        self._validated = any(each is not None for each in validation)
+        self._members, self._data = members, (X, y, sample_weight, validation)
+        self._validated = any(value is not None for value in validation)
         self._samples: dict[tuple, tuple] = {}  # see `_checked`; and the numbers of all rows
         self._targets: dict[tuple, tuple] = {}  # see `MemberTask`
-        # The prepared members that one stack can hold, by device and key; places of the others.
+        # Prepared members by kind (see `_prepare`) and key; and the places of those fitted alone.
         self._groups: dict[tuple, list[MemberTask]] = {}
         self._alone: list[int] = []
         self._stacks: list[StackTrainer] = []  # with members that pause
@@ -100,26 +101,26 @@ class StackFitter:
         device = devices.resolve(est.device)
         kind = type(est), device, str(est.dtype), est.precision
         if kind not in self._samples:
-            samples, about = self._checked(est, device)
-            everybody = None if samples is None else np.arange(samples.rows)
-            self._samples[kind] = samples, about, everybody
-        samples, about, everybody = self._samples[kind]
+            samples, attributes = self._checked(est, device)
+            all_rows = None if samples is None else np.arange(samples.rows)
+            self._samples[kind] = samples, attributes, all_rows
+        samples, attributes, all_rows = self._samples[kind]
         taken = 0 if member.rows is None else len(member.rows)
         if samples is None or taken > samples.rows:
             self._alone.append(place)
             return
         est._forget()
-        vars(est).update(about)
-        run = MemberTask(place, member, samples, everybody, self._validated, self._targets)
-        self._groups.setdefault((kind, run.key()), []).append(run)
+        vars(est).update(attributes)
+        task = MemberTask(place, member, samples, all_rows, self._validated, self._targets)
+        self._groups.setdefault((kind, task.key()), []).append(task)
 
     def _checked(self, est, device: str) -> tuple[Samples | None, dict[str, Any]]:
-        """All rows, checked once for every member of that kind, and what est then knows of them.
+        """Check all rows, once for every member of est's kind; and the attributes that this sets.
 
-        None where they are refused, so that each member finds that out for itself; or where they
+        None for rows that are refused, so that each member raises the error for itself, or that
         cannot be shared.
         """
-        X, y, sample_weight, _ = self._given
+        X, y, sample_weight, _ = self._data
         dtype = est._working_dtype(device)
         try:
             X, y = est._validated(X, y, device, dtype, True, "")
@@ -133,25 +134,25 @@ class StackFitter:
         ):
             return None, {}
         names = ("n_features_in_", "feature_names_in_")
-        about = {name: vars(est)[name] for name in names if name in vars(est)}
-        return Samples(X, y, None, weight), about
+        attributes = {name: vars(est)[name] for name in names if name in vars(est)}
+        return Samples(X, y, None, weight), attributes
 
     # ------------------------------------------------------------ the fits
     def run(self, epochs: int | None = None):
-        """Train all to their ends.
+        """Train all members to their ends.
 
-        epochs: no more than so many, and those that can be trained further then pause; the others
+        epochs: no more than so many, and members that can be trained further then pause; the others
         (fitted by themselves, or with a schedule that ends with max_iter, or more than memory has
         room for at once) have them as their max_iter.
         """
         unfinished = 0
-        for (kind, _), runs in self._groups.items():
+        for (kind, _), tasks in self._groups.items():
             try:
-                self._fit_group(runs, self._samples[kind][0], kind[1], epochs)
+                self._fit_group(tasks, self._samples[kind][0], kind[1], epochs)
             except (ValueError, TypeError):
                 # What one of them is refused for must not end the others.
-                self._alone += [run.place for run in runs if not run.est._has_weights]
-            unfinished += sum(run.est._has_weights and run.course.unfinished for run in runs)
+                self._alone += [task.place for task in tasks if not task.est._has_weights]
+            unfinished += sum(task.est._has_weights and task.rule.unfinished for task in tasks)
         if unfinished:
             warn(
                 f"{unfinished} of {len(self._members)} fits have not converged within max_iter "
@@ -167,62 +168,65 @@ class StackFitter:
                 self.errors[place] = error
 
     def train_further(self, places, epochs: int):
-        """Train those that pause and have these places until they have had so many epochs; the
-        others leave their stacks."""
-        self._stacks = [stacked for stacked in self._stacks if stacked.keep(places)]
-        for stacked in self._stacks:
-            runs = list(stacked.runs)
-            stacked.run(epochs)
-            self._note_failed(runs)
+        """Train the paused members of these places until they have had so many epochs; the other
+        paused members leave their stacks."""
+        self._stacks = [stack for stack in self._stacks if stack.keep(places)]
+        for stack in self._stacks:
+            tasks = list(stack.tasks)
+            stack.run(epochs)
+            self._note_errors(tasks)
         self.paused &= set(places)
         for place in self.paused:
             self._members[place].estimator.max_iter = epochs
 
-    def _fit_group(self, runs: list[MemberTask], samples: Samples, device: str, epochs: int | None):
-        """The members of equal keys, as many at once as there is room for."""
-        given = None
+    def _fit_group(
+        self, tasks: list[MemberTask], samples: Samples, device: str, epochs: int | None
+    ):
+        """Train the members of one key, as many at once as memory has room for."""
+        val = None
         if self._validated:
-            given = runs[0].est._given(self._given[3], device, runs[0].targets)
-            given = given._replace(X=estimator_rows.dense_if_small(given.X, given.X.dtype))
-        parts = np.array_split(np.arange(len(runs)), _stacks(runs, samples, given, device))
-        pauses = epochs is not None and len(parts) == 1 and not runs[0].timed
+            val = tasks[0].est._given(self._data[3], device, tasks[0].targets)
+            val = val._replace(X=estimator_rows.dense_if_small(val.X, val.X.dtype))
+        parts = np.array_split(np.arange(len(tasks)), _stacks(tasks, samples, val, device))
+        pauses = epochs is not None and len(parts) == 1 and not tasks[0].timed
         if epochs is not None and not pauses:
-            for run in runs:
-                run.est.max_iter = epochs
+            for task in tasks:
+                task.est.max_iter = epochs
         for part in parts:
-            chosen = [runs[i] for i in part]
-            stacked = StackTrainer(list(chosen), samples, given, device)
-            stacked.run(epochs)
-            self._note_failed(chosen)
+            chosen = [tasks[i] for i in part]
+            stack = StackTrainer(list(chosen), samples, val, device)
+            stack.run(epochs)
+            self._note_errors(chosen)
         if pauses:
-            self._stacks.append(stacked)
-            for run in runs:
-                self.paused.add(run.place)
-                run.est.max_iter = epochs
+            self._stacks.append(stack)
+            for task in tasks:
+                self.paused.add(task.place)
+                task.est.max_iter = epochs
 
-    def _note_failed(self, runs: list[MemberTask]):
-        for run in runs:
-            self.errors[run.place] = run.course.error
-        diverged = [run for run in runs if run.course.diverged]
-        for run in diverged:
-            if not (run.est.early_stopping or run.course.error):
-                self.errors[run.place] = ValueError(f"{NON_FINITE}: {run.course.failure}")
-        if any(run.est.early_stopping for run in diverged):
+    def _note_errors(self, tasks: list[MemberTask]):
+        for task in tasks:
+            self.errors[task.place] = task.rule.error
+        diverged = [task for task in tasks if task.rule.diverged]
+        for task in diverged:
+            if not (task.est.early_stopping or task.rule.error):
+                self.errors[task.place] = ValueError(f"{NON_FINITE}: {task.rule.failure}")
+        if any(task.est.early_stopping for task in diverged):
             warn(
-                f"in {len(diverged)} of {len(runs)} networks the loss or its gradient became NaN "
+                f"in {len(diverged)} of {len(tasks)} networks the loss or its gradient became NaN "
                 "or infinite; the best weights before are kept",
                 ConvergenceWarning,
             )
 
     def _fit_alone(self, member: Member):
-        X, y, weight, (X_val, y_val, weight_val) = self._given
+        """Fit a member by its own `fit`; raises what that raises."""
+        X, y, weight, (X_val, y_val, weight_val) = self._data
         est, rows, columns = member.estimator, member.rows, member.columns
         if weight is not None and not isinstance(weight, Real) and len(weight) != _count(X):
             raise ValueError(f"sample_weight has {len(weight)} weights for {_count(X)} samples")
         shared = weight is None or isinstance(weight, Real)
-        if member.held is not None:
-            X_val, y_val = _taken(X, member.held), _taken(y, member.held)
-            weight_val = weight if shared else _taken(weight, member.held)
+        if member.held_out is not None:
+            X_val, y_val = _taken(X, member.held_out), _taken(y, member.held_out)
+            weight_val = weight if shared else _taken(weight, member.held_out)
         if rows is not None:
             X, y = _taken(X, rows), _taken(y, rows)
             weight = weight if shared else _taken(weight, rows)
@@ -243,61 +247,65 @@ class StackFitter:
 
 
 def _goes_alone(est) -> bool:
-    """Whether the stack has no place for what the estimator asks for."""
+    """Whether the estimator has to be fitted by itself, see `fit_members`."""
     starts = est.warm_start and est._has_weights
     return est.solver == "lbfgs" or bool(est.callbacks) or callable(est.scoring) or starts
 
 
-def _stacks(runs: list[MemberTask], samples: Samples, given: Samples | None, device: str) -> int:
-    """How many stacks the members make, so that each has room."""
+def _stacks(tasks: list[MemberTask], samples: Samples, val: Samples | None, device: str) -> int:
+    """The number of stacks into which the members are divided, so that each fits into memory."""
     free = backend.get(device).free_memory()
-    one = empty_stack(runs[0].spec, device, 1)
-    for stacks in range(1, len(runs)):
-        shared, own = bytes_needed(runs, samples, given, one, math.ceil(len(runs) / stacks))
-        if MOVING * own <= (CPU_BYTES if free is None else memory.SHARE * free - shared):
+    one = empty_stack(tasks[0].spec, device, 1)
+    for stacks in range(1, len(tasks)):
+        count = math.ceil(len(tasks) / stacks)
+        shared, per_stack = bytes_needed(tasks, samples, val, one, count)
+        if MOVING * per_stack <= (CPU_BYTES if free is None else memory.SHARE * free - shared):
             return stacks
-    return len(runs)
+    return len(tasks)
 
 
 def bytes_needed(
-    runs: list[MemberTask], samples: Samples, given: Samples | None, one: MLP, count: int
+    tasks: list[MemberTask], samples: Samples, val: Samples | None, one: MLP, count: int
 ) -> tuple[int, int]:
-    """Bytes on the device for a stack of so many of these members, of which `one` is a stack of
-    one: the data that they share, and what grows with them."""
-    run = runs[0]
-    drops = (False, *(bool(p.any()) for p in dropouts(runs)), False)
+    """Bytes on the device for a stack of `count` of these members: shared by all, and the others.
+
+    one: a stack of one such network;  val: the users' own validation set, or None.
+    """
+    task = tasks[0]
+    drops = (False, *(bool(p.any()) for p in dropouts(tasks)), False)
     shape = replace(one.shape, M=count, drops=drops)
-    held = 0
-    if run.validated:
-        held = given.rows if given is not None else max(len(run.held) for run in runs)
-    positions = max(len(run.train) for run in runs)
-    batch = max(run.batch_size for run in runs)
+    validation_rows = 0
+    if task.validated:
+        held_out = (len(task.held_out) for task in tasks)
+        validation_rows = val.rows if val is not None else max(held_out)
+    positions = max(len(task.train) for task in tasks)
+    batch = max(task.batch_size for task in tasks)
     executor = executors.choose(
-        *(shape, one.ops, Objective(one, run.loss), run.optimizer),
+        *(shape, one.ops, Objective(one, task.loss), task.optimizer),
         *(min(batch, positions), samples.X.dtype),
     )
     fit = memory.MemoryPlan(
         positions=positions,
         orders=count,
-        held=held,
-        held_orders=1 if given is not None else count,
+        validation_rows=validation_rows,
+        validation_orders=1 if val is not None else count,
         passes=executor.bytes(shape, batch),
     )
-    state_buffers = sum(run.optimizer.state_buffers().values())
-    own = memory.predict(shape, batch, state_buffers, fit=fit)
-    target = math.prod(run.targets.shape[1:]) * run.targets.itemsize
+    state_buffers = sum(task.optimizer.state_buffers().values())
+    own_bytes = memory.predict(shape, batch, state_buffers, fit=fit)
+    target = math.prod(task.targets.shape[1:]) * task.targets.itemsize
     shared = target * samples.rows + memory.size_of(samples.weight)
-    features = memory.size_of(samples.X, *([] if given is None else [given.X]))
-    each = 0
-    if run.columns is None:
+    features = memory.size_of(samples.X, *([] if val is None else [val.X]))
+    per_member = 0
+    if task.columns is None:
         shared += features
     else:
-        each += features * len(run.columns) // samples.X.shape[1]
-    if any(run.est.early_stopping for run in runs):
-        each += one.layout.size * one.dtype.itemsize
-    if any(run.weighs_classes for run in runs):
-        each += samples.rows * one.dtype.itemsize
-    return shared, own + count * each
+        per_member += features * len(task.columns) // samples.X.shape[1]
+    if any(task.est.early_stopping for task in tasks):
+        per_member += one.layout.size * one.dtype.itemsize
+    if any(task.weighs_classes for task in tasks):
+        per_member += samples.rows * one.dtype.itemsize
+    return shared, own_bytes + count * per_member
 
 
 def _count(X) -> int:
@@ -305,7 +313,7 @@ def _count(X) -> int:
 
 
 def _taken(array, index, axis: int = 0):
-    """Rows or columns of whatever `fit` takes."""
+    """Rows (axis 0) or columns (axis 1) of any kind of array that `fit` takes."""
     if not array_io.on_gpu(array):
         return _safe_indexing(array, index, axis=axis)
     import cupy

@@ -1,4 +1,4 @@
-"""Training one estimator by minibatches: the course of its fit, on the engine's trainer."""
+"""Train one estimator by minibatches, with the trainer of its network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NON_FINITE = "Solver produced non-finite parameter weights"  # in scikit-learn's
 
 
 def make_optimizer(estimator) -> Optimizer:
-    """The law of the solver; penalties count per sample weight, as scikit-learn's alpha does."""
+    """The solver's optimiser; penalties count per sample weight, as scikit-learn's alpha does."""
     est = estimator
     penalties = {"l1": est.l1, "l2": est.alpha, "decay_per_weight": True}
     if est.solver == "sgd":
@@ -39,13 +39,14 @@ def make_optimizer(estimator) -> Optimizer:
 
 
 def draw_seed(estimator, functions, rng) -> int:
-    """Of the trainer; functions: the layers' activations."""
+    """The trainer's seed, 0 where nothing is random; functions: the layers' activations."""
     # scikit-learn draws no such seed: it must not move the generator where nothing is random.
     random = np.any(estimator.dropout) or any(f.random for f in functions)
     return int(rng.randint(2**31 - 1)) if random else 0
 
 
 def make_trainer(estimator, net, loss, batch_size: int, seed: int) -> Trainer:
+    """A trainer by the estimator's parameters; its orders are drawn by the stopping rule."""
     return Trainer(
         net,
         loss,
@@ -60,6 +61,7 @@ def make_trainer(estimator, net, loss, batch_size: int, seed: int) -> Trainer:
 
 
 def batch_size_for(estimator, count: int) -> int:
+    """The batch size for so many rows, `count` at most; warns where the parameter is more."""
     if estimator.batch_size == "auto":
         return min(200, count)
     if estimator.batch_size > count:
@@ -78,6 +80,7 @@ def current_trainer(estimator, engine, loss, batch_size, rng, goes_on: bool, see
         if (penalties.l2, penalties.l1) != (estimator.alpha, estimator.l1):
             kept.retune(l2=estimator.alpha, l1=estimator.l1)
         kept.release()
+        kept.batch_size = batch_size  # of this fit, whose checkpoints state it
         return kept
     if seed is None and goes_on:
         seed = engine.stored_seed(kind)
@@ -89,34 +92,44 @@ def current_trainer(estimator, engine, loss, batch_size, rng, goes_on: bool, see
 
 
 def fit(
-    estimator, engine, samples: Samples, given, loss, rng, incremental: bool, unfinished=None
+    estimator,
+    engine,
+    samples: Samples,
+    validation_set,
+    loss,
+    rng,
+    incremental: bool,
+    unfinished=None,
 ) -> None:
-    """All epochs of a `fit`, or the one of a `partial_fit`.
+    """Train an estimator's network: all epochs, or if incremental, the one of a `partial_fit`.
 
-    given: the user's own validation samples, or None.
-    unfinished: the state of the fit, from a checkpoint, that this one is to go on with.
+    Parameters
+    ----------
+    samples : Samples
+        All rows; with early_stopping and without validation_set, some of them are held out.
+    validation_set : Samples or None
+        The user's own.
+    rng : RandomState
+        Draws the rows held out, the trainer's seed and the orders.
+    unfinished : dict or None
+        The state of a fit, from a checkpoint, which this one resumes.
     """
     est, net = estimator, engine.net
     if unfinished is not None:
         rng = copy.deepcopy(unfinished["random_at_begin"])
     random_at_begin = copy.deepcopy(rng)
-    if incremental and any(isinstance(each, EarlyStopping) for each in est.callbacks or ()):
+    if incremental and any(isinstance(callback, EarlyStopping) for callback in est.callbacks or ()):
         raise ValueError(
             "EarlyStopping cannot stop a loop of partial_fit, of which each call is a fit; use "
             "early_stopping=True with X_val and y_val"
         )
-    held = given
-    if est.early_stopping and given is None:
-        if incremental:
-            raise ValueError(
-                "partial_fit does not support early_stopping=True without X_val and y_val"
-            )
-        samples, held = split(est, samples, rng)
+    if est.early_stopping and validation_set is None:
+        samples, validation_set = _hold_out(est, samples, rng, incremental)
     batch_size = batch_size_for(est, samples.rows)
     goes_on = incremental or (est.warm_start and est.keep_optimizer)
     seed = None
     if unfinished is not None:
-        resuming.check(unfinished, samples.rows, batch_size, held is not None)
+        resuming.check(unfinished, samples.rows, batch_size, validation_set is not None)
         goes_on, seed = True, unfinished["seed"]
     trainer = current_trainer(est, engine, loss, batch_size, rng, goes_on, seed)
     state_buffers = sum(trainer.optimizer.state_buffers().values())
@@ -125,22 +138,14 @@ def fit(
         memory.explain_oom(net.shape, net.ops, batch_size, state_buffers, _bytes(samples.X)),
         blas_threads.limit_blas_threads(net.shape, batch_size),
     ):
-        rows = estimator_rows.make(
-            net,
-            trainer.objective,
-            samples.X,
-            samples.encoded,
-            est._training_weight(samples),
-            batch_size,
-        )
+        rows = _make_rows(est, net, trainer.objective, samples, batch_size)
         validation = None
-        if held is not None:
-            validation = Validation(est, engine, trainer.objective, held)
-        trainer.callbacks = sorted(est.callbacks or (), key=lambda each: each.goes_last)
+        if validation_set is not None:
+            validation = Validation(est, engine, trainer.objective, validation_set)
         optimizer: Any = trainer.optimizer
-        course = StoppingRule(est, rows.sizes, optimizer.lr, rng, incremental)
-        running = Fit(course, engine, trainer, rows, validation)
-        running.random_at_begin = random_at_begin
+        rule = StoppingRule(est, rows.sizes, optimizer.lr, rng, incremental)
+        running = Fit(rule, engine, trainer, rows, validation, random_at_begin)
+        trainer.callbacks = sorted(est.callbacks or (), key=lambda callback: callback.goes_last)
         trainer.owner = running
         try:
             running.run(unfinished)
@@ -148,19 +153,33 @@ def fit(
             trainer.callbacks, trainer.owner = [], None
 
 
+def _hold_out(est, samples: Samples, rng, incremental: bool) -> tuple[Samples, Samples]:
+    """Split samples for early stopping; raises ValueError in a partial_fit."""
+    if incremental:
+        raise ValueError("partial_fit does not support early_stopping=True without X_val and y_val")
+    return split(est, samples, rng)
+
+
+def _make_rows(est, net, objective, samples: Samples, batch_size: int):
+    """The training rows, with the weights of their classes."""
+    weight = est._training_weight(samples)
+    return estimator_rows.make(net, objective, samples.X, samples.encoded, weight, batch_size)
+
+
 def _bytes(X) -> int:
     return X.data.nbytes if estimator_rows.is_sparse(X) else X.nbytes
 
 
 class Fit:
-    """The running fit: carries its course out on the trainer."""
+    """Runs a fit: an epoch's rows go to the trainer, its losses to the stopping rule."""
 
-    def __init__(self, course: StoppingRule, engine, trainer, rows, validation):
-        self.course, self.est = course, course.est
+    def __init__(self, rule: StoppingRule, engine, trainer, rows, validation, random_at_begin):
+        """random_at_begin: the rule's generator, before anything was drawn."""
+        self.rule, self.est = rule, rule.est
         self.engine, self.trainer = engine, trainer
         self.rows, self.validation = rows, validation
         self._progress: Any = None  # while it runs
-        self.random_at_begin: Any = None  # the course's generator, before anything was drawn
+        self.random_at_begin = random_at_begin
 
     def run(self, unfinished=None):
         """unfinished: see `fit`."""
@@ -174,10 +193,10 @@ class Fit:
             callback.on_fit_begin(trainer, history)
         if unfinished is not None:
             resuming.restore(self, unfinished)
-        with Interrupt() as interrupt, Progress(est, trainer.epochs_left) as progress:
+        with Interrupt() as interrupt, Progress(est.verbose, trainer.epochs_left) as progress:
             self._progress = progress
             try:
-                loop.run(self, interrupt, self._tell)
+                loop.run(self, interrupt, self._report)
             except KeyboardInterrupt:  # a second Ctrl-C
                 history.interrupted = True
         if history.interrupted:
@@ -189,75 +208,76 @@ class Fit:
         self._finish()
 
     def _to_file(self, fit: bool):
-        """For `gpumlp.save`: the estimator, and what it takes to go on."""
+        """The estimator and, if `fit`, the state of the running fit, for `gpumlp.save`."""
         return self.est, resuming.state(self) if fit else None
 
     def _begin(self):
-        est, course, trainer, engine = self.est, self.course, self.trainer, self.engine
+        est, rule, trainer, engine = self.est, self.rule, self.trainer, self.engine
         steps = len(self.rows.sizes)
         total = est.max_iter * steps
-        if course.incremental:
+        if rule.incremental:
             total = max(total - trainer.rates.issued, steps)
         trainer.rates.plan(steps, total)
         trainer.history.interrupted = False
-        course.begin(self.validation is not None)
-        trainer.epochs_left = course.epochs_left
+        rule.begin(self.validation is not None)
+        trainer.epochs_left = rule.epochs_left
         if est.early_stopping:
             # partial_fits share their best weights.
-            engine.recall_best() if course.incremental else engine.forget_best()
-        if course.improved:
+            engine.recall_best() if rule.incremental else engine.forget_best()
+        if rule.improved:
             engine.remember_best()
 
     # ------------------------------------------------------------ see `loop.Fit`
     @property
     def epochs_left(self) -> int:
-        return self.course.epochs_left
+        return self.rule.epochs_left
 
     def train(self, interrupt) -> Epoch | None:
         trainer, epoch = self.trainer, self.trainer.epoch
-        done = self.rows.run(trainer, self.course.next_order(), interrupt)
+        done = self.rows.run(trainer, self.rule.next_order(), interrupt)
         # Sparse rows come in pieces, each of them an epoch to the trainer.
         trainer.epoch = epoch + (done is not None)
         return done
 
     def note(self, epoch: Epoch) -> None:
-        """On the estimator, in scikit-learn's terms, and in the engine's history."""
+        """Write the loss to the estimator, as scikit-learn defines it, and to the history."""
         history = self.trainer.history
-        self.course.trained(epoch.losses[:, 0], epoch.weights[:, 0], bool(epoch.diverged))
+        self.rule.trained(epoch.losses[:, 0], epoch.weights[:, 0], bool(epoch.diverged))
         history.loss.append(self.est.loss_)
         history.lr.append(float(epoch.rates[0]))
 
     def validate(self) -> None:
         if self.validation is None:
             return
-        course, history = self.course, self.trainer.history
+        rule, history = self.rule, self.trainer.history
         # The engine keeps the last good weights; those after a divergence would score nothing.
-        value, score = (np.nan, np.nan) if course.diverged else self.validation()
-        course.validated(value, score)
+        value, score = (np.nan, np.nan) if rule.diverged else self.validation()
+        rule.validated(value, score)
         history.val_loss.append(value)
         history.val_accuracy.append(score)
 
     def judge(self, epoch: Epoch) -> None:
-        course, trainer = self.course, self.trainer
-        course.judge()
-        if course.improved:
+        rule, trainer = self.rule, self.trainer
+        rule.judge()
+        if rule.improved:
             self.engine.remember_best()
-        if course.lr != trainer.optimizer.lr:
-            trainer.retune(lr=course.lr)
+        if rule.lr != trainer.optimizer.lr:
+            trainer.retune(lr=rule.lr)
 
-    def _tell(self) -> None:
-        self._progress.epoch()
-        if self.course.told:
-            self._progress.say(self.course.told)
-        if self.course.unfinished:
-            told = f"the fit has not converged within max_iter={self.est.max_iter} epochs"
-            warn(told, ConvergenceWarning)
+    def _report(self) -> None:
+        scores = self.est.validation_scores_
+        self._progress.epoch(self.est.n_iter_, self.est.loss_, scores[-1] if scores else None)
+        if self.rule.message:
+            self._progress.say(self.rule.message)
+        if self.rule.unfinished:
+            message = f"the fit has not converged within max_iter={self.est.max_iter} epochs"
+            warn(message, ConvergenceWarning)
 
     def _finish(self):
-        course = self.course
-        if course.goes_back:
+        rule = self.rule
+        if rule.goes_back:
             self.engine.restore_best()
-        if course.failure and self.est.early_stopping:
-            warn(f"{course.failure}; the best weights before are kept", ConvergenceWarning)
-        elif course.failure:
-            raise ValueError(f"{NON_FINITE}: {course.failure}")
+        if rule.failure and self.est.early_stopping:
+            warn(f"{rule.failure}; the best weights before are kept", ConvergenceWarning)
+        elif rule.failure:
+            raise ValueError(f"{NON_FINITE}: {rule.failure}")

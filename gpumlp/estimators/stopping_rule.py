@@ -1,8 +1,8 @@
-"""The course of one estimator's fit by scikit-learn's rules: the order of its samples, what each
-epoch leaves on the estimator, how the learning rate moves, when the fit ends.
+"""scikit-learn's stopping rule: the order of the samples, what each epoch leaves on the estimator,
+how the learning rate moves, when the fit ends.
 
-Nothing here computes: whoever runs the epochs, for one network or for a stack of them, asks a
-Course for the order of the next one, tells it what came of it, and does what it then says.
+Nothing is trained here: `stochastic.Fit` for one network, and `StackTrainer` for a stack of them,
+ask a StoppingRule for the order of the next epoch, tell it the losses, and do what it then says.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ ADAPTIVE_DIVISOR = 5
 
 
 class StoppingRule:
-    """An epoch is next_order(), trained(...), validated(...) if there is a validation set, and
+    """Decides after each epoch of a fit whether it ends, and at which learning rate it goes on.
+
+    An epoch is next_order(), trained(...), validated(...) if there is a validation set, and
     judge(); after it
 
     epochs_left: 0 if the fit ends.
     lr:          the learning rate from now on.
     improved:    the weights are the best so far, and to be remembered; true also after `begin` if
                  those at the beginning are.
-    told:        what there is to say, for verbose fits.
+    message:     a line for verbose fits, or "".
 
     sizes: rows of each batch;  lr: the learning rate to begin with;  random: the generator that the
     orders are drawn from;  incremental: one epoch of a partial_fit.
@@ -36,10 +38,10 @@ class StoppingRule:
         self.epochs_left = 0
         self.diverged = self.improved = False
         self.error: Exception | None = None  # that ends the fit
-        self.told = ""
+        self.message = ""
 
     def begin(self, validated: bool):
-        """validated: whether there is a validation set."""
+        """Begin a fit; validated: whether there is a validation set."""
         est = self.est
         self.epochs_left = 1 if self.incremental else est.max_iter
         self.order = np.arange(self.sizes.sum())
@@ -57,7 +59,7 @@ class StoppingRule:
             est.validation_scores_, est.validation_loss_curve_ = [], []
 
     def next_order(self) -> np.ndarray | None:
-        """The epoch's samples; None is as they stand."""
+        """The order of the epoch's samples; None where they are not shuffled."""
         if not self.est.shuffle:
             return None
         # as sklearn.utils.shuffle permutes the order of the epoch before
@@ -65,7 +67,10 @@ class StoppingRule:
         return self.order
 
     def trained(self, losses, weights, diverged: bool):
-        """losses, weights: of the epoch's batches; diverged: the network moves no more."""
+        """Write an epoch's loss to the estimator.
+
+        losses, weights: of its batches;  diverged: whether the network has stopped.
+        """
         est = self.est
         est.n_iter_ += 1
         loss = _mean_loss(losses, weights, self.sizes)
@@ -77,17 +82,18 @@ class StoppingRule:
         est.loss_curve_.append(loss)
 
     def validated(self, value: float, score: float):
-        """Loss and score of the validation set; NaN for weights that have diverged."""
+        """Write loss and score of the validation set to the estimator; NaN after a divergence."""
         self.est.validation_loss_curve_.append(value)
         self.est.validation_scores_.append(score)
 
     def judge(self):
+        """Decide whether the fit ends, and at which rate it goes on."""
         self._count_stalled()
         ends = self._ends() or self.diverged or self.error is not None
         self.epochs_left = 0 if ends else self.epochs_left - 1
 
     def _count_stalled(self):
-        """Epochs since the score rose, or the loss fell, by tol."""
+        """Count the epochs since the score rose, or the loss fell, by tol."""
         est = self.est
         if est.early_stopping:
             score = est.validation_scores_[-1]
@@ -106,7 +112,7 @@ class StoppingRule:
     def _ends(self) -> bool:
         """Whether the fit has converged; moves the learning rate."""
         est = self.est
-        self.told = ""
+        self.message = ""
         by_sgd = est.solver == "sgd"
         if by_sgd and est.learning_rate == "invscaling":
             with np.errstate(over="ignore"):  # a rate of 0, where a power of whole numbers would
@@ -114,14 +120,14 @@ class StoppingRule:
             self.lr = est.learning_rate_init / float(divisor)
         if est._stalled <= est.n_iter_no_change:
             return False
-        what = "validation score has not risen" if est.early_stopping else "loss has not fallen"
-        told = f"The {what} by more than tol={est.tol:g} for {est.n_iter_no_change:g} epochs."
+        reason = "validation score has not risen" if est.early_stopping else "loss has not fallen"
+        message = f"The {reason} by more than tol={est.tol:g} for {est.n_iter_no_change:g} epochs."
         if by_sgd and est.learning_rate == "adaptive" and self.lr > SMALLEST_RATE:
             self.lr /= ADAPTIVE_DIVISOR
-            self.told = f"{told} The learning rate is now {self.lr:g}."
+            self.message = f"{message} The learning rate is now {self.lr:g}."
             est._stalled = 0
             return False
-        self.told = f"{told} Stopping."
+        self.message = f"{message} Stopping."
         est.converged_ = True
         return True
 
@@ -140,7 +146,7 @@ class StoppingRule:
 
     @property
     def failure(self) -> str | None:
-        """What is to be said of a fit that diverged."""
+        """The message about a fit that diverged; None for any other."""
         if not self.diverged:
             return None
         return (

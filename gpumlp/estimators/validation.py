@@ -1,4 +1,4 @@
-"""The validation set of a fit: held out as scikit-learn does it, or the user's own; its score."""
+"""The validation set of a fit, held out as scikit-learn does it or given, and its score."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from gpumlp.estimators.input_checks import naming
 
 
 class Samples(NamedTuple):
-    """Checked samples: features, targets as they were given and as the engine takes them (None
-    where that is not known yet), weights (None for ones)."""
+    """Checked samples.
+
+    X: features;  y: targets as users know them;  encoded: as the network takes them, None where
+    that is not known yet;  weight: (rows,), None for ones.
+    """
 
     X: Any
     y: Any
@@ -35,34 +38,34 @@ class Samples(NamedTuple):
 
 
 def split(estimator, samples: Samples, rng) -> tuple[Samples, Samples]:
-    """The samples to train on and those held out."""
-    train, held = split_rows(estimator, samples.y, rng)
-    return samples.take(train), samples.take(held)
+    """Split samples into those to train on and those held out."""
+    train, held_out = split_rows(estimator, samples.y, rng)
+    return samples.take(train), samples.take(held_out)
 
 
 def split_rows(estimator, y, rng) -> tuple[np.ndarray, np.ndarray]:
-    """The rows to train on and those held out; with two classes, in equal proportions."""
+    """Split row numbers into those to train on and those held out; two classes are stratified."""
     stratify = None
     if is_classifier(estimator) and estimator.n_outputs_ == 1:
         stratify = y
         _refuse_rare(y)
     with naming("validation_fraction"):
-        train, held = train_test_split(
+        train, held_out = train_test_split(
             np.arange(y.shape[0]),
             random_state=rng,
             test_size=estimator.validation_fraction,
             stratify=stratify,
         )
-    if len(held) < 2:
+    if len(held_out) < 2:
         raise ValueError(
-            f"The validation set is too small: it has {len(held)} of {y.shape[0]} samples and "
+            f"The validation set is too small: it has {len(held_out)} of {y.shape[0]} samples and "
             "needs 2; raise validation_fraction, or give X_val and y_val"
         )
-    return train, held
+    return train, held_out
 
 
 def _refuse_rare(y):
-    """A ValueError for a class that is too rare to be on both sides, by its label."""
+    """Raise ValueError for a class that is too rare to be on both sides, by its label."""
     classes, counts = np.unique(y, return_counts=True)
     if counts.min() < 2:
         rare = ", ".join(map(repr, labels(classes[counts < 2])))
@@ -73,7 +76,7 @@ def _refuse_rare(y):
 
 
 class Score:
-    """The score of held-out samples by what `scoring` says; None is the accuracy, or R²."""
+    """Scores a validation set by the estimator's `scoring`; None is the accuracy, or R²."""
 
     def __init__(self, estimator):
         self._estimator = estimator
@@ -83,8 +86,10 @@ class Score:
         self._one_class = len(getattr(estimator, "classes_", ())) == 1  # predicted for all samples
 
     def __call__(self, loss, accuracy, outputs, X, y, weight) -> float:
-        """loss, accuracy (None where there are no classes): the engine's; outputs: a function that
-        gives n^(K), on the host; X, y, weight: the samples.  NaN where the outputs are not finite.
+        """The score, NaN where the outputs are not finite.
+
+        loss, accuracy (None where there are no classes): as the network has them;  outputs(): n^(K)
+        on the host;  X, y, weight: the samples.
         """
         estimator = self._estimator
         if estimator.scoring == "loss":
@@ -112,23 +117,23 @@ class Score:
 
 
 class Validation:
-    """Calling it gives the loss of the held-out samples, and their score."""
+    """Evaluates a validation set: calling it returns its loss and its score."""
 
-    def __init__(self, estimator, engine, objective, held: Samples):
-        self._engine, self._held = engine, held
+    def __init__(self, estimator, engine, objective, samples: Samples):
+        self._engine, self._samples = engine, samples
         self._evaluate = estimator_rows.evaluation(
-            engine.net, objective, held.X, held.encoded, held.weight
+            engine.net, objective, samples.X, samples.encoded, samples.weight
         )
         self._score = Score(estimator)
-        self._X = array_io.host(held.X) if self._score.by_scikit_learn else None
+        self._X = array_io.host(samples.X) if self._score.by_scikit_learn else None
 
     def __call__(self) -> tuple[float, float]:
         loss, accuracy = self._evaluate()
-        y, weight = self._held.y, self._held.weight
+        y, weight = self._samples.y, self._samples.weight
         return loss, float(self._score(loss, accuracy, self._outputs, self._X, y, weight))
 
     def _outputs(self):
-        return array_io.host(self._engine.outputs(self._held.X))
+        return array_io.host(self._engine.outputs(self._samples.X))
 
 
 def _accuracy(y, predicted, weight):

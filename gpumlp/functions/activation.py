@@ -10,45 +10,79 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpumlp.functions.function import Function
 from gpumlp.utils import checks
 
+if TYPE_CHECKING:
+    from gpumlp.utils.aliases import ActivationLike, Constants
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Activation(Function):
-    """An elementwise activation n = f(z) with its derivative f'(z).
+    """An activation function n = f(z), elementwise, with its derivative f'(z).
 
-    f(z, p) and df(z, n, p) take and return arrays of z's shape; p is the sequence of the values in
-    `parameters`, each a scalar or broadcastable against z.
+    Equations (2)(4)(6)(9) and (11).  `gpumlp.activations` holds the built-in ones by their names;
+    calling one gives it other constants: `gpumlp.activations["elu"](alpha=0.5)`.
 
-    df_from: "n" if df needs only n = f(z); then z is not kept, which saves memory and a pass.
-    cuda:    the struct in kernels/shared/activations.cuh, or the pair of CUDA expressions for f and
-             f' in `z`, `n` and `p[0]`, `p[1]`, ..., of type Real; None for an activation without
-             GPU.
-    learned: p[0] is a parameter of the network (PReLU), with ∂f/∂p[0] = dp(z).
-    random:  in training the slope is drawn per element, uniform in [p[0], p[1]) (RReLU).
-    rows:    f acts on whole rows (softmax, log_softmax); only at the output.
+    Parameters
+    ----------
+    name : str
+        Its name, by which files store it.
+    f : callable
+        f(z, p) -> n, an array of z's shape; p is the sequence of the constants, each a scalar or
+        an array that broadcasts against z.
+    df : callable, optional
+        df(z, n, p) -> f'(z), an array of z's shape.  Without it, a network can only predict.
+    cuda : str or (str, str), optional
+        The CUDA expressions for f, in `z` and `p[0]`, `p[1]`, and for f', in `z`, `n` and those,
+        of type Real; or the name of a struct in kernels/shared/activations.cuh.  Without it, the
+        activation runs on the CPU only.
+    df_from : {"z", "n"}, default "z"
+        "n" if df needs only n = f(z); then z is not kept, which saves memory and a pass.
+    parameters : dict of str to float, optional
+        The constants p by their names, two at most.
+    learned : bool, default False
+        Whether p[0] is a parameter of the network, one for each layer (PReLU).
+    dp : callable, optional
+        dp(z) -> ∂f/∂p[0], an array of z's shape; needed where `learned`.
+    random : bool, default False
+        Whether in training the slope is drawn per element, uniform in [p[0], p[1]) (RReLU).
+    rows : bool, default False
+        Whether f acts on whole rows (softmax, log_softmax); such a function is for the output only.
+    minimum : float, default -inf
+        The least value that each of the constants may take.
 
-    >>> cube = Activation("cube", f=lambda z, p: z**3, df=lambda z, n, p: 3 * z**2, df_from="z",
-    ...                   cuda=("z * z * z", "3 * z * z"))
+    Raises
+    ------
+    ValueError
+        For more than two constants, one that is out of range, another `df_from`, or a learned
+        parameter without `parameters` and `dp`.
+
+    Examples
+    --------
+    >>> import gpumlp
+    >>> cube = gpumlp.Activation("cube", f=lambda z, p: z**3, df=lambda z, n, p: 3 * z**2,
+    ...                          cuda=("z * z * z", "3 * z * z"))
+    >>> net = gpumlp.MLP((4, 8, 3), hidden=cube)
     """
 
     name: str
-    f: Callable
-    df: Callable | None = None
+    f: Callable[[np.ndarray, Constants], np.ndarray]
+    df: Callable[[np.ndarray, np.ndarray, Constants], np.ndarray] | None = None
     cuda: str | tuple[str, str] | None = None
     df_from: str = "z"
     parameters: dict[str, float] = field(default_factory=dict)
     learned: bool = False
-    dp: Callable | None = None
+    dp: Callable[[np.ndarray], np.ndarray] | None = None
     random: bool = False
     rows: bool = False
     minimum: float = -np.inf
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checks.choice(self.df_from, f"{self.name}: df_from", ("z", "n"))
         if len(self.parameters) > 2:
             raise ValueError(f"{self.name}: an activation takes at most two constants")
@@ -58,72 +92,72 @@ class Activation(Function):
             checks.number(value, f"{self.name}: {key}", checks.finite(self.minimum))
 
     @property
-    def mathematics(self):
+    def mathematics(self) -> object:
         return self.f, self.cuda
 
 
-def find(activation, name: str = "activation") -> Activation:
+def find(activation: ActivationLike, name: str = "activation") -> Activation:
     """The Activation of that name, or the one given; name: the argument's, for the message."""
     return Activation.find(activation, name)
 
 
-def sigmoid(z):
+def sigmoid(z: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-z))
 
 
-def softplus(z):
+def softplus(z: np.ndarray) -> np.ndarray:
     return np.maximum(z, 0) + np.log1p(np.exp(-np.abs(z)))
 
 
-def normal_cdf(z):
+def normal_cdf(z: np.ndarray) -> np.ndarray:
     from scipy.special import ndtr  # with scikit-learn; kept out of `import gpumlp`
 
     return ndtr(z)
 
 
-def normal_pdf(z):
+def normal_pdf(z: np.ndarray) -> np.ndarray:
     return np.exp(-0.5 * z * z) * (1 / np.sqrt(2 * np.pi)).item()
 
 
-def softmax(z):
+def softmax(z: np.ndarray) -> np.ndarray:
     e = np.exp(z - z.max(axis=-1, keepdims=True))
     e /= e.sum(axis=-1, keepdims=True)
     return e
 
 
-def log_softmax(z):
+def log_softmax(z: np.ndarray) -> np.ndarray:
     shifted = z - z.max(axis=-1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return shifted
 
 
-def _gelu_tanh_inner(z):
+def _gelu_tanh_inner(z: np.ndarray) -> np.ndarray:
     return GELU_SCALE * (z + GELU_CUBIC * z**3)
 
 
-def _df_gelu_tanh(z, n, p):
+def _df_gelu_tanh(z: np.ndarray, n: np.ndarray, p: Constants) -> np.ndarray:
     t = np.tanh(_gelu_tanh_inner(z))
     return 0.5 * (1 + t) + 0.5 * z * (1 - t * t) * GELU_SCALE * (1 + 3 * GELU_CUBIC * z * z)
 
 
-def _df_silu(z, n, p):
+def _df_silu(z: np.ndarray, n: np.ndarray, p: Constants) -> np.ndarray:
     s = sigmoid(z)
     return s * (1 + z * (1 - s))
 
 
-def _df_mish(z, n, p):
+def _df_mish(z: np.ndarray, n: np.ndarray, p: Constants) -> np.ndarray:
     t = np.tanh(softplus(z))
     return t + z * (1 - t * t) * sigmoid(z)
 
 
-def _where(condition, a, b, like):
+def _where(condition: np.ndarray, a: Any, b: Any, like: np.ndarray) -> np.ndarray:
     """a where the condition holds, else b; numbers in like's dtype."""
     real = like.dtype.type
     a, b = (real(v) if np.ndim(v) == 0 else v for v in (a, b))
     return np.where(condition, a, b)
 
 
-def _indicator(condition, like):
+def _indicator(condition: np.ndarray, like: np.ndarray) -> np.ndarray:
     """1 where the condition holds, else 0, in like's dtype."""
     return condition.astype(like.dtype)
 

@@ -2,31 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from gpumlp.functions.optimizer_base import Optimizer, betas
 
+if TYPE_CHECKING:
+    from gpumlp.utils.aliases import PerNetwork
+
 
 @dataclass(frozen=True)
 class Adam(Optimizer):
-    """Adam (Kingma and Ba 2015).
+    """Adam divides the running mean of the gradient by its root mean square (Kingma and Ba 2015).
 
     m ← β₁ m + (1 − β₁) g;  v ← β₂ v + (1 − β₂) g²;  θ ← θ − a m / (√v + e)
     a = α √(1 − β₂ᵗ) / (1 − β₁ᵗ)
 
-    eps_corrected: e = ε √(1 − β₂ᵗ), as in the paper's algorithm and PyTorch; else e = ε, as in the
-    paper's remark and scikit-learn.
+    with e = ε √(1 − β₂ᵗ), or e = ε.  Each number may be one for all networks of a stack, or one for
+    each of them, (M,).
+
+    Parameters
+    ----------
+    lr : float or (M,) array, default 1e-3
+        The learning rate α; 0 or more.
+    beta1, beta2 : float or (M,) array, default 0.9 and 0.999
+        The decay of the running means of g and g², in [0, 1).
+    eps : float or (M,) array, default 1e-8
+        ε, at least 1e-30.
+    l1 : float or (M,) array, default 0
+        The L1 penalty λ₁ ‖W‖₁, (14').
+    l2 : float or (M,) array, default 0
+        The L2 penalty ½ λ ‖W‖², (14).
+    eps_corrected : bool, default True
+        e = ε √(1 − β₂ᵗ), as in the paper's algorithm and PyTorch; else e = ε, as in the paper's
+        remark and scikit-learn.
+    decay_per_weight : bool, default False
+        Whether penalties are divided by the sum of the batch's sample weights.
+
+    Raises
+    ------
+    ValueError
+        For a number that is out of range.
     """
 
-    lr: float = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    l1: float = 0.0
-    l2: float = 0.0
+    lr: PerNetwork = 1e-3
+    beta1: PerNetwork = 0.9
+    beta2: PerNetwork = 0.999
+    eps: PerNetwork = 1e-8
+    l1: PerNetwork = 0.0
+    l2: PerNetwork = 0.0
     eps_corrected: bool = True
     decay_per_weight: bool = False
 
@@ -36,7 +63,7 @@ class Adam(Optimizer):
         "plain epsilon": {"eps": 1e-2, "eps_corrected": False},
     }
 
-    def columns(self):
+    def columns(self) -> dict[str, Any]:
         return {
             "LR": self.lr,
             "L1": self.l1,
@@ -47,11 +74,18 @@ class Adam(Optimizer):
             **betas(2, self.beta2),
         }
 
-    def state_buffers(self):
+    def state_buffers(self) -> dict[str, bool]:
         return {"first": True, "second": True}
 
     @staticmethod
-    def update_rule(theta, g, state, h, lr, t):
+    def update_rule(
+        theta: np.ndarray,
+        g: np.ndarray,
+        state: Sequence[Any],
+        h: dict[str, Any],
+        lr: float | np.ndarray,
+        t: int,
+    ) -> None:
         m, v = state
         root = np.sqrt(-np.expm1(t * h["LOG_BETA2"])).item()
         a = lr * root / -np.expm1(t * h["LOG_BETA1"]).item()
@@ -71,14 +105,26 @@ class Adam(Optimizer):
 
 @dataclass(frozen=True)
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019), on the weights W only.
+    """AdamW is Adam with decoupled weight decay of the weights W (Loshchilov and Hutter 2019).
 
     W ← (1 − α λ_w) W, then Adam
+
+    Parameters
+    ----------
+    lr, beta1, beta2, eps, l1, l2, eps_corrected, decay_per_weight
+        As in `Adam`.
+    weight_decay : float or (M,) array, default 0.01
+        λ_w, 0 or more.
+
+    Raises
+    ------
+    ValueError
+        For a number that is out of range.
     """
 
-    weight_decay: float = 1e-2
+    weight_decay: PerNetwork = 1e-2
 
     examples: ClassVar = {"": {"eps": 1e-3, "weight_decay": 0.5}}
 
-    def columns(self):
+    def columns(self) -> dict[str, Any]:
         return super().columns() | {"WEIGHT_DECAY": self.weight_decay}

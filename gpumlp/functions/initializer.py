@@ -9,15 +9,22 @@ each uniform in ±√(3 variance) or normal; orthogonal (Saxe et al. 2014); zero
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpumlp.utils import checks
 
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
-def _scaled(variance, normal: bool):
-    def draw(rng, fan_out, fan_in):
+    from gpumlp.utils.aliases import Draw, PerNetwork
+
+
+def _scaled(variance: Callable[[int, int], float], normal: bool) -> Draw:
+    def draw(rng: np.random.Generator, fan_out: int, fan_in: int) -> np.ndarray:
         deviation = np.sqrt(variance(fan_in, fan_out))
         if normal:
             return rng.normal(0, deviation, (fan_out, fan_in))
@@ -27,7 +34,7 @@ def _scaled(variance, normal: bool):
     return draw
 
 
-def _orthogonal(rng, fan_out, fan_in):
+def _orthogonal(rng: np.random.Generator, fan_out: int, fan_in: int) -> np.ndarray:
     """Orthonormal rows, or columns where there are fewer of them."""
     tall = rng.normal(size=(max(fan_out, fan_in), min(fan_out, fan_in)))
     q, r = np.linalg.qr(tall)
@@ -35,13 +42,13 @@ def _orthogonal(rng, fan_out, fan_in):
     return q if fan_out >= fan_in else q.T
 
 
-_VARIANCE = {
+_VARIANCE: dict[str, Callable[[int, int], float]] = {
     "glorot": lambda fan_in, fan_out: 2 / (fan_in + fan_out),
     "he": lambda fan_in, fan_out: 2 / fan_in,
     "lecun": lambda fan_in, fan_out: 1 / fan_in,
 }
 
-_by_name = {
+_by_name: dict[str, Draw] = {
     f"{name}_{kind}": _scaled(variance, kind == "normal")
     for name, variance in _VARIANCE.items()
     for kind in ("uniform", "normal")
@@ -53,15 +60,23 @@ _by_name["zeros"] = lambda rng, fan_out, fan_in: np.zeros((fan_out, fan_in))
 initializers = MappingProxyType(_by_name)
 
 
-def find(init):
+def find(init: str | Draw) -> Draw:
     """The function of that name, or the one given."""
     if callable(init):
         return init
     return initializers[checks.choice(init, "init", initializers)]
 
 
-def drawn(init, rng, k: int, shape: tuple[int, int], dtype) -> np.ndarray:
-    """W[k] of that shape (N_k, N_{k-1}), from init(rng, fan_out, fan_in)."""
+def drawn(
+    init: Draw, rng: np.random.Generator, k: int, shape: tuple[int, int], dtype: DTypeLike
+) -> np.ndarray:
+    """W[k] of that shape (N_k, N_{k-1}), from init(rng, fan_out, fan_in).
+
+    Raises
+    ------
+    ValueError
+        For a function that fails, gives another shape, or what is not finite in that dtype.
+    """
     function = f"init = {checks.shown(init)}"
     try:
         W = np.asarray(init(rng, *shape))
@@ -79,8 +94,14 @@ def drawn(init, rng, k: int, shape: tuple[int, int], dtype) -> np.ndarray:
     return W
 
 
-def seeds(seed, models: int) -> np.ndarray:
-    """The seed of each network, (M,) uint64: an int s gives network m the seed s + m."""
+def seeds(seed: PerNetwork, models: int) -> np.ndarray:
+    """The seed of each network, (M,) uint64: an int s gives network m the seed s + m.
+
+    Raises
+    ------
+    ValueError
+        For what is no whole number in [0, 2**64), nor M of them, or where s + m is beyond.
+    """
     numbers = checks.reals(seed)
     if numbers is None or numbers.shape not in ((), (models,)) or not checks.SEED.holds(numbers):
         wanted = f"{checks.SEED}, or one for each of {models} networks"
@@ -95,6 +116,6 @@ def seeds(seed, models: int) -> np.ndarray:
     return np.uint64(first) + np.arange(models, dtype=np.uint64)
 
 
-def generator(seed) -> np.random.Generator:
+def generator(seed: Any) -> np.random.Generator:
     """The random numbers of one network's initial weights."""
     return np.random.Generator(np.random.Philox(int(seed)))

@@ -25,37 +25,82 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from gpumlp.functions.activation import sigmoid, softplus
+from gpumlp.functions.activation import Activation, sigmoid, softplus
 from gpumlp.functions.function import Function
 from gpumlp.utils import checks
 
+if TYPE_CHECKING:
+    from gpumlp.utils.aliases import Constants, LossLike
+
 
 class Form(NamedTuple):
-    """l(u, y, p) and dl(u, y, p) = ∂l/∂u, elementwise; cuda names a struct, or is the pair of CUDA
-    expressions in `u`, `y` and `p[0]`, ..., of type Real."""
+    """A form of a loss: l and ∂l/∂u, elementwise, in one variable u.
 
-    l: Callable  # noqa: E741
-    dl: Callable
+    Parameters
+    ----------
+    l : callable
+        l(u, y, p) -> the loss of each output, an array of u's shape; p: the constants.
+    dl : callable
+        dl(u, y, p) -> ∂l/∂u, an array of u's shape.
+    cuda : str or (str, str), optional
+        The CUDA expressions for l and ∂l/∂u, in `u`, `y` and `p[0]`, ..., of type Real; or the
+        name of a struct in kernels/shared/losses.cuh.  Without it, the form is for the CPU only.
+    """
+
+    l: Callable[[np.ndarray, np.ndarray, Constants], np.ndarray]  # noqa: E741
+    dl: Callable[[np.ndarray, np.ndarray, Constants], np.ndarray]
     cuda: str | tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Loss(Function):
-    """A loss: the forms above, its constants, and how targets are read.
+    """A loss L(y, ŷ) = Σ_j l(ŷ_j, y_j), (7), in up to three forms, with its constants.
 
-    classes: integer labels 0..N_K-1 are accepted and stand for one-hot targets.
-    coding:  a target y enters as coding[0] y + coding[1]: (2, -1) makes 0/1 into -1/+1.
-    bounds:  the values that targets may take.
-    outputs: the built-in output activations whose range fits; None if all do.
+    `gpumlp.losses` holds the built-in ones by their names; calling one gives it other constants:
+    `gpumlp.losses["huber"](delta=0.5)`.
 
-    >>> pinball = Loss("pinball", Form(lambda u, y, p: np.maximum(.9 * (y - u), .1 * (u - y)),
-    ...                                lambda u, y, p: np.where(y > u, -.9, .1),
-    ...                                ("fmax(Real(.9) * (y - u), Real(.1) * (u - y))",
-    ...                                 "y > u ? Real(-.9) : Real(.1)")))
+    Parameters
+    ----------
+    name : str
+        Its name, by which files store it.
+    identity : Form
+        l and its derivative in u = ŷ, for any output activation.
+    log : Form, optional
+        The same in u = log ŷ, for the outputs exp, softmax and log_softmax.
+    logit : Form, optional
+        The same in u = logit ŷ, for the output sigmoid.
+    parameters : dict of str to float, optional
+        The constants p by their names.
+    classes : bool, default False
+        Whether integer labels 0..N_K-1 are accepted and stand for one-hot targets.
+    coding : (float, float), default (1, 0)
+        A target y enters as coding[0] y + coding[1]: (2, -1) makes 0/1 into -1/+1.
+    bounds : (float, float), default (-inf, inf)
+        The least and the greatest value that a target may have.
+    outputs : tuple of str, optional
+        The built-in output activations whose range fits; None if all do.
+    limits : dict of str to (float, float), optional
+        The least and the greatest value of a constant; of those not named any finite number.
+
+    Raises
+    ------
+    ValueError
+        For a constant that is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np, gpumlp
+    >>> from gpumlp.functions.loss import Form
+    >>> pinball = gpumlp.Loss(
+    ...     "pinball",
+    ...     Form(lambda u, y, p: np.maximum(.9 * (y - u), .1 * (u - y)),
+    ...          lambda u, y, p: np.where(y > u, -.9, .1),
+    ...          ("fmax(Real(.9) * (y - u), Real(.1) * (u - y))",
+    ...           "y > u ? Real(-.9) : Real(.1)")))
     """
 
     name: str
@@ -69,17 +114,17 @@ class Loss(Function):
     outputs: tuple[str, ...] | None = None
     limits: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for key, value in self.parameters.items():
             low, high = self.limits.get(key, (-np.inf, np.inf))
             checks.number(value, f"{self.name}: {key}", checks.finite(low, high))
 
     @property
-    def mathematics(self):
+    def mathematics(self) -> object:
         return self.identity
 
     def target_scale(self, size: int) -> tuple[float, float]:
-        """(a, c): the target of one of `size` outputs enters the loss as a y + c."""
+        """Return (a, c): the target of one of `size` outputs enters the loss as a y + c."""
         smoothing = self.parameters.get("label_smoothing", 0.0)
         a, c = self.coding
         return a * (1 - smoothing), c + smoothing / size
@@ -99,8 +144,14 @@ class OutputLoss(NamedTuple):
     log_u: bool
 
 
-def pair(loss: Loss, output) -> OutputLoss:
-    """The form of the loss that fits the output activation (the table above)."""
+def pair(loss: Loss, output: Activation) -> OutputLoss:
+    """The form of the loss that fits the output activation (the table above).
+
+    Raises
+    ------
+    ValueError
+        For an output activation whose range does not fit the loss.
+    """
     if loss.outputs is not None and output.built_in and output.name not in loss.outputs:
         *others, last = loss.outputs
         needs = f"{', '.join(others)} or {last}"
@@ -116,73 +167,73 @@ def pair(loss: Loss, output) -> OutputLoss:
     return OutputLoss(loss.identity, fused=name == "identity", rows=False, log_u=False)
 
 
-def find(loss) -> Loss:
+def find(loss: LossLike) -> Loss:
     """The Loss of that name, or the one given."""
     return Loss.find(loss, "loss")
 
 
-def _tiny(u):
+def _tiny(u: np.ndarray) -> np.floating:
     """Probabilities are kept this far from 0 in logarithms and quotients."""
     return np.finfo(u.dtype).tiny
 
 
-def _open(u):
+def _open(u: np.ndarray) -> np.ndarray:
     """u moved into [tiny, 1 - eps], where log u and log(1 - u) are finite."""
     return np.clip(u, _tiny(u), 1 - np.finfo(u.dtype).eps)
 
 
-def _positive(u):
+def _positive(u: np.ndarray) -> np.ndarray:
     return np.maximum(u, _tiny(u))
 
 
-def _xlogx(y):
+def _xlogx(y: np.ndarray) -> np.ndarray:
     return y * np.log(np.where(y > 0, y, 1))
 
 
-def _huber(u, y, p):
+def _huber(u: np.ndarray, y: np.ndarray, p: Constants) -> np.ndarray:
     r = np.abs(u - y)
     return np.where(r <= p[0], 0.5 * r * r, p[0] * (r - 0.5 * p[0]))
 
 
-def _log_cosh(u, y, p):
+def _log_cosh(u: np.ndarray, y: np.ndarray, p: Constants) -> np.ndarray:
     r = np.abs(u - y)
     return r + np.log1p(np.exp(-2 * r)) - np.log(2.0).item()
 
 
-def _binary_cross_entropy(u, y, p):
+def _binary_cross_entropy(u: np.ndarray, y: np.ndarray, p: Constants) -> np.ndarray:
     v = _open(u)
     return -(y * np.log(v) + (1 - y) * np.log1p(-v))
 
 
-def _d_binary_cross_entropy(u, y, p):
+def _d_binary_cross_entropy(u: np.ndarray, y: np.ndarray, p: Constants) -> np.ndarray:
     v = _open(u)
     return (v - y) / (v * (1 - v))
 
 
-def _focal_log(u, y, p):
+def _focal_log(u: np.ndarray, y: np.ndarray, p: Constants) -> np.ndarray:
     # u = log ŷ; -expm1(u) = 1 - ŷ without cancellation
     return -y * np.power(-np.expm1(u), p[0]) * u
 
 
-def _d_focal_log(u, y, p):
+def _d_focal_log(u: np.ndarray, y: np.ndarray, p: Constants) -> np.ndarray:
     rest, prob = -np.expm1(u), np.exp(u)
     slope = np.where(rest > 0, p[0] * prob * u * np.power(_positive(rest), p[0] - 1), 0)
     return y * (slope - np.power(rest, p[0]))
 
 
-def _focal_logit(u, y, p):
+def _focal_logit(u: np.ndarray, y: np.ndarray, p: Constants) -> np.ndarray:
     prob, rest = sigmoid(u), sigmoid(-u)
     return y * rest ** p[0] * softplus(-u) + (1 - y) * prob ** p[0] * softplus(u)
 
 
-def _d_focal_logit(u, y, p):
+def _d_focal_logit(u: np.ndarray, y: np.ndarray, p: Constants) -> np.ndarray:
     prob, rest = sigmoid(u), sigmoid(-u)
     one = -(rest ** p[0]) * (p[0] * prob * softplus(-u) + rest)
     zero = prob ** p[0] * (p[0] * rest * softplus(u) + prob)
     return y * one + (1 - y) * zero
 
 
-def _margin(u, y):
+def _margin(u: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.maximum(1 - y * u, 0)
 
 

@@ -7,12 +7,16 @@ slopes.  So does weight decay, W ← (1 − α λ_w) W, which comes before the u
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from gpumlp.utils import checks
+
+if TYPE_CHECKING:
+    from gpumlp.utils.aliases import PerNetwork
 
 # The columns of the array (M, len(HYPERS)) that the kernels read, by these names.
 HYPERS = (
@@ -22,7 +26,7 @@ HYPERS = (
 
 
 class Optimizer:
-    """An update rule, its numbers and its state buffers.
+    """An optimiser has an update rule, its numbers and its state buffers.
 
     A subclass is a frozen dataclass of numbers and flags with a file of its own here, an equation
     in its docstring, and a struct of the same rule in kernels/shared/.
@@ -57,7 +61,7 @@ class Optimizer:
         "weight_decay": checks.NONNEGATIVE,
     }
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for f in fields(self):  # type: ignore[arg-type]
             value, name = getattr(self, f.name), f"{type(self).__name__}: {f.name}"
             if f.name in self.intervals:
@@ -76,7 +80,14 @@ class Optimizer:
         raise NotImplementedError
 
     @staticmethod
-    def update_rule(theta, g, state, h, lr, t) -> None:
+    def update_rule(
+        theta: np.ndarray,
+        g: np.ndarray,
+        state: Sequence[Any],
+        h: dict[str, Any],
+        lr: float | np.ndarray,
+        t: int,
+    ) -> None:
         """Move parameters of one network in NumPy, in place: the reference of the kernels.
 
         Parameters
@@ -95,8 +106,25 @@ class Optimizer:
         """
         raise NotImplementedError
 
-    def hyper(self, models: int, clip_norm=None) -> np.ndarray:
-        """The numbers as the kernels read them: (M, len(HYPERS)) float64; clip_norm: 0 is none."""
+    def hyper(self, models: int, clip_norm: PerNetwork | None = None) -> np.ndarray:
+        """The numbers of M networks as the kernels read them.
+
+        Parameters
+        ----------
+        models : int
+            M.
+        clip_norm : float or (M,) array, optional
+            The longest gradient; 0 or None is no limit.
+
+        Returns
+        -------
+        ndarray of float64, (M, len(HYPERS))
+
+        Raises
+        ------
+        ValueError
+            For numbers that are not one, nor M.
+        """
         for name in self.intervals.keys() & {f.name for f in fields(self)}:  # type: ignore[arg-type]
             place = f"{type(self).__name__}: {name}"
             checks.per_network(getattr(self, name), place, self.intervals[name], models)
@@ -109,7 +137,7 @@ class Optimizer:
             table[:, HYPERS.index(name)] = values
         return table
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
         """The constructor's arguments, for files."""
         return {
             f.name: np.asarray(getattr(self, f.name)).tolist()
@@ -117,7 +145,7 @@ class Optimizer:
         }
 
 
-def betas(number: int, beta) -> dict[str, Any]:
+def betas(number: int, beta: PerNetwork) -> dict[str, Any]:
     """The columns of β_number: itself, 1 − β and log β."""
     beta = np.asarray(beta, dtype=np.float64)
     with np.errstate(divide="ignore"):  # beta = 0: log 0 = -inf gives 1 - 0^t = 1

@@ -1,4 +1,4 @@
-"""Python values as JSON and arrays, for files, and back.
+"""Convert Python values to JSON and arrays, for files, and back.
 
 Numbers, strings, None and lists stand as they are; anything else is an object with one key that
 says what it is: {"tuple": [...]}, {"array": name}, {"activation": {...}}, ....  What only its maker
@@ -26,11 +26,11 @@ NATIVE = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32
 # The arguments of a `Checkpoint`.
 CHECKPOINT = ("folder_or_path", "every_epochs", "every_minutes", "keep")
 
-AS_BYTES = "USMmcf"  # the kinds of these
+AS_BYTES = "USMmcf"  # the kinds of arrays that are written as bytes
 
-LEFT_OUT = object()  # a value that is not taken over from a file
+LEFT_OUT = object()  # stands for a value that `Reader` leaves out
 
-# NumPy's bit generators: what says where in their buffer they are, and its end.
+# NumPy's bit generators: the entry with their place in a buffer, and the buffer's length.
 BITS = {
     "MT19937": ("pos", 624),
     "PCG64": ("", 0),
@@ -41,22 +41,22 @@ BITS = {
 
 
 class Writer:
-    """`write` turns values into what JSON can hold; their arrays gather in `arrays`, by name."""
+    """Converts values to what JSON can hold; their arrays are collected in `arrays`, by name."""
 
     def __init__(self):
         self.arrays: dict[str, np.ndarray] = {}
-        self._own: dict[str, Any] = {}
+        self._custom: dict[str, Any] = {}
 
     def write(self, value, name: str) -> Any:
-        """name: of the arrays in it."""
+        """Convert a value; name: the prefix of the names of its arrays."""
         if value is None or type(value) in (bool, int, float, str):
             return value
         if isinstance(value, list):
-            return self._each(value, name)
+            return self._items(value, name)
         if isinstance(value, tuple):
-            return {"tuple": self._each(value, name)}
+            return {"tuple": self._items(value, name)}
         if isinstance(value, dict):
-            keys = self._each(value, f"{name}.keys")
+            keys = self._items(value, f"{name}.keys")
             values = [self.write(v, f"{name}.{k}") for k, v in value.items()]
             return {"dict": [keys, values]}
         if isinstance(value, np.ndarray):
@@ -69,12 +69,12 @@ class Writer:
             return self._random(value, name)
         return self._object(value, name)
 
-    def _each(self, values, name: str) -> list:
+    def _items(self, values, name: str) -> list:
         return [self.write(value, f"{name}.{i}") for i, value in enumerate(values)]
 
     def _array(self, value: np.ndarray, name: str) -> dict:
         if value.dtype == object:
-            return {"objects": [list(value.shape), self._each(value.ravel(), name)]}
+            return {"objects": [list(value.shape), self._items(value.ravel(), name)]}
         while name in self.arrays:  # keys of a dictionary that are written alike
             name += "'"
         if value.dtype.name in NATIVE:
@@ -105,17 +105,17 @@ class Writer:
             arguments = {key: getattr(value, key) for key in value._file_arguments}
             arguments = {key: self.write(v, f"{name}.{key}") for key, v in arguments.items()}
             return {"callback": [type(value).__name__, arguments]}
-        own = _name(value)
-        if self._own.setdefault(own, value) is not value:
+        key = _name(value)
+        if self._custom.setdefault(key, value) is not value:
             raise ValueError(
-                f"{name}: there are two objects of your own named {own!r}, which `load` could not "
+                f"{name}: there are two objects of your own named {key!r}, which `load` could not "
                 "tell apart; give them names of their own"
             )
-        return {"own": [own, name]}
+        return {"own": [key, name]}
 
 
 def _bits(state: dict[str, Any]) -> np.random.BitGenerator:
-    """A bit generator in that state."""
+    """Make a bit generator in that state; raises ValueError for a state that is none."""
     if state["bit_generator"] not in BITS:
         raise ValueError(f"{state['bit_generator']!r} is no bit generator of NumPy")
     # NumPy reads wherever these point to.
@@ -132,15 +132,15 @@ def _bits(state: dict[str, Any]) -> np.random.BitGenerator:
 
 
 def _name(value) -> str:
-    """The name of what the user made: its own, or its class's."""
+    """The name of a user's own object: its own, or its class's."""
     name = getattr(value, "name", None) or getattr(value, "__name__", None)
     return name if isinstance(name, str) else type(value).__name__
 
 
 class Reader:
-    """`read` gives back what a `Writer` has written.
+    """Reads the values that a `Writer` has written.
 
-    custom: what the user made, by name.
+    custom: the user's own objects, by name.
     make_checkpoint: makes a `Checkpoint` of the arguments that were written; None: it is left out.
     Each array is read once, as it was written.
 
@@ -237,12 +237,12 @@ class Reader:
         return make(arguments)
 
     def _read_own(self, content):
-        own, where = content
-        if own not in self._custom:
+        key, where = content
+        if key not in self._custom:
             raise FileError(
-                f"the file uses your own {own!r} ({where}): load(..., custom={{{own!r}: ...}})"
+                f"the file uses your own {key!r} ({where}): load(..., custom={{{key!r}: ...}})"
             )
-        return self._custom[own]
+        return self._custom[key]
 
 
 def _early_stopping(arguments: dict[str, Any]) -> EarlyStopping:
@@ -250,7 +250,7 @@ def _early_stopping(arguments: dict[str, Any]) -> EarlyStopping:
 
 
 def _leave_out(arguments: dict[str, Any]) -> Any:
-    """Of a Checkpoint: it writes where the user has said; a file does not decide that."""
+    """Leave out a Checkpoint and warn: where it writes is the user's choice, not a file's."""
     warnings.warn(
         f"the file's Checkpoint({arguments['folder_or_path']!r}) is left out: give the estimator's "
         "parameter `callbacks` anew, or go on by gpumlp.resume",

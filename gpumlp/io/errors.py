@@ -1,5 +1,5 @@
-"""What is wrong with a file."""
+"""The error of files that cannot be loaded."""
 
 
 class FileError(ValueError):
-    """The file is not what it should be; the message says in what."""
+    """A file is not what it should be; the message says in what."""

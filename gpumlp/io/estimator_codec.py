@@ -1,12 +1,12 @@
-"""Estimators in files: what `gpumlp.save` writes of one, and what `gpumlp.load` makes of it.
+"""Convert estimators to the entries and arrays of a file, and back.
 
 The entry "estimator" of a file is {class, parameters, attributes, binarizer, requests, engine}, its
 values as gpumlp/io/codec.py writes them, in a checkpoint also "fit"
 (gpumlp/estimators/resuming.py); arrays are named after their place, such as attributes.classes_,
 engine.coefs.0 and engine.optimizer.slots.first.  Of an ensemble there is, instead of engine,
 members: a list of such.
-A subclass of the user's own is also named in "kind"; `load` is given it, as all that is a user's.
-What each of them may be stands in gpumlp/io/estimator_schema.py.
+A subclass of the user's own is also named in "kind"; `load` gets it in `custom`, as all that is the
+user's own.  gpumlp/io/estimator_schema.py says what each entry may be.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def describe(estimator, fit: dict | None = None) -> tuple[dict[str, Any], dict[s
 
 
 def _entry(est) -> dict[str, Any]:
-    """What is to be written of one estimator; of an ensemble, of all its members."""
+    """The entry of one estimator; of an ensemble, with those of its members."""
     binarizer = vars(est).get("_binarizer")
     entry = {
         "class": type(est).__name__,
@@ -56,12 +56,12 @@ def _entry(est) -> dict[str, Any]:
     if type(est) not in _classes().values():
         entry["kind"] = type(est)
     if isinstance(est._engine, Ensemble):
-        return entry | {"members": [_entry(each) for each in est.estimators_]}
+        return entry | {"members": [_entry(member) for member in est.estimators_]}
     return entry | {"engine": _engine_state(est._engine)}
 
 
 def _attributes(est) -> dict[str, Any]:
-    """Those that a file may hold."""
+    """The attributes that a file may hold; warns of others."""
     fitted = of_fit(est)
     known = {name.rstrip("?") for name in attributes_of(type(est), fitted)}
     warn_of_others(est, fitted - known)
@@ -69,11 +69,11 @@ def _attributes(est) -> dict[str, Any]:
 
 
 def _check(entry: dict[str, Any], est) -> None:
-    """Raises ValueError for what is of the wrong type, or does not agree: `save` and `load` refuse
-    the same."""
+    """Raise ValueError for entries of the wrong type, or that do not agree, as `load` would."""
     check_entry(entry, type(est))
-    for each, member in zip(entry.get("members", ()), getattr(est, "estimators_", ()), strict=True):
-        _check(each, member)
+    members = getattr(est, "estimators_", ())
+    for member_entry, member in zip(entry.get("members", ()), members, strict=True):
+        _check(member_entry, member)
     hyperparameters.check_each(est)
     check_agreement(est)
 
@@ -85,19 +85,20 @@ def restore(
     custom: dict[str, Any],
     make_checkpoint: Callable[[dict[str, Any]], Callback] | None,
 ):
-    """The estimator that was described; make_checkpoint: see `files.read`.
+    """Make the estimator that was described; make_checkpoint: see `files.read`.
 
     Raises FileError, or one of `files.WRONG` for what `describe` has not written.
     """
     reader = Reader(arrays, custom, make_checkpoint)
-    est = _made({name: reader.read(value) for name, value in entry.items()})
+    est = _make({name: reader.read(value) for name, value in entry.items()})
     if device != "auto":
         est.device = device
         est._engine.move(devices.resolve(device))
     return est
 
 
-def _made(read: dict[str, Any]):
+def _make(read: dict[str, Any]):
+    """Make an estimator, or an ensemble's member, of its entry."""
     kind = kind_of(read, _classes())
     check_entry(read, kind)
     listed = {name: read["parameters"][name] for name in kind._get_param_names()}
@@ -111,7 +112,7 @@ def _made(read: dict[str, Any]):
         vars(est._binarizer).update(read["binarizer"])
     take_requests(est, read["requests"])
     if "members" in read:
-        est._engine = Ensemble([_made(each) for each in read["members"]], est.diverged_)
+        est._engine = Ensemble([_make(member) for member in read["members"]], est.diverged_)
     else:
         est._engine = FittedNetwork()
         est._engine.__setstate__(read["engine"] | {"spec": Spec(*read["engine"]["spec"])})
@@ -129,11 +130,11 @@ def _classes() -> dict[str, type]:
 # ---------------------------------------------------------------- weights and optimiser
 def _engine_state(engine: FittedNetwork) -> dict[str, Any]:
     state = engine.__getstate__()
-    weights = {name: [_numbers(each, engine) for each in state[name]] for name in GROUPS}
+    weights = {name: [_numbers(array, engine) for array in state[name]] for name in GROUPS}
     return state | weights | {"spec": tuple(state["spec"])}
 
 
 def _numbers(value, engine: FittedNetwork) -> np.ndarray:
-    """An item of a list that may be the user's: anything that the network would take."""
+    """An array of a list, in which users may have put anything that the network would take."""
     array = np.asarray(value)
     return array if array.dtype.kind in "biuf" else np.asarray(value, engine.spec.dtype)

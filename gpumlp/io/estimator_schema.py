@@ -1,5 +1,5 @@
-"""What an estimator's file may hold, as gpumlp/io/codec.py reads it: the types of all attributes,
-and that their shapes agree with each other and with the weights.  `save` refuses what `load` would.
+"""The schemas of an estimator's entries, as gpumlp/io/codec.py reads them, and checks that shapes
+agree with each other and with the weights.  `save` refuses what `load` would.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def labels(value) -> bool:
     """an array of labels"""
     if not isinstance(value, np.ndarray) or value.ndim != 1 or not value.size:
         return False
-    return all(isinstance(each, str | int | float | np.generic) for each in value.tolist())
+    return all(isinstance(label, str | int | float | np.generic) for label in value.tolist())
 
 
 def names(value) -> bool:
     """an array of names"""
-    return labels(value) and all(isinstance(each, str) for each in value.tolist())
+    return labels(value) and all(isinstance(name, str) for name in value.tolist())
 
 
 def flags(value) -> bool:
@@ -70,7 +70,7 @@ def state_buffers(value) -> bool:
     """arrays of finite numbers, which are not below 0 where they are squares"""
     return (
         isinstance(value, dict)
-        and all(finite(each) and each.ndim == 2 and len(each) == 1 for each in value.values())
+        and all(finite(a) and a.ndim == 2 and len(a) == 1 for a in value.values())
         and not any((value[name] < 0).any() for name in ("second", "square") if name in value)
     )
 
@@ -85,7 +85,7 @@ def function(value) -> bool:
     return isinstance(value, str | Activation)
 
 
-def law(value) -> bool:
+def optimizer(value) -> bool:
     """an optimiser"""
     return isinstance(value, Optimizer)
 
@@ -118,7 +118,7 @@ def callback_state(value) -> bool:
         return False
     arrays = value[2]
     weights = "theta" not in arrays or finite(arrays["theta"])
-    return weights and all(isinstance(each, np.ndarray) for each in arrays.values())
+    return weights and all(isinstance(array, np.ndarray) for array in arrays.values())
 
 
 ATTRIBUTES = {
@@ -141,7 +141,7 @@ ATTRIBUTES = {
     "estimators_samples_?": [(None, places)],
     "estimators_features_?": [(None, places)],
     "estimators_held_out_?": [(None, places)],
-    # Nobody's, but what a file has to keep:
+    # Private, and needed to go on:
     "_output?": function,
     "_stalled?": count,
     "_sklearn_output_config?": {str: (None, str)},
@@ -168,7 +168,7 @@ ENGINE = {
         {
             "slots": state_buffers,
             "steps": steps,
-            "optimizer": law,
+            "optimizer": optimizer,
             "seed": count,
             "issued": count,
             "factors": {"best?": memory, "waited?": memory, "factor?": memory},
@@ -207,8 +207,7 @@ ENTRIES = (
 
 
 def check_entry(entry: dict[str, Any], kind: type) -> None:
-    """Raises SchemaError for what is not of its type, or FileError for weights that are not those
-    of the network; kind: the estimator's class."""
+    """Raise SchemaError or FileError for a wrong entry; kind: the estimator's class."""
     check(entry, ENTRIES["members" in entry], "the estimator")
     check(entry["attributes"], attributes_of(kind, entry["attributes"]), "attributes")
     if "engine" in entry:
@@ -223,17 +222,17 @@ def attributes_of(kind: type, names) -> dict[str, Any]:
 
 # ---------------------------------------------------------------- shapes
 def _check_network(state: dict[str, Any]) -> None:
-    """Before any network is made: that its weights are all there, and fit."""
+    """Check, before the network is made, that all weights are there, finite and of its shapes."""
     spec = Spec(*state["spec"])
-    found = [[each.shape for each in state[name]] for name in ("coefs", "intercepts")]
+    shapes = [[array.shape for array in state[name]] for name in ("coefs", "intercepts")]
     pairs = list(zip(spec.sizes[:-1], spec.sizes[1:], strict=True))
-    if found != [pairs, [(n,) for _, n in pairs]]:
-        raise FileError(f"coefs and intercepts have shapes {found}, and sizes are {spec.sizes}")
+    if shapes != [pairs, [(n,) for _, n in pairs]]:
+        raise FileError(f"coefs and intercepts have shapes {shapes}, and sizes are {spec.sizes}")
     devices.parse(state["device"])
     learned = _learned(spec)
     values = [*state["coefs"], *state["intercepts"], list(state["slopes"].values())]
     with np.errstate(over="ignore"):
-        if not all(np.isfinite(np.asarray(each, spec.dtype)).all() for each in values):
+        if not all(np.isfinite(np.asarray(array, spec.dtype)).all() for array in values):
             raise FileError(f"weights or slopes are not finite in {spec.dtype}")
     if not state["slopes"].keys() <= set(learned):
         raise FileError(f"slopes are of layers {list(state['slopes'])}, learned {learned}")
@@ -243,9 +242,8 @@ def _check_network(state: dict[str, Any]) -> None:
 
 @functools.lru_cache(maxsize=64)  # the members of an ensemble have the same
 def _learned(spec: Spec) -> list[int]:
-    """The layers with a learned slope.  Raises what MLP raises for such a network: it is asked for
-    one with layers of one unit, which costs nothing."""
-    ones = (1,) * len(spec.sizes)
+    """The layers with a learned slope; raises what MLP does for such a network."""
+    ones = (1,) * len(spec.sizes)  # a network of such layers costs nothing
     net = MLP(
         ones,
         spec.hidden,
@@ -273,20 +271,20 @@ def _check_optimizer(state: dict[str, Any]) -> None:
 
 
 def check_agreement(estimator) -> None:
-    """Raises FileError or ValueError where an attribute is of another network than the weights."""
+    """Raise FileError or ValueError where an attribute does not agree with the weights."""
     known, members = vars(estimator), _members(estimator)
     sizes = members[0]._engine.spec.sizes
     shape = known["n_features_in_"], known["n_layers_"], known["n_outputs_"]
-    for each in members:
-        spec = each._engine.spec
+    for member in members:
+        spec = member._engine.spec
         if spec.sizes != sizes or (spec.sizes[0], len(sizes), spec.sizes[-1]) != shape:
             raise FileError(
                 f"n_features_in_, n_layers_, n_outputs_ = {shape}, of weights of sizes {spec.sizes}"
             )
         if activation_name(spec.output) != known["out_activation_"]:
             raise FileError(f"out_activation_ = {known['out_activation_']!r}, not {spec.output!r}")
-        if type(each) is not type(estimator):
-            raise FileError(f"a {type(each).__name__} is in an ensemble of another class")
+        if type(member) is not type(estimator):
+            raise FileError(f"a {type(member).__name__} is in an ensemble of another class")
     if len(known.get("feature_names_in_", range(sizes[0]))) != sizes[0]:
         raise FileError(f"feature_names_in_ has {len(known['feature_names_in_'])} names")
     scores, losses = known.get("validation_scores_"), known.get("validation_loss_curve_")
@@ -296,7 +294,7 @@ def check_agreement(estimator) -> None:
 
 
 def _members(estimator) -> list:
-    """The networks: of an ensemble all of them, else the estimator."""
+    """The members of an ensemble, whose attributes are checked, or the estimator alone."""
     if not isinstance(estimator._engine, Ensemble):
         return [estimator]
     members, known = estimator._engine._estimators, vars(estimator)  # nobody is shown them
@@ -317,8 +315,8 @@ def _check_classes(estimator, members: list) -> None:
         if vars(estimator).get("_binarizer") is not None:
             raise FileError("a binarizer is of a classifier")
         return
-    for each in (estimator, *members):
-        classes, binarizer = each.classes_, vars(each).get("_binarizer")
+    for classifier in (estimator, *members):
+        classes, binarizer = classifier.classes_, vars(classifier).get("_binarizer")
         if binarizer is None or not (
             np.array_equal(binarizer.classes_, classes)
             and np.array_equal(np.unique(classes), classes)
@@ -327,4 +325,4 @@ def _check_classes(estimator, members: list) -> None:
         several = binarizer.y_type_ == "multiclass"
         if several != (len(classes) > 2) and not binarizer.y_type_.startswith("multilabel"):
             raise FileError(f"the binarizer's y_type_ is {binarizer.y_type_!r}, of {classes!r}")
-        each._know_classes(each.n_outputs_)
+        classifier._know_classes(classifier.n_outputs_)

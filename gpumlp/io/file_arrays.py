@@ -1,4 +1,4 @@
-"""The arrays of networks and trainers in files: by name, and what their numbers may be."""
+"""The arrays of networks and trainers in files: their names, shapes and ranges."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from gpumlp.utils.schema import SchemaError
 
 
 def named(layout, buffer, prefix: str = "") -> dict[str, np.ndarray]:
+    """Views of a buffer (M, P) by the names of a file, such as "W.1"."""
     views = Parameters(layout, buffer)
     return {
         f"{prefix}{group}.{k}": getattr(views, group)[k]
@@ -21,7 +22,7 @@ def named(layout, buffer, prefix: str = "") -> dict[str, np.ndarray]:
 
 
 def gathered(net, arrays, prefix: str = "") -> np.ndarray:
-    """The named arrays as one buffer (M, P) of the network's layout, on the host."""
+    """Copy the named arrays into one buffer (M, P) of the network's layout, on the host."""
     buffer = np.zeros((net.M, net.layout.size), net.dtype)
     for name, view in named(net.layout, buffer, prefix).items():
         view[...] = array_of(arrays, name, view.dtype, view.shape)
@@ -29,7 +30,7 @@ def gathered(net, arrays, prefix: str = "") -> np.ndarray:
 
 
 def array_of(arrays, name: str, dtype, shape: tuple[int, ...]) -> np.ndarray:
-    """The array of that name, which has to be of that dtype and shape."""
+    """The array of that name; raises SchemaError unless it has that dtype and shape."""
     if name not in arrays:
         raise SchemaError(f"there is no array {name}")
     array = arrays[name]
@@ -46,7 +47,8 @@ NOT_NEGATIVE = re.compile(r"(.+\.)?optimizer\.(slots\.)?(second|square)(\.|$)|lr
 
 
 def wrong_numbers(arrays: dict[str, np.ndarray]) -> str | None:
-    """What is wrong with weights or an optimiser's state of which not every number is finite."""
+    """A message on the first weights, or optimiser's state, with wrong numbers; None if all are
+    right."""
     for name, array in arrays.items():
         if array.dtype.kind != "f":
             continue
@@ -58,7 +60,7 @@ def wrong_numbers(arrays: dict[str, np.ndarray]) -> str | None:
 
 
 def check_shapes(state, functions, arrays, prefix: str = "") -> None:
-    """Before a network of that description takes memory: its weights are all in the file."""
+    """Check, before the network takes memory, that its weights are all in the file."""
     sizes, models, dtype = state["sizes"], state["models"] or 1, np.dtype(state["dtype"])
     if len(functions) != len(sizes) - 1 or not functions:
         raise SchemaError(f"{len(functions)} activations for sizes {sizes}")
@@ -75,7 +77,7 @@ def check_shapes(state, functions, arrays, prefix: str = "") -> None:
 
 
 def check_counts(arrays, issued: int, models: int) -> None:
-    """Updates that were made, and those at which networks stopped."""
+    """Check the counts of updates, and the updates at which networks stopped."""
     steps, stopped_at = (
         array_of(arrays, name, np.int64, (models,)) for name in ("steps", "halted")
     )

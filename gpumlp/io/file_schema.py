@@ -1,6 +1,4 @@
-"""What the files of networks and trainers may hold: schemas of their JSON, and the shapes of their
-arrays, both of which are compared before anything is made.
-"""
+"""The schemas of the JSON in files of networks and trainers, checked before anything is made."""
 
 from __future__ import annotations
 

@@ -17,9 +17,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,6 +34,10 @@ from gpumlp.training.trainer import Trainer
 from gpumlp.utils import atomic, checks
 from gpumlp.utils.schema import SchemaError, check
 
+if TYPE_CHECKING:
+    from gpumlp.estimators.base import BaseMLP
+    from gpumlp.estimators.tabular.tabular_base import BaseTabular
+
 VERSION = 1
 
 # What safetensors names the dtypes of NumPy; it has others, which NumPy lacks.
@@ -45,54 +50,80 @@ WRONG = (
 )
 
 
-def save(what, path, metadata: dict | None = None, fit: bool = False) -> None:
-    """Write a network, a trainer with its network, or a fitted MLPClassifier, MLPRegressor,
-    TabularClassifier or TabularRegressor with all that it has learned, to a file; in one piece or
-    not at all.
+def save(
+    what: MLP | Trainer | BaseMLP | BaseTabular,
+    path: str | os.PathLike[str],
+    metadata: Any = None,
+    fit: bool = False,
+) -> None:
+    """Write a network, a trainer with its network, or a fitted estimator to a file.
 
-    metadata: anything that JSON can hold; `load` gives it back as net.metadata.
-    fit: also what it takes to go on with the running fit, as `Checkpoint` does it.
+    The file is written in one piece or not at all.
 
-    Of an estimator's attributes those are written that gpumlp knows, of a subclass of yours also
-    its own that end with an underscore; others are left out, with a warning.
+    Parameters
+    ----------
+    what : MLP, Trainer, MLPClassifier, MLPRegressor, TabularClassifier or TabularRegressor
+        An estimator is written with all that it has learned: of its attributes those that gpumlp
+        knows, of a subclass of yours also its own that end with an underscore; others are left out,
+        with a warning.
+    path : str or os.PathLike
+        The file, of the format safetensors.
+    metadata : optional
+        Anything that JSON can hold; `load` gives it back as net.metadata.  None writes that of the
+        network.  Not for estimators.
+    fit : bool, default False
+        Whether to write also what it takes to go on with the running fit, as `Checkpoint` does it.
 
-    Raises ValueError for what `load` would refuse, such as weights or an optimiser's state that are
-    not finite; OSError where the file cannot be written.
+    Raises
+    ------
+    TypeError
+        For any other object.
+    ValueError
+        For what `load` would refuse, such as weights or an optimiser's state that are not finite.
+    OSError
+        Where the file cannot be written.
+
+    Examples
+    --------
+    >>> gpumlp.save(trainer, "model.safetensors")
+    >>> trainer = gpumlp.load("model.safetensors")
     """
     from safetensors.numpy import save as to_bytes
 
     path = checks.path(path, "path")
     if isinstance(what, MLP | Trainer):
-        about, arrays = _network_or_trainer(what, metadata, fit)
+        description, arrays = _network_or_trainer(what, metadata, fit)
     else:
-        about, arrays = _estimator(what, metadata, fit)
+        description, arrays = _estimator(what, metadata, fit)
     arrays = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     if wrong := file_arrays.wrong_numbers(arrays):
         raise ValueError(f"save: {wrong}")
-    about |= {"format": "gpumlp", "version": VERSION}
-    about = json.loads(json.dumps(about))  # as it will be read: every key a string
-    about["digest"] = _digest(arrays, about)
-    check(about, FILE, "save: the description")  # else nothing could read it
-    atomic.write(path, to_bytes(arrays, metadata={"gpumlp": json.dumps(about)}))
+    description |= {"format": "gpumlp", "version": VERSION}
+    description = json.loads(json.dumps(description))  # as it will be read: every key a string
+    description["digest"] = _digest(arrays, description)
+    check(description, FILE, "save: the description")  # else nothing could read it
+    atomic.write(path, to_bytes(arrays, metadata={"gpumlp": json.dumps(description)}))
 
 
-def _network_or_trainer(what, metadata, fit: bool) -> tuple[dict, dict]:
+def _network_or_trainer(
+    what: Any, metadata: Any, fit: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """The description and the arrays."""
     trainer = what if isinstance(what, Trainer) else None
     net = trainer.net if trainer is not None else what
-    described, arrays = network_codec.describe(net)
+    network, arrays = network_codec.describe(net)
     if metadata is None:
-        described["metadata"] = checks.storable(net.metadata, "net.metadata")
+        network["metadata"] = checks.storable(net.metadata, "net.metadata")
     else:
-        described["metadata"] = checks.storable(metadata, "metadata")
-    about: dict[str, Any] = {"network": described}
+        network["metadata"] = checks.storable(metadata, "metadata")
+    description: dict[str, Any] = {"network": network}
     if trainer is not None:
         more, its_arrays = trainer_codec.describe(trainer, fit)
-        about, arrays = about | more, arrays | its_arrays
-    return about, arrays
+        description, arrays = description | more, arrays | its_arrays
+    return description, arrays
 
 
-def _estimator(what, metadata, fit: bool) -> tuple[dict, dict]:
+def _estimator(what: Any, metadata: Any, fit: bool) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """The same of an estimator."""
     from gpumlp.io import estimator_codec, tabular_codec
 
@@ -115,17 +146,38 @@ def check_storable(trainer: Trainer) -> None:
     trainer_codec.callback_states(trainer)
 
 
-def load(path, device: str = "auto", custom: dict[str, Any] | None = None):
-    """The network, trainer or fitted estimator of a file, on that device.
+def load(
+    path: str | os.PathLike[str], device: str = "auto", custom: dict[str, Any] | None = None
+) -> Any:
+    """Read the network, trainer or fitted estimator that `save` has written.
 
-    With device="auto" an estimator keeps the parameter `device` that it had, and predicts where it
-    was fitted, or on the CPU where there is no such GPU; any other device becomes its parameter.
+    Nothing in a file is executed.
 
-    custom: what is your own in it, by name: activations, losses, schedules, and of an estimator
-    also callbacks, metrics, and its class, if it is a subclass of yours.
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file.
+    device : str, default "auto"
+        Where the network is to be, as of `MLP`.  An estimator with device="auto" keeps the
+        parameter `device` that it had, and predicts where it was fitted, or on the CPU where there
+        is no such GPU; any other device becomes its parameter.
+    custom : dict, optional
+        What is your own in it, by name: activations, losses, schedules, and of an estimator also
+        callbacks, metrics, and its class, if it is a subclass of yours.
 
-    Raises FileNotFoundError, or FileError with what is wrong: cut short, altered, not ours, of a
-    newer version, or holding what no `save` writes.
+    Returns
+    -------
+    MLP, Trainer, MLPClassifier, MLPRegressor, TabularClassifier or TabularRegressor
+
+    Raises
+    ------
+    FileNotFoundError
+        Where there is no such file.
+    FileError
+        With what is wrong: cut short, altered, not ours, of a newer version, or holding what no
+        `save` writes.
+    ValueError, RuntimeError
+        For a device that is none, or that cannot be used.
     """
     return read(checks.path(path, "path"), device, custom)
 
@@ -135,12 +187,14 @@ def read(
     device: str,
     custom: dict[str, Any] | None,
     make_checkpoint: Callable[[dict[str, Any]], Callback] | None = None,
-):
-    """See `load`.
+) -> Any:
+    """Read a file, see `load`.
 
-    make_checkpoint: makes a `Checkpoint` of the arguments of one among an estimator's callbacks;
-    without it such a callback is left out, with a warning: a file does not decide where something
-    is written.
+    Parameters
+    ----------
+    make_checkpoint : callable, optional
+        Makes a `Checkpoint` of the arguments of one among an estimator's callbacks; without it such
+        a callback is left out, with a warning: a file does not decide where something is written.
     """
     # What is wrong with these is not the file's fault.
     devices.resolve(device)
@@ -149,24 +203,26 @@ def read(
         message = f"custom = {checks.shown(custom)} must be None or {{name: object}}"
         raise checks.ParameterError(message)
     with refusing(path):
-        arrays, about = _read(path)
-        if "estimator" in about:
+        arrays, description = _read(path)
+        if "estimator" in description:
             from gpumlp.io import estimator_codec
 
             return estimator_codec.restore(
-                about["estimator"], arrays, device, custom, make_checkpoint
+                description["estimator"], arrays, device, custom, make_checkpoint
             )
-        if "tabular" in about:
+        if "tabular" in description:
             from gpumlp.io import tabular_codec
 
-            return tabular_codec.restore(about["tabular"], arrays, device, custom)
-        net = network_codec.restore(about["network"], arrays, device, custom)
-        net.metadata = about["network"]["metadata"]
-        return trainer_codec.restore(about, arrays, net, custom) if "trainer" in about else net
+            return tabular_codec.restore(description["tabular"], arrays, device, custom)
+        net = network_codec.restore(description["network"], arrays, device, custom)
+        net.metadata = description["network"]["metadata"]
+        if "trainer" in description:
+            return trainer_codec.restore(description, arrays, net, custom)
+        return net
 
 
 @contextlib.contextmanager
-def refusing(path: Path):
+def refusing(path: Path) -> Iterator[None]:
     """Whatever is wrong within becomes a FileError that names the file."""
     try:
         yield
@@ -177,9 +233,9 @@ def refusing(path: Path):
 
 
 # ---------------------------------------------------------------- bytes
-def _digest(arrays: dict[str, np.ndarray], about: dict) -> str:
+def _digest(arrays: dict[str, np.ndarray], description: dict[str, Any]) -> str:
     """Of everything in the file but the digest itself."""
-    described = {key: value for key, value in about.items() if key != "digest"}
+    described = {key: value for key, value in description.items() if key != "digest"}
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape};".encode())
@@ -187,7 +243,7 @@ def _digest(arrays: dict[str, np.ndarray], about: dict) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path):
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays and the description, both checked."""
     from safetensors import SafetensorError, safe_open
 
@@ -205,10 +261,10 @@ def _read(path: Path):
     if "gpumlp" not in header:
         raise FileError("was not written by gpumlp")
     try:
-        about = json.loads(header["gpumlp"])
-        version, digest = about["version"], about["digest"]
+        description = json.loads(header["gpumlp"])
+        version, digest = description["version"], description["digest"]
         newer = isinstance(version, int) and version > VERSION
-        altered = not newer and digest != _digest(arrays, about)
+        altered = not newer and digest != _digest(arrays, description)
     except (*WRONG, MemoryError):
         raise FileError("was altered: its description cannot be read") from None
     if newer:
@@ -217,7 +273,7 @@ def _read(path: Path):
         )
     if altered:
         raise FileError("was altered: its contents are not those that were written")
-    check(about, FILE, "the description")
+    check(description, FILE, "the description")
     if wrong := file_arrays.wrong_numbers(arrays):
         raise FileError(wrong)
-    return arrays, about
+    return arrays, description

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpumlp.io import onnx_network
 from gpumlp.io import weights as parameters
@@ -14,47 +15,72 @@ from gpumlp.model.mlp import MLP
 from gpumlp.utils import atomic, checks
 from gpumlp.utils.version import __version__
 
+if TYPE_CHECKING:
+    from gpumlp.estimators.base import BaseMLP
+    from gpumlp.estimators.tabular.tabular_base import BaseTabular
+
 # Protocol buffers, which an ONNX file is, end at 2 GiB; some room is for all but the parameters.
 ONE_FILE_BYTES = (2 << 30) - (16 << 20)
 PAGE = 4096
 ML, ML_OPSET = "ai.onnx.ml", 2  # the domain of LabelEncoder, and since when it has our types
 
 
-def export_onnx(net, path, *, opset: int = 20, metadata: dict | None = None) -> None:
-    """Write the network, as `net.forward` computes it, to an ONNX file.
-
-    Or a fitted MLPClassifier or MLPRegressor: the output "y" is then what predict_proba gives, or
-    decision_function where there is none, or a regressor's predict; always (B, outputs).
+def export_onnx(
+    net: MLP | BaseMLP | BaseTabular,
+    path: str | os.PathLike[str],
+    *,
+    opset: int = 20,
+    metadata: dict[Any, Any] | None = None,
+) -> None:
+    """Write a network, as `net.forward` computes it, to an ONNX file.
 
     The graph's input "x" is (B, N_0), any number of rows, in the network's dtype; its output "y" is
     (B, N_K), the output activation included.  A stack of M networks takes one x for all and gives
     (M, B, N_K).  Parameters are named W_k, b_k and slope_k as in net.W[k], net.b[k], net.slope[k];
     a scale net.s[k] is multiplied into W_k; a stack's W_k are transposed, (M, N_{k-1}, N_k).
 
-    Or a fitted TabularClassifier or TabularRegressor, with all that it does to a table: an input
-    (B, 1) for each column, of its name (x0, x1, ... without names), but for those that were left
-    out (`model.preparation_.dropped`).  Numbers, booleans, and time spans and times in seconds are
-    double, NaN where missing, as infinity is; dates int64, nanoseconds since 1970 in UTC, missing
-    the least int64; categories string, missing "", in the words of `preparation_.columns[j].levels`
-    (3 and 3.0 are "3").  The outputs are "label" (B,), string or int64, or other numbers as they
-    are, and "probabilities" (B, classes); or "variable" in double, shaped as what predict gives,
-    (B,) or (B, quantiles); with "_" behind where a column has that name.
+    Parameters
+    ----------
+    net : MLP, or a fitted estimator
+        Of MLPClassifier and MLPRegressor the output "y" is what predict_proba gives, or
+        decision_function where there is none, or predict; always (B, outputs).  Of
+        TabularClassifier and TabularRegressor see the notes.
+    path : str or os.PathLike
+        The file.  Parameters of more than 2 GiB go to a file of their own beside it, `path` +
+        ".data".
+    opset : int, default 20
+        The operator set, 13 or newer.  An activation is one operator where the set has it, else
+        composed of several.
+    metadata : dict, optional
+        The file's metadata: strings are stored as they are, other values as JSON.  None writes
+        net.metadata, or of an estimator "classes" and, if they have names, "features".
 
-    opset:    the operator set, 13 or newer.  An activation is one operator where the set has it,
-              else composed of several.
-    metadata: a dictionary for the file's metadata; None writes net.metadata, or of an estimator
-              "classes" and, if they have names, "features".  Strings are stored as they are, other
-              values as JSON.
+    Raises
+    ------
+    ImportError
+        Without the package onnx: pip install "gpumlp[onnx]".
+    TypeError
+        For any other object.
+    ValueError
+        For an activation that is not gpumlp's own, for an opset that is too old or that the
+        installed onnx does not know, and for an ensemble.
+
+    Notes
+    -----
+    The graph of a TabularClassifier or TabularRegressor takes a table as it is: an input (B, 1) for
+    each column, of its name (x0, x1, ... without names), but for those that were left out
+    (`preparation_.dropped`).  Numbers, booleans, and time spans and times in seconds are double,
+    NaN where missing, as infinity is; dates int64, nanoseconds since 1970 in UTC, missing the least
+    int64; categories string, missing "", in the words of `preparation_.columns[j].levels` (3 and
+    3.0 are "3").  The outputs are "label" (B,), string or int64, or other numbers as they are, and
+    "probabilities" (B, classes); or "variable" in double, (B,) or (B, quantiles); with "_" behind
+    where a column has that name.
 
     In float64 each activation but a few is composed, because onnxruntime has most operators for
     float32 only; gelu's error function is then computed in float32, with an error of about 1e-7.
-    Parameters of more than 2 GiB go to a file of their own beside it, `path` + ".data".
 
-    Needs the package onnx: pip install "gpumlp[onnx]".
-
-    Raises ValueError for an activation that is not gpumlp's own, and for an opset that is too old
-    or that the installed onnx does not know.
-
+    Examples
+    --------
     >>> gpumlp.export_onnx(net, "net.onnx")
     >>> session = onnxruntime.InferenceSession("net.onnx")
     >>> [y] = session.run(["y"], {"x": x.astype(np.float32)})
@@ -108,7 +134,7 @@ def _write(exported: Exported, about: dict[str, str], path: Path) -> None:
         atomic.write(path, model.SerializeToString())
 
 
-def _model(exported: Exported, about: dict[str, str], tensors: list):
+def _model(exported: Exported, about: dict[str, str], tensors: list[Any]) -> Any:
     """The whole model; tensors: the graph's constants as ONNX has them."""
     from onnx import helper
 
@@ -134,20 +160,20 @@ def _model(exported: Exported, about: dict[str, str], tensors: list):
     return model
 
 
-def _value_info(tensor: Tensor):
+def _value_info(tensor: Tensor) -> Any:
     from onnx import helper
 
     return helper.make_tensor_value_info(tensor.name, element_type(tensor.dtype), tensor.shape)
 
 
-def _text(value, key) -> str:
+def _text(value: Any, key: Any) -> str:
     if isinstance(value, str):
         return value
     name = f"metadata[{checks.shown(key)}]"
     return json.dumps(checks.storable(value, name, _plain), default=_plain)
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError

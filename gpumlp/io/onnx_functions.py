@@ -1,4 +1,4 @@
-"""Each activation in ONNX: by the operator that ONNX has for it, or composed of simpler ones.
+"""The activations in ONNX: an operator of its own for each, or several simpler ones.
 
 An operator is used where the operator set has it and the network is float32: onnxruntime has most
 of them for float32 only.  Otherwise the formula is written out, in operators that onnxruntime has
@@ -22,7 +22,7 @@ OLDEST_OPSET = 13
 
 
 class Graph:
-    """Nodes and constants of an ONNX graph as it is built; tensors are known by their names.
+    """Collects the nodes and constants of an ONNX graph; tensors are known by their names.
 
     dtype: of constants that are given as numbers; taken: names that belong to the graph's inputs
     and outputs alone.
@@ -36,7 +36,7 @@ class Graph:
         self._taken = frozenset(taken)
 
     def enter(self, prefix: str) -> None:
-        """Names of the tensors and nodes that follow start with this."""
+        """Begin the names of the following tensors and nodes with this prefix."""
         self._prefix = prefix
 
     def free(self, name: str) -> str:
@@ -46,15 +46,15 @@ class Graph:
         return name
 
     def constant(self, value, name: str, dtype: Any = None) -> str:
-        """A tensor of that dtype, or of the graph's."""
+        """Add a constant of that dtype, or of the graph's; returns its name."""
         name = self.free(f"{self._prefix}{name}")
         dtype = self.dtype if dtype is None else dtype
         self.constants[name] = np.array(value, dtype=dtype, order="C")
         return name
 
     def op(self, kind: str, *inputs: Operand, output: str = "", **attributes) -> str:
-        """A node; numbers among its inputs become constants, and arrays, which keep their dtype.
-        Returns the name of its output."""
+        """Add a node; numbers among its inputs become constants, and arrays, which keep their
+        dtype.  Returns the name of its output."""
         from onnx import helper
 
         local = f"{kind}_{len(self.nodes)}"
@@ -74,7 +74,7 @@ class Graph:
 
 
 class Operator(NamedTuple):
-    """An operator of ONNX: since which operator set, and its attributes from the constants p."""
+    """An operator of ONNX, its first operator set, and its attributes by the constants p."""
 
     kind: str
     since: int = OLDEST_OPSET
@@ -175,7 +175,7 @@ COMPOSED: dict[str, Callable[[Graph, str, tuple], str]] = {
 
 
 def add_activation(g: Graph, f: Activation, z: str, slope: str | None, output: str) -> None:
-    """n = f(z) as nodes of the graph, the last of which gives the tensor `output`.
+    """Add n = f(z) to the graph, as nodes of which the last has the output `output`.
 
     slope: the tensor of an activation that learns it (PReLU), broadcastable against z.
     """
@@ -193,7 +193,7 @@ def add_activation(g: Graph, f: Activation, z: str, slope: str | None, output: s
 
 
 def _learned(g: Graph, z: str, slope) -> None:
-    """PReLU, the one activation that learns a slope."""
+    """Add PReLU, the one activation that learns a slope."""
     if g.dtype == np.float32:
         g.op("PRelu", z, slope)
     else:
@@ -201,6 +201,7 @@ def _learned(g: Graph, z: str, slope) -> None:
 
 
 def _fixed(g: Graph, f: Activation, z: str) -> None:
+    """Add an activation without a learned slope."""
     operator = OPERATORS.get(f.name)
     if operator and operator.since <= g.opset and (operator.float64 or g.dtype == np.float32):
         g.op(operator.kind, z, **operator.attributes(f.p))

@@ -12,14 +12,14 @@ from functools import cached_property
 import numpy as np
 
 from gpumlp.estimators.tabular.column_values import CATEGORY, DATE
-from gpumlp.estimators.tabular.encoders import LIMIT, bins
-from gpumlp.estimators.tabular.table_columns import ELAPSED, SECONDS_A_DAY, TableColumn
+from gpumlp.estimators.tabular.encoders import LIMIT, bin_count
+from gpumlp.estimators.tabular.table_columns import ELAPSED, TableColumn
 from gpumlp.estimators.tabular.table_preparation import Preparation
 from gpumlp.io.onnx_functions import Graph
 from gpumlp.io.onnx_network import Tensor
 
 NO_DATE = np.iinfo(np.int64).min  # NumPy's NaT
-A_DAY = SECONDS_A_DAY * 10**6  # microseconds
+A_DAY = 86_400 * 10**6  # microseconds
 FARTHEST = 1e100  # its square is a double; beyond it a scaled number is the limit
 
 
@@ -67,7 +67,7 @@ def _numbers(
     indicated = np.flatnonzero(preparation.indicated)
     if len(indicated):
         blocks.append(g.op("Gather", g.cast(missing, np.float32), indicated, axis=1))
-    if any(map(bins, preparation.edges)):
+    if any(map(bin_count, preparation.edges)):
         blocks.append(_piecewise(g, x, preparation.edges))
     return blocks
 
@@ -85,12 +85,12 @@ def _scaled(g: Graph, x: str, center: np.ndarray, scale: np.ndarray) -> str:
 def _piecewise(g: Graph, x: str, edges: list[np.ndarray]) -> str:
     """(x - e_t) / (e_{t+1} - e_t), clipped to [0, 1], of the first bin to [-1, 1], of the last to
     [0, 2]."""
-    encoded = [(j, e) for j, e in enumerate(edges) if bins(e)]
-    source = np.concatenate([np.full(bins(e), j) for j, e in encoded])
+    encoded = [(j, e) for j, e in enumerate(edges) if bin_count(e)]
+    source = np.concatenate([np.full(bin_count(e), j) for j, e in encoded])
     lower = np.concatenate([e[:-1] for _, e in encoded])
     with np.errstate(over="ignore"):
         width = np.concatenate([np.diff(e) for _, e in encoded])
-    ends = np.cumsum([bins(e) for _, e in encoded])
+    ends = np.cumsum([bin_count(e) for _, e in encoded])
     low, high = np.zeros(len(source)), np.ones(len(source))
     low[[0, *ends[:-1]]], high[ends - 1] = -1, 2
     p = g.op("Div", g.op("Sub", g.op("Gather", x, source, axis=1), lower), width)

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from gpumlp.estimators.fitted import labels
 from gpumlp.estimators.tabular.tabular_base import BaseTabular
+from gpumlp.estimators.tabular.tabular_classifier import TINY
 from gpumlp.io.onnx_functions import Graph
 from gpumlp.io.onnx_network import Exported, Tensor, add_network
 from gpumlp.io.onnx_preparation import add_preparation, inputs_of
@@ -83,10 +84,12 @@ def _storable(classes: np.ndarray) -> np.ndarray:
 
 
 def _add_classes(graph: Graph, est: Any, members: str, label: str, probabilities: str) -> None:
-    """Means over the networks, and the most probable class.  A single class has two outputs, of
-    which the first is its own."""
+    """Means over the networks of p^(1/T), and the most probable class.  A single class has two
+    outputs, of which the first is its own."""
     graph.enter("classes_")
-    mean = graph.op("ReduceSum", members, FIRST, keepdims=0)
+    q = graph.op("Pow", graph.op("Max", members, TINY), 1 / est.temperature_)
+    q = graph.op("Div", q, graph.op("ReduceSum", q, np.array([2]), keepdims=1))
+    mean = graph.op("ReduceSum", q, FIRST, keepdims=0)
     if len(est.classes_) == 1:
         mean = graph.op("Gather", mean, np.array([0]), axis=1)
     total = graph.op("ReduceSum", mean, np.array([1]), keepdims=1)

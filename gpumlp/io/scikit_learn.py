@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,21 +12,45 @@ from gpumlp.io import weights as parameters
 from gpumlp.model.mlp import MLP
 from gpumlp.utils import checks
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+
+    from gpumlp.estimators.base import BaseMLP
+
 # The names of what both have: scikit-learn's, and the engine's.
 HIDDEN = {"identity": "identity", "logistic": "sigmoid", "tanh": "tanh", "relu": "relu"}
 OUTPUT = {"identity": "identity", "exp": "exp", "logistic": "sigmoid", "softmax": "softmax"}
 
 
-def from_sklearn(estimator, device: str = "auto", dtype=None) -> MLP:
-    """The network of a fitted MLPClassifier or MLPRegressor of scikit-learn.
+def from_sklearn(
+    estimator: MLPClassifier | MLPRegressor, device: str = "auto", dtype: DTypeLike | None = None
+) -> MLP:
+    """Make a network of a fitted MLPClassifier or MLPRegressor of scikit-learn.
 
     net.forward(x) is then what the estimator's predict_proba gives (for two classes: its second
-    column), or a regressor's predict, as (B, N_K).  A classifier's classes_ become
-    net.metadata["classes"], a list.
+    column), or a regressor's predict, as (B, N_K).
 
-    dtype: "float32" or "float64"; None takes that of the estimator's weights.
+    Parameters
+    ----------
+    estimator : sklearn.neural_network.MLPClassifier or MLPRegressor
+        A fitted one.
+    device : str, default "auto"
+        As of `MLP`.
+    dtype : {"float32", "float64"}, optional
+        None takes that of the estimator's weights.
 
-    Raises TypeError for another kind of object, scikit-learn's NotFittedError before it is fitted.
+    Returns
+    -------
+    MLP
+        A classifier's classes_ are its metadata["classes"], a list.
+
+    Raises
+    ------
+    TypeError
+        For another kind of object.
+    sklearn.exceptions.NotFittedError
+        Before it is fitted.
     """
     from sklearn.neural_network import MLPClassifier, MLPRegressor
     from sklearn.utils.validation import check_is_fitted
@@ -46,25 +71,25 @@ def from_sklearn(estimator, device: str = "auto", dtype=None) -> MLP:
         device=device,
         init="zeros",
     )
-    own = parameters.read(net)
+    values = parameters.read(net)
     for k in range(1, net.K + 1):
         # scikit-learn writes z = x W + b: its weights are (fan_in, fan_out).
-        own.W[k][...] = coefs[k - 1].T
-        own.b[k][...] = intercepts[k - 1]
-    parameters.write(net, own)
+        values.W[k][...] = coefs[k - 1].T
+        values.b[k][...] = intercepts[k - 1]
+    parameters.write(net, values)
     classes = getattr(getattr(estimator, "_label_binarizer", estimator), "classes_", None)
     if classes is not None:
         net.metadata["classes"] = labels(np.asarray(classes))
     return net
 
 
-def _weights(estimator, name: str) -> list[np.ndarray]:
+def _weights(estimator: Any, name: str) -> list[np.ndarray]:
     if not hasattr(estimator, name):
         raise ValueError(f"this {type(estimator).__name__} has no {name}: set {name}, or fit it")
     return [np.asarray(array) for array in getattr(estimator, name)]
 
 
-def _out_activation(estimator, outputs: int) -> str:
+def _out_activation(estimator: Any, outputs: int) -> str:
     """out_activation_, or what scikit-learn makes of targets with so many outputs."""
     from sklearn.base import is_classifier
 
@@ -77,27 +102,44 @@ def _out_activation(estimator, outputs: int) -> str:
     return "logistic" if outputs == 1 or several else "softmax"
 
 
-def to_sklearn(net, classes=None, *, model: int | None = None):
-    """A fitted MLPClassifier or MLPRegressor of scikit-learn that predicts as the network does.
-
-    net: a network; or a fitted gpumlp.MLPClassifier or MLPRegressor, whose parameters, classes and
-         curves the new one takes over, except for those that scikit-learn does not have.
+def to_sklearn(
+    net: MLP | BaseMLP, classes: ArrayLike | None = None, *, model: int | None = None
+) -> Any:
+    """Make a fitted MLPClassifier or MLPRegressor of scikit-learn that predicts as a network does.
 
     The output activation says which: softmax a classifier; sigmoid with one output a classifier of
     two classes, with several a multilabel classifier; identity a regressor, exp one with
     loss="poisson".  predict_proba, or a regressor's predict, equals net.forward.
 
-    classes: the labels of the outputs, in ascending order, as scikit-learn has them; None takes
-             net.metadata["classes"], or else 0, 1, ....
-    model:   which network of a stack.
+    Parameters
+    ----------
+    net : MLP, or a fitted MLPClassifier or MLPRegressor of gpumlp
+        Of an estimator the new one takes over parameters, classes and curves, except for those that
+        scikit-learn does not have.
+    classes : array-like, optional
+        The labels of the outputs, in ascending order, as scikit-learn has them; None takes
+        net.metadata["classes"], or else 0, 1, ....
+    model : int, optional
+        Which network of a stack.
 
+    Returns
+    -------
+    sklearn.neural_network.MLPClassifier or MLPRegressor
+        Made of a network, it has scikit-learn's defaults for training, and partial_fit goes on from
+        these weights; nothing is known of how they were made, so n_iter_ and t_ are 0, loss_curve_
+        is empty, and there is no loss_.
+
+    Raises
+    ------
+    ValueError
+        For what scikit-learn's MLP cannot be: hidden activations other than identity, sigmoid, tanh
+        and relu, or not the same in each layer; other output activations.  For `classes` or `model`
+        that do not fit the network.
+
+    Notes
+    -----
     Softmax over two classes becomes the equal single sigmoid of the difference, which is how
-    scikit-learn writes two classes.  Made of a network, the estimator has scikit-learn's defaults
-    for training, and partial_fit goes on from these weights; nothing is known of how they were
-    made, so n_iter_ and t_ are 0, loss_curve_ is empty, and there is no loss_.
-
-    Raises ValueError for what scikit-learn's MLP cannot be: hidden activations other than identity,
-    sigmoid, tanh and relu, or not the same in each layer; other output activations.
+    scikit-learn writes two classes.
     """
     if hasattr(net, "_as_network"):
         return _from_estimator(net, classes, model)
@@ -114,14 +156,14 @@ def to_sklearn(net, classes=None, *, model: int | None = None):
         raise ValueError(f"classes are given, but the output activation {output} is a regressor's")
     else:
         estimator = _regressor(arguments, x, net, output)
-    estimator.coefs_ = [np.ascontiguousarray(each.T) for each in W]
+    estimator.coefs_ = [np.ascontiguousarray(weights.T) for weights in W]
     estimator.intercepts_ = b
     _forget_training(estimator)
     return estimator
 
 
-def _from_estimator(estimator, classes, model):
-    """Of one of gpumlp's."""
+def _from_estimator(estimator: Any, classes: ArrayLike | None, model: int | None) -> Any:
+    """scikit-learn's estimator for one of gpumlp's."""
     from sklearn.base import is_classifier
 
     if classes is not None or model is not None:
@@ -139,28 +181,28 @@ def _from_estimator(estimator, classes, model):
             f"{estimator.out_activation_!r}"
         )
     fixed = ("hidden_layer_sizes", "activation", "loss")
-    given = estimator._all_params()
-    made.set_params(**{k: given[k] for k in made.get_params() if k in given and k not in fixed})
+    params = estimator._all_params()
+    made.set_params(**{k: params[k] for k in made.get_params() if k in params and k not in fixed})
     for name in FITTED:
         if name in vars(estimator):
             setattr(made, name, copy.deepcopy(getattr(estimator, name)))
     return made
 
 
-def _one_network(net, model):
+def _one_network(net: MLP, model: int | None) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Copies of W^(1) .. W^(K) and of b^(1) .. b^(K)."""
-    own = parameters.read_products(net)
-    W, b = own.W[1:], own.b[1:]
+    values = parameters.read_products(net)
+    W, b = values.W[1:], values.b[1:]
     if net.models is None:
         if model is not None:
             raise ValueError(f"model = {model}, but the network is not a stack")
     else:
         model = checks.number(model, "model", checks.Interval(0, net.models, "[)", whole=True))
-        W, b = [each[model] for each in W], [each[model] for each in b]
-    return [each.copy() for each in W], [each.copy() for each in b]
+        W, b = [weights[model] for weights in W], [biases[model] for biases in b]
+    return [weights.copy() for weights in W], [biases.copy() for biases in b]
 
 
-def _hidden(net) -> str:
+def _hidden(net: MLP) -> str:
     """scikit-learn's name of the one activation of all hidden layers."""
     names = {engine: name for name, engine in HIDDEN.items()}
     used = dict.fromkeys(f.name for f in net.f[1 : net.K])
@@ -177,7 +219,7 @@ def _hidden(net) -> str:
     return names[next(iter(used))] if used else "relu"
 
 
-def _output(net) -> str:
+def _output(net: MLP) -> str:
     """scikit-learn's name of the output activation."""
     names = {engine: name for name, engine in OUTPUT.items()}
     f = net.f[net.K]
@@ -190,7 +232,9 @@ def _output(net) -> str:
     return names[f.name]
 
 
-def _classifier(arguments, x, net, output, classes):
+def _classifier(
+    arguments: dict[str, Any], x: np.ndarray, net: MLP, output: str, classes: ArrayLike | None
+) -> MLPClassifier:
     """An MLPClassifier with every attribute of a fitted one, its weights still to be replaced."""
     from sklearn.neural_network import MLPClassifier
 
@@ -219,7 +263,7 @@ def _classifier(arguments, x, net, output, classes):
     return estimator.partial_fit(x, np.zeros((1, outputs), int), classes=classes)
 
 
-def _regressor(arguments, x, net, output):
+def _regressor(arguments: dict[str, Any], x: np.ndarray, net: MLP, output: str) -> MLPRegressor:
     """An MLPRegressor with every attribute of a fitted one, its weights still to be replaced."""
     from sklearn.neural_network import MLPRegressor
 
@@ -231,7 +275,7 @@ def _regressor(arguments, x, net, output):
     return MLPRegressor(**arguments).partial_fit(x, y[:, 0] if net.sizes[-1] == 1 else y)
 
 
-def _forget_training(estimator) -> None:
+def _forget_training(estimator: Any) -> None:
     """What the row of zeros left behind: scikit-learn's values before the first epoch."""
     estimator.n_iter_ = estimator.t_ = 0
     estimator.loss_curve_ = []

@@ -44,7 +44,7 @@ def limits(value) -> bool:
 
 
 ATTRIBUTES = {"best_epochs_": epochs, "validation_scores_": reals, "oof_prediction_?": reals}
-OF_CLASSIFIERS = {"classes_": labels}
+OF_CLASSIFIERS = {"classes_": labels, "temperature_": positive}
 OF_REGRESSORS = {"_centre": schema.finite, "_scale": positive, "_range": limits}
 # Attributes of a fit that other parts of a file say.
 DERIVED = {"preparation_", "histories_", "n_features_in_", "feature_names_in_"}

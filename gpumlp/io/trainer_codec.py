@@ -1,7 +1,7 @@
-"""Trainers in files: their arguments, what training has come to, and a fit under way.
+"""Convert trainers to the entries and arrays of a file, and back.
 
-All that training changes is `TrainingState.state_dict`; here it has the names that it bears in a
-file: arrays optimizer.<buffer>.W.1, ..., steps, halted and lr; in a fit that was under way also
+All that training changes is in `TrainingState.state_dict`.  Its arrays in a file are
+optimizer.<buffer>.W.1, ..., steps, halted and lr; of a fit that was under way also
 callback.<i>.<name>, and losses and weights of the epoch's batches so far.
 """
 
@@ -21,14 +21,14 @@ from gpumlp.utils import checks
 
 
 def describe(trainer: Trainer, fit: bool) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The entries "trainer" and, of a fit under way, "fit"; and the arrays."""
+    """The entry "trainer", with the arrays; if `fit`, also the entry "fit" of the running fit."""
     state, layout = trainer.state_dict(), trainer.net.layout
     arrays = {"steps": state["steps"], "halted": state["stopped_at"], "lr": state["lr"]}
     for name, buffer in state["buffers"].items():
         arrays |= file_arrays.named(layout, buffer, f"optimizer.{name}.")
     rates = dict(state["rates"])
     rates["memory"] = {key: plain(value) for key, value in rates["memory"].items()}
-    about: dict[str, Any] = {
+    entries: dict[str, Any] = {
         "trainer": {
             "loss": named.function_state(trainer.loss),
             "optimizer": {"name": type(trainer.optimizer).__name__, **trainer.optimizer.state()},
@@ -46,20 +46,20 @@ def describe(trainer: Trainer, fit: bool) -> tuple[dict[str, Any], dict[str, np.
         }
     }
     if fit:
-        states, to_host = callback_states(trainer), trainer.net.ops.to_host
-        about["fit"] = {
+        callbacks, to_host = callback_states(trainer), trainer.net.ops.to_host
+        entries["fit"] = {
             "epochs_left": state["epochs_left"],
             "batches_done": state["batches_done"],
-            "callbacks": [[each.kind, each.numbers, list(each.arrays)] for each in states],
+            "callbacks": [[entry.kind, entry.numbers, list(entry.arrays)] for entry in callbacks],
         }
-        for i, each in enumerate(states):
-            arrays |= {f"callback.{i}.{n}": to_host(array) for n, array in each.arrays.items()}
+        for i, entry in enumerate(callbacks):
+            arrays |= {f"callback.{i}.{n}": to_host(array) for n, array in entry.arrays.items()}
         arrays |= {name: state[name] for name in ("losses", "weights") if name in state}
-    return about, arrays
+    return entries, arrays
 
 
 def callback_states(trainer: Trainer) -> list[callback.CallbackState]:
-    """What the callbacks of the running fit remember.  Raises ParameterError for what JSON cannot
+    """The states of the running fit's callbacks; raises ParameterError for what JSON cannot
     hold."""
     states = callback.keep(trainer.callbacks)
     for state in states:
@@ -67,10 +67,12 @@ def callback_states(trainer: Trainer) -> list[callback.CallbackState]:
     return states
 
 
-def restore(about: dict[str, Any], arrays, net, custom: dict[str, Any]) -> Trainer:
-    """The trainer of the network that was described.  Raises FileError, SchemaError or ValueError
-    for what `describe` has not written."""
-    entry, fit = about["trainer"], about.get("fit")
+def restore(entries: dict[str, Any], arrays, net, custom: dict[str, Any]) -> Trainer:
+    """Make the trainer that was described, for its network.
+
+    Raises FileError, SchemaError or ValueError for what `describe` has not written.
+    """
+    entry, fit = entries["trainer"], entries.get("fit")
     arguments = dict(entry["optimizer"])
     kind = optimizer.optimizers[arguments.pop("name")]
     trainer = Trainer(
@@ -99,7 +101,7 @@ def restore(about: dict[str, Any], arrays, net, custom: dict[str, Any]) -> Train
 
 
 def _state(entry: dict[str, Any], fit: dict[str, Any] | None, arrays, trainer) -> dict[str, Any]:
-    """The trainer's state dictionary, as the file has it."""
+    """The trainer's state dictionary, from the file."""
     net, rates, M = trainer.net, entry["rates"], trainer.net.M
     check_history(entry["history"], net)
     file_arrays.check_counts(arrays, rates["issued"], M)
@@ -127,7 +129,7 @@ def _state(entry: dict[str, Any], fit: dict[str, Any] | None, arrays, trainer) -
 
 
 def check_history(entry: dict[str, Any], net) -> None:
-    """Each entry is a number, of a stack one for each network."""
+    """Check that each value is a number, of a stack one for each network."""
     known, shape = history.from_state(entry), () if net.models is None else (net.models,)
     for name in ("loss", "val_loss", "val_accuracy", "lr"):
         if any(np.shape(value) != shape for value in getattr(known, name)):
@@ -135,12 +137,12 @@ def check_history(entry: dict[str, Any], net) -> None:
 
 
 def plain(value):
-    """A number or an array, or a sequence of such, as JSON has it."""
+    """Convert a number or an array, or a sequence of such, to what JSON can hold."""
     if hasattr(value, "tolist"):
         return value.tolist()
     return [plain(v) for v in value] if isinstance(value, list | tuple | range) else value
 
 
 def _number(value):
-    """A number for all networks, or one for each."""
+    """Convert a list, of a number for each network, to an array; a number stays."""
     return np.array(value) if isinstance(value, list) else value

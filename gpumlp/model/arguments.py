@@ -1,4 +1,4 @@
-"""The arguments of an MLP: checked, and in the form that a network has them."""
+"""Check the arguments of an MLP, and convert them to the form that a network takes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ PRECISIONS = ("float32", "tf32", "bf16")
 
 
 def dtype_of(dtype) -> np.dtype:
+    """float32 or float64; raises ParameterError for anything else."""
     try:
         real = None if dtype is None else np.dtype(dtype)
     except TypeError:
@@ -21,6 +22,7 @@ def dtype_of(dtype) -> np.dtype:
 
 
 def precision_of(precision, dtype) -> str:
+    """The precision; raises ValueError unless it exists for the dtype."""
     checks.choice(precision, "precision", PRECISIONS)
     if precision != "float32" and dtype != np.float32:
         raise ValueError(f'precision = {precision!r} is for dtype="float32", not {dtype}')
@@ -28,6 +30,7 @@ def precision_of(precision, dtype) -> str:
 
 
 def sizes_of(sizes) -> tuple[int, ...]:
+    """N_0, ..., N_K; raises ParameterError unless they are two counts or more."""
     widths = checks.items(sizes) or []
     if len(widths) < 2:
         wanted = "N_0, ..., N_K, two numbers or more, such as (784, 256, 10)"
@@ -36,6 +39,7 @@ def sizes_of(sizes) -> tuple[int, ...]:
 
 
 def activations_of(hidden, output, K) -> list:
+    """The activations of layers 1..K; hidden: one, or one for each hidden layer."""
     several = checks.items(hidden)
     names = [hidden] * (K - 1) if several is None else several
     functions = [activation.find(f, "hidden") for f in names]
@@ -53,7 +57,7 @@ def activations_of(hidden, output, K) -> list:
 
 
 def scaled_of(scale, K) -> tuple[bool, ...]:
-    """Of layers 0..K; empty where no layer has a scale."""
+    """Whether each of layers 0..K has a scale; empty where none has."""
     several = checks.items(scale)
     flags = [scale] * K if several is None else several
     if len(flags) != K:
@@ -76,7 +80,7 @@ def per_layer(dropout, K) -> list:
 
 
 def dropout_rates(dropout, K, M) -> list[np.ndarray]:
-    """Of layers 0..K: a number, or (M,)."""
+    """The dropout rate of each of layers 0..K, () or (M,)."""
     return [
         checks.per_network(rate, "dropout", checks.FRACTION, M) for rate in per_layer(dropout, K)
     ]

@@ -1,4 +1,4 @@
-"""The public door: what users pass is checked here, once, and brought to the network's device.
+"""Check the arrays that users pass, and copy them to the network's device.
 
 Inside, code trusts its buffers.  Host arrays are checked for NaN and infinity; for arrays that are
 on the device already, that is left to the callers that may wait for the device.
@@ -13,15 +13,15 @@ import numpy as np
 from gpumlp.utils import checks
 
 
-class Given(NamedTuple):
-    """An array as a user gave it, with its axes named; on_host says where it was."""
+class UserArray(NamedTuple):
+    """A user's array, of NumPy where it was on the host, else of ops.xp."""
 
     array: Any
     on_host: bool
 
 
 def is_on_gpu(array) -> bool:
-    """CuPy's arrays and whatever shows the CUDA array interface, or DLPack with a CUDA device."""
+    """Whether an array is on a GPU, by the CUDA array interface or DLPack."""
     if hasattr(array, "__cuda_array_interface__"):
         return True
     if isinstance(array, np.ndarray):
@@ -35,8 +35,9 @@ def device_of(array) -> str:
     return "cpu" if isinstance(array, np.ndarray) else f"cuda:{array.device.id}"
 
 
-def take(array, name: str, ops) -> Given:
-    """A NumPy array from host data, or an array of ops.xp from device data; else a TypeError."""
+def take(array, name: str, ops) -> UserArray:
+    """Take host data as a NumPy array, or device data as an array of ops.xp; raises TypeError for
+    anything else, or data of another device."""
     if is_on_gpu(array):
         if ops.device == "cpu":
             raise TypeError(
@@ -50,7 +51,7 @@ def take(array, name: str, ops) -> Given:
             array = xp.asarray(array)
         if device_of(array) != ops.device:
             raise TypeError(f"{name} is on {device_of(array)}, the network on {ops.device}")
-        return Given(_numeric(array, name), on_host=False)
+        return UserArray(_numeric(array, name), on_host=False)
     if hasattr(array, "toarray") and hasattr(array, "nnz"):
         raise TypeError(f"{name} is sparse; pass {name}.toarray()")
     if hasattr(array, "__dlpack__") and not hasattr(array, "__array__"):
@@ -61,7 +62,7 @@ def take(array, name: str, ops) -> Given:
         raise TypeError(
             f"{name} = {checks.shown(array)} is not an array of numbers: {error}"
         ) from None
-    return Given(_numeric(array, name), on_host=True)
+    return UserArray(_numeric(array, name), on_host=True)
 
 
 def _numeric(array, name):
@@ -72,26 +73,26 @@ def _numeric(array, name):
     return array
 
 
-def check_finite(given: Given, name: str, real: np.dtype, xp=np) -> None:
-    """NaN, infinity, and numbers that the network's dtype cannot hold, are refused."""
-    array = given.array
+def check_finite(user_array: UserArray, name: str, real: np.dtype, xp=np) -> None:
+    """Raise ValueError for NaN, infinity, and numbers that the network's dtype cannot hold."""
+    array = user_array.array
     if array.dtype.kind != "f":
         return
     limit = np.finfo(real).max
     # One pass and no mask: NaN and infinity fail these comparisons too.
     if array.size and not bool(array.min() >= -limit and array.max() <= limit):
         broken = int((~xp.isfinite(array)).sum())
-        what = f"NaN or infinity in {broken} of {array.size} places" if broken else "too large"
-        raise ValueError(f"{name} cannot be used: {what} (for {real})")
+        reason = f"NaN or infinity in {broken} of {array.size} places" if broken else "too large"
+        raise ValueError(f"{name} cannot be used: {reason} (for {real})")
 
 
-def features(array, name: str, net, finite: bool = True) -> Given:
-    """x as (1 or M, B, N_0), in the dtype it came in.
+def features(array, name: str, net, finite: bool = True) -> UserArray:
+    """Check x, and return it as (1 or M, B, N_0), in its own dtype.
 
     finite: check the values too, which takes long for many rows.
     """
-    given = take(array, name, net.ops)
-    array, width = given.array, net.sizes[0]
+    user_array = take(array, name, net.ops)
+    array, width = user_array.array, net.sizes[0]
     stacked = net.models is not None and array.ndim == 3
     if array.ndim != 2 and not stacked:
         wanted = f"(B, {width})" + (f" or ({net.models}, B, {width})" if net.models else "")
@@ -108,39 +109,39 @@ def features(array, name: str, net, finite: bool = True) -> Given:
         )
     if array.shape[-2] == 0:
         raise ValueError(f"{name} has no rows (it has shape {array.shape})")
-    features = Given(array if stacked else array[None], given.on_host)
+    features = UserArray(array if stacked else array[None], user_array.on_host)
     if finite:
         check_features(features, name, net)
     return features
 
 
-def check_features(features: Given, name: str, net) -> None:
-    """The values of what `features` gave with finite=False."""
+def check_features(features: UserArray, name: str, net) -> None:
+    """Check the values of features that `features` returned with finite=False."""
     check_finite(features, name, net.dtype, np if features.on_host else net.ops.xp)
 
 
 class CheckedTargets(NamedTuple):
-    """Targets: labels (1 or M, B) int32, or dense (1 or M, B, N_K); the other is None."""
+    """Checked targets: labels (1 or M, B) int32, or dense (1 or M, B, N_K); the other is None."""
 
     labels: Any
     dense: Any
 
 
 def targets(array, name: str, net, loss, rows: int, values: bool = True) -> CheckedTargets:
-    """y for this loss: integer labels where it accepts them, else (B, N_K), or (B,) for one output.
+    """Check y for this loss: integer labels (B,), (B, N_K), or (B,) for one output.
 
     A leading axis M gives each network its own.  values: check the values too.
     """
-    given = take(array, name, net.ops)
-    xp = np if given.on_host else net.ops.xp
-    array, outputs, models = given.array, net.sizes[-1], net.models
+    user_array = take(array, name, net.ops)
+    xp = np if user_array.on_host else net.ops.xp
+    array, outputs, models = user_array.array, net.sizes[-1], net.models
     if outputs == 1 and array.shape in ((rows,), (models, rows)):
         array = array[..., None]
     labelled = loss.classes and array.dtype.kind in "iu" and outputs > 1
     if array.shape in ((rows, outputs), (models, rows, outputs)):
         dense = array[None] if array.ndim == 2 else array
         if values:
-            _check_values(given, dense, name, loss, net.dtype, xp)
+            _check_values(user_array, dense, name, loss, net.dtype, xp)
         return CheckedTargets(None, dense)
     if labelled and array.shape in ((rows,), (models, rows)):
         labels = array[None] if array.ndim == 1 else array
@@ -161,8 +162,8 @@ def targets(array, name: str, net, loss, rows: int, values: bool = True) -> Chec
     )
 
 
-def _check_values(given, dense, name, loss, real, xp):
-    check_finite(given, name, real, xp)
+def _check_values(user_array, dense, name, loss, real, xp):
+    check_finite(user_array, name, real, xp)
     low, high = loss.bounds
     least, most = dense.min(), dense.max()
     if not bool(least >= low and most <= high):
@@ -172,15 +173,15 @@ def _check_values(given, dense, name, loss, real, xp):
 
 
 def weights(array, name: str, net, rows: int, values: bool = True):
-    """sample_weight as (1 or M, B), or None."""
+    """Check sample_weight, and return it as (1 or M, B); None for None."""
     if array is None:
         return None
-    given = take(array, name, net.ops)
-    array = given.array
+    user_array = take(array, name, net.ops)
+    array = user_array.array
     if array.shape not in ((rows,), (net.models, rows)):
         raise ValueError(f"{name} has shape {array.shape}; there are {rows} rows")
     if values:
-        check_finite(given, name, net.dtype, np if given.on_host else net.ops.xp)
+        check_finite(user_array, name, net.dtype, np if user_array.on_host else net.ops.xp)
         if not bool(array.min() >= 0):
             raise ValueError(f"{name} holds negative weights")
         if not bool(array.max() > 0):
@@ -189,7 +190,7 @@ def weights(array, name: str, net, rows: int, values: bool = True):
 
 
 def to_device(array, net, dtype=None):
-    """The array on the network's device, contiguous, in the network's dtype or the one given."""
+    """Copy an array to the network's device, contiguous, in that dtype or the network's."""
     if array is None:
         return None
     xp = net.ops.xp
@@ -199,6 +200,6 @@ def to_device(array, net, dtype=None):
 
 
 def aligned(x):
-    """`gather` reads packs of up to 32 bytes; a user's view on the device may begin anywhere."""
+    """Copy an array on the device unless it is aligned to 32 bytes, as `gather` needs it."""
     on_device = hasattr(x, "__cuda_array_interface__")
     return x.copy() if on_device and x.data.ptr % 32 else x

@@ -1,4 +1,4 @@
-"""BLAS threads on the CPU: one, where the matrices are small."""
+"""Limit BLAS to one thread on the CPU where matrices are small."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _lift: Callable[[], Any] = int  # gives BLAS its threads back, while there are s
 
 
 def widest(shape: NetworkShape, rows: int) -> int:
-    """Multiplications of the largest product of one network."""
+    """The multiplications of the largest product of one network's step."""
     return rows * max(shape.products)
 
 
 def multiplications(shape: NetworkShape, rows: int) -> int:
-    """Of a pass forward of one network."""
+    """The multiplications of one network's forward pass."""
     return rows * sum(shape.products)
 
 
 @contextlib.contextmanager
 def limit_blas_threads(shape: NetworkShape, rows: int, slices: int = 1):
-    """One BLAS thread while small networks work on the CPU in batches of so many rows, or others by
-    slices of them (gpumlp/model/slices.py).
+    """A context with one BLAS thread, for small networks on the CPU in batches of `rows` rows, or
+    others by slices of them (gpumlp/model/slices.py).
 
-    The limit is the process's: the first to work sets it, the last one that wanted it lifts it.
+    The limit is the process's: the first context sets it, the last one lifts it.
     """
     product = widest(shape, rows)
     one = slices > 1 or product < SMALL_PRODUCT
@@ -69,7 +69,7 @@ def _leave():
 
 
 def _limit_to_one():
-    """A function that lifts the limit."""
+    """Set the limit; returns a function that lifts it."""
     known = blas.find()
     if known is None or known.threads is None:
         return blas.controller().limit(limits=1, user_api="blas").restore_original_limits

@@ -1,4 +1,4 @@
-"""A stack on the CPU: some of its networks at a time, on each thread.
+"""Divide a stack on the CPU into blocks of networks, each trained on one thread.
 
 The networks of a stack have nothing to do with one another.  So a thread takes a block of them,
 whose activations and parameters stay in its core's cache, through many batches before it takes the
@@ -23,7 +23,7 @@ MOST_KEPT = 3  # divisions: of a fit, of its validation, of predictions
 
 
 class Blocks:
-    """The blocks of a stack, as they were divided for batches of so many rows."""
+    """Keeps the blocks into which a stack was divided."""
 
     def __init__(self):
         self._made: dict = {}
@@ -32,7 +32,8 @@ class Blocks:
         return Blocks, ()  # a copy's networks lie elsewhere
 
     def get(self, net, rows: int) -> list:
-        """(members, their network) of each block; the whole net if it is not to be divided."""
+        """(members, their network) of each block for batches of so many rows; all of them in one
+        where the stack is not divided."""
         count = number(net.shape, rows)
         if count == 1:
             return [(slice(None), net)]
@@ -46,7 +47,7 @@ class Blocks:
 
 
 def number(shape: NetworkShape, rows: int) -> int:
-    """Blocks for batches of so many rows."""
+    """The number of blocks for batches of so many rows."""
     M = shape.M
     by_blas = blas_threads.widest(shape, rows) >= blas_threads.SMALL_PRODUCT
     if M == 1 or shape.device != "cpu" or by_blas:
@@ -62,5 +63,5 @@ def number(shape: NetworkShape, rows: int) -> int:
 
 
 def shared(array, members: slice):
-    """The members' part of an array (1 or M, ...), which may be absent."""
+    """The members' part of an array (1 or M, ...), or None for None."""
     return array if array is None or len(array) == 1 else array[members]

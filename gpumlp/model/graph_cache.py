@@ -1,4 +1,4 @@
-"""Sequences of operations that come again and again on the same buffers, as training steps do."""
+"""Capture and replay sequences of operations that recur on the same buffers, as steps do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import weakref
 from typing import Any, NamedTuple
 
 
-class _Held(NamedTuple):
+class _Sequence(NamedTuple):
+    """A sequence that has run once, or was captured, on these buffers."""
+
     buffers: tuple
     replay: Any  # None after the first time
 
@@ -14,34 +16,38 @@ class _Held(NamedTuple):
 class GraphCache:
     """Runs a sequence as it is the first time, captures it the second, and replays it from then on.
 
-    The first run makes what can only be made outside of a capture: compiled kernels, room for
-    partial sums.  Where a sequence comes once, it costs nothing more.
+    The first run makes what can only be made outside of a capture: compiled kernels, arrays for
+    partial sums.  A sequence that comes once costs nothing more.
     """
 
     def __init__(self, ops):
         self._ops = ops
         # What was captured knows the memory of a workspace, and must go when that is replaced.
-        self._held: weakref.WeakKeyDictionary[Any, dict[Any, _Held]] = weakref.WeakKeyDictionary()
+        self._sequences: weakref.WeakKeyDictionary[Any, dict[Any, _Sequence]] = (
+            weakref.WeakKeyDictionary()
+        )
 
     def __reduce__(self):
         return GraphCache, (self._ops,)  # a copy has buffers of its own, and captures its own
 
     def run(self, name, work, workspace, *buffers):
-        """work(), or what was captured of it when it last came by this name on these very buffers.
+        """Run work(), or replay what was captured of it by this name on these very buffers.
 
-        Returns what was captured, to be called as often as nothing changes but what lies in the
-        buffers; None at the first time.
-        workspace: a buffer, with which the captured sequence ends; it has to be kept alive by
-        others.  buffers: every other object whose replacement makes the sequence worthless; they
-        are kept alive, since the sequence knows only their addresses.
+        Returns a function that replays the sequence, while only the contents of the buffers
+        change; None the first time.
+        workspace: a buffer with which the captured sequence is dropped; its owner keeps it alive.
+        buffers: all others that it uses.  Another object in a place drops the capture; they are
+        kept alive, since it knows only their addresses.
         """
-        sequences = self._held.setdefault(workspace, {})
-        held = sequences.pop(name, None)
+        sequences = self._sequences.setdefault(workspace, {})
+        sequence = sequences.pop(name, None)
         replay = None
-        if held is not None and all(a is b for a, b in zip(held.buffers, buffers, strict=True)):
-            replay = held.replay or self._ops.capture(work)
+        if sequence is not None and all(
+            a is b for a, b in zip(sequence.buffers, buffers, strict=True)
+        ):
+            replay = sequence.replay or self._ops.capture(work)
         (replay or work)()
         # Not before: what failed has not made all that is missing in a capture.  Work that is not
         # captured is not kept: it may refer to whoever keeps this.
-        sequences[name] = _Held(buffers, replay)
+        sequences[name] = _Sequence(buffers, replay)
         return replay

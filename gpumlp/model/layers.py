@@ -1,4 +1,4 @@
-"""The layers of a network, and where the parameters of each lie."""
+"""The layers of a network, with the places of their parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much memory training takes, worked out beforehand, and what to say if there is too little."""
+"""Predict the memory of training, and explain where there is too little."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from gpumlp.model import arrays, blocks, workspace
 from gpumlp.model.shape import NetworkShape
 from gpumlp.utils.checks import shown
 
-STEPS_NOTED = 1024  # losses of at least so many batches are kept on the device
+STEPS_NOTED = 1024  # batches whose losses the device keeps, at least
 ORDER_BYTES = 4  # of each position of an order, in int32
-SORTING_BYTES = 16  # of each, where the device shuffles: its key, and as much to sort it
-EVERYWHERE = 1 << 28  # bytes that every machine has: to ask for them takes longer than small passes
+SORTING_BYTES = 16  # of each, where the device shuffles: its key, and as much for the sort
+EVERYWHERE = 1 << 28  # bytes that every machine has: asking takes longer than a small pass
 MOST_SPELT = 10**5 * 2**40  # bytes of which all digits are written
-SHARE = 0.8  # of the free memory that data may take; the rest is for what cannot be foreseen
+SHARE = 0.8  # of the free memory that data may take; the rest is not predicted
 
 
 class MemoryPlan(NamedTuple):
-    """What a fit takes besides its batches.
+    """The parts of a fit that take memory, besides its batches.
 
     positions: of an epoch's order;  orders: 1, or one for each network.
     sorts:     whether orders are made on the device; else they are sent there.
-    held:      rows that are validated on;  held_orders: of them, 1 or one for each network.
+    validation_rows: 0 without validation;  validation_orders: of them, 1 or one for each network.
     passes:    bytes of what runs the steps, see `executors.Executor`; None: of a workspace.
     """
 
     positions: int
     orders: int = 1
     sorts: bool = False
-    held: int = 0
-    held_orders: int = 1
+    validation_rows: int = 0
+    validation_orders: int = 1
     passes: tuple[int, int] | None = None
 
 
@@ -51,11 +51,22 @@ def predict(
     purpose: str = "fit",
     fit: MemoryPlan | None = None,
 ) -> int:
-    """Bytes on the device: parameters, gradient, `state_buffers` of the optimiser, one batch of so
-    many rows, the data, and what `fit` says.
+    """Predict the bytes of a fit, a step or a prediction on the device.
 
-    What the device's libraries keep for themselves is not in it, such as cuBLASLt's workspace,
-    32 MiB at most.
+    cuBLASLt's workspace, 32 MiB at most, and what else libraries keep are not counted.
+
+    Parameters
+    ----------
+    rows : int
+        Of a batch; 0 leaves out all that depends on batches.
+    state_buffers : int
+        Their number.
+    data_bytes : int
+        Of the training and validation rows on the device.
+    purpose : str
+        "fit", "step" or "predict", see `Workspace`.
+    fit : MemoryPlan or None
+        None: one batch an epoch, no validation.
     """
     copies = 1 if purpose == "predict" else 2 + state_buffers
     theta = shape.layout.size * shape.dtype.itemsize * copies
@@ -63,16 +74,16 @@ def predict(
         theta += shape.layout.size * shape.stored.itemsize
     else:  # W = V diag(s)
         theta += sum(shape.products[k - 1] for k in shape.layout.s) * shape.dtype.itemsize
-    found = shape.M * theta + data_bytes
+    total = shape.M * theta + data_bytes
     if not rows or purpose != "fit":
-        return found + (workspace.size(shape, rows, purpose) if rows else 0)
+        return total + (workspace.size(shape, rows, purpose) if rows else 0)
     fit = MemoryPlan(rows) if fit is None else fit
     steps = math.ceil(fit.positions / rows)
-    return found + _counters(shape, steps) + _orders(shape, fit) + _passes(shape, rows, fit)
+    return total + _counters(shape, steps) + _orders(shape, fit) + _passes(shape, rows, fit)
 
 
 def _counters(shape: NetworkShape, steps: int) -> int:
-    """What each network has besides its parameters: `Updates` and `State` name them."""
+    """Bytes of `TrainingState` and `Network` besides parameters, gradient and state buffers."""
     int64s = "t", "stopped_at", "cursor", "seed", "nothing done"
     reals = len(HYPERS) + len(SCALARS) + len(("norm",)) + 2 * max(STEPS_NOTED, steps)
     thresholds = 2 * 4 * (shape.K + 1)
@@ -80,7 +91,7 @@ def _counters(shape: NetworkShape, steps: int) -> int:
 
 
 def _orders(shape: NetworkShape, fit: MemoryPlan) -> int:
-    """The order of an epoch, and what is there while a new one is made or arrives."""
+    """Bytes of an epoch's order, and of what is there while a new one is made or arrives."""
     positions = fit.positions * fit.orders
     if not fit.sorts:
         return ORDER_BYTES * positions * (1 if fit.orders == 1 else 2)
@@ -91,22 +102,22 @@ def _orders(shape: NetworkShape, fit: MemoryPlan) -> int:
 
 
 def _passes(shape: NetworkShape, rows: int, fit: MemoryPlan) -> int:
-    """The workspaces: of a batch, and of the rows that are validated on at once."""
-    batch, own = fit.passes or (workspace.size(shape, rows, "fit"), 0)
-    if not fit.held:
-        return batch + own
-    chunk = min(shape.chunk_rows, fit.held)
-    held = workspace.size(shape, chunk, "fit")
+    """Bytes of the workspaces: of a batch, and of a chunk of validation rows."""
+    batch, private = fit.passes or (workspace.size(shape, rows, "fit"), 0)
+    if not fit.validation_rows:
+        return batch + private
+    chunk = min(shape.chunk_rows, fit.validation_rows)
+    validation = workspace.size(shape, chunk, "fit")
     # The same memory serves both, unless networks are cut into other blocks.
     same = blocks.number(shape, rows) == blocks.number(shape, chunk)
-    sums = 8 + 3 * shape.dtype.itemsize * math.ceil(fit.held / chunk)
-    order = ORDER_BYTES * fit.held * fit.held_orders
-    passes = max(batch, held) if same else batch + held
-    return passes + own + shape.M * sums + order
+    sums = 8 + 3 * shape.dtype.itemsize * math.ceil(fit.validation_rows / chunk)
+    order = ORDER_BYTES * fit.validation_rows * fit.validation_orders
+    passes = max(batch, validation) if same else batch + validation
+    return passes + private + shape.M * sums + order
 
 
 def size_of(*arrays) -> int:
-    """Bytes of what was given, as far as it says."""
+    """The sum of the arrays' nbytes; 0 of what has none."""
     return sum(getattr(array, "nbytes", 0) for array in arrays)
 
 
@@ -122,7 +133,7 @@ def text(size: float) -> str:
 
 
 class OutOfMemoryError(MemoryError):
-    """What `explain_oom` raises.
+    """The error that `explain_oom` raises.
 
     facts: what is needed and what there is;  lower: the engine's arguments that decide on it;
     narrows: whether dtype="float32" would help.
@@ -134,7 +145,7 @@ class OutOfMemoryError(MemoryError):
 
 
 class NoRoomForPieces(MemoryError):
-    """Not even pieces of the data fit; takes: their bytes."""
+    """Not even two pieces of the data fit; takes: their bytes."""
 
     def __init__(self, text: str, takes: int):
         self.takes = takes
@@ -142,10 +153,10 @@ class NoRoomForPieces(MemoryError):
 
 
 def free_bytes(net, rows: int, wanted: int) -> int | None:
-    """Bytes that the data of a fit in batches of so many rows may take, beside the workspace that
-    is still to be made; None on the CPU, where they are in the same memory anyhow.
+    """Bytes that the data of a fit may take, in batches of so many rows, beside the workspace that
+    is still to be made; None on the CPU, where data are in the same memory already.
 
-    wanted: if there are so many, it does not matter how many more.
+    wanted: where there are fewer, cached memory is freed first.
     """
     missing = net.workspaces.missing(rows, "fit")
     free = net.ops.free_memory(enough=(wanted + missing) / SHARE)
@@ -153,7 +164,7 @@ def free_bytes(net, rows: int, wanted: int) -> int | None:
 
 
 def in_chunks(rows: int, chunk: int, work) -> None:
-    """work(start, stop) for all rows, `chunk` at a time, or half as many where memory runs out."""
+    """Call work(start, stop) for all rows, `chunk` at a time or, out of memory, half as many."""
     start = 0
     while start < rows:
         chunk = min(chunk, rows - start)
@@ -168,15 +179,15 @@ def in_chunks(rows: int, chunk: int, work) -> None:
 
 
 def check(shape: NetworkShape, ops) -> None:
-    """Raises MemoryError, before any is taken, where there is none for the parameters alone."""
+    """Raise MemoryError, before any is taken, where the parameters alone do not fit."""
     # They are drawn on the host, also for a GPU.
-    largest = min(each.total_memory() for each in (ops, backend.get("cpu")))
+    largest = min(device_ops.total_memory() for device_ops in (ops, backend.get("cpu")))
     if predict(shape, 0, purpose="predict") > largest:
         raise MemoryError
 
 
 def shortage(ops, needed: int) -> str:
-    """What there is at most, in words, where that is less; else nothing.  ops: None is the host."""
+    """A message with the total memory where it is less than needed, else ""; ops None: the host."""
     if needed > EVERYWHERE:
         ops = backend.get("cpu") if ops is None else ops
         if needed > (there := ops.total_memory()):
@@ -185,13 +196,13 @@ def shortage(ops, needed: int) -> str:
 
 
 def check_total(ops, needed: int) -> None:
-    """Raises MemoryError, before any is taken or data are looked at, for more than there is."""
+    """Raise MemoryError, before data are read, for more bytes than there are in total."""
     if short := shortage(ops, needed):
         raise MemoryError(short)
 
 
 def copied(array, dtype, ops) -> int:
-    """Bytes that `arrays.to_device` takes for an array that is not as it is to be on the device."""
+    """Bytes that `arrays.to_device` takes: 0 where it need not copy."""
     dtype = np.dtype(dtype)
     there = arrays.is_on_gpu(array) == (ops.device != "cpu")
     same = there and array.dtype == dtype and array.flags.c_contiguous
@@ -199,7 +210,8 @@ def copied(array, dtype, ops) -> int:
 
 
 def check_weights(sizes, models: int = 1) -> None:
-    """`check` of weights that are drawn on the host in float64, of networks still to be made."""
+    """Raise MemoryError for weights, of networks still to be made, that the host cannot hold in
+    float64, in which they are drawn."""
     numbers = sum((fan_in + 1) * fan_out for fan_in, fan_out in pairwise(sizes))
     needed, there = 8 * numbers * models, backend.get("cpu").total_memory()
     if needed > there:
@@ -220,7 +232,8 @@ def explain_oom(
     data_bytes: int = 0,
     purpose: str = "fit",
 ):
-    """Out of memory becomes a MemoryError with the bytes predicted and what to lower.
+    """A context in which out of memory becomes an OutOfMemoryError, with the bytes predicted and
+    what to lower.  For the arguments see `predict`.
 
     rows: of a batch or a chunk; 0 where only the parameters are made.
     """
@@ -238,10 +251,10 @@ def explain_oom(
         facts = f"out of memory on {shape.device}: about {text(needed)} are needed"
         facts += f", {text(free)} are free" if free is not None else ""
         narrows = shape.dtype.itemsize == 8
-        told = OutOfMemoryError(
+        exception = OutOfMemoryError(
             f"{facts}; lower {', '.join(lower)}"
             + (", or use dtype='float32'" if narrows else "")
             + (f" ({error})" if str(error) else "")
         )
-        told.facts, told.lower, told.narrows = facts, lower, narrows
-        raise told from error
+        exception.facts, exception.lower, exception.narrows = facts, lower, narrows
+        raise exception from error

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,61 +21,128 @@ from gpumlp.model.parameters import Parameters, ParameterViews, products
 from gpumlp.model.shape import NetworkShape
 from gpumlp.utils import checks
 
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
+
+    from gpumlp.backend.contract import Ops
+    from gpumlp.backend.layout import Layout
+    from gpumlp.utils.aliases import ActivationLike, Array, Data, Draw, LossLike, PerNetwork
+
 
 class MLP:
-    """A multilayer perceptron, or M of one shape: n^(k) = f^(k)(W^(k) n^(k-1) + b^(k)).
+    """A multilayer perceptron computes n^(k) = f^(k)(W^(k) n^(k-1) + b^(k)); or M of one shape do.
 
-    sizes:   N_0, N_1, ..., N_K: features, hidden units, outputs.
-    hidden:  the hidden layers' activation, a name or an `Activation`, or one for each of them.
-    output:  the output's activation.
-    models:  None for one network; M for a stack, which adds a leading axis to every array.
-    dtype:   "float32" or "float64".
-    device:  "auto", "cpu", "cuda", "cuda:1"; the environment variable GPUMLP_DEVICE says what
-             "auto" means.  A network keeps its device.
-    init:    a name of `gpumlp.initializers`, or a function draw(rng, fan_out, fan_in).
-    seed:    of the initial weights; network m of a stack has seed + m, or give M of them.
-    dropout: the probability with which a hidden unit is dropped in training: a number, or one for
-             each hidden layer; each may be one per network, (M,).
-    scale:   whether a layer's inputs have a learned scale s^(k), initially 1, in front of the
-             weights: z = V (s * n) + b = W n + b with W = V diag(s).  True or False for all, or one
-             for each of the K layers.  Penalties and weight decay act on V only.
-    precision: of the matrix products on a GPU, for dtype float32: "float32"; "tf32", factors may be
-             rounded to 10 bits of mantissa, which cuBLAS does where tensor cores serve and leaves
-             in small or unaligned products; "bf16", x, W, z, n and δ stored with 7 bits, which
-             halves their bytes too.  Sums, the weights themselves, the last layer's z and ŷ, the
-             gradients and the update are float32 in all three.  The CPU computes in float32.
-    tune:    time cuBLASLt's algorithms for every new shape of product on a GPU, and keep the
-             fastest for later runs, in the user's cache; else its own first choice, which is the
-             same in every run.
+    Its output for a sample x = n^(0) is ŷ = n^(K).  A stack of M networks computes and trains in
+    the same passes; every array of its parameters then has a leading axis M.
 
-    sizes, K, models, dtype, device, seed, precision are attributes, and the parameters, as writable
-    views: W[k] ([M,] N_k, N_{k-1}), which is V of a layer with a scale, b[k] ([M,] N_k), s[k]
-    ([M,] N_{k-1}) for a scale, slope[k] for a learned slope (PReLU), k = 1..K; slot 0 is None.
-    theta ([M,] P) is the one buffer that holds them all.
+    Parameters
+    ----------
+    sizes : sequence of int
+        N_0, N_1, ..., N_K: features, hidden units, outputs.
+    hidden : str, Activation, or a sequence of them, default "relu"
+        The hidden layers' activation, a name of `gpumlp.activations` or an object, or one for each
+        of the K - 1 hidden layers.
+    output : str or Activation, default "softmax"
+        The output's activation.
+    models : int, optional
+        None for one network; M for a stack.
+    dtype : {"float32", "float64"}, default "float32"
+        Of the parameters and of all that is computed.
+    device : str, default "auto"
+        "cpu", "cuda" (the first GPU), "cuda:1", ..., or "auto": what the environment variable
+        GPUMLP_DEVICE says, else the first GPU that answers, else the CPU.  A network keeps its
+        device.
+    init : str or callable, default "glorot_uniform"
+        The initial weights: a name of `gpumlp.initializers`, or a function
+        draw(rng, fan_out, fan_in) -> (fan_out, fan_in).  Biases start at 0.
+    seed : int or (M,) array of int, default 0
+        Of the initial weights; of a number, network m of a stack has seed + m.
+    dropout : float, or a sequence, default 0
+        The probability in [0, 1) with which a hidden unit is dropped in training: a number, or one
+        for each hidden layer; each of them may be one for each network, (M,).
+    scale : bool or sequence of bool, default False
+        Whether a layer's inputs have a learned scale s^(k), initially 1, in front of the weights:
+        z = V (s * n) + b = W n + b with W = V diag(s).  One for all, or one for each of the K
+        layers.  Penalties and weight decay act on V only.
+    precision : {"float32", "tf32", "bf16"}, default "float32"
+        Of the matrix products on a GPU, for dtype float32; the CPU computes in float32.  "tf32":
+        factors may be rounded to 10 bits of mantissa, which cuBLAS does where tensor cores serve
+        and leaves in small or unaligned products.  "bf16": x, W, z, n and δ are stored with 7 bits,
+        which halves their bytes too.  Sums, the weights themselves, the last layer's z and ŷ, the
+        gradients and the update are float32 in all three.
+    tune : bool, default False
+        Whether to time cuBLASLt's algorithms for every new shape of product on a GPU, and to keep
+        the fastest for later runs, in the user's cache; else its own first choice is taken, which
+        is the same in every run.
 
+    Attributes
+    ----------
+    K, M : int
+        The number of layers, and of networks (1 for a single one).
+    sizes : tuple of int
+        N_0, ..., N_K.
+    models : int or None
+        As given.
+    dtype : numpy.dtype
+    device : str
+        "cpu", or "cuda:0", "cuda:1", ...
+    W : list of (N_k, N_{k-1}) or (M, N_k, N_{k-1}) arrays
+        W[k], k = 1..K, a writable view on the device; V of a layer with a scale.  W[0] is None.
+    b : list of (N_k,) or (M, N_k) arrays
+        b[k], likewise.
+    s : list of (N_{k-1},) or (M, N_{k-1}) arrays
+        s[k], the scale of layer k's inputs; None in layers without one.
+    slope : list of 0-d or (M,) arrays
+        slope[k], the learned slope of layer k's activation (PReLU); None in layers without one.
+    theta : (P,) or (M, P) array
+        The one buffer that holds all parameters.
+    f, layers : tuple
+        f[k], the `Activation` of layer k, and its `Layer`; None at k = 0.
+    count : int
+        The number of parameters of one network.
+    metadata : dict
+        Anything that JSON can hold; `save` writes it, and `load` gives it back.
+
+    Raises
+    ------
+    ValueError
+        For arguments that make no network.
+    RuntimeError
+        For a device that is not there.
+    MemoryError
+        Where the network does not fit, with the bytes that it would take.
+
+    Notes
+    -----
     copy.deepcopy and pickle make networks, and trainers, of their own; a pickle of one on a GPU is
     read with that GPU as CuPy's current device.
 
-    Raises ValueError for arguments that make no network, RuntimeError for a device that is not
-    there, MemoryError, with the bytes predicted, where it does not fit.
+    Examples
+    --------
+    >>> import numpy as np, gpumlp
+    >>> net = gpumlp.MLP((4, 16, 3), hidden="tanh", device="cpu")
+    >>> net.W[1].shape, net.b[1].shape
+    ((16, 4), (16,))
+    >>> net.forward(np.zeros((5, 4))).shape
+    (5, 3)
     """
 
     def __init__(
         self,
         sizes: Iterable[int],
-        hidden: Any = "relu",
-        output: Any = "softmax",
+        hidden: ActivationLike | Sequence[ActivationLike] = "relu",
+        output: ActivationLike = "softmax",
         *,
         models: int | None = None,
-        dtype: Any = "float32",
+        dtype: DTypeLike = "float32",
         device: str = "auto",
-        init: Any = "glorot_uniform",
-        seed: Any = 0,
-        dropout: Any = 0.0,
-        scale: Any = False,
+        init: str | Draw = "glorot_uniform",
+        seed: PerNetwork = 0,
+        dropout: PerNetwork | Sequence[PerNetwork] = 0.0,
+        scale: bool | Sequence[bool] = False,
         precision: str = "float32",
         tune: bool = False,
-    ):
+    ) -> None:
         sizes = arguments.sizes_of(sizes)
         K = len(sizes) - 1
         self.models = checks.number(models, "models", checks.COUNT, none=True)
@@ -85,8 +152,8 @@ class MLP:
         self.tune = checks.flag(tune, "tune")
         self.seed = seed
         self.init = init
-        self._dropout = dropout
-        self.metadata: dict = {}
+        self._dropout: Any = dropout
+        self.metadata: dict[str, Any] = {}
         where = devices.resolve(device)
         for function in f[1:]:
             if function.cuda is None and where != "cpu":
@@ -106,7 +173,7 @@ class MLP:
             thresholds = [arguments.threshold(rate, M) if rate.any() else None for rate in rates]
             self.network = self._placed(ops, self._initial_theta(draw), thresholds)
 
-    def _placed(self, ops, theta, thresholds) -> Network:
+    def _placed(self, ops: Ops, theta: np.ndarray, thresholds: list[np.ndarray | None]) -> Network:
         """The parameters and constants on the device."""
         shape, constants = self.shape, [None]
         for f in filter(None, shape.f):
@@ -121,13 +188,13 @@ class MLP:
         return Network(shape, ops, parameters, sent, constants)
 
     @property
-    def dropout(self):
+    def dropout(self) -> Any:
         """The rates of the hidden layers.  Others can be set, also while a network is trained, for
         the layers that had one when the network was made; a single network's 0 turns it off."""
         return self._dropout
 
     @dropout.setter
-    def dropout(self, dropout):
+    def dropout(self, dropout: PerNetwork | Sequence[PerNetwork]) -> None:
         rates = arguments.dropout_rates(dropout, self.K, self.M)
         for k, (rate, threshold) in enumerate(zip(rates, self.network.thresholds, strict=True)):
             if threshold is None and rate.any():
@@ -139,7 +206,7 @@ class MLP:
         vars(self.network).pop("dropout_table", None)
         self._dropout = dropout
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         """Of a copy or a pickle, whose arrays are its own."""
         vars(self).update(state)
         where = arrays.device_of(self.network.parameters.buffer)
@@ -149,7 +216,7 @@ class MLP:
                 "current device of CuPy first"
             )
 
-    def _initial_theta(self, draw) -> np.ndarray:
+    def _initial_theta(self, draw: Draw) -> np.ndarray:
         layout = self.shape.layout
         theta = np.zeros((self.M, layout.size), self.dtype)
         on_host = Parameters(layout, theta)
@@ -171,45 +238,52 @@ class MLP:
 
     @property
     def K(self) -> int:
+        """The number of layers, without the input."""
         return self.shape.K
 
     @property
     def sizes(self) -> tuple[int, ...]:
+        """N_0, ..., N_K: features, hidden units, outputs."""
         return self.shape.sizes
 
     @property
-    def f(self) -> tuple:
+    def f(self) -> tuple[Any, ...]:
         """f[k], the activation of layer k; f[0] is None."""
         return self.shape.f
 
     @property
-    def layers(self) -> tuple:
+    def layers(self) -> tuple[Any, ...]:
         """layers[k], a `Layer`; layers[0] is None."""
         return self.shape.layers
 
     @property
     def dtype(self) -> np.dtype:
+        """The dtype of the parameters, float32 or float64."""
         return self.shape.dtype
 
     @property
     def device(self) -> str:
+        """The device, "cpu" or "cuda:i"."""
         return self.shape.device
 
     @property
     def precision(self) -> str:
+        """The precision of the matrix products on a GPU: "float32", "tf32" or "bf16"."""
         return self.shape.precision
 
     @property
-    def ops(self):
+    def ops(self) -> Any:
         """The operations on its device."""
         return self.network.ops
 
     @property
-    def layout(self):
+    def layout(self) -> Layout:
+        """Where the parameters lie in the buffer of all."""
         return self.shape.layout
 
     @property
     def parameters(self) -> Parameters:
+        """The parameters as the operations take them, with a leading axis M also where it is 1."""
         return self.network.parameters
 
     @property
@@ -217,23 +291,28 @@ class MLP:
         return self.parameters.public(stacked=self.models is not None)
 
     @property
-    def theta(self):
+    def theta(self) -> Array:
+        """All parameters in one buffer, ([M,] P)."""
         return self._named.theta
 
     @property
-    def W(self):
+    def W(self) -> list[Any]:
+        """W[k], ([M,] N_k, N_{k-1}): writable views; W[0] is None."""
         return self._named.W
 
     @property
-    def b(self):
+    def b(self) -> list[Any]:
+        """b[k], ([M,] N_k): writable views; b[0] is None."""
         return self._named.b
 
     @property
-    def s(self):
+    def s(self) -> list[Any]:
+        """s[k], ([M,] N_{k-1}), the scale of layer k's inputs: writable views, or None."""
         return self._named.s
 
     @property
-    def slope(self):
+    def slope(self) -> list[Any]:
+        """slope[k], ([M,]), the learned slope of layer k: writable views, or None."""
         return self._named.slope
 
     @property
@@ -241,13 +320,13 @@ class MLP:
         """The number of parameters of one network."""
         return self.shape.layout.count
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         stack = f", models={self.models}" if self.models else ""
         sizes = "-".join(map(str, self.sizes))
         return f"<MLP {sizes}{stack}, {self.count:,} parameters, {self.dtype}, {self.device}>"
 
     def summary(self) -> str:
-        """Layers, shapes, activations and parameters, as a table."""
+        """Return a table of the layers: shapes, activations, dropout and numbers of parameters."""
         rows = [("layer", "shape", "activation", "dropout", "parameters")]
         for layer, rate in zip(self.layers, arguments.per_layer(self.dropout, self.K), strict=True):
             if layer is not None:
@@ -267,13 +346,31 @@ class MLP:
         return "\n".join(lines)
 
     # ------------------------------------------------------------ what can be asked
-    def forward(self, x):
-        """ŷ = n^(K), ([M,] B, N_K), on the side that x was on.
+    def forward(self, x: Data) -> Array:
+        """Compute the outputs ŷ = n^(K), (1)-(9), without dropout.
 
-        x: (B, N_0), or for a stack also (M, B, N_0).
+        Parameters
+        ----------
+        x : (B, N_0) array, or for a stack also (M, B, N_0)
+            Samples in rows, of any real dtype, on the host or on the network's device; of a stack
+            the same for all networks, or for each its own.
+
+        Returns
+        -------
+        ([M,] B, N_K) array
+            In the network's dtype: NumPy's where x was on the host, else CuPy's.
+
+        Raises
+        ------
+        TypeError
+            For what is no array of real numbers, and for an x on another device.
+        ValueError
+            For another shape, and for NaN or infinity.
+        MemoryError
+            Where the outputs do not fit.
         """
-        given = arrays.features(x, "x", self, finite=False)
-        net, rows = self.network, given.array.shape[1]
+        features = arrays.features(x, "x", self, finite=False)
+        net, rows = self.network, features.array.shape[1]
         chunk = min(rows, self.shape.chunk_rows)
         out_bytes = self.M * rows * self.sizes[-1] * self.dtype.itemsize
         with (
@@ -281,60 +378,112 @@ class MLP:
             memory.explain_oom(self.shape, self.ops, chunk, 0, out_bytes, "predict"),
             blas_threads.limit_blas_threads(self.shape, chunk),
         ):
-            memory.check_total(None if given.on_host else self.ops, out_bytes)
-            arrays.check_features(given, "x", self)
-            xp = np if given.on_host else self.ops.xp
+            memory.check_total(None if features.on_host else self.ops, out_bytes)
+            arrays.check_features(features, "x", self)
+            xp = np if features.on_host else self.ops.xp
             out = xp.empty((self.M, rows, self.sizes[-1]), self.dtype)
             blocks = net.blocks.get(net, chunk)
 
-            def predict(start, stop):
-                x = arrays.to_device(given.array[:, start:stop], self)
+            def predict(start: int, stop: int) -> None:
+                x = arrays.to_device(features.array[:, start:stop], self)
 
-                def work(i):
+                def work(i: int) -> None:
                     members, part = blocks[i]
                     n = propagate.predict(part, shared(x, members))
-                    out[members, start:stop] = self.ops.to_host(n) if given.on_host else n
+                    out[members, start:stop] = self.ops.to_host(n) if features.on_host else n
 
                 pool.run(work, len(blocks))
 
             memory.in_chunks(rows, chunk, predict)
         return out if self.models is not None else out[0]
 
-    def loss_and_grad(self, x, y, loss="cross_entropy", sample_weight=None, reduction="mean"):
-        """The loss of a batch and its gradient by every parameter, (7)-(13), without dropout.
+    def loss_and_grad(
+        self,
+        x: Data,
+        y: Data,
+        loss: LossLike = "cross_entropy",
+        sample_weight: Data | None = None,
+        reduction: str = "mean",
+    ) -> tuple[Any, ParameterViews]:
+        """Compute the loss of a batch and its gradient by every parameter, (7)-(13).
 
-        Returns value, a number ([M] of them), and grad, with grad.W[k], grad.b[k], grad.s[k],
-        grad.slope[k] and grad.theta, on the side that x was on.  The mean over samples is weighted:
-        sum_i w_i L_i / sum_i w_i; reduction="sum" gives sum_i w_i L_i.
+        There is no dropout, and there are no penalties.
+
+        Parameters
+        ----------
+        x : ([M,] B, N_0) array
+            Samples in rows, as `forward` takes them.
+        y : ([M,] B, N_K) array, or ([M,] B)
+            Targets; of a single output they may be (B,).  A loss on classes also takes integer
+            labels 0..N_K-1, (B,).
+        loss : str or Loss, default "cross_entropy"
+            A name of `gpumlp.losses`, or an object.
+        sample_weight : ([M,] B) array, optional
+            The weight w_i of each sample, 0 or more; None is 1.
+        reduction : {"mean", "sum"}, default "mean"
+            Σ w_i L_i / Σ w_i, or Σ w_i L_i over the samples i.
+
+        Returns
+        -------
+        value : scalar or (M,) array
+            The loss, on the side that x was on.
+        grad : ParameterViews
+            The gradient: grad.W[k], grad.b[k], grad.s[k], grad.slope[k] and grad.theta, in the
+            shapes of the network's own, on that side too.
+
+        Raises
+        ------
+        TypeError
+            For what is no array of real numbers, and for arrays on another device.
+        ValueError
+            For shapes, labels, targets, weights or a loss that do not fit, and for NaN or infinity.
+        MemoryError
+            Where the batch does not fit.
         """
-        given = arrays.features(x, "x", self, finite=False)
+        features = arrays.features(x, "x", self, finite=False)
         objective = Objective(self, loss, reduction)
-        net, rows, data_bytes = self.network, given.array.shape[1], memory.size_of(x, y)
-        copied = memory.copied(given.array, self.dtype, self.ops)
+        net, rows, data_bytes = self.network, features.array.shape[1], memory.size_of(x, y)
+        copied = memory.copied(features.array, self.dtype, self.ops)
         with (
             self.ops.on_device(),
             memory.explain_oom(self.shape, self.ops, rows, 0, data_bytes, "step"),
             blas_threads.limit_blas_threads(self.shape, rows),
         ):
             memory.check_total(self.ops, copied + workspace.least(self.shape, rows))
-            arrays.check_features(given, "x", self)
+            arrays.check_features(features, "x", self)
             xp = self.ops.xp
-            batch = self.batch(given.array, y, objective, sample_weight)
+            batch = self.batch(features.array, y, objective, sample_weight)
             grad = Parameters(self.shape.layout, xp.zeros_like(self.parameters.buffer))
             ws = net.workspaces.get(batch.w.shape[1], "step")
             noise = [None] * (self.K + 1)
             propagate.loss_and_backward(net, ws, batch, objective, grad, noise)
             value = ws.loss.copy()
-            if given.on_host:
+            if features.on_host:
                 value = self.ops.to_host(value)
                 grad = Parameters(self.shape.layout, self.ops.to_host(grad.buffer))
         stacked = self.models is not None
         return (value if stacked else value[0]), grad.public(stacked)
 
-    def batch(self, x, y, objective, sample_weight=None, values: bool = True) -> Batch:
-        """A minibatch from checked features x (1 or M, B, N_0) and whatever y was given.
+    def batch(
+        self,
+        x: Array,
+        y: Data,
+        objective: Objective,
+        sample_weight: Data | None = None,
+        values: bool = True,
+    ) -> Batch:
+        """Make a minibatch on the device.
 
-        values: check also the values of arrays on the device, which has to wait for it.
+        Parameters
+        ----------
+        x : (1 or M, B, N_0) array
+            Checked features.
+        y, sample_weight
+            As in `loss_and_grad`; they are checked here.
+        objective : Objective
+            Whose loss says which targets are accepted.
+        values : bool, default True
+            Whether to check also the values of arrays on the device, which has to wait for it.
         """
         xp, rows = self.ops.xp, x.shape[1]
         y = arrays.targets(y, "y", self, objective.loss, rows, values or not arrays.is_on_gpu(y))
@@ -354,16 +503,26 @@ class MLP:
             w_sum,
         )
 
-    def values(self, array):
-        """What x, z, n or δ of a workspace hold, in the network's dtype."""
+    def values(self, array: Array) -> Array:
+        """Convert x, z, n or δ of a workspace to the network's dtype; bf16 is stored as bits."""
         if array.dtype == self.dtype:
             return array
         return (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
-    def like(self, **changes) -> MLP:
-        """A network with these arguments changed, and the same parameters.
+    def like(self, **changes: Any) -> MLP:
+        """Copy the network, with other arguments.
 
-        A layer that loses its scale has W = V diag(s) for its weights.
+        Parameters
+        ----------
+        **changes
+            Arguments of `MLP` but for `sizes`, such as device="cpu" or dtype="float64".  Another
+            dtype makes the precision "float32", unless that is given too.
+
+        Returns
+        -------
+        MLP
+            A network of its own, with the same parameters and metadata.  A layer that loses its
+            scale has W = V diag(s) for its weights.
         """
         options = {
             "hidden": list(self.f[1 : self.K]),

@@ -1,4 +1,4 @@
-"""Networks on a device: their parameters, and the buffers of their passes."""
+"""Networks on a device, with their parameters and the buffers of their passes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gpumlp.model.workspace import Workspaces
 
 
 class Network:
-    """M networks of one shape: what `propagate` computes with.
+    """M networks of one shape, which `propagate` computes with.
 
     parameters:    W[k], b[k], s[k], slope[k] in one buffer.
     bf16:          the buffer of all parameters in bf16, or None.
@@ -60,7 +60,7 @@ class Network:
         return Network, parts
 
     def take(self, members: slice) -> Network:
-        """Some of the networks: views, and buffers of their own for the passes."""
+        """Some of the networks, on views of the parameters; their passes have their own buffers."""
         layout = self.shape.layout
         return Network(
             self.shape.of(members.stop - members.start),
@@ -124,7 +124,7 @@ class Network:
         return table
 
     def noise(self, seeds: Array, step: Array) -> list[Noise | None]:
-        """For each layer the randomness of a training step: Philox keys (M,), step numbers (M,)."""
+        """The noise of each layer in a training step: Philox keys (M,), step numbers (M,)."""
         return [
             Noise(seeds, step, k, threshold)
             if threshold is not None or (f is not None and f.random)

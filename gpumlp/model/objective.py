@@ -1,4 +1,4 @@
-"""A loss as one network's output meets it: its form, its constants and how targets are read."""
+"""The objective of a network: a loss for its output activation, and how targets are read."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from gpumlp.utils import checks
 
 
 class Objective:
-    """Loss and reduction of a network, ready for `propagate`; the forms are those of
-    gpumlp/functions/loss.py."""
+    """Evaluates the loss of a network for `propagate`, as a mean or a sum over samples.
+
+    Raises ValueError where loss and output, or the device, do not go together.
+    """
 
     def __init__(self, net, loss, reduction: str = "mean"):
         checks.choice(reduction, "reduction", ("mean", "sum"))

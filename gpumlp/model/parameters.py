@@ -1,4 +1,4 @@
-"""All parameters of M networks in one buffer: views of W^(k), b^(k), s^(k) and learned slopes."""
+"""Views of W^(k), b^(k), s^(k) and learned slopes in one buffer of all parameters."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class Parameters:
 
 
 def products(views: Parameters | ParameterViews) -> list:
-    """W^(k) as the products take it: V diag(s) where the inputs have a scale, else W[k]."""
+    """The weights W^(k) of the products: V diag(s) where the inputs have a scale, else W[k]."""
     pairs = zip(views.W, views.s, strict=True)
     return [W if s is None else W * s[..., None, :] for W, s in pairs]
 
 
 class Views(list):
-    """W[k], b[k], s[k] or slope[k]; `net.W[k] = values` writes them into the view."""
+    """A list of W[k], b[k], s[k] or slope[k], in which `net.W[k] = values` writes into the view."""
 
     def __setitem__(self, k, values):
         view = self[k]

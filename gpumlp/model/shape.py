@@ -1,4 +1,4 @@
-"""What a network is but for its numbers: all that is needed to count bytes and operations."""
+"""The shape of networks: all that is needed to count their bytes and operations."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class NetworkShape:
 
     @property
     def stored(self) -> np.dtype:
-        """What x, z, n and δ are stored as between two products; bf16 as its bits."""
+        """The dtype of x, z, n and δ between two products; uint16 for bits of bf16."""
         by_bits = self.precision == "bf16" and self.device != "cpu"
         return np.dtype(np.uint16) if by_bits else self.dtype
 
     @cached_property
     def layout(self) -> Layout:
-        """Of a network's row in the buffer of all parameters."""
+        """The layout of a network's row in the buffer of all parameters."""
         learned = tuple(k for k, f in enumerate(self.f) if f is not None and f.learned)
         scaled = tuple(k for k, is_scaled in enumerate(self.scaled) if is_scaled)
         return Layout(self.sizes, learned, self.dtype.itemsize, scaled)
@@ -81,6 +81,6 @@ class NetworkShape:
 
     @property
     def chunk_rows(self) -> int:
-        """Rows of a chunk in prediction, where memory is not short."""
+        """The rows of a chunk in prediction, where memory is not short."""
         row_bytes = self.M * 2 * max(self.sizes) * self.dtype.itemsize
         return max(1, min(1 << 16, CHUNK_BYTES // row_bytes))

@@ -1,4 +1,4 @@
-"""One network on the CPU: its batches are shared among threads, by rows.
+"""Divide the batches of one network on the CPU into slices of rows, each on one thread.
 
 A slice of a batch's rows goes through (1)-(13) by itself, on a core of its own.  Only the sums over
 the batch, of (12), (13) and the loss, are left in parts, which are added at the end.  So threads
@@ -24,7 +24,7 @@ MANY_ROWS = 256
 
 
 class Slices:
-    """Gradients and losses of the slices of a network's batches, made at need."""
+    """Keeps arrays for the gradients and losses of a network's slices."""
 
     def __init__(self):
         self._made: Any = None
@@ -37,12 +37,12 @@ class Slices:
         if self._made is None or len(self._made[0]) < count:
             xp = net.ops.xp
             dimensions = (count, net.layout.size), (count, 1)
-            self._made = tuple(xp.zeros(each, net.dtype) for each in dimensions)
+            self._made = tuple(xp.zeros(shape, net.dtype) for shape in dimensions)
         return tuple(parts[:count] for parts in self._made)
 
 
 def number(shape: NetworkShape, rows: int, cores: int) -> int:
-    """Slices of a batch of so many rows; 1 where it is not to be divided.
+    """The number of slices of a batch of so many rows; 1 where it is not divided.
 
     cores: what `ops.threads` says.
     """
@@ -57,7 +57,7 @@ def number(shape: NetworkShape, rows: int, cores: int) -> int:
 
 
 def size(shape: NetworkShape, count: int) -> int:
-    """Bytes that so many slices take besides the workspace of the batch."""
+    """The bytes of so many slices besides the workspace of the batch."""
     return 0 if count == 1 else count * (shape.layout.size + 1) * shape.dtype.itemsize
 
 
@@ -79,7 +79,7 @@ def loss_and_backward(net, ws, batch, objective, grad, noise, count: int):
             Batch(x, labels, dense, w, batch.w_sum),
             objective,
             Parameters(net.layout, grads[i : i + 1]),
-            [each if each is None else each._replace(first_row=rows.start) for each in noise],
+            [layer if layer is None else layer._replace(first_row=rows.start) for layer in noise],
         )
 
     net.ops.parallel([functools.partial(work, i) for i in range(count)])

@@ -1,4 +1,4 @@
-"""The buffers of a pass over the network: made once for a batch size, reused at every step."""
+"""The buffers of a pass over the network, made once for a batch size and reused at every step."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ MOST_KEPT = 8  # a fit uses two batch sizes, its validation two more
 
 
 class Workspace:
-    """z[k], n[k], delta[k] and what belongs to a batch of B rows, as views of one piece of memory.
+    """Holds z[k], n[k], delta[k] and a batch of B rows, as views of one piece of memory.
 
-    purpose: "predict" keeps only what the next layer needs; "step" keeps what backward needs;
+    Its purpose: "predict" keeps only what the next layer needs; "step" keeps what backward needs;
     "fit" holds the gathered minibatch too.
     """
 
@@ -30,7 +30,7 @@ class Workspace:
         K, models = shape.K, shape.M
 
         def layer(name, k):
-            """The layer's own buffer, or the beginning of one that layers take turns in."""
+            """The layer's own buffer, or the beginning of the one that it shares with others."""
             if (name, k) in views:
                 return views[name, k]
             shared = views.get((name, "even" if k % 2 == 0 else "odd"))
@@ -51,7 +51,7 @@ class Workspace:
                 setattr(self, name, views[name])
 
     def part(self, shape, rows: slice, loss) -> Workspace:
-        """Some rows of it, for one network; their loss is left in `loss`."""
+        """The workspace of some of the rows, for one network; `loss` is where their loss goes."""
         views = {
             name: view if view.ndim == 1 else view[:, rows] for name, view in self._views.items()
         }
@@ -69,29 +69,29 @@ class Workspace:
 
 
 def parts(shape, rows: int, purpose: str) -> dict:
-    """name -> (shape, dtype) of every buffer."""
+    """The buffers of a workspace: name -> (shape, dtype)."""
     models, sizes, K = shape.M, shape.sizes, shape.K
     real = shape.dtype
-    found: dict = {"loss": ((models,), real), "w_sum": ((models,), real)}
+    buffers: dict = {"loss": ((models,), real), "w_sum": ((models,), real)}
     if purpose == "fit" or shape.stored != real:
-        found["x"] = (models, rows, sizes[0]), shape.stored
+        buffers["x"] = (models, rows, sizes[0]), shape.stored
     if purpose == "fit":
-        found["labels"] = (models, rows), np.dtype(np.int32)
-        found["dense"] = (models, rows, sizes[K]), real
-        found["w"] = (models, rows), real
+        buffers["labels"] = (models, rows), np.dtype(np.int32)
+        buffers["dense"] = (models, rows, sizes[K]), real
+        buffers["w"] = (models, rows), real
     if purpose == "predict":
-        _take_turns(found, "n", models, rows, sizes, [type_of(shape, k) for k in range(K + 1)])
-        return found
+        _take_turns(buffers, "n", models, rows, sizes, [type_of(shape, k) for k in range(K + 1)])
+        return buffers
     for k in range(1, K + 1):
-        found["n", k] = (models, rows, sizes[k]), type_of(shape, k)
+        buffers["n", k] = (models, rows, sizes[k]), type_of(shape, k)
         if shape.f[k].df_from == "z" and not shape.f[k].rows:
-            found["z", k] = (models, rows, sizes[k]), type_of(shape, k)
-    _take_turns(found, "delta", models, rows, sizes, [shape.stored] * (K + 1))
-    return found
+            buffers["z", k] = (models, rows, sizes[k]), type_of(shape, k)
+    _take_turns(buffers, "delta", models, rows, sizes, [shape.stored] * (K + 1))
+    return buffers
 
 
 def _views(shape, rows: int, purpose: str, memory) -> dict:
-    """name -> its part of the memory."""
+    """The views of the buffers in `memory`, one behind the other: name -> view."""
     views = {}
     offset = 0
     for name, (dimensions, dtype) in parts(shape, rows, purpose).items():
@@ -102,17 +102,17 @@ def _views(shape, rows: int, purpose: str, memory) -> dict:
 
 
 def type_of(shape, k: int):
-    """Of z^(k) and n^(k): the last layer's is what the user and the loss see."""
+    """The dtype of z^(k) and n^(k); the last layer's, which users and the loss see, is not bf16."""
     return shape.dtype if k == shape.K else shape.stored
 
 
-def _take_turns(found, name, models, rows, sizes, types):
-    """Two buffers in which even and odd layers take turns: a layer needs only its neighbour's."""
+def _take_turns(buffers, name, models, rows, sizes, types):
+    """Add two buffers, which even and odd layers share: a layer needs only its neighbour's."""
     for turn, first in (("odd", 1), ("even", 2)):
         taken = zip(sizes[first::2], types[first::2], strict=True)
         lengths = [size * dtype.itemsize for size, dtype in taken]
         if lengths:
-            found[name, turn] = (models, rows, max(lengths)), np.dtype(np.uint8)
+            buffers[name, turn] = (models, rows, max(lengths)), np.dtype(np.uint8)
 
 
 def _aligned(length: int) -> int:
@@ -120,7 +120,7 @@ def _aligned(length: int) -> int:
 
 
 def size(shape, rows: int, purpose: str) -> int:
-    """Bytes of the workspace."""
+    """The bytes of a workspace."""
     return sum(
         _aligned(math.prod(dimensions) * dtype.itemsize)
         for dimensions, dtype in parts(shape, rows, purpose).values()
@@ -128,12 +128,12 @@ def size(shape, rows: int, purpose: str) -> int:
 
 
 def least(shape, rows: int) -> int:
-    """Bytes of n, without which no backward pass is: quick to tell, and fewer than `size`."""
+    """The bytes of n, which every backward pass needs: a quick lower bound of `size`."""
     return shape.M * rows * sum(shape.sizes[1:]) * shape.stored.itemsize
 
 
 class Workspaces:
-    """The workspaces of a network: one memory, as large as the largest needed so far."""
+    """Keeps the workspaces of a network in one memory, as large as the largest needed so far."""
 
     def __init__(self, shape: NetworkShape, ops):
         self._shape, self._ops = shape, ops
@@ -144,11 +144,12 @@ class Workspaces:
         return Workspaces, (self._shape, self._ops)  # a copy makes its own
 
     def missing(self, rows: int, purpose: str) -> int:
-        """Bytes that `get` would add to the memory that is held."""
-        held = 0 if self._memory is None else self._memory.size
-        return max(0, size(self._shape, rows, purpose) - held)
+        """The bytes that `get` would add to the memory."""
+        present = 0 if self._memory is None else self._memory.size
+        return max(0, size(self._shape, rows, purpose) - present)
 
     def get(self, rows: int, purpose: str) -> Workspace:
+        """The workspace for so many rows; a larger memory takes the place of the old one."""
         key = rows, purpose
         if key in self._made:
             self._made[key] = self._made.pop(key)  # the newest is the last

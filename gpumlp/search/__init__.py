@@ -1,5 +1,4 @@
-"""scikit-learn's searches over parameters, with the networks of all candidates and folds trained at
-once."""
+"""scikit-learn's searches over parameters, which train all candidates and folds at once."""
 
 from gpumlp.search.halving import HalvingGridSearchCV, HalvingRandomSearchCV
 from gpumlp.search.searches import GridSearchCV, RandomizedSearchCV

@@ -1,4 +1,4 @@
-"""The training of candidates x folds: those of one shape in one stack."""
+"""Train candidates x folds: those of one shape in one stack."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ VALIDATION = ("X_val", "y_val", "sample_weight_val")
 
 
 class Candidates:
-    """params: of the estimator's fit;  X, y: all samples;  folds: rows to train on.
+    """Trains the candidates of a search on all folds, once or, with more epochs, again and again.
 
-    epochs: the parameter that is max_iter, if candidates come again with more of it, to be trained
-    further; longest: no more than so many.
+    params: of the estimator's fit;  X, y: all samples;  folds: the rows that each trains on.
+    epochs: the name of the parameter that is max_iter, where candidates that come again with more
+    of it are trained further;  longest: the most epochs that they come to.
     """
 
     def __init__(self, estimator, params: dict[str, Any], X, y, folds, epochs=None, longest=0):
@@ -29,11 +30,11 @@ class Candidates:
         self._params = {name: value for name, value in params.items() if value is not None}
         self._X, self._y, self._folds = X, y, folds
         self._epochs, self._longest = epochs, longest
-        self._trainings: list[StackJob] = []  # with networks that pause
+        self._jobs: list[StackJob] = []  # with networks that pause
         self._paused: dict[Any, list[FitTask]] = {}
 
     def fitted(self, candidates: list[dict]) -> Iterator[FitTask]:
-        """By candidates, and for each by folds."""
+        """Train the candidates; yields their fits by candidates, and for each by folds."""
         epochs = None if self._epochs is None else candidates[0][self._epochs]
         fits, fresh = [], []
         for parameters, fold in product(candidates, range(len(self._folds))):
@@ -46,38 +47,40 @@ class Candidates:
         ordinary = {id(fit) for fit in fresh if fit.error is None and not self._is_stacked(fit)}
         self._begin([fit for fit in fresh if fit.error is None and id(fit) not in ordinary], epochs)
         queue = deque(fits)
-        while queue:  # what has been handed out needs not be kept
+        while queue:  # fits that have been yielded need not be kept
             fit = queue.popleft()
             if id(fit) in ordinary:
                 self._fit_ordinarily(fit)
             yield fit
 
     def _key(self, parameters: dict, fold: int):
-        """What a candidate is recognised by when it comes again with more epochs."""
+        """The key of a candidate on a fold, the same when it comes again with more epochs."""
         same = [(name, id(value)) for name, value in parameters.items() if name != self._epochs]
         return frozenset(same), fold
 
     def _go_on(self, fits: list[FitTask], epochs: int):
-        """Those that pause; networks that are not among them leave their stacks."""
+        """Train paused fits further; paused networks of other fits leave their stacks."""
         wanted = set(map(id, fits))
-        for training in self._trainings:
-            training.train_further(wanted, epochs)
+        for job in self._jobs:
+            job.train_further(wanted, epochs)
 
     def _begin(self, fits: list[FitTask], epochs: int | None):
+        """Train new fits in stacks."""
         if epochs is not None:
             for fit in fits:
                 fit.network.max_iter = self._longest
         for group in grouped(fits, FitTask.cost):
-            for training in self._trainings_of(group):
-                training.run(epochs)
+            for job in self._jobs_of(group):
+                job.run(epochs)
                 if epochs is not None:
-                    self._trainings.append(training)
+                    self._jobs.append(job)
         self._paused = {}
-        for training in self._trainings:
-            for fit in training.paused():
+        for job in self._jobs:
+            for fit in job.paused():
                 self._paused.setdefault(self._key(fit.parameters, fit.fold), []).append(fit)
 
     def _is_stacked(self, fit: FitTask) -> bool:
+        """Whether the fit can be trained in a stack, with these parameters of `fit`."""
         if self._y is None or not is_stackable(fit.estimator):
             return False
         if isinstance(fit.estimator, Pipeline):
@@ -87,11 +90,11 @@ class Candidates:
         shared = all(_count(self._params[n]) != count for n in VALIDATION if n in self._params)
         return shared and set(self._params) <= {"sample_weight", *VALIDATION}
 
-    def _trainings_of(self, fits: list[FitTask]) -> Iterator[StackJob]:
-        """fits: of networks that cost alike."""
+    def _jobs_of(self, fits: list[FitTask]) -> Iterator[StackJob]:
+        """Yield the jobs of fits whose networks have one `cost`."""
         if isinstance(fits[0].estimator, Pipeline):
             for group in grouped(fits, pipelines.preprocessing):
-                yield from pipelines.trainings(group, self._X, self._y, self._folds)
+                yield from pipelines.jobs(group, self._X, self._y, self._folds)
             return
         weight = self._params.get("sample_weight")
         validation = tuple(self._params.get(name) for name in VALIDATION)
@@ -99,19 +102,20 @@ class Candidates:
         yield StackJob(fits, rows, self._X, self._y, weight, validation)
 
     def _fit_ordinarily(self, fit: FitTask):
+        """Fit an estimator by its own `fit`, as scikit-learn does."""
         rows, begin = self._folds[fit.fold], time.perf_counter()
-        samples = [each for each in (self._X, self._y) if each is not None]
+        samples = [array for array in (self._X, self._y) if array is not None]
         params = {name: self._of_rows(value, rows) for name, value in self._params.items()}
         try:
-            fit.estimator.fit(*(_safe_indexing(each, rows) for each in samples), **params)
+            fit.estimator.fit(*(_safe_indexing(array, rows) for array in samples), **params)
         except Exception as error:
             fit.fail(error)
         fit.seconds = time.perf_counter() - begin
 
     def _of_rows(self, value, rows):
-        """A parameter of `fit`: of these rows, if it has one for each of X."""
-        each = hasattr(value, "__len__") and _count(value) == _count(self._X)
-        return _safe_indexing(value, rows) if each else value
+        """A parameter of `fit`; if it has an item for each row of X, those of these rows."""
+        per_row = hasattr(value, "__len__") and _count(value) == _count(self._X)
+        return _safe_indexing(value, rows) if per_row else value
 
 
 def _count(array) -> int:

@@ -1,4 +1,4 @@
-"""An estimator that lets someone else fit it."""
+"""Make an estimator that delegates its fit to a function."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from sklearn.base import clone
 
 
 def delegate(estimator, fit):
-    """An unfitted copy, whose copies in turn, when their `fit` is called, become ordinary
-    estimators again and are handed to fit(estimator, X, y, **params)."""
+    """Copy an estimator, unfitted, so that `fit` of the copy, and of copies of it, calls
+    fit(estimator, X, y, **params) with an ordinary estimator."""
     kind = type(estimator)
 
     @functools.wraps(kind.fit)
@@ -17,7 +17,7 @@ def delegate(estimator, fit):
         self.__class__ = kind
         return fit(self, X, y, **params)
 
-    made = clone(estimator)
+    copy = clone(estimator)
     names = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__")}
-    made.__class__ = type(kind.__name__, (kind,), names | {"fit": hand_over})
-    return made
+    copy.__class__ = type(kind.__name__, (kind,), names | {"fit": hand_over})
+    return copy

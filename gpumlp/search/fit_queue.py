@@ -1,4 +1,4 @@
-"""The fits of one search: all of them trained when the first is asked for."""
+"""Train all fits of a search when scikit-learn calls the first."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from gpumlp.search.candidates import Candidates
 
 
 class Splits(NamedTuple):
-    """A splitter that notes how it has split: `fits` needs to know it before scikit-learn asks for
-    the first fit."""
+    """A splitter that tells a `FitQueue` its splits, before scikit-learn calls the first fit."""
 
     cv: Any
     fits: FitQueue
@@ -21,12 +20,11 @@ class Splits(NamedTuple):
 
 
 class FitQueue:
-    """scikit-learn's search asks for its fits one at a time, by candidates and for each by folds;
-    what follows is fitted ordinarily, as its refit is."""
+    """Answers scikit-learn's calls of `fit`, by candidates and for each by folds, with trained
+    estimators; later calls, as the refit, are ordinary fits."""
 
     def __init__(self, estimator, params: dict[str, Any], trained_rows: bool):
-        """params: of the estimator's fit; trained_rows: whether scikit-learn looks at the rows that
-        are trained on."""
+        """params: of the estimator's fit; trained_rows: whether training rows are scored too."""
         self._estimator, self._params, self._trained_rows = estimator, params, trained_rows
         self._candidates: list[dict] = []
         self._epochs: str | None = None
@@ -38,20 +36,21 @@ class FitQueue:
         self.failure: Exception | None = None  # which is no failed fit of a candidate
 
     def go_on_by(self, epochs: str, longest: int):
-        """Candidates, which come again with more of that parameter, and with the same folds, are
-        trained further; longest: no more than so many."""
+        """Train candidates further when they come again with more of the parameter `epochs`, and
+        with the same folds; longest: the most epochs that they come to."""
         self._epochs, self._longest = epochs, longest
 
     def forget(self):
-        """All that was trained."""
+        """Drop all that was trained."""
         self._training = self._fitted = None
 
     def expect(self, candidates: list[dict], cv) -> Splits:
-        """These candidates come next, with these splits."""
+        """Expect fits of these candidates next; returns the splitter for them."""
         self._candidates = candidates
         return Splits(cv, self)
 
     def note(self, X, y, splits):
+        """Take the splits; returns those that scikit-learn is to use."""
         folds = [_numbers(train) for train, _ in splits]
         self._open, self._folds = len(self._candidates) * len(folds), len(folds)
         if self._training is None or self._epochs is None:
@@ -64,6 +63,7 @@ class FitQueue:
         return [(train[:0], test) for train, (_, test) in zip(folds, splits, strict=True)]
 
     def fit(self, estimator, X, y, **params):
+        """Make the estimator what its fit has come to, or raise the error of its fit."""
         if not self._open:
             return estimator.fit(X, y, **params)
         try:
@@ -81,12 +81,12 @@ class FitQueue:
         return estimator
 
     def times(self) -> dict[str, np.ndarray]:
-        """scikit-learn's own are those of handing out what is there already."""
+        """The columns of fit times; those that scikit-learn measures are of `fit` here."""
         seconds = np.reshape(self._seconds, (-1, self._folds))
         return {"mean_fit_time": seconds.mean(axis=1), "std_fit_time": seconds.std(axis=1)}
 
 
 def _numbers(rows) -> np.ndarray:
-    """Of rows, which may be given by a mask."""
+    """The numbers of rows, which may come as a mask."""
     rows = np.asarray(rows)
     return np.flatnonzero(rows) if rows.dtype == bool else rows

@@ -17,8 +17,9 @@ NONE = (None, None, None)
 
 
 class FitTask:
-    """parameters: the candidate;  fold: its number.
+    """One fit of a search: an estimator with a candidate's parameters, on one fold.
 
+    parameters: the candidate;  fold: its number.
     estimator: with these parameters; in the end fitted, or there is an error.
     error, traceback: what its fit has raised, and where;  seconds: that it took.
     """
@@ -35,6 +36,7 @@ class FitTask:
             self.fail(error)
 
     def fail(self, error: Exception):
+        """Keep the error of this fit."""
         if error is not self.error:  # fits may share one, and whoever raises it lengthens it
             self.error, self.traceback = error, error.__traceback__
 
@@ -43,18 +45,18 @@ class FitTask:
         return last_step(self.estimator)
 
     def cost(self) -> str:
-        """Networks that differ in it are never in one stack, and take different times."""
+        """A key of what decides on the time; networks of different keys are never in one stack."""
         est = self.network
         return repr((est.hidden_layer_sizes, est.activation, est.batch_size, est.solver))
 
 
 def last_step(estimator):
-    """Of a pipeline; else the estimator itself."""
+    """The last step of a pipeline; of anything else, the estimator itself."""
     return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
 
 
 def is_stackable(estimator) -> bool:
-    """An estimator of gpumlp, or a pipeline of scikit-learn that ends with one."""
+    """Whether it is an estimator of gpumlp, or a pipeline of scikit-learn that ends with one."""
     if isinstance(estimator, Pipeline) and (
         type(estimator) is not Pipeline or len(estimator.steps) < 2
     ):
@@ -65,7 +67,7 @@ def is_stackable(estimator) -> bool:
 
 
 def grouped(items, key: Callable) -> list[list]:
-    """Those of equal keys, together."""
+    """Group items by equal keys."""
     groups: dict[Any, list] = {}
     for item in items:
         groups.setdefault(key(item), []).append(item)
@@ -73,35 +75,37 @@ def grouped(items, key: Callable) -> list[list]:
 
 
 class StackJob:
-    """Networks that are trained at once, each on its rows of X; maybe in several turns."""
+    """Trains networks at once, each on its rows of X, and keeps the time that they took."""
 
     def __init__(self, fits: list[FitTask], rows: list, X, y, sample_weight=None, validation=NONE):
         begin = time.perf_counter()
-        members = [Member(fit.network, own) for fit, own in zip(fits, rows, strict=True)]
+        members = [Member(fit.network, fit_rows) for fit, fit_rows in zip(fits, rows, strict=True)]
         self._fits = fits
-        self._fitting = StackFitter(members, X, y, sample_weight, validation)
+        self._fitter = StackFitter(members, X, y, sample_weight, validation)
         self._share(begin, fits)
 
     def run(self, epochs: int | None = None):
-        """epochs: of which the networks have so many now, and some can `go_on`."""
+        """Train all; epochs: no more than so many, and networks that can go on then pause."""
         begin = time.perf_counter()
-        self._fitting.run(epochs)
+        self._fitter.run(epochs)
         self._share(begin, self._fits)
 
     def paused(self) -> list[FitTask]:
-        return [self._fits[place] for place in sorted(self._fitting.paused)]
+        """The fits that can be trained further."""
+        return [self._fits[place] for place in sorted(self._fitter.paused)]
 
     def train_further(self, wanted: set[int], epochs: int):
-        """wanted: the ids of the fits that do; the others leave."""
+        """Train paused fits further; wanted: their ids.  The others leave their stacks."""
         begin = time.perf_counter()
-        places = {p for p in self._fitting.paused if id(self._fits[p]) in wanted}
-        self._fitting.train_further(places, epochs)
+        places = {p for p in self._fitter.paused if id(self._fits[p]) in wanted}
+        self._fitter.train_further(places, epochs)
         self._share(begin, self.paused())
 
     def _share(self, begin, fits: list[FitTask]):
+        """Divide the time since `begin` among these fits, and take over errors."""
         seconds = time.perf_counter() - begin
         for fit in fits:
             fit.seconds += seconds / len(fits)
-        for fit, error in zip(self._fits, self._fitting.errors, strict=True):
+        for fit, error in zip(self._fits, self._fitter.errors, strict=True):
             if error is not None:
                 fit.fail(error)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from sklearn import model_selection
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.pipeline import Pipeline
@@ -10,12 +13,14 @@ from gpumlp.search.searches import StackedSearch
 
 
 class StackedHalving(StackedSearch):
-    """Where the resource is max_iter, networks go on from one iteration to the next."""
+    """Networks go on from one iteration to the next, where the resource is max_iter."""
 
     resource: str
     max_resources_: int
 
-    def _run_search(self, evaluate_candidates, *, callback_ctx=None):
+    def _run_search(
+        self, evaluate_candidates: Callable[..., Any], *, callback_ctx: Any = None
+    ) -> None:
         est, epochs = self.estimator, "max_iter"
         if isinstance(est, Pipeline):
             epochs = f"{est.steps[-1][0]}__max_iter"
@@ -25,8 +30,10 @@ class StackedHalving(StackedSearch):
 
 
 class HalvingGridSearchCV(StackedHalving, model_selection.HalvingGridSearchCV):
-    """scikit-learn's HalvingGridSearchCV, with its parameters, methods, attributes and results,
-    trained in stacks as gpumlp's GridSearchCV is.
+    """A halving grid search trains the networks of all candidates and folds at once.
+
+    The class is scikit-learn's HalvingGridSearchCV, with its parameters, methods, attributes and
+    results, trained in stacks as gpumlp's `GridSearchCV` is.
 
     With resource="max_iter" (of a pipeline, "mlpclassifier__max_iter") the networks that lose leave
     the stack, and the rest run on from where they are, where scikit-learn fits all candidates of an
@@ -36,11 +43,16 @@ class HalvingGridSearchCV(StackedHalving, model_selection.HalvingGridSearchCV):
     those that cannot be stacked, that have a schedule which ends with max_iter, or that are more
     than memory has room for at once.
 
+    Notes
+    -----
     It is no experimental feature here that had to be enabled first; importing it enables
     scikit-learn's.
     """
 
 
 class HalvingRandomSearchCV(StackedHalving, model_selection.HalvingRandomSearchCV):
-    """scikit-learn's HalvingRandomSearchCV, as HalvingGridSearchCV here is its
-    HalvingGridSearchCV."""
+    """A halving random search trains the networks of all candidates and folds at once.
+
+    The class is scikit-learn's HalvingRandomSearchCV, as `HalvingGridSearchCV` here is its
+    HalvingGridSearchCV.
+    """

@@ -1,4 +1,4 @@
-"""Pipelines: the steps before the network are fitted once for all candidates that agree in them."""
+"""Fit the steps before the network once for all candidates that agree in them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Part(NamedTuple):
     fits: list[FitTask]
 
     def kind(self) -> Any:
-        """Parts of one kind can be put together; data frames stay as they are."""
+        """A key: parts of one kind can be put together, which data frames cannot."""
         if isinstance(self.X, np.ndarray) or sparse.issparse(self.X):
             return type(self.X), self.X.dtype, self.X.shape[1:]
         return id(self)
@@ -37,13 +37,14 @@ def preprocessing(fit: FitTask) -> frozenset:
     )
 
 
-def trainings(fits: list[FitTask], X, y, folds) -> list[StackJob]:
-    """fits: of one preprocessing, and networks that cost alike;  folds: rows to train on."""
-    parts = [_transformed(own, X, y, folds) for own in grouped(fits, lambda fit: fit.fold)]
-    return [_training(own) for own in grouped([part for part in parts if part], Part.kind)]
+def jobs(fits: list[FitTask], X, y, folds) -> list[StackJob]:
+    """The jobs of fits with one `preprocessing` and one `cost`;  folds: rows to train on."""
+    parts = [_transformed(group, X, y, folds) for group in grouped(fits, lambda fit: fit.fold)]
+    return [_job(group) for group in grouped([part for part in parts if part], Part.kind)]
 
 
 def _transformed(fits: list[FitTask], X, y, folds) -> Part | None:
+    """Fit the steps before the network on a fold, for all its fits; None where that fails."""
     begin, rows = time.perf_counter(), folds[fits[0].fold]
     y = _safe_indexing(y, rows)
     steps = clone(fits[0].estimator[:-1])
@@ -59,22 +60,22 @@ def _transformed(fits: list[FitTask], X, y, folds) -> Part | None:
     return Part(X, y if sparse.issparse(y) else np.asarray(y), fits)
 
 
-def _training(parts: list[Part]) -> StackJob:
-    """All in one stack, on the samples of all folds one after another."""
-    at = 0
+def _job(parts: list[Part]) -> StackJob:
+    """The job of all parts, on their samples one after another."""
+    start = 0
     fits: list[FitTask] = []
     rows: list[np.ndarray] = []
     for part in parts:
-        own = np.arange(at, at + part.y.shape[0])
+        part_rows = np.arange(start, start + part.y.shape[0])
         fits += part.fits
-        rows += [own] * len(part.fits)
-        at += len(own)
+        rows += [part_rows] * len(part.fits)
+        start += len(part_rows)
     X, y = ([getattr(part, name) for part in parts] for name in "Xy")
     return StackJob(fits, rows, _joined(X), _joined(y))
 
 
 def _joined(parts: list):
-    """The rows of all, one after another."""
+    """Concatenate rows."""
     if len(parts) == 1:
         return parts[0]
     if sparse.issparse(parts[0]):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import joblib
 import numpy as np
@@ -16,6 +17,11 @@ from gpumlp.estimators.hyperparameters import random_of
 from gpumlp.search.delegate import delegate
 from gpumlp.search.fit_queue import FitQueue
 from gpumlp.search.fit_task import is_stackable
+
+if TYPE_CHECKING:
+    from gpumlp.utils.aliases import Data, Features
+
+S = TypeVar("S", bound="StackedSearch")
 
 
 class StackedSearch:
@@ -32,8 +38,26 @@ class StackedSearch:
     return_train_score: bool
     _fits: FitQueue | None = None  # during a fit
 
-    def fit(self, X, y=None, **params):
-        """As scikit-learn's; params: see there."""
+    def fit(self: S, X: Features, y: Data | None = None, **params: Any) -> S:
+        """Evaluate all candidates by cross-validation, and fit the best one to all samples.
+
+        Parameters
+        ----------
+        X : (n_samples, n_features) array-like or sparse matrix
+        y : (n_samples,) array-like, or (n_samples, n_outputs)
+        **params
+            Of the estimator's `fit`, such as sample_weight, and of the splitter.
+
+        Returns
+        -------
+        GridSearchCV, RandomizedSearchCV or of halving
+            The search itself.
+
+        Raises
+        ------
+        Exception
+            Of a candidate's fit, if error_score is "raise"; else there is a warning.
+        """
         X, y = contents.native(X), contents.native(y)  # pandas takes no rows of another byte order
         if not isinstance(vars(self).get("random_state"), np.random.Generator):
             return self._fit(X, y, params)
@@ -44,36 +68,41 @@ class StackedSearch:
         finally:
             self.random_state = random_state
 
-    def _fit(self, X, y, params: dict[str, Any]):
-        given, cv = self.estimator, self.cv
-        if not is_stackable(given):
+    def _fit(self: S, X: Features, y: Data | None, params: dict[str, Any]) -> S:
+        estimator, cv = self.estimator, self.cv
+        if not is_stackable(estimator):
             return super().fit(X, y, **params)  # type: ignore[misc]
-        self._fits = FitQueue(given, self._params_of_fits(params), self.return_train_score)
-        self.estimator = standing = delegate(given, self._fits.fit)
-        self.cv = model_selection.check_cv(cv, y, classifier=is_classifier(given))
+        self._fits = FitQueue(estimator, self._params_of_fits(params), self.return_train_score)
+        self.estimator = standing = delegate(estimator, self._fits.fit)
+        self.cv = model_selection.check_cv(cv, y, classifier=is_classifier(estimator))
         try:
             # All is trained in this process: the fits are only handed out.
             with joblib.parallel_config(backend="sequential"):
                 return super().fit(X, y, **params)  # type: ignore[misc]
         finally:
-            self.estimator, self.cv = given, cv
-            standing.__class__ = type(given)  # scikit-learn's scorer keeps it
+            self.estimator, self.cv = estimator, cv
+            standing.__class__ = type(estimator)  # scikit-learn's scorer keeps it
             del self._fits
 
-    def _params_of_fits(self, params) -> dict[str, Any]:
+    def _params_of_fits(self, params: dict[str, Any]) -> dict[str, Any]:
         """What of it the estimator's fit gets."""
         if sklearn.get_config()["enable_metadata_routing"]:
             return dict(process_routing(self, "fit", **params).estimator.fit)
         return {name: value for name, value in params.items() if name != "groups"}
 
-    def _run_search(self, evaluate_candidates, *, callback_ctx=None):
+    def _run_search(
+        self, evaluate_candidates: Callable[..., Any], *, callback_ctx: Any = None
+    ) -> None:
         fits = self._fits
         # scikit-learn has callbacks, and tells of them, since 1.9.
-        told = {} if callback_ctx is None else {"callback_ctx": callback_ctx}
+        context = {} if callback_ctx is None else {"callback_ctx": callback_ctx}
         if fits is None:
-            return super()._run_search(evaluate_candidates, **told)  # type: ignore[misc]
+            super()._run_search(evaluate_candidates, **context)  # type: ignore[misc]
+            return
 
-        def evaluate(candidates, cv=None, more_results=None, **others):
+        def evaluate(
+            candidates: Any, cv: Any = None, more_results: Any = None, **others: Any
+        ) -> dict[str, Any]:
             candidates = list(candidates)
             splits = fits.expect(candidates, cv or self.cv)
             try:
@@ -86,14 +115,15 @@ class StackedSearch:
             results.update(fits.times())
             return results
 
-        super()._run_search(evaluate, **told)  # type: ignore[misc]
+        super()._run_search(evaluate, **context)  # type: ignore[misc]
         fits.forget()
 
 
 class GridSearchCV(StackedSearch, model_selection.GridSearchCV):
-    """scikit-learn's GridSearchCV, with its parameters, methods, attributes and results; around an
-    MLPClassifier or MLPRegressor of gpumlp, or a Pipeline that ends with one, it trains the
-    networks of all candidates and folds at once.
+    """A grid search trains the networks of all candidates and folds at once.
+
+    The class is scikit-learn's GridSearchCV, with its parameters, methods, attributes and results,
+    around an MLPClassifier or MLPRegressor of gpumlp, or a Pipeline that ends with one.
 
     Candidates and folds of equal sizes, activations, loss, batch size, solver, dtype and device
     make one stack, which has the data once: each network takes its rows from there.  Learning
@@ -101,6 +131,8 @@ class GridSearchCV(StackedSearch, model_selection.GridSearchCV):
     of epochs may differ within it.  A network that diverges stands still and gets error_score, the
     others train on.  As many are trained at once as memory has room for.
 
+    Notes
+    -----
     Of a pipeline, the steps before the network are fitted once for each fold and each choice of
     their own parameters, rather than again for every candidate; where they give data frames, each
     fold is a stack of its own.  Pipelines with parameters for `fit`, and all other estimators, are
@@ -110,8 +142,17 @@ class GridSearchCV(StackedSearch, model_selection.GridSearchCV):
     all threads; fits that cannot be stacked are then made one after another.
     mean_fit_time is a network's share of its stack's time.  With random_state=None all networks
     draw from NumPy's generator, though not in scikit-learn's order.
+
+    Examples
+    --------
+    >>> from gpumlp import GridSearchCV, MLPClassifier
+    >>> search = GridSearchCV(MLPClassifier(random_state=0), {"alpha": [1e-4, 1e-2, 1.0]})
+    >>> search.fit(X, y).best_params_
     """
 
 
 class RandomizedSearchCV(StackedSearch, model_selection.RandomizedSearchCV):
-    """scikit-learn's RandomizedSearchCV, as GridSearchCV here is its GridSearchCV."""
+    """A randomised search trains the networks of all candidates and folds at once.
+
+    The class is scikit-learn's RandomizedSearchCV, as `GridSearchCV` here is its GridSearchCV.
+    """

@@ -1,4 +1,4 @@
-"""What a training notes on the device for the host: one piece of memory, read once an epoch."""
+"""The state of a training on the device, of which the host reads one buffer once an epoch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpumlp.model.memory import STEPS_NOTED
 
 
 class Epoch(NamedTuple):
-    """What an epoch has left, on the host."""
+    """The losses and learning rates of an epoch, on the host."""
 
     losses: np.ndarray  # (steps, M) float64: of the batches that were done
     weights: np.ndarray  # (steps, M) float64: 0 where a batch did not count
@@ -26,12 +26,12 @@ class Epoch(NamedTuple):
 
 
 def diverged(stopped_at) -> dict[int, int]:
-    """network -> the update that was not finite, or its loss or gradient."""
+    """The networks that diverged: m -> the update that was not finite, or its loss or gradient."""
     return {int(m): int(stopped_at[m]) for m in np.flatnonzero(stopped_at > 0)}
 
 
 class DeviceState(State):
-    """A State whose halted, scalars, losses and weights lie one behind the other in a buffer."""
+    """A State with stopped_at, scalars, losses and weights one behind the other in a buffer."""
 
     def __init__(self, t, cursor, norm, buffer, steps: int):
         self._buffer = buffer
@@ -48,8 +48,8 @@ class DeviceState(State):
         return DeviceState, (self.t, self.cursor, self.norm, self._buffer, len(self.losses))
 
     def make_room(self, xp, steps: int, done: int = 0) -> None:
-        """losses and weights become the tables of an epoch of so many batches; of those that are
-        done they keep what they hold."""
+        """Make losses and weights the tables of an epoch of so many batches, and keep the rows of
+        those that are done."""
         if steps == len(self.losses):
             return
         models, real = len(self.t), self.norm.dtype
@@ -64,14 +64,14 @@ class DeviceState(State):
             getattr(self, name)[: len(rows)] = rows
 
     def read(self, to_host, done: int) -> Epoch:
-        """The one reading of the device after an epoch, of which so many batches were done."""
+        """Read the device once, after an epoch of which so many batches were done."""
         models, real, steps = len(self.t), self.norm.dtype, len(self.losses)
-        found = _views(to_host(self._buffer[: _size(models, real, steps)]), models, real, steps)
+        views = _views(to_host(self._buffer[: _size(models, real, steps)]), models, real, steps)
         return Epoch(
-            found.losses[:done].astype(np.float64),
-            found.weights[:done].astype(np.float64),
-            found.stopped_at.copy(),
-            found.scalars[:, SCALARS.index("RATE")].copy(),
+            views.losses[:done].astype(np.float64),
+            views.weights[:done].astype(np.float64),
+            views.stopped_at.copy(),
+            views.scalars[:, SCALARS.index("RATE")].copy(),
         )
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from typing import TYPE_CHECKING
 
 from gpumlp.functions.optimizer import HYPERS
 from gpumlp.training.history import History
+
+if TYPE_CHECKING:
+    from gpumlp.training.trainer import Trainer
 
 
 class DivergenceError(ArithmeticError):
@@ -13,10 +17,21 @@ class DivergenceError(ArithmeticError):
 
     The weights in place are finite: those from before the update at which that was seen, or where
     the update itself went out of range, what it could move and what it could not.  Earlier updates
-    may have led them astray.  epoch, step and lr say when; history is what came before.
+    may have led them astray.
+
+    Attributes
+    ----------
+    epoch : int
+        The epoch, from 1.
+    step : int
+        The number of the update, from 1.
+    lr : float
+        Its learning rate.
+    history : History
+        What came before.
     """
 
-    def __init__(self, epoch: int, step: int, lr: float, history: History):
+    def __init__(self, epoch: int, step: int, lr: float, history: History) -> None:
         self.epoch, self.step, self.lr, self.history = epoch, step, lr, history
         super().__init__(
             f"the loss, its gradient or the update is NaN or infinite in epoch {epoch}, at update "
@@ -25,10 +40,13 @@ class DivergenceError(ArithmeticError):
         )
 
 
-def report(trainer, diverged: dict[int, int]) -> None:
-    """Note the networks that diverged, each with its update: alone it raises, in a stack it warns.
+def report(trainer: Trainer, diverged: dict[int, int]) -> None:
+    """Note the networks that diverged, each with its update; of a stack it warns.
 
-    Raises DivergenceError.
+    Raises
+    ------
+    DivergenceError
+        Of a single network.
     """
     history = trainer.history
     new = {m: t for m, t in diverged.items() if history.diverged.get(m) != t}
@@ -44,10 +62,10 @@ def report(trainer, diverged: dict[int, int]) -> None:
     trainer.notice_stopped()
     if not new:
         return
-    told = ", ".join(f"{m} (update {t}, learning rate {lr[m]:g})" for m, t in new.items())
+    places = ", ".join(f"{m} (update {t}, learning rate {lr[m]:g})" for m, t in new.items())
     warnings.warn(
         f"epoch {trainer.epoch}: the loss, its gradient or the update is NaN or infinite for "
-        f"network {told}; it keeps finite weights, the others go on",
+        f"network {places}; it keeps finite weights, the others go on",
         RuntimeWarning,
         stacklevel=6,  # whoever called fit
     )

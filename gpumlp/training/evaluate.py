@@ -1,4 +1,4 @@
-"""Loss and accuracy on a validation set, which stays on the device if that has room for it."""
+"""Loss and accuracy of a validation set, which stays on the device if it fits there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gpumlp.training.rows import Rows
 
 
 class _Block(NamedTuple):
-    """Some networks of the stack, and their parts of what is read and written."""
+    """Some networks of the stack, and their parts of all arrays."""
 
     members: slice
     net: Network
@@ -26,7 +26,8 @@ class _Block(NamedTuple):
 
 
 class Evaluation:
-    """Calling it gives the loss (M,) and, for losses on classes, the accuracy (M,), else None.
+    """Evaluates a validation set: calling it returns the loss (M,) and, for losses on classes, the
+    accuracy (M,), else None.
 
     A class is right if its output is the largest, where classes compete; with one output, or
     several 0/1 targets (multilabel), if all are on the right side of 0.5, or of 0 where the loss
@@ -69,14 +70,14 @@ class Evaluation:
         return loss / weight, right / weight if self._objective.loss.classes else None
 
     def outputs(self):
-        """ŷ of these rows, (M, L, N_K), on the host."""
+        """The outputs ŷ of the rows, (M, L, N_K), on the host."""
         net, rows = self._all.net, self._all.rows
         out = np.empty((net.M, rows.length, net.sizes[-1]), net.dtype)
         pool.run(lambda i: _outputs(self._blocks[i], out), len(self._blocks))
         return out
 
     def _batches(self, block: _Block):
-        """The sums of all batches."""
+        """Accumulate the sums of all batches."""
         rows = block.rows
         for i in range(rows.steps):
             data = rows.ready(i)
@@ -86,7 +87,7 @@ class Evaluation:
             rows.pace()
 
     def _batch(self, block: _Block, ws, data):
-        """The sums of the next batch."""
+        """Accumulate the sums of the next batch."""
         net, rows, objective = block.net, block.rows, self._objective
         ops, K, batch = net.ops, net.K, ws.batch(data)
         fused, classes = objective.pair.fused, objective.loss.classes
@@ -109,7 +110,7 @@ class Evaluation:
 
 
 def _outputs(block: _Block, out):
-    """ŷ of the block's networks into their part of out."""
+    """Write ŷ of the block's networks into their part of out."""
     net, rows = block.net, block.rows
     for i in range(rows.steps):
         data, start = rows.ready(i), i * rows.batch_size

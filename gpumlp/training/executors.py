@@ -1,6 +1,6 @@
-"""How the steps of an epoch are run: the ways, and the one function that chooses among them.
+"""The executors, which run the steps of an epoch, and the one function that chooses among them.
 
-Nothing else knows which way it is; the results are the same, to the bit or to rounding.
+Nothing else depends on which it is; the results are the same, to the bit or to rounding.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Interrupted = Callable[[], bool]
 
 
 class Executor(Protocol):
-    """A way to run the steps of an epoch."""
+    """Runs the steps of an epoch, in one of several ways."""
 
     @property
     def slices(self) -> int:
@@ -32,21 +32,21 @@ class Executor(Protocol):
         ...
 
     def bytes(self, shape: NetworkShape, rows: int) -> tuple[int, int]:
-        """What it takes besides the training's state, in batches of so many rows: of workspaces,
-        which serve validation too, and of its own."""
+        """Bytes besides the training's state, in batches of so many rows: of workspaces, which
+        serve validation too, and of its own."""
         ...
 
     def run(
         self, step: TrainingStep, rows: Rows, first: int, most: int, interrupted: Interrupted
     ) -> int:
-        """Updates of every network on batch `first` of the epoch and those after it, at most so
-        many; returns how many.  Every buffer of the epoch is there."""
+        """Update every network on batch `first` of the epoch and those after it, at most so many;
+        returns how many.  Every buffer of the epoch is there."""
         ...
 
 
 @dataclass(frozen=True)
 class Operations:
-    """Operations, one after another; a sequence that comes again is captured and replayed.
+    """Runs steps by operations, one after another; what recurs is captured and replayed.
 
     slices: of each batch of one network, which threads share.
     """
@@ -77,7 +77,7 @@ class Operations:
 
 @dataclass(frozen=True)
 class NetworkBlocks:
-    """Networks of a stack in blocks, each on a thread, by `Operations`."""
+    """Runs the steps of a stack in blocks of networks, each on a thread, by `Operations`."""
 
     slices: ClassVar[int] = 1
 
@@ -99,7 +99,7 @@ class NetworkBlocks:
 
 
 def _parts(step: TrainingStep, rows: Rows) -> list[tuple[TrainingStep, Rows]]:
-    """Step and rows of each block: those of the last epoch, if nothing was replaced since."""
+    """The step and the rows of each block; made anew where a buffer was replaced."""
     seen = step, *step.replaced, rows.order
     if rows.parts is None or any(a is not b for a, b in zip(rows.parts[0], seen, strict=True)):
         made = [
@@ -112,7 +112,8 @@ def _parts(step: TrainingStep, rows: Rows) -> list[tuple[TrainingStep, Rows]]:
 
 @dataclass(frozen=True)
 class PersistentKernel:
-    """Networks in shared memory, many updates in one launch of the persistent kernel."""
+    """Runs many updates in one launch of the persistent kernel, which keeps networks in shared
+    memory."""
 
     slices: ClassVar[int] = 1
 
@@ -130,7 +131,7 @@ class PersistentKernel:
 
 
 def launch_args(step: TrainingStep, rows: Rows) -> LaunchArgs:
-    """What launches on these rows work on."""
+    """The arguments of launches on these rows."""
     objective, net = step.objective, step.net
     return LaunchArgs(
         theta=net.parameters.buffer,
@@ -162,7 +163,7 @@ def choose(
     source=None,
     resident: bool | None = None,
 ) -> Executor:
-    """The way for these networks, in batches of so many rows.
+    """Choose the executor for these networks, in batches of so many rows.
 
     source: the dtype of features that lie on the device; None: they are sent in chunks.
     resident: see `gpumlp.Trainer`.

@@ -1,4 +1,4 @@
-"""Factors of groups of parameters on the learning rate and the decay."""
+"""The factors of groups of parameters on the learning rate and the decay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = ("rate", "decay")
 
 
 def checked(factors: Any, shape: NetworkShape) -> dict[str, tuple]:
-    """The factors as they are kept and stored.
+    """Check factors, and return them as they are kept and stored.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def checked(factors: Any, shape: NetworkShape) -> dict[str, tuple]:
 
 
 def _pair(group: str, pair: Any, shape: NetworkShape) -> tuple:
-    """(rate, decay) of a group."""
+    """Check the (rate, decay) of a group."""
     both = checks.items(pair)
     name = f"factors[{group!r}]"
     if both is None or len(both) != len(NAMES):
@@ -64,7 +64,7 @@ def _pair(group: str, pair: Any, shape: NetworkShape) -> tuple:
 
 
 def _factor(name: str, value: Any, K: int, most: float):
-    """A float, or a list of one for each layer."""
+    """Check a factor: a float, or a list of one for each layer."""
     array = checks.reals(value)
     array = None if array is None else array.astype(np.float64)
     if array is None or array.shape not in ((), (K,)) or not ((array >= 0) & (array <= most)).all():
@@ -74,7 +74,7 @@ def _factor(name: str, value: Any, K: int, most: float):
 
 
 def changes(factors: dict[str, tuple], name: str | None = None) -> bool:
-    """Whether any factor, or one of that name, is not what it is by default."""
+    """Whether any factor, or one of that name, differs from its default."""
     return any(
         np.any(np.asarray(value) != default)
         for group, pair in factors.items()

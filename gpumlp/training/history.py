@@ -3,35 +3,57 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 
 @dataclass
 class History:
-    """One entry an epoch in each list: a number, or for a stack an array (M,).
+    """A history lists what came of each epoch: one entry an epoch, a number, or (M,) for a stack.
 
-    loss:          the mean over the epoch's batches, each before its update, weighted by samples
-    val_loss:      on the validation set, after the epoch; empty without one
-    val_accuracy:  the same, for losses on classes
-    lr:            the learning rate of the epoch's last update
-    seconds:       of the epoch, with validation
-    interrupted:   Ctrl-C ended the training
-    diverged:      network -> the update that was not finite, or its loss or gradient
+    Attributes
+    ----------
+    loss : list
+        The mean over the epoch's batches, each before its update, weighted by samples.
+    val_loss : list
+        The loss on the validation set, after the epoch; empty without one.
+    val_accuracy : list
+        The accuracy there, for losses on classes.
+    lr : list
+        The learning rate of the epoch's last update.
+    seconds : list of float
+        The time of the epoch, with validation.
+    interrupted : bool
+        Whether Ctrl-C ended the training.
+    diverged : dict of int to int
+        Network -> the update that was not finite, or its loss or gradient.
     """
 
-    loss: list = field(default_factory=list)
-    val_loss: list = field(default_factory=list)
-    val_accuracy: list = field(default_factory=list)
-    lr: list = field(default_factory=list)
-    seconds: list = field(default_factory=list)
+    loss: list[Any] = field(default_factory=list)
+    val_loss: list[Any] = field(default_factory=list)
+    val_accuracy: list[Any] = field(default_factory=list)
+    lr: list[Any] = field(default_factory=list)
+    seconds: list[Any] = field(default_factory=list)
     interrupted: bool = False
-    diverged: dict = field(default_factory=dict)
+    diverged: dict[int, int] = field(default_factory=dict)
 
     @property
     def epochs(self) -> int:
+        """The number of epochs."""
         return len(self.loss)
 
-    def last(self, name: str):
-        """The newest entry of a list, e.g. "val_loss"."""
+    def last(self, name: str) -> Any:
+        """Return the newest entry of a list.
+
+        Parameters
+        ----------
+        name : str
+            "loss", "val_loss", "val_accuracy", "lr" or "seconds".
+
+        Raises
+        ------
+        ValueError
+            Where there is no such list, or it is empty.
+        """
         values = getattr(self, name, None)
         if not isinstance(values, list):
             raise ValueError(f"there is no {name!r} in the history")
@@ -40,24 +62,26 @@ class History:
             raise ValueError(f"there is no {name}: train with validation=(x, y){need}")
         return values[-1]
 
-    def state(self) -> dict:
-        """Plain lists and numbers, for files."""
+    def state(self) -> dict[str, Any]:
+        """Return plain lists and numbers, for files."""
         return {key: _plain(value) for key, value in asdict(self).items()}
 
 
-def from_state(state: dict) -> History:
+def from_state(state: dict[str, Any]) -> History:
     """The history that `History.state` described."""
     import numpy as np
 
-    seen: dict = {}
+    fields: dict[str, Any] = {}
     for key, value in state.items():
         listed = isinstance(value, list)
-        seen[key] = [np.array(v) if isinstance(v, list) else v for v in value] if listed else value
-    seen["diverged"] = {int(m): t for m, t in state["diverged"].items()}
-    return History(**seen)
+        fields[key] = (
+            [np.array(v) if isinstance(v, list) else v for v in value] if listed else value
+        )
+    fields["diverged"] = {int(m): t for m, t in state["diverged"].items()}
+    return History(**fields)
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(v) for v in value]
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The schedule's factors on the device, where `prepare_update` looks up each network's own."""
+"""Keep the schedule's factors on the device, where `prepare_update` looks up each network's."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import numpy as np
 from gpumlp.functions.schedule import Plateau, Schedule
 from gpumlp.utils import checks
 
-AHEAD = 1024  # factors are worked out for at least so many updates at once
+AHEAD = 1024  # updates for which factors are computed at once, at least
 
 
 class LearningRates:
-    """table[t - first[0]]: the factor of the update after t updates; None for a constant rate.
-    Beyond the updates that are covered the table holds anything.
+    """Keeps a table of the schedule's factors on the device.
+
+    table[t - first[0]]: the factor of the update after t updates; None for a constant rate.
+    Beyond the updates that `extend` was called for the table holds anything.
 
     One table serves all networks: how many updates a network has made may differ, the schedule does
     not.  A plateau's factors, one per network, are memory["factor"] (M,), which the trainer puts
@@ -34,7 +36,7 @@ class LearningRates:
         self.memory = schedule.begin(net.M) if self._by_plateau else {}
 
     def state(self) -> dict[str, Any]:
-        """How far the schedule has come; memory: of a plateau, name -> (M,)."""
+        """The state of the schedule; memory: of a plateau, name -> (M,)."""
         return {
             "issued": self.issued,
             "steps_per_epoch": self.steps_per_epoch,
@@ -43,7 +45,7 @@ class LearningRates:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take what `state` gave.  Raises ValueError for the memory of another schedule."""
+        """Load what `state` returned; raises ValueError for the memory of another schedule."""
         self.issued, self.total = state["issued"], state["total"]
         self.steps_per_epoch = state["steps_per_epoch"]
         if state["memory"].keys() != self.memory.keys():
@@ -61,14 +63,14 @@ class LearningRates:
         return isinstance(self.schedule, Plateau)
 
     def plan(self, steps_per_epoch: int, steps: int, resume: bool = False):
-        """A fit of so many updates begins; or goes on, and its schedule is as long as it was."""
+        """Plan the schedule of a fit of so many updates; a resumed one keeps its length."""
         end = self.issued + steps
         self.total = max(end, self.total or 0) if resume else end
         self.steps_per_epoch = steps_per_epoch
         self._until = 0  # the factors may differ from those worked out before
 
     def extend(self, steps: int):
-        """Make sure that the table holds the next updates."""
+        """Extend the table to the next updates; raises ValueError for a factor that is none."""
         needed = self.issued + steps
         if self.schedule is not None and not self._by_plateau and needed > self._until:
             start = self._fewest()
@@ -88,7 +90,8 @@ class LearningRates:
         self.issued = needed
 
     def _write(self, factors):
-        """Into the same table, as long as it is large enough: captured steps know its address."""
+        """Write factors into the table, whose address captured steps know: it is replaced only by a
+        larger one."""
         xp = self._net.ops.xp
         if self.table is None or len(self.table) < len(factors):
             self.table = xp.zeros(max(AHEAD, len(factors)), self._net.dtype)
@@ -119,7 +122,7 @@ class LearningRates:
         return np.ascontiguousarray(values)
 
     def observe(self, history) -> bool:
-        """Take note of an epoch; true if the plateau's factors may have changed."""
+        """Show an epoch to a plateau; whether its factors may have changed."""
         if not self._by_plateau:
             return False
         monitor = self.schedule.monitor or ("val_loss" if history.val_loss else "loss")

@@ -1,4 +1,4 @@
-"""The epochs of a fit: the one loop of trainers, of estimators, and of stacks of these."""
+"""The loop over epochs, the same for trainers, estimators, and stacks of these."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpumlp.utils.interrupt import Interrupt
 
 
 class Fit(Protocol):
-    """A fit as the loop sees it: what an epoch trains on, and the rule by which the fit ends.
+    """A fit as the loop uses it: an epoch, its validation, and the rule by which the fit ends.
 
     trainer:     of the epoch; a stack that shrinks goes on with another one.
     epochs_left: 0 if the fit ends.
@@ -23,24 +23,25 @@ class Fit(Protocol):
     def epochs_left(self) -> int: ...
 
     def train(self, interrupt: Interrupt) -> Epoch | None:
-        """The steps of an epoch; None where Ctrl-C came before all were made."""
+        """Run the steps of an epoch; None where Ctrl-C came before all were made."""
         ...
 
     def note(self, epoch: Epoch) -> None:
-        """The losses that the epoch has left become those of the history."""
+        """Append the epoch's losses to the history."""
         ...
 
     def validate(self) -> None:
-        """Loss and score of the validation set, if there is one."""
+        """Append loss and score of the validation set, if there is one, to the history."""
         ...
 
     def judge(self, epoch: Epoch) -> None:
-        """See what comes of it: whether the fit goes on, and at which rate."""
+        """Decide whether the fit goes on, and at which learning rate."""
         ...
 
 
 def run(fit: Fit, interrupt: Interrupt, after_epoch: Callable[[], None]) -> None:
-    """Epochs until the fit's rule or a callback ends them, or Ctrl-C: then history.interrupted.
+    """Run epochs until the fit's rule, a callback or Ctrl-C ends them; the last sets
+    history.interrupted.
 
     after_epoch: called when an epoch has been judged, before the callbacks.
     """

@@ -1,4 +1,4 @@
-"""Training rows that the device has no room for: pieces of the epoch, sent while it computes.
+"""Training rows that do not fit on the device: pieces of the epoch are sent while it computes.
 
 An epoch is cut into pieces of whole batches.  The host gathers the rows of a piece in the epoch's
 order, on all its cores, into page-locked memory, from where they go to one of two buffers on the
@@ -26,9 +26,9 @@ PART_OF_FREE = 16
 SHARE_BYTES = 2 << 20
 
 
-def least(net, given: Data, batch_size: int, orders: int) -> int:
-    """Bytes on the device that cannot be done without: two pieces of a single batch."""
-    return ORDER_BYTES * given.x.shape[1] + 2 * size(net, given, batch_size, orders)
+def least(net, data: Data, batch_size: int, orders: int) -> int:
+    """The fewest bytes on the device: of an order, and two pieces of a single batch."""
+    return ORDER_BYTES * data.x.shape[1] + 2 * size(net, data, batch_size, orders)
 
 
 class Streamed(Rows):
@@ -38,29 +38,29 @@ class Streamed(Rows):
     share are sent to each apart where each has an order of its own.
     """
 
-    def __init__(self, net, given: Data, batch_size: int, orders: int, room: int):
+    def __init__(self, net, data: Data, batch_size: int, orders: int, room: int):
         """orders: see `make_rows`; room: bytes on the device that these rows may take."""
         ops, xp = net.ops, net.ops.xp
-        self._begin(ops, given.x.shape[1], batch_size)
-        needed = least(net, given, self.batch_size, orders)
+        self._begin(ops, data.x.shape[1], batch_size)
+        needed = least(net, data, self.batch_size, orders)
         if needed > room:
-            told = f"two pieces of {self.batch_size} rows of the data take {memory.text(needed)}"
-            raise memory.NoRoomForPieces(told, needed)
-        self._given = Data(*(None if a is None else ops.to_host(a) for a in given))
-        batch_bytes = size(net, given, self.batch_size, orders)
+            message = f"two pieces of {self.batch_size} rows of the data take {memory.text(needed)}"
+            raise memory.NoRoomForPieces(message, needed)
+        self._data = Data(*(None if a is None else ops.to_host(a) for a in data))
+        batch_bytes = size(net, data, self.batch_size, orders)
         order_bytes = ORDER_BYTES * self.count
         wanted = min(PIECE_BYTES, room // PART_OF_FREE, (room - order_bytes) // 2)
         most = min(MOST_BATCHES, max(1, wanted // batch_bytes))
         pieces = math.ceil(self.steps / most)
         self._batches = math.ceil(self.steps / pieces)  # of a piece
         rows = self._batches * self.batch_size
-        parts = shapes(net, given, rows, orders)
-        piece_bytes = size(net, given, rows, orders)
+        parts = shapes(net, data, rows, orders)
+        piece_bytes = size(net, data, rows, orders)
         left = room - order_bytes - 2 * piece_bytes
         self._sorted_there = (SORTING_BYTES + ORDER_BYTES) * self.count <= left
         self._transfers = ops.transfers(piece_bytes)
-        self._host = [_views(each.host, parts) for each in self._transfers]
-        self._device = [_views(each.array, parts) for each in self._transfers]
+        self._host = [_views(transfer.host, parts) for transfer in self._transfers]
+        self._device = [_views(transfer.array, parts) for transfer in self._transfers]
         self._turn = 0  # the transfer that was used last
         self._piece: int | None = None  # that it holds
         self._order: np.ndarray | None = None  # (1 or M, R) of the running epoch; None: as given
@@ -92,13 +92,13 @@ class Streamed(Rows):
         next would be gathered only when nothing is left to compute."""
 
     def _leave(self):
-        """The work on the current piece has been submitted."""
+        """Release the current piece, whose work has been submitted."""
         if self._piece is not None:
             self._transfers[self._turn].release()
             self._piece = None
 
     def _fill(self, parts: Data, piece: int):
-        """The rows of the piece, in the epoch's order; threads share them."""
+        """Gather the rows of a piece, in the epoch's order, on all threads."""
         start = piece * self._batches * self.batch_size
         rows = min(self._batches * self.batch_size, self.length - start)
         size = sum(part.nbytes for part in parts if part is not None)
@@ -107,8 +107,8 @@ class Streamed(Rows):
         pool.run(lambda i: self._gather(parts, start, ends[i], ends[i + 1]), shares)
 
     def _gather(self, parts: Data, start: int, first: int, last: int):
-        """Rows first .. last - 1 of the piece that begins at that position of the epoch."""
-        for source, part in zip(self._given, parts, strict=True):
+        """Gather rows first .. last - 1 of the piece that begins at position `start`."""
+        for source, part in zip(self._data, parts, strict=True):
             for m in range(0 if part is None else len(part)):
                 index: slice | np.ndarray = slice(start + first, start + last)
                 if self._order is not None:
@@ -135,7 +135,7 @@ class Streamed(Rows):
 
 
 def _views(buffer, parts: Data) -> Data:
-    """The parts, one behind the other in a buffer of bytes."""
+    """Views of the parts (shape, dtype), one behind the other in a buffer of bytes."""
     views: list = []
     offset = 0
     for part in parts:

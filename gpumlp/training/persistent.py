@@ -1,4 +1,4 @@
-"""Which of two ways the updates of a fit take on a GPU: operations, or one kernel for many updates.
+"""Choose between operations and the persistent kernel, which makes many updates in one launch.
 
 Small networks stay in shared memory for as long as a launch lasts, one to a block; the others take
 the operations one after another, each over the whole GPU.  The results are the same.
@@ -59,7 +59,7 @@ def plan(
     batch: int,
     resident: bool | None,
 ) -> Plan | None:
-    """How networks train in shared memory, on features of this dtype in batches of so many rows.
+    """Plan how networks train in shared memory; source: the dtype of the features.
 
     None, if they are to take the operations: where there is no such chip, they do not fit, or a
     layer has a scale; where one batch is too long for a launch, even if `resident` is True; and
@@ -80,7 +80,7 @@ def plan(
 
 
 def multiplications(shape: Shape, batch: int) -> int:
-    """Multiply-adds of one network's update, and what takes as long as so many."""
+    """The multiply-adds of one network's update; other work counts as what takes as long."""
     products = [inputs * outputs for inputs, outputs in itertools.pairwise(shape.sizes)]
     # Forward, the gradient of W, delta of the layer below: not below the first.
     in_products = batch * (3 * sum(products) - products[0])
@@ -88,7 +88,7 @@ def multiplications(shape: Shape, batch: int) -> int:
 
 
 def kernel_seconds(shape: Shape, at: Places, chip: Chip, batch: int, models: int) -> float:
-    """Of an update of all networks in shared memory, without the launch, which is for many.
+    """Estimate the seconds of an update of all networks in shared memory, without the launch.
 
     The blocks of a multiprocessor share its rate, but wait each for itself; and those that find no
     room wait until others end.
@@ -101,7 +101,8 @@ def kernel_seconds(shape: Shape, at: Places, chip: Chip, batch: int, models: int
 
 
 def operations_seconds(shape: Shape, chip: Chip, batch: int, models: int) -> float:
-    """Of an update of all networks by a replayed graph: 2K + 3 launches and 3K - 1 products."""
+    """Estimate the seconds of an update of all networks by a replayed graph, of 2K + 3 launches
+    and 3K - 1 products."""
     nodes = 5 * len(shape.layers) + 2
     rate = SHARE * chip.multiprocessors * _rate(shape, chip)
     return nodes * NODE + models * multiplications(shape, batch) / rate
@@ -112,7 +113,7 @@ def _rate(shape: Shape, chip: Chip) -> float:
 
 
 def shape_of(shape: NetworkShape, objective, optimizer, source) -> Shape:
-    """What the program of these networks is compiled for, on features of this dtype."""
+    """The `Shape` that the program of these networks is compiled for; source: as in `plan`."""
     return Shape(
         dtype=str(shape.dtype),
         sizes=shape.sizes,

@@ -1,4 +1,4 @@
-"""The self-check of the kernel that trains networks in shared memory: epochs, as NumPy has them."""
+"""The self-check's cases of the persistent kernel: epochs, compared with NumPy's."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from gpumlp.training.placement import make_rows
 from gpumlp.training.trainer import Trainer
 
 
-def train(side: Side, network: dict, of: str, law: Optimizer):
+def train(side: Side, network: dict, loss: str, optimizer: Optimizer):
     """An epoch of a stack, by the kernel that keeps networks in shared memory; by NumPy's
     operations on the other side, in the same dtype."""
     dtype = str(side.dtype)
     net = MLP(**network, models=MODELS, dtype=dtype, device="cpu", seed=3)
     net.network = net.network.by(NumpyOps())
-    trainer = Trainer(net, of, law, batch_size=70, seed=5)
+    trainer = Trainer(net, loss, optimizer, batch_size=70, seed=5)
     rows, outputs = 100, net.sizes[-1]
     x = side.rng.standard_normal((rows, net.sizes[0])).astype("f4")
     y = side.rng.standard_normal((rows, outputs))
@@ -48,12 +48,12 @@ def train(side: Side, network: dict, of: str, law: Optimizer):
 
 
 def _trained(theta, state_buffers, state: State):
-    noted = state.losses, state.weights, state.t, state.stopped_at, state.cursor
-    return [theta, *(slot for slot in state_buffers if slot is not None), *noted]
+    records = state.losses, state.weights, state.t, state.stopped_at, state.cursor
+    return [theta, *(buffer for buffer in state_buffers if buffer is not None), *records]
 
 
 def _sent(ops, value):
-    """The same with every array on the device."""
+    """Copy every array of a value to the device."""
     if isinstance(value, np.ndarray):
         return ops.to_device(value.copy())
     if isinstance(value, State):

@@ -1,4 +1,4 @@
-"""Where the rows of a training lie: on the device, or in host memory."""
+"""Place the rows of a training on the device, or in host memory."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def make_rows(
     kind: str = "",
     values: bool = True,
 ) -> Rows:
-    """The rows on the device or, where it has no room for them, in host memory.
+    """Place rows on the device or, where they do not fit there, in host memory.
 
     orders: 1, or M where each network shuffles for itself; 0 if nothing is ever shuffled.
     kind, values: see `read`.
     """
-    given = read(net, objective, x, y, sample_weight, kind, values)
-    count = given.x.shape[1]
+    data = read(net, objective, x, y, sample_weight, kind, values)
+    count = data.x.shape[1]
     batch_size = min(batch_size, count)
     positions = count * max(orders, 1)
-    whole = size(net, given, count) + ORDER_BYTES * positions + SORTING_BYTES * count * orders
-    room = memory.free_bytes(net.network, batch_size, whole)
-    if room is None or arrays.is_on_gpu(given.x):
-        return Rows.send(net, given, batch_size)
-    if whole <= max(room, out_of_core.least(net, given, batch_size, orders)):
-        return Rows.send(net, given, batch_size)
-    return out_of_core.Streamed(net, given, batch_size, orders, room)
+    needed = size(net, data, count) + ORDER_BYTES * positions + SORTING_BYTES * count * orders
+    room = memory.free_bytes(net.network, batch_size, needed)
+    if room is None or arrays.is_on_gpu(data.x):
+        return Rows.send(net, data, batch_size)
+    if needed <= max(room, out_of_core.least(net, data, batch_size, orders)):
+        return Rows.send(net, data, batch_size)
+    return out_of_core.Streamed(net, data, batch_size, orders, room)

@@ -1,4 +1,4 @@
-"""The curves of a training run: loss and accuracy against epochs."""
+"""Draw the curves of a training: loss and accuracy against epochs."""
 
 import io
 import warnings
@@ -12,7 +12,7 @@ COLORS = {"training": "tab:blue", "validation": "tab:orange"}
 
 
 def curves(history, path, title: str = "", best=None) -> Path:
-    """Draws a History into a PNG file, in one piece or not at all; returns the path.
+    """Draw a History into a PNG file, in one piece or not at all; returns the path.
 
     best: see `figure`.
     """
@@ -25,7 +25,7 @@ def curves(history, path, title: str = "", best=None) -> Path:
 
 
 def figure(history, title: str = "", score: str = "accuracy", best=None):
-    """A matplotlib figure of a History: its losses and, where there is one, its score.
+    """Draw a History as a matplotlib figure: its losses and, where there is one, its score.
 
     best: the epoch that is marked, from 1, or of a stack one for each network; 0 for none.
     A stack of networks gets one line a network. Raises ImportError, with what to install, where

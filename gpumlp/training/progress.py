@@ -11,7 +11,9 @@ import numpy as np
 
 
 class Hidden:
-    """The bar of a fit that shows none."""
+    """A bar that is not shown."""
+
+    n = total = 0
 
     def __enter__(self):
         return self
@@ -27,7 +29,7 @@ class Hidden:
 
 
 def bar(epochs: int | None, shown: bool):
-    """A bar over epochs."""
+    """A bar over epochs; `Hidden` unless it is shown."""
     if not shown:
         return Hidden()
     from tqdm.auto import tqdm
@@ -37,7 +39,7 @@ def bar(epochs: int | None, shown: bool):
 
 @functools.cache
 def _of_this_process(tqdm):
-    """The class with a lock of its own.
+    """tqdm's class with a lock of this process.
 
     tqdm's is shared with every process that is forked: one that is killed while it holds the lock
     leaves all others waiting for it, for ever.
@@ -54,7 +56,7 @@ def _of_this_process(tqdm):
 
 
 def _or_hidden(method):
-    """A bar that cannot be shown, as on a full disk or to a reader that has gone, ends no fit."""
+    """Wrap a method of a bar: an OSError, as on a full disk, hides the bar and ends no fit."""
 
     @functools.wraps(method)
     def call(bar, *arguments, **options):
@@ -67,7 +69,7 @@ def _or_hidden(method):
 
 
 def line(history) -> str:
-    """The newest figures; of a stack the best, by name."""
+    """The newest figures as a line of text; of a stack the best."""
     figures = []
     for name, best in (("loss", np.nanmin), ("val_loss", np.nanmin), ("val_accuracy", np.nanmax)):
         values = getattr(history, name)

@@ -19,7 +19,7 @@ MOST_ROWS = 2**31 - 1  # that an order can number
 
 
 def read(net, objective, x, y, sample_weight, kind: str = "", values: bool = True) -> Data:
-    """What a user gave, checked, and still where it was.
+    """Check a user's arrays, which stay where they are.
 
     kind: "validation ", before the names in error messages; values: check these too, which on a
     device takes programs of CuPy's and has to wait for it.
@@ -38,28 +38,28 @@ def read(net, objective, x, y, sample_weight, kind: str = "", values: bool = Tru
 
 
 def check_count(rows: int, name: str) -> int:
-    """The number of rows, which have to be numbers of int32."""
+    """The number of rows; raises ValueError for more than an int32 can number."""
     if rows > MOST_ROWS:
         raise ValueError(f"{name} has {rows} rows; a fit takes at most {MOST_ROWS}")
     return rows
 
 
-def kept(net, given: Data) -> Data:
+def kept(net, data: Data) -> Data:
     """The dtypes in which rows are kept."""
-    return Data(kept_dtype(net, given.x), np.dtype(np.int32), net.dtype, net.dtype)
+    return Data(kept_dtype(net, data.x), np.dtype(np.int32), net.dtype, net.dtype)
 
 
 def kept_dtype(net, x) -> np.dtype:
-    """That of features remains, where `gather` can read it."""
+    """The dtype in which features are kept: their own where `gather` can read it."""
     return x.dtype if str(x.dtype) in SOURCE else net.dtype
 
 
-def shapes(net, given: Data, rows: int, orders: int = 0) -> Data:
-    """(shape, dtype) of each part of so many rows, or None.
+def shapes(net, data: Data, rows: int, orders: int = 0) -> Data:
+    """The (shape, dtype) of each part of so many rows, or None.
 
     orders: networks that take the rows in different orders, for which they are kept apart.
     """
-    parts = zip(given, kept(net, given), strict=True)
+    parts = zip(data, kept(net, data), strict=True)
     return Data(
         *(
             None if a is None else ((max(len(a), orders), rows, *a.shape[2:]), dtype)
@@ -68,18 +68,19 @@ def shapes(net, given: Data, rows: int, orders: int = 0) -> Data:
     )
 
 
-def size(net, given: Data, rows: int, orders: int = 0) -> int:
-    """Bytes of so many rows."""
-    parts = [part for part in shapes(net, given, rows, orders) if part is not None]
+def size(net, data: Data, rows: int, orders: int = 0) -> int:
+    """The bytes of so many rows; orders: see `shapes`."""
+    parts = [part for part in shapes(net, data, rows, orders) if part is not None]
     return sum(aligned(math.prod(shape) * dtype.itemsize) for shape, dtype in parts)
 
 
 def aligned(length: int) -> int:
+    """The next multiple of the alignment."""
     return -(-length // ALIGNMENT) * ALIGNMENT
 
 
 class Rows:
-    """Data of a fit, for all networks or each its own, and its division into batches.
+    """The data of a fit, shared by all networks or each its own, divided into batches.
 
     An epoch has `steps` batches of `batch_size` rows; the last may have fewer.
 
@@ -100,11 +101,11 @@ class Rows:
         self.order, self.length = order, order.shape[1]
 
     @classmethod
-    def send(cls, net, given: Data, batch_size: int) -> Rows:
-        """What `read` gave, on the network's device."""
-        parts = zip(given, kept(net, given), strict=True)
-        data = Data(*(arrays.to_device(a, net, dtype) for a, dtype in parts))
-        return cls(net.ops, data._replace(x=arrays.aligned(data.x)), batch_size)
+    def send(cls, net, data: Data, batch_size: int) -> Rows:
+        """Copy what `read` returned to the network's device."""
+        parts = zip(data, kept(net, data), strict=True)
+        sent = Data(*(arrays.to_device(a, net, dtype) for a, dtype in parts))
+        return cls(net.ops, sent._replace(x=arrays.aligned(sent.x)), batch_size)
 
     count: int
 
@@ -117,7 +118,7 @@ class Rows:
         self.chosen: np.ndarray | None = None
 
     def take(self, members: slice) -> Rows:
-        """The rows as some networks of the stack take them."""
+        """The rows of some networks of the stack."""
         data = Data(*(shared(array, members) for array in self.data))
         return Rows(self._ops, data, self.batch_size, shared(self.order, members))
 
@@ -135,19 +136,19 @@ class Rows:
         return min(self.batch_size, self.length - i * self.batch_size)
 
     def equal_batches_from(self, i: int) -> int:
-        """Batches from i on that have as many rows, and are gathered from the same data."""
+        """The number of batches from i on with as many rows, gathered from the same data."""
         return max(1, self.length // self.batch_size - i)
 
     def ready(self, i: int) -> Data:
-        """The data that batch i is gathered from, by the work that is submitted next."""
+        """The data that batch i is gathered from, ready for the work that is submitted next."""
         return self.data
 
     def pace(self):
-        """A batch has been submitted: see the operation."""
+        """Call the operation `pace`, after each batch."""
         self._ops.pace()
 
     def shuffle(self, seeds, epoch: int):
-        """The order of that epoch, by each network's seed."""
+        """Draw the order of an epoch, by each network's seed."""
         if self.chosen is not None:
             self.arrange(self._shuffled_on_host(seeds, epoch))
             return

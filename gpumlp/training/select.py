@@ -1,4 +1,4 @@
-"""Leaving a stack: some of its networks, with all that their training has come to."""
+"""Select some networks of a stack, with the whole state of their training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gpumlp.training.trainer import Trainer
 
 
 def select(trainer: Trainer, members) -> Trainer:
-    """A trainer of these networks of a stack, in a stack of their own; between two epochs.
+    """Make a trainer of these networks, in a stack of their own; between two epochs.
 
     members: their numbers in the stack.  Parameters, optimiser's state and numbers, seeds, learning
     rates, counters and history are copies: each trains on as it would have in the larger stack.
@@ -25,10 +25,10 @@ def select(trainer: Trainer, members) -> Trainer:
     if trainer.batches_done:
         raise ValueError("an epoch has begun: select takes networks out between two")
 
-    def own(value):
-        """Of an argument that may hold a number for each network."""
-        each = np.ndim(value) == 1 and len(value) == net.models
-        return np.asarray(value)[members] if each else value
+    def of_members(value):
+        """The members' values of an argument that may have one for each network."""
+        per_network = np.ndim(value) == 1 and len(value) == net.models
+        return np.asarray(value)[members] if per_network else value
 
     per_layer = isinstance(net.dropout, list | tuple) or np.ndim(net.dropout) > 0
     stack = MLP(
@@ -40,14 +40,14 @@ def select(trainer: Trainer, members) -> Trainer:
         device=net.device,
         init="zeros",
         seed=[int(s) for s in initializer.seeds(net.seed, net.models)[members]],
-        dropout=[own(p) for p in net.dropout] if per_layer else own(net.dropout),
+        dropout=[of_members(p) for p in net.dropout] if per_layer else of_members(net.dropout),
         scale=list(net.shape.scaled[1:]) or False,
         precision=net.precision,
         tune=net.tune,
     )
     stack.init = net.init
     optimizer: Any = trainer.optimizer
-    numbers = {f.name: own(getattr(optimizer, f.name)) for f in fields(optimizer)}
+    numbers = {f.name: of_members(getattr(optimizer, f.name)) for f in fields(optimizer)}
     selected = Trainer(
         stack,
         trainer.loss,
@@ -57,7 +57,7 @@ def select(trainer: Trainer, members) -> Trainer:
         trainer.shuffle,
         trainer.reduction,
         [int(s) for s in initializer.seeds(trainer.seed, net.models)[members]],
-        own(trainer.clip_norm),
+        of_members(trainer.clip_norm),
         trainer.penalty_in_loss,
         trainer.factors,
     )

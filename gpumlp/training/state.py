@@ -1,4 +1,4 @@
-"""What a training has come to: the one list of it, for files, copies and stacks that shrink."""
+"""The state of a training, which files, copies and shrinking stacks take as one dictionary."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RATE = SCALARS.index("RATE")
 
 
 class TrainingState:
-    """All that changes while networks are trained.
+    """Holds all that changes while networks are trained.
 
     net:          whose parameters they are.
     buffers:      the optimiser's state, name -> (M, P), or None where it is not in use.
@@ -66,12 +66,12 @@ class TrainingState:
 
     # ------------------------------------------------------------ on the device
     def make_room(self, steps: int, done: int = 0) -> None:
-        """The tables hold the losses of so many batches, and keep those of the batches done."""
+        """Make the tables those of so many batches, and keep the losses of the batches done."""
         with self.net.ops.on_device():
             self.device.make_room(self.net.ops.xp, steps, done)
 
     def apply_plateau(self) -> None:
-        """The learning rates on the device become the optimiser's times the plateau's factors."""
+        """Set the learning rates on the device: the optimiser's times the plateau's factors."""
         hyper = self.numbers.copy()
         hyper[:, HYPERS.index("LR")] *= self.rates.memory.get("factor", 1.0)
         with self.net.ops.on_device():
@@ -82,14 +82,14 @@ class TrainingState:
         return self.net.ops.to_host(self.device.stopped_at).copy()
 
     def stop(self, stopped_at: np.ndarray) -> None:
-        """Which networks stand still from now on, (M,)."""
+        """Set which networks stand still from now on, (M,), as in `contract.State`."""
         if (stopped_at != self.stopped_at()).any():
             with self.net.ops.on_device():
                 self.device.stopped_at[...] = self.net.ops.to_device(stopped_at)
 
     # ------------------------------------------------------------ taken and given back
     def state_dict(self, on_host: bool = True) -> dict[str, Any]:
-        """Numbers and arrays; these on the host, or copies of none where they lie."""
+        """The whole state; arrays are on the host or, with on_host False, the device's own."""
         get = self.net.ops.to_host if on_host else lambda array: array
         device, done = self.device, self.batches_done
         tables = {"losses": device.losses, "weights": device.weights} if done else {}
@@ -108,7 +108,7 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take what `state_dict` gave of such a training; arrays may be on the host or the device.
+        """Load what `state_dict` returned; its arrays may be on the host or the device.
 
         Raises ValueError where buffers or a plateau's memory are not those of this training.
         """
@@ -138,7 +138,7 @@ class TrainingState:
 
 
 def take(state: dict[str, Any], members: np.ndarray, take_rows) -> dict[str, Any]:
-    """A state dictionary, between two epochs, of some networks of the stack.
+    """Select some networks of a state dictionary, between two epochs.
 
     members: their numbers, (m,); take_rows(array, axis=0): these of an array on the device.
     """

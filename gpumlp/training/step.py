@@ -1,4 +1,4 @@
-"""One update of networks on a batch: forward, backward, and (14)(15)."""
+"""Update networks on a batch: forward, backward, and (14)(15)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gpumlp.training.state import TrainingState
 
 @dataclass
 class TrainingStep:
-    """What an update reads and writes; all of it stays on the device.
+    """Updates networks; all that an update reads and writes stays on the device.
 
     family:    the optimiser's operation.
     grad:      the gradient, in the layout of the parameters.
@@ -25,7 +25,7 @@ class TrainingStep:
     rates:     whose table of the schedule's factors may be replaced.
     device:    counters and losses.
     noise:     of each layer, see `Network.noise`.
-    penalised: the parameters whose penalties are added to the noted loss, or None.
+    penalised: the parameters whose penalties are added to the loss, or None.
     factors:   of slices of the parameters on learning rate and decay, or None.
     """
 
@@ -63,7 +63,7 @@ class TrainingStep:
         )
 
     def take(self, members: slice, net: Network) -> TrainingStep:
-        """The step of some networks of the stack, `net`, on their part of all arrays."""
+        """The step of some networks of the stack, `net`, on their parts of all arrays."""
         device, seeds = self.device, self.seeds[members]
         part = {name: getattr(device, name)[members] for name in PER_NETWORK}
         losses, weights = device.losses[:, members], device.weights[:, members]
@@ -84,11 +84,11 @@ class TrainingStep:
 
     @property
     def replaced(self) -> tuple:
-        """What a captured update reads and writes, and may be replaced between two fits."""
+        """The arrays of a captured update that may be replaced between two fits."""
         return self.device.losses, self.rates.table
 
     def update(self, ws, batch: Batch, parts: int = 1) -> None:
-        """Forward and backward by so many slices of the batch, and (14)(15).
+        """Update all networks: forward and backward by `parts` slices of the batch, and (14)(15).
 
         The loss of each network before the update is left in ws.loss.
         """

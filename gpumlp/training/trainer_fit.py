@@ -1,4 +1,4 @@
-"""A trainer's fit as the loop over epochs sees it."""
+"""A trainer's fit for the loop over epochs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gpumlp.training.rows import Rows
 
 
 class TrainerFit:
-    """A trainer's fit, see `loop.Fit`: so many epochs, in orders of the trainer's own."""
+    """Runs the epochs of a trainer's fit, see `loop.Fit`, in orders of the trainer's own."""
 
     def __init__(self, trainer, rows: Rows, evaluation):
         self.trainer, self._rows, self._evaluation = trainer, rows, evaluation

@@ -1,4 +1,4 @@
-"""Files in one piece: whatever happens, the old file or the new one is there, and complete.
+"""Write files in one piece: whatever happens, the old file or the new one is there, complete.
 
 The bytes go into a temporary file beside the target, `.<name>.<random>.tmp`, which its writer holds
 locked; it is synced and then renamed.  The lock ends with the process, however that ends, so a
@@ -21,15 +21,15 @@ CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EACCES}
 
 
 def write(path: Path, data: bytes) -> None:
-    """These bytes; see `writing`."""
+    """Write these bytes; see `writing`."""
     with naming(path), writing(path) as file:
         file.write(data)
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write into: a temporary one, synced at the end, then renamed; then the folder is
-    synced, which holds the name.
+    """Open a temporary file, which is synced and renamed at the end; then the folder is synced,
+    which holds the name.
 
     Raises OSError, with this path, if that cannot be done, and leaves what was at path before, as
     any error within does.
@@ -53,7 +53,7 @@ def writing(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def naming(path: Path):
-    """An OSError within tells of this path, and not of another that the user did not give."""
+    """A context in which an OSError names this path, and not another that the user did not give."""
     try:
         yield
     except OSError as error:
@@ -63,7 +63,7 @@ def naming(path: Path):
 
 
 def _temporary(path: Path) -> tuple[int, str]:
-    """A new file beside path, open and locked: its handle and its name.
+    """Make a file beside path, open and locked; returns its handle and its name.
 
     It has the mode of any new file there, by the process's umask and the folder's own rules: to ask
     for the umask means to change it, for all threads.
@@ -91,7 +91,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def sweep(folder: Path, is_target: Callable[[str], object]) -> None:
-    """Remove the temporary files of dead writers, for the targets whose name is_target accepts."""
+    """Remove the temporary files of dead writers, for targets whose name is_target accepts."""
     for temporary in folder.glob(".*.tmp"):
         if is_target(temporary.name[1:].rsplit(".", 2)[0]):
             # Locked by its writer, gone meanwhile, or in a file system without locks: left alone.

@@ -1,7 +1,7 @@
-"""What is found or made again without it, kept between processes in a cache of the user's.
+"""Keep files between processes in a cache of the user's; without them they are made again.
 
-A file ends with the SHA-256 of what stands before it: a damaged one is as none.  As some of them
-are code, only the user may write to their folder, or put another folder in its place.  What is left
+A file ends with the SHA-256 of its contents: a damaged one counts as none.  As some of them are
+code, only the user may write to their folder, or put another folder in its place.  What is left
 from a process that was killed is removed by the next one that makes something there.
 """
 
@@ -24,15 +24,15 @@ from gpumlp.utils import atomic
 
 ELSEWHERE = "Let XDG_CACHE_HOME name a folder of your own."
 DAY = 86400  # seconds
-KEPT = 90 * DAY  # what no process has used for so long is removed
+KEPT = 90 * DAY  # files that no process has used for so long are removed
 DIGEST = hashlib.sha256().digest_size
 
 
 class Unsafe(OSError):
     """A folder that another user could write to, and what to do about it."""
 
-    def __init__(self, what: str, remedy: str):
-        super().__init__(what)
+    def __init__(self, reason: str, remedy: str):
+        super().__init__(reason)
         self.remedy = remedy
 
 
@@ -44,32 +44,35 @@ def folder(name: str) -> Path:
     named = os.environ.get("XDG_CACHE_HOME", "")
     root = Path(named) if os.path.isabs(named) else Path.home() / ".cache"
     place = root / "gpumlp" / name
-    for each in (root, place.parent, place):
-        each.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _refuse_unsafe(each, strictly=each == place)
+    for path in (root, place.parent, place):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_unsafe(path, strictly=path == place)
     return place
 
 
 def _refuse_unsafe(folder: Path, strictly: bool) -> None:
-    """strictly: for what is in it.  A folder around it may be the system's, and others may write to
-    it if they cannot rename what is the user's, as in /tmp."""
-    about = folder.stat()
+    """Raise Unsafe for a folder that others could write to.
+
+    strictly: of the folder itself.  One around it may be the system's, and others may write to it
+    if they cannot rename what is the user's, as in /tmp.
+    """
+    status = folder.stat()
     user = os.geteuid()
-    if about.st_uid != user and (strictly or about.st_uid != 0):
+    if status.st_uid != user and (strictly or status.st_uid != 0):
         raise Unsafe(f"{folder} belongs to another user", ELSEWHERE)
-    others = about.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if not strictly:
-        if about.st_mode & stat.S_ISVTX:
+        if status.st_mode & stat.S_ISVTX:
             return
-        if _is_users_own(about.st_gid, user):
+        if _is_users_own(status.st_gid, user):
             others &= ~stat.S_IWGRP
     if others:
         raise Unsafe(f"{folder} can be written by others", f"Run chmod go-w {folder}.")
 
 
 def _is_users_own(group: int, user: int) -> bool:
-    """Whether nobody else is in a group, as many systems make one for each user: a folder that was
-    made under their usual umask can be written by it."""
+    """Whether nobody else is in a group.  Many systems make a group for each user, and let it write
+    to new folders."""
     try:
         name, known = pwd.getpwuid(user).pw_name, grp.getgrgid(group)
     except KeyError:
@@ -79,27 +82,27 @@ def _is_users_own(group: int, user: int) -> bool:
 
 # ---------------------------------------------------------------- files
 def read(path: Path) -> bytes:
-    """What was kept there; OSError where there is none, or not all of it, or something else."""
+    """Read what `keep` wrote; raises OSError where it is missing or damaged."""
     with open(path, "rb", opener=_without_waiting) as file:
-        about = os.fstat(file.fileno())
-        if not stat.S_ISREG(about.st_mode):
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(f"{path} is no file")
         data = file.read()
     if hashlib.sha256(data[:-DIGEST]).digest() != data[-DIGEST:]:
         raise OSError(f"{path} is damaged")
-    if time.time() - about.st_mtime > DAY:
+    if time.time() - status.st_mtime > DAY:
         with contextlib.suppress(OSError):
             os.utime(path)
     return data[:-DIGEST]
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """A FIFO is opened without waiting for somebody who writes to it."""
+    """Open a file; a FIFO without waiting for a writer."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def keep(path: Path, data: bytes) -> None:
-    """For `read`, in the place of whatever is there; OSError where that cannot be done."""
+    """Write a file for `read`, in the place of whatever is there; raises OSError."""
     _remove_old(path.parent)
     atomic.sweep(path.parent, lambda name: True)
     if path.is_dir() and not path.is_symlink():
@@ -117,7 +120,7 @@ def _remove_old(folder: Path) -> None:
 # ---------------------------------------------------------------- workplaces
 @contextlib.contextmanager
 def workplace(folder: Path) -> Iterator[Path]:
-    """A folder inside, on the same disk, locked for as long as this process works in it."""
+    """A context with a temporary folder inside, on the same disk, which this process has locked."""
     _remove_left(folder)
     place, handle = _locked(folder)
     try:
@@ -141,7 +144,7 @@ def _locked(folder: Path) -> tuple[Path, int]:
 
 
 def _remove_left(folder: Path) -> None:
-    """The workplaces of processes that were killed: nobody has them locked."""
+    """Remove the workplaces of processes that were killed: nobody has them locked."""
     for place in folder.glob(".*"):
         with contextlib.suppress(OSError):
             handle = _open(place)

@@ -1,4 +1,4 @@
-"""What public arguments may be: one way to check numbers, flags and choices.
+"""Check public arguments: numbers, flags, choices, paths.
 
 Every message names the argument, shows its value or its shape, and says what is wanted.
 """
@@ -65,7 +65,7 @@ SEED = Interval(0, 2**64, "[)", whole=True)
 
 
 def number(value, name: str, interval: Interval, none: bool = False) -> Any:
-    """The number as Python's int or float; a 0-d array is one.  none: None is taken, too.
+    """Check a number, also a 0-d array; returns Python's int or float.  none: None is taken, too.
 
     Raises ParameterError for anything else: text, True, masked values, longer arrays.
     """
@@ -78,7 +78,7 @@ def number(value, name: str, interval: Interval, none: bool = False) -> Any:
 
 
 def per_network(value, name: str, interval: Interval, models: int | None = None):
-    """The number, or one for each network, as a float64 array () or (M,).
+    """Check a number, or one for each network; returns a float64 array () or (M,).
 
     models: M, where it is known.
     """
@@ -92,7 +92,7 @@ def per_network(value, name: str, interval: Interval, models: int | None = None)
 
 
 def within(value, name: str, dtype: np.dtype) -> None:
-    """Refuses finite numbers that are beyond the floats of that dtype."""
+    """Raise ParameterError for finite numbers that are beyond the floats of that dtype."""
     numbers = reals(value)
     if numbers is None:
         return
@@ -103,14 +103,14 @@ def within(value, name: str, dtype: np.dtype) -> None:
 
 
 def flag(value, name: str) -> bool:
-    """True or False; nothing else is taken for them."""
+    """Check a flag: True or False, and nothing else."""
     if not isinstance(value, bool | np.bool_):
         raise ParameterError(f"{name} = {shown(value)} must be True or False")
     return bool(value)
 
 
 def choice(value, name: str, options: Collection[Any]):
-    """One of the options, names and perhaps None."""
+    """Check that a value is one of the options, names and perhaps None; returns it."""
     if not (value is None or isinstance(value, str)) or value not in options:
         *others, last = map(repr, options)
         raise ParameterError(
@@ -120,7 +120,7 @@ def choice(value, name: str, options: Collection[Any]):
 
 
 def storable(value, name: str, default: Callable | None = None) -> Any:
-    """The value, which JSON can hold; default: as json.dumps takes it.
+    """Check that JSON can hold a value; returns it.  default: as json.dumps takes it.
 
     Raises ParameterError with the place and the type of what it cannot.
     """
@@ -134,7 +134,7 @@ def storable(value, name: str, default: Callable | None = None) -> Any:
 
 
 def _not_storable(value, name: str, default) -> str:
-    """What is wrong with the first part that JSON cannot hold."""
+    """A message on the first part that JSON cannot hold."""
     keyed = isinstance(value, dict)
     parts = value.items() if keyed else enumerate(value) if isinstance(value, list | tuple) else ()
     for key, part in parts:
@@ -149,7 +149,7 @@ def _not_storable(value, name: str, default) -> str:
 
 
 def path(value, name: str) -> Path:
-    """The path that a text or an os.PathLike is."""
+    """Check a path, a text or an os.PathLike; returns a Path."""
     try:
         text = os.fsdecode(value)
     except TypeError:
@@ -160,7 +160,7 @@ def path(value, name: str) -> Path:
 
 
 def items(value) -> list | None:
-    """What a list, a tuple, an array or the like holds in order; None for anything else."""
+    """The items of a list, a tuple, an array or the like; None for anything else."""
     if isinstance(value, str | bytes | dict | set | frozenset | type):
         return None
     try:
@@ -173,25 +173,25 @@ def reals(value) -> np.ndarray | None:
     """The real numbers of a scalar, a list or an array; None where anything else is among them."""
     if np.ma.is_masked(value) or value is np.ma.masked:
         return None
-    if isinstance(value, list | tuple) and any(isinstance(each, bool | np.bool_) for each in value):
+    if isinstance(value, list | tuple) and any(isinstance(item, bool | np.bool_) for item in value):
         return None
     try:
         array = np.asarray(value)
         if array.dtype == np.float64 and isinstance(value, list | tuple):
-            whole = np.asarray(value, dtype=object)
-            if all(isinstance(each, Integral) for each in whole.flat):
-                array = whole  # of integers of 64 bits beside small ones NumPy makes floats
-        if array.dtype.kind == "O" and all(isinstance(each, Real) for each in array.flat):
+            exact = np.asarray(value, dtype=object)
+            if all(isinstance(item, Integral) for item in exact.flat):
+                array = exact  # of integers of 64 bits beside small ones NumPy makes floats
+        if array.dtype.kind == "O" and all(isinstance(item, Real) for item in array.flat):
             # Fractions, and integers beyond 64 bits
             floats = array.astype(np.float64)
-            return array if all(isinstance(each, Integral) for each in array.flat) else floats
+            return array if all(isinstance(item, Integral) for item in array.flat) else floats
     except (ValueError, TypeError, OverflowError):
         return None
     return array if array.dtype.kind in "iuf" else None
 
 
 def shown(value) -> str:
-    """A wrong value as a message shows it: its text, or an array's shape where that is long."""
+    """The text of a wrong value for a message, cut where it is long; of a long array, its shape."""
     try:
         text = " ".join(repr(value).split())
     except Exception:  # an integer of too many digits, or an object of the user's own

@@ -1,4 +1,4 @@
-"""Ctrl-C during a fit: the running update is finished first."""
+"""Finish the running update of a fit before Ctrl-C takes effect."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # what asks a process t
 
 
 class Interrupt:
-    """Within the context, the first Ctrl-C only sets `asked`; a second one interrupts at once.
+    """A context in which the first Ctrl-C only sets `asked`; a second one interrupts at once.
 
-    Within another such context it is that one.  Outside the main thread, where Python delivers no
+    An inner one is the outer one.  Outside the main thread, where Python delivers no
     signals, nothing changes.
     """
 
@@ -33,8 +33,8 @@ class Interrupt:
         return self
 
     def hold(self) -> None:
-        """From here on Ctrl-C, SIGTERM and SIGHUP wait for the context's end; there they take
-        effect, unless an error ends it."""
+        """Let Ctrl-C, SIGTERM and SIGHUP wait for the context's end; there they take effect, unless
+        an error ends it."""
         if threading.current_thread() is threading.main_thread():
             usual = (signal.SIG_DFL, signal.default_int_handler, self._handle)
             for number in ENDING:

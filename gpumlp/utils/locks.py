@@ -18,6 +18,7 @@ class Lock:
         _made.add(self)
 
     def renew(self):
+        """Replace the lock by a new one, which is free."""
         self._lock = threading.RLock()
 
     def __enter__(self):

@@ -1,4 +1,4 @@
-"""What the description in a file may be, checked before anything is made from it.
+"""Check the JSON of a file against a schema, before anything is made from it.
 
 A schema says what a value read from JSON has to be:
 
@@ -72,8 +72,7 @@ def _is_number(value) -> bool:
 
 
 def check(value: Any, schema: Any, place: str) -> None:
-    """Raises SchemaError unless the value, which stands at that place of the file, is as the schema
-    says."""
+    """Raise SchemaError unless a value fits its schema; place: where it stands in the file."""
     if isinstance(schema, list) and isinstance(value, list):
         for i, item in enumerate(value):
             check(item, schema[0], f"{place}[{i}]")
@@ -97,15 +96,15 @@ def _check_object(value: dict, schema: dict, place: str) -> None:
 
 
 def _check_one_of(value, schemas: tuple, place: str) -> None:
-    """By the only schema of the value's kind, where there is one: its error says more."""
+    """Check a value by the only schema of its kind, where there is one: its error says more."""
     same = []
     if isinstance(value, list | dict):
-        same = [each for each in schemas if type(each) is type(value)]
+        same = [schema for schema in schemas if type(schema) is type(value)]
     if len(same) > 1:
-        same = [each for each in same if _is_meant(value, each)]
+        same = [schema for schema in same if _is_meant(value, schema)]
     if len(same) == 1:
         check(value, same[0], place)
-    elif not any(_is(value, each) for each in schemas):
+    elif not any(_is(value, schema) for schema in schemas):
         raise SchemaError(f"{place} is {shown(value)}, not {_named(schemas)}")
 
 

@@ -145,6 +145,17 @@ def test_a_warm_start_resumes_too(tmp_path):
     assert_same(found.fit(X, y), model)
 
 
+def test_a_warm_start_on_more_rows_resumes_too(tmp_path):
+    """Batches of "auto" are then larger than those of the trainer's first fit."""
+    X, y = data(MLPRegressor)
+    folder = tmp_path / "all"
+    whole = make(MLPRegressor, "adam", folder, warm_start=True, keep_optimizer=True)
+    whole.set_params(batch_size="auto").fit(X[:90], y[:90]).fit(X, y)
+    files = sorted(folder.iterdir())
+    again = resumed(files[EPOCHS + 2], tmp_path / "one")
+    assert_same(again.fit(X, y), whole)
+
+
 def test_loading_a_checkpoint_is_not_to_resume_it(tmp_path):
     X, y = data(MLPClassifier)
     whole = make(MLPClassifier, "adam", tmp_path / "whole").fit(X, y)

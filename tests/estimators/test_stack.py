@@ -413,7 +413,7 @@ def test_rows_that_are_held_out_for_a_member(no_other_way):
     members = members_of(classifier(early_stopping=True, class_weight="balanced"), RATES)
     weight = np.linspace(1, 2, len(y))
     rows = [np.arange(120), np.arange(0, 120, 2), np.r_[0:60, 0:60]]
-    chosen = [Member(m, own, held=held) for m, own in zip(members, rows, strict=True)]
+    chosen = [Member(m, own, held_out=held) for m, own in zip(members, rows, strict=True)]
     assert fit_members(chosen, X, y, weight) == [None] * 3
     for member, own in zip(members, rows, strict=True):
         given = {"X_val": X[held], "y_val": y[held], "sample_weight_val": weight[held]}
@@ -589,14 +589,14 @@ def test_they_leave_the_stack_when_half_have_ended(monkeypatch):
 
 def test_best_weights_are_copied_for_all_members_at_once(monkeypatch, cuda, counters):
     X, y = DIGITS
-    copies, follow = [], stack_trainer.StackTrainer._follow
+    copies, apply_rules = [], stack_trainer.StackTrainer._apply_rules
 
-    def counted(self, going):
+    def counted(self):
         with counters.count() as c:
-            follow(self, going)
-        copies.append((sum(run.course.improved for _, run in going), c.d2d))
+            apply_rules(self)
+        copies.append((sum(task.rule.improved for _, task in self._going), c.d2d))
 
-    monkeypatch.setattr(stack_trainer.StackTrainer, "_follow", counted)
+    monkeypatch.setattr(stack_trainer.StackTrainer, "_apply_rules", counted)
     members = members_of(classifier(device=cuda, early_stopping=True, max_iter=4), RATES)
     assert fit_members([Member(member) for member in members], X, y) == [None] * 3
     assert max(improved for improved, _ in copies) > 1

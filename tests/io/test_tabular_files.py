@@ -190,7 +190,7 @@ class Tempered(TabularClassifier):
 
     def fit(self, X, y):
         super().fit(X, y)
-        self.temperature_ = np.array([1.5, self.heat])
+        self.own_numbers_ = np.array([1.5, self.heat])
         return self
 
     def refit_(self):

@@ -192,7 +192,7 @@ def test_sizes_that_come_and_go_leave_nothing_behind(device):
     for rows in (400, *range(20, 400, 20)):
         for _ in range(3):
             net.forward(x[:rows])
-    assert len(net.network.graphs._held) <= workspace.MOST_KEPT
+    assert len(net.network.graphs._sequences) <= workspace.MOST_KEPT
 
 
 NETWORKS = {

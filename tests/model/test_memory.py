@@ -76,7 +76,7 @@ def foreseen(trainer, training, validation):
             positions=R,
             orders=net.M if shuffle else 1,
             sorts=shuffle,
-            held=len(validation[0]) if validation else 0,
+            validation_rows=len(validation[0]) if validation else 0,
             passes=executor.bytes(net.shape, trainer.batch_size),
         ),
     )

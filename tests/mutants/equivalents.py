@@ -46,6 +46,12 @@ EQUIVALENTS = [
     ),
     Equivalent(
         "gpumlp/backend/selfcheck/update_cases.py",
+        "order[:, [5, rows - 1, rows + 3]] = -1",
+        ANY,
+        INPUT,
+    ),
+    Equivalent(
+        "gpumlp/backend/selfcheck/update_cases.py",
         '"L1": [0.01, 0.01, 0.0],',
         ANY,
         INPUT,

@@ -226,7 +226,7 @@ def test_a_memory_mapped_file(stream, tmp_path, order, every):
     fit(expected, pixels(), labels(), epochs=2)
     made = stream(3)
     fit(found, np.load(tmp_path / "x.npy", mmap_mode="r")[::every], labels(), epochs=2)
-    kept = made[0]._given.x
+    kept = made[0]._data.x
     while not isinstance(kept, np.memmap):
         kept = kept.base  # None if it were a copy
         assert kept is not None

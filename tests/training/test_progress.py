@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+import gpumlp
 from gpumlp.training import progress
 from tests.helpers.training import blobs, fit, make_trainer
 from tests.helpers.waiting import HANGS
@@ -104,3 +105,15 @@ def test_a_bar_that_cannot_be_shown_ends_no_fit(monkeypatch, error):
         trainer = make_trainer("cpu")
         trainer.fit(**DATA, epochs=3, progress=True)
         assert trainer.epoch == 3 and sys.stderr.left < 0
+
+
+def test_the_bar_of_a_fit_that_is_shortened_ends_with_it(capsys):
+    class Shorten(gpumlp.Callback):
+        def on_epoch_end(self, trainer, history):
+            if history.epochs == 2:
+                trainer.shorten(3)
+
+    make_trainer("cpu").fit(**DATA, epochs=40, progress=True, callbacks=[Shorten()])
+    shown = capsys.readouterr().err
+    assert "0/40" in shown
+    assert "5/5" in shown

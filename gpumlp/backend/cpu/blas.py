@@ -1,4 +1,4 @@
-"""The BLAS that NumPy multiplies with, for programs that call it and limits of its threads.
+"""Find the BLAS that NumPy multiplies with, to call it and to limit its threads.
 
 threadpoolctl finds it, but it obeys only the first Python thread that limits those of OpenBLAS.
 """
@@ -25,15 +25,15 @@ LETTERS = {"float32": "s", "float64": "d"}
 
 
 class Threads(NamedTuple):
-    """How many multiply in each product, of whichever thread of the process."""
+    """Get and set the number of threads in each product, for the whole process."""
 
     get: Callable[[], int]
     set: Callable[[int], None]
 
 
 class Blas(NamedTuple):
-    """gemm: the addresses of cblas_sgemm and cblas_dgemm, by dtype;  integer: their integers, in C;
-    threads: None where they cannot be told and set, or each thread has a number of its own."""
+    """A BLAS; gemm: addresses of cblas_sgemm and cblas_dgemm, by dtype;  integer: theirs, in C;
+    threads: None where their number cannot be set, or holds for one Python thread only."""
 
     gemm: dict[str, int]
     integer: str
@@ -42,7 +42,7 @@ class Blas(NamedTuple):
 
 @functools.cache
 def controller():
-    """Made once: looking for the libraries takes longer than many a short fit."""
+    """threadpoolctl's controller, made once, as looking for libraries takes long."""
     from threadpoolctl import ThreadpoolController  # with scikit-learn
 
     return ThreadpoolController()
@@ -50,23 +50,22 @@ def controller():
 
 @functools.cache
 def find() -> Blas | None:
-    """That of the library that NumPy has loaded; None where it is unknown.
+    """The BLAS that NumPy has loaded; None where it is unknown.
 
-    Not that of another package which is loaded too: each has threads of its own, which would wait
-    for one another's cores.
+    Another package may have loaded one, too; its threads would wait for the cores of NumPy's.
     """
-    libraries = [each for each in controller().lib_controllers if each.user_api == "blas"]
+    libraries = [lib for lib in controller().lib_controllers if lib.user_api == "blas"]
     # Beside NumPy's folder lies numpy.libs, or in it .dylibs.
     numpy = os.path.dirname(os.path.realpath(np.__file__))
-    own = [each for each in libraries if os.path.realpath(each.filepath).startswith(numpy)]
-    for each in own or (libraries if len(libraries) == 1 else []):
+    of_numpy = [lib for lib in libraries if os.path.realpath(lib.filepath).startswith(numpy)]
+    for lib in of_numpy or (libraries if len(libraries) == 1 else []):
         for prefix, suffix, integer in AFFIXES:
             gemm = {
-                dtype: _address(each.dynlib, f"{prefix}cblas_{letter}gemm{suffix}")
+                dtype: _address(lib.dynlib, f"{prefix}cblas_{letter}gemm{suffix}")
                 for dtype, letter in LETTERS.items()
             }
             if all(gemm.values()):
-                return Blas(gemm, integer, _threads(each, prefix, suffix))
+                return Blas(gemm, integer, _threads(lib, prefix, suffix))
     return None
 
 
@@ -75,12 +74,12 @@ def _address(library, name: str) -> int:
     return 0 if function is None else ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
-def _threads(found, prefix: str, suffix: str) -> Threads | None:
+def _threads(library, prefix: str, suffix: str) -> Threads | None:
     # With OpenMP each thread has a number of its own; of other BLAS nothing is known.
-    if found.internal_api != "openblas" or found.threading_layer != "pthreads":
+    if library.internal_api != "openblas" or library.threading_layer != "pthreads":
         return None
-    get_threads = getattr(found.dynlib, f"{prefix}openblas_get_num_threads{suffix}", None)
-    set_threads = getattr(found.dynlib, f"{prefix}openblas_set_num_threads{suffix}", None)
+    get_threads = getattr(library.dynlib, f"{prefix}openblas_get_num_threads{suffix}", None)
+    set_threads = getattr(library.dynlib, f"{prefix}openblas_set_num_threads{suffix}", None)
     if get_threads is None or set_threads is None:
         return None
     set_threads.restype = None

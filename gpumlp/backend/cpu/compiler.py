@@ -1,7 +1,7 @@
-"""C++ made into libraries for this very CPU at first use, and kept in a per-user cache.
+"""Compile C++ to libraries for this very CPU at first use, and keep them in a per-user cache.
 
     <cache>/host/<key>.so     a library
-    <cache>/host/<key>.json   what was found out about a compiler: a Toolchain
+    <cache>/host/<key>.json   a Toolchain: a compiler, its options and the CPU's vectors
     <cache>/host/.<random>    where a compiler works, locked by the process that has started it
 
 A key stands for all that the file depends on: source, options, compiler, CPU, C library.  So homes
@@ -110,8 +110,8 @@ int main(int count, char**) {
 class _Failure(Exception):
     """Why there is no library, and what to do about it."""
 
-    def __init__(self, what: str, remedy: str):
-        super().__init__(what)
+    def __init__(self, reason: str, remedy: str):
+        super().__init__(reason)
         self.remedy = remedy
 
 
@@ -127,7 +127,7 @@ class Toolchain:
 
     @classmethod
     def from_json(cls, text: bytes) -> Toolchain:
-        """ValueError if it is none."""
+        """Read a Toolchain; raises ValueError if it is none."""
         known = json.loads(text)
         check(known, KEPT_TOOLCHAIN, "the toolchain")
         return cls(**known)
@@ -148,7 +148,7 @@ _failure: _Failure | None = None  # of the first source that could not be compil
 
 
 def library(source: str) -> ctypes.CDLL | None:
-    """The library that this C++ compiles to; None where it cannot be had (see problem()).
+    """Compile C++ and load the library; None where that is impossible (see problem()).
 
     The source sees the macro SIMD_MATH, 1 where vectors of expf, tanhf and erff can be linked.
     """
@@ -190,7 +190,7 @@ def _problem() -> _Failure | None:
 
 
 def toolchain() -> Toolchain:
-    """Looked for once a process."""
+    """The compiler, looked for once a process; raises _Failure without one."""
     global _toolchain
     with _lock:
         if _toolchain is None:
@@ -204,6 +204,7 @@ def toolchain() -> Toolchain:
 
 
 def _library(source: str, tools: Toolchain) -> ctypes.CDLL:
+    """The library from the cache, or compiled and kept there; raises _Failure."""
     folder = _folder()
     path = folder / f"{_key(source, tools.options, tools.command, tools.version)}.so"
     with contextlib.suppress(OSError):
@@ -218,12 +219,13 @@ def _library(source: str, tools: Toolchain) -> ctypes.CDLL:
 
 
 def _load(path: Path) -> ctypes.CDLL:
-    """Raises OSError where there is no such file, or not all of it."""
+    """Load a library; raises OSError where the file is missing or damaged."""
     cache.read(path)
     return ctypes.CDLL(str(path))
 
 
 def _find() -> Toolchain:
+    """The toolchain from the cache, or probed and kept there; raises _Failure."""
     folder = _folder()
     command, identity = _command()
     path = folder / f"{_key(PROBE, OPTIONS, TARGETS, command, identity)}.json"
@@ -243,18 +245,19 @@ def _command() -> tuple[list[str], str]:
     except ValueError as error:
         raise _Failure(f"CXX={named!r} is no command ({error})", ANOTHER) from None
     for command in candidates:
-        found = shutil.which(command[0])
-        if found:
-            file = os.path.realpath(found)
+        executable = shutil.which(command[0])
+        if executable:
+            file = os.path.realpath(executable)
             with contextlib.suppress(OSError):  # removed just now
-                about = os.stat(file)
-                return [found, *command[1:]], f"{file} {about.st_size} {about.st_mtime_ns}"
+                status = os.stat(file)
+                return [executable, *command[1:]], f"{file} {status.st_size} {status.st_mtime_ns}"
     if named:
         raise _Failure(f"CXX names {named}, which was not found", ANOTHER)
     raise _Failure("no C++ compiler was found", INSTALL)
 
 
 def _probe(command: list[str], temporary: Path) -> Toolchain:
+    """Find the options with which this compiler's programs run here; raises _Failure."""
     version = _run([*command, "--version"], temporary).strip().partition("\n")[0]
     common = [option for option in OPTIONS if option not in ("-shared", "-fPIC")]
     # Clang knows no attribute `simd`, and says so in a warning.
@@ -291,7 +294,7 @@ def _compile(command: list[str], source: str, out: Path) -> None:
 
 
 def _run(command: list[str], temporary: Path) -> str:
-    """What a command prints; in a process group of its own, as a compiler starts others."""
+    """Run a command, in a process group of its own, as a compiler starts others; its output."""
     name = os.path.basename(command[0])
     try:
         process = subprocess.Popen(
@@ -334,7 +337,7 @@ def _folder() -> Path:
 
 @contextlib.contextmanager
 def _temporary(folder: Path):
-    """Where a compiler works."""
+    """A temporary folder in which a compiler works."""
     try:
         with cache.workplace(folder) as place:
             yield place
@@ -349,7 +352,7 @@ def _key(*parts: object) -> str:
 
 @functools.cache
 def _machine() -> str:
-    """The CPU and the C library."""
+    """A description of the CPU and the C library, for keys."""
     facts = [platform.system(), platform.machine()]
     with contextlib.suppress(AttributeError, ValueError, OSError):
         facts.append(os.confstr("CS_GNU_LIBC_VERSION") or "")

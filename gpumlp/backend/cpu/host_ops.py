@@ -1,4 +1,4 @@
-"""The operations on the CPU by compiled C++: the structs of kernels/ in the loops of kernels/host.
+"""The operations on the CPU by compiled C++: kernels/shared in the loops of kernels/cpu.
 
 `gpumlp.backend.contract.Ops` says what each operation does and what its arguments mean.  Each is
 one call of a library that is compiled when first used (gpumlp/backend/cpu/compiler.py).  What has
@@ -28,12 +28,12 @@ IDENTITY = activations["identity"]  # through which a fused loss goes back
 
 
 class HostOps(NumpyOps):
-    """`Ops` on NumPy arrays, compiled."""
+    """`Ops` on NumPy arrays by compiled functions."""
 
     def __init__(self):
         super().__init__()
-        # `noted`: the calls of the sequence that is being captured; each thread captures its own.
-        self._here = threading.local()
+        # `calls`: of the sequence that is being captured; each thread captures its own.
+        self._thread = threading.local()
         self._functions: dict = {}
         self._known_products: dict = {}
 
@@ -42,7 +42,7 @@ class HostOps(NumpyOps):
 
     # ------------------------------------------------------------ repeating
     def capture(self, work):
-        calls = sequence.joined(self._noted(work), self._run())
+        calls = sequence.joined(self._record(work), self._run())
 
         def replay():
             with np.errstate(all="ignore"):
@@ -65,34 +65,34 @@ class HostOps(NumpyOps):
         return pool.threads() if all(programs) else 1
 
     def parallel(self, works):
-        noted = [self._noted(work) for work in works]
-        for call in sequence.in_parallel(noted, self._run()):
+        sequences = [self._record(work) for work in works]
+        for call in sequence.in_parallel(sequences, self._run()):
             self._do(call)
 
-    def _noted(self, work) -> list:
-        """The calls that work() would make."""
-        outer = getattr(self._here, "noted", None)
+    def _record(self, work) -> list:
+        """The calls that work() would make, not carried out."""
+        outer = getattr(self._thread, "calls", None)
         calls: list = []
-        self._here.noted = calls
+        self._thread.calls = calls
         try:
             work()
         finally:
-            self._here.noted = outer
+            self._thread.calls = outer
         return calls
 
     def _do(self, call):
-        """Carry the call out; in a capture, note it instead."""
-        noted = getattr(self._here, "noted", None)
-        if noted is None:
+        """Carry the call out; in a capture, record it instead."""
+        calls = getattr(self._thread, "calls", None)
+        if calls is None:
             with np.errstate(all="ignore"):
                 if getattr(call, "pieces", 1) > 1:
                     (call,) = sequence.joined([call], self._run())
                 call()
         else:
-            noted.append(call)
+            calls.append(call)
 
     def _run(self):
-        """The function that makes the calls of a sequence."""
+        """The compiled function that makes the calls of a sequence, or None."""
         functions = self._get(("run",), host_sources.sequence)
         return functions and functions[0]
 
@@ -101,7 +101,7 @@ class HostOps(NumpyOps):
 
     # ------------------------------------------------------------ calling
     def _get(self, names, program, *options):
-        """These functions of the library whose text is program(*options); None without it."""
+        """These functions of the library compiled from program(*options); None without it."""
         key = names, program, options
         if key not in self._functions:
             library = compiler.library(program(*options))
@@ -143,11 +143,11 @@ class HostOps(NumpyOps):
 
     def _products(self, dtype):
         if dtype not in self._known_products:
-            known, name, found = blas.find(), str(dtype), None
-            if known is not None:
-                functions = self._get(("gemm",), host_sources.gemm, name, known.integer)
-                found = functions and (known.gemm[name], *functions)
-            self._known_products[dtype] = found
+            library, name, product = blas.find(), str(dtype), None
+            if library is not None:
+                functions = self._get(("gemm",), host_sources.gemm, name, library.integer)
+                product = functions and (library.gemm[name], *functions)
+            self._known_products[dtype] = product
         return self._known_products[dtype]
 
     def activate(self, f, z, b, n, p, noise=None):
@@ -345,12 +345,12 @@ def _function(library, name):
 
 
 def _chunks(rows: int, columns: int) -> int:
-    """Items of each network."""
+    """The number of items into which one network's rows are divided."""
     return max(1, min(rows, rows * columns // ITEM))
 
 
 def _at(array) -> int:
-    """The address; 0 of an absent array."""
+    """The address of an array; 0 of an absent one."""
     return 0 if array is None else array.ctypes.data
 
 

@@ -1,4 +1,4 @@
-"""The programs for the CPU: the structs of kernels/ with the loops of kernels/cpu around them."""
+"""The C++ programs for the CPU: structs of kernels/shared in loops of kernels/cpu."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SUFFIXES = (".hpp", ".cuh", ".cpp")
 def _program(dtype: str, *texts: str) -> str:
     head = [f"#define Real {REAL[dtype]}", sources.text("host.hpp")]
     return "\n".join(
-        [*head, *(sources.text(each) if each.endswith(SUFFIXES) else each for each in texts), ""]
+        [*head, *(sources.text(text) if text.endswith(SUFFIXES) else text for text in texts), ""]
     )
 
 
@@ -51,7 +51,7 @@ def gemm(dtype: str, integer: str) -> str:
 
 
 def sequence() -> str:
-    """Function `run`."""
+    """Function `run`, which makes the calls of a sequence."""
     return sources.text("sequence.cpp")
 
 

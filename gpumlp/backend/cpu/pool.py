@@ -1,4 +1,4 @@
-"""Threads for work in Python on the CPU, as on the networks of a stack; they sleep until it comes.
+"""A pool of threads for work in Python, as on the networks of a stack; idle threads sleep.
 
 A piece is mostly calls into C libraries, which run beside the others because ctypes releases the
 interpreter's lock.  Pieces of a single such call are shared by kernels/cpu/sequence.cpp.
@@ -19,7 +19,7 @@ CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # a container's share: "200000 10
 
 
 def run(work: Callable[[int], object], pieces: int) -> None:
-    """work(0), …, work(pieces - 1), each once and at the same time where cores allow; 0 runs here.
+    """Run work(0), …, work(pieces - 1), each once, in parallel where cores allow; 0 runs here.
 
     Returns when all have ended.  Raises the caller's exception, or else the first of the others.
     """
@@ -38,7 +38,7 @@ def run(work: Callable[[int], object], pieces: int) -> None:
 
 @contextlib.contextmanager
 def _at_work():
-    """Within it, threads() is 1."""
+    """A context in which threads() is 1."""
     outer, _here.works = getattr(_here, "works", False), True
     try:
         yield
@@ -47,13 +47,13 @@ def _at_work():
 
 
 def threads() -> int:
-    """How many threads work at most, the caller's included; 1 within a piece of work."""
+    """The most threads that work at a time, the caller's included; 1 within a piece of work."""
     return 1 if getattr(_here, "works", False) else _cores()
 
 
 @functools.cache
 def _cores() -> int:
-    """The cores that this process may use: its affinity, a container's quota, OMP_NUM_THREADS."""
+    """The cores that this process may use, by its affinity, its quota and OMP_NUM_THREADS."""
     try:
         counts = [len(os.sched_getaffinity(0))]
     except AttributeError:  # not on Linux
@@ -71,7 +71,7 @@ def _cores() -> int:
 
 
 class _Job:
-    """Pieces of work, each of which belongs to whoever claims it first: the caller or a help()."""
+    """Pieces of work, each done by the thread that claims it first: the caller's or a helper."""
 
     def __init__(self, work: Callable[[int], object], pieces: int):
         self.work = work
@@ -81,11 +81,12 @@ class _Job:
         self.ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
 
     def claim(self, i: int, who: object) -> bool:
-        """One step of the interpreter, so that no thread and no Ctrl-C comes between."""
+        """Claim piece i for `who`; whether it is theirs."""
+        # One step of the interpreter, so that no thread and no Ctrl-C comes between.
         return self.owner.setdefault(i, who) is who
 
     def lead(self) -> None:
-        """On the caller's thread: work until no piece is left, then wait for the helpers'.
+        """Work on the caller's thread until no piece is left, then wait for the helpers' pieces.
 
         A helper that has not woken by then has claimed nothing, and is not waited for.
         """
@@ -103,7 +104,7 @@ class _Job:
                 raise error
 
     def help(self) -> None:
-        """On a helper's thread; one that is quick may get the same job again."""
+        """Work on a helper's thread; one that is quick may get the same job again."""
         who = object()
         for i in range(1, self.pieces):
             if self.claim(i, who):
@@ -116,6 +117,8 @@ class _Job:
 
 
 class _Pool:
+    """Helper threads, started when first needed, which wait for jobs."""
+
     def __init__(self):
         self.busy = threading.Lock()
         self.jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
@@ -130,7 +133,7 @@ class _Pool:
         job.lead()
 
     def _add(self) -> bool:
-        """One more helper; False where no thread can be had, as while the interpreter ends."""
+        """Start a helper; False where no thread can be had, as while the interpreter ends."""
         # Daemons: a process ends without waiting for threads that wait for work.
         try:
             threading.Thread(
@@ -149,7 +152,7 @@ def _serve(jobs: queue.SimpleQueue[_Job]) -> None:
 
 
 def _renew() -> None:
-    """In a forked process the helpers do not exist."""
+    """Make a new pool in a forked process, where the helpers do not exist."""
     global _pool
     _pool = _Pool()
     _here.works = False

@@ -1,4 +1,4 @@
-"""Calls of compiled functions: many as one, and shared among threads (kernels/cpu/sequence.cpp)."""
+"""Join calls of compiled functions to one, shared among threads by kernels/cpu/sequence.cpp."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Compiled(NamedTuple):
-    """function(arguments, piece, pieces) for each piece; arguments: a `struct`."""
+    """A call: function(arguments, piece, pieces) for each piece; arguments: a `struct`."""
 
     function: Any
     arguments: Any
@@ -21,25 +21,25 @@ class Compiled(NamedTuple):
 
 
 def struct(values: Iterable[int], kept: Any) -> Any:
-    """8-byte values, as a compiled function takes them; kept: what they point to, kept alive."""
+    """A struct of 8-byte values for a compiled function; kept: the arrays that they point to."""
     values = tuple(values)
-    made: Any = (ctypes.c_int64 * len(values))(*values)
-    made.kept = kept
-    return made
+    array: Any = (ctypes.c_int64 * len(values))(*values)
+    array.kept = kept
+    return array
 
 
 # `run` is the function of that name in sequence.cpp, or None where that cannot be compiled.
 
 
 def joined(calls: list[Any], run) -> list[Any]:
-    """The same calls, those that need no Python between them as one, and their pieces shared."""
+    """Join neighbouring compiled calls, whose pieces threads share; others stay as they are."""
     if run is None:
         return calls
-    made: list[Any] = []
+    result: list[Any] = []
     for compiled, group in itertools.groupby(calls, lambda call: isinstance(call, Compiled)):
         same = list(group)
-        made += [_one(same, run)] if compiled else same
-    return made
+        result += [_one(same, run)] if compiled else same
+    return result
 
 
 def _one(calls: list[Compiled], run) -> Compiled:
@@ -51,17 +51,17 @@ def _one(calls: list[Compiled], run) -> Compiled:
     return Compiled(run, struct((_at(table), len(calls)), table))
 
 
-def _at(made) -> int:
-    return ctypes.addressof(made)
+def _at(array) -> int:
+    return ctypes.addressof(array)
 
 
 def in_parallel(sequences: list[list[Any]], run) -> list[Any]:
-    """The calls of several sequences, each in order, and each on a thread of its own.
+    """Join sequences to calls that run each sequence in order, on a thread of its own.
 
-    Where some need Python, which has one thread at a time, they are made one after another.
+    Where some need Python, which has one thread at a time, all run one after another.
     """
     calls = list(itertools.chain(*sequences))
     if run is None or not all(isinstance(call, Compiled) for call in calls):
         return calls
-    structs = [_one(own, run).arguments for own in sequences]
+    structs = [_one(sequence, run).arguments for sequence in sequences]
     return [Compiled(run, struct(itertools.chain(*structs), structs), len(structs))]

@@ -1,11 +1,11 @@
 """cuBLASLt through ctypes: batched matrix products that may be captured into a CUDA graph.
 
-CuPy's own calls of cuBLAS refuse to be captured.  Here a `Gemm` says what is to be multiplied, by
-columns, as cuBLAS reads memory; a `Plan` is made of it once and then called with addresses, a
-workspace and a stream.  Nothing in a call allocates or waits.
+CuPy's own calls of cuBLAS refuse to be captured.  A `Gemm` describes a product by columns, as
+cuBLAS reads memory; a `Plan` is made of it once and then called with addresses, a workspace and a
+stream.  Nothing in a call allocates or waits.
 
 Numbers, types and layouts are those of cublasLt.h, library_types.h and cublas_api.h of CUDA 12 and
-13; what is not used here is left out.
+13.
 """
 
 from __future__ import annotations
@@ -88,8 +88,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 
 
 class CublasError(RuntimeError):
-    """A function of cuBLASLt did not end with CUBLAS_STATUS_SUCCESS, nor for want of memory, which
-    is a MemoryError."""
+    """A function of cuBLASLt failed; out of memory is a MemoryError instead."""
 
 
 # ---------------------------------------------------------------------- the library
@@ -97,37 +96,37 @@ class CublasError(RuntimeError):
 
 @functools.cache
 def library():
-    """cuBLASLt, loaded when first used."""
+    """cuBLASLt, loaded at the first call."""
     return load()
 
 
 def load():
-    """cuBLASLt with its functions declared; RuntimeError if it is missing or of another version."""
+    """Load cuBLASLt; raises RuntimeError if it is missing or of another version."""
     try:
         from cuda.pathfinder import load_nvidia_dynamic_lib
 
         path = load_nvidia_dynamic_lib("cublasLt").abs_path
         if path is None:  # for which ctypes would open the program itself
             raise OSError("it was found, but not where it is")
-        found = declare(ctypes.CDLL(path))
+        functions = declare(ctypes.CDLL(path))
     except (ImportError, OSError, AttributeError, RuntimeError) as error:
         why = " ".join(str(error).split())
         raise RuntimeError(
             f"cuBLASLt, which multiplies matrices on the GPU, cannot be loaded ({why}); "
             "CuPy's extra [ctk] brings it: pip install 'cupy-cuda13x[ctk]', or cupy-cuda12x[ctk]"
         ) from error
-    version = found.cublasLtGetVersion()
+    version = functions.cublasLtGetVersion()
     if version // 10000 not in MAJOR_VERSIONS:
         supported = " or ".join(map(str, MAJOR_VERSIONS))
         raise RuntimeError(
             f"{path} is cuBLASLt {version // 10000}.{version // 100 % 100}; "
             f"gpumlp works with version {supported}"
         )
-    return found
+    return functions
 
 
 def declare(functions):
-    """Say what each function takes and returns: without that, ctypes cuts addresses to 32 bits."""
+    """Declare the functions' types: without them, ctypes cuts addresses to 32 bits."""
     for name, (result, parameters) in SIGNATURES.items():
         function = getattr(functions, name)
         function.restype, function.argtypes = result, parameters
@@ -140,22 +139,22 @@ def handle(device: int):
     return _create("cublasLtCreate")
 
 
-def _call(name: str, *arguments, about: object = None) -> None:
+def _call(name: str, *arguments, subject: object = None) -> None:
     status = getattr(library(), name)(*arguments)
     if status:
-        raise _error(name, status, about)
+        raise _error(name, status, subject)
 
 
-def _error(name: str, status: int, about: object = None) -> CublasError | MemoryError:
+def _error(name: str, status: int, subject: object = None) -> CublasError | MemoryError:
     text = library().cublasLtGetStatusName(status).decode()
     kind = MemoryError if status == ALLOC_FAILED else CublasError
-    return kind(f"{name}: {text}" + (f" for {about}" if about else ""))
+    return kind(f"{name}: {text}" + (f" for {subject}" if subject else ""))
 
 
 def _create(name: str, *arguments):
-    made = pointer()
-    _call(name, byref(made), *arguments)
-    return made
+    address = pointer()
+    _call(name, byref(address), *arguments)
+    return address
 
 
 # ---------------------------------------------------------------------- what is multiplied
@@ -191,7 +190,7 @@ class Gemm(NamedTuple):
 
     @property
     def reductions(self) -> int:
-        """How parts of a sum may be kept that are added at its end: never as bfloat16."""
+        """The reduction schemes that may keep partial sums: none that keeps them in bfloat16."""
         return REDUCTION_COMPUTE_TYPE if self.type_d == R_16BF else REDUCTION_ANY
 
     def __str__(self):
@@ -201,7 +200,7 @@ class Gemm(NamedTuple):
         )
 
 
-class _Described:
+class _Descriptor:
     """A description, a layout or a preference of the library's, destroyed with this object."""
 
     def __init__(self, kind: str, *arguments):
@@ -212,12 +211,12 @@ class _Described:
 
     def set(self, attribute, value: int) -> None:
         number, ctype = attribute
-        held = ctype(value)
-        _call(f"{self._kind}SetAttribute", self.address, number, byref(held), ctypes.sizeof(held))
+        data = ctype(value)
+        _call(f"{self._kind}SetAttribute", self.address, number, byref(data), ctypes.sizeof(data))
 
 
 def _layout(kind: int, rows: int, columns: int, leading: int, batch: int, stride: int):
-    layout = _Described("cublasLtMatrixLayout", kind, rows, columns, leading)
+    layout = _Descriptor("cublasLtMatrixLayout", kind, rows, columns, leading)
     if batch > 1:
         layout.set(LAYOUT_BATCH_COUNT, batch)
         layout.set(LAYOUT_STRIDED_BATCH_OFFSET, stride)
@@ -225,12 +224,12 @@ def _layout(kind: int, rows: int, columns: int, leading: int, batch: int, stride
 
 
 class _Problem:
-    """A Gemm in the library's own terms."""
+    """A Gemm described to the library: its operation and the layouts of A, B and D."""
 
     def __init__(self, gemm: Gemm):
         g = self.gemm = gemm
         self.scale = R_64F if g.compute == COMPUTE_64F else R_32F
-        self.description = _Described("cublasLtMatmulDesc", g.compute, self.scale)
+        self.description = _Descriptor("cublasLtMatmulDesc", g.compute, self.scale)
         self.description.set(DESC_TRANSA, g.transa)
         self.description.set(DESC_TRANSB, g.transb)
         a = (g.k, g.m) if g.transa else (g.m, g.k)
@@ -239,13 +238,13 @@ class _Problem:
         self.b = _layout(g.type_ab, *b, g.ldb, g.batch, g.stride_b)
         self.d = _layout(g.type_d, g.m, g.n, g.ldd, g.batch, g.stride_d)
         # C is D: the product is added in place.
-        described = self.description, self.a, self.b, self.d, self.d
-        self.addresses = [each.address for each in described]
+        descriptors = self.description, self.a, self.b, self.d, self.d
+        self.addresses = [descriptor.address for descriptor in descriptors]
 
     def candidates(self, device: int, most: int) -> list[HeuristicResult]:
         """The library's proposals, the best first; CublasError if there is none."""
         g = self.gemm
-        preference = _Described("cublasLtMatmulPreference")
+        preference = _Descriptor("cublasLtMatmulPreference")
         preference.set(PREF_MAX_WORKSPACE_BYTES, MOST_WORKSPACE)
         preference.set(PREF_REDUCTION_SCHEME_MASK, g.reductions)
         preference.set(PREF_MIN_ALIGNMENT_A_BYTES, g.alignment_a)
@@ -255,25 +254,25 @@ class _Problem:
         results, count = (HeuristicResult * most)(), c_int()
         name = "cublasLtMatmulAlgoGetHeuristic"
         arguments = *self.addresses, preference.address, most, results, byref(count)
-        _call(name, handle(device), *arguments, about=g)
-        found = [result for result in results[: count.value] if result.state == 0]
-        if not found:
+        _call(name, handle(device), *arguments, subject=g)
+        usable = [result for result in results[: count.value] if result.state == 0]
+        if not usable:
             raise CublasError(f"{name}: this GPU has no algorithm for {g}")
-        return found
+        return usable
 
     def checked(self, device: int, algorithm: bytes) -> HeuristicResult:
-        """An algorithm that was kept, with its workspace; CublasError if it does not fit."""
-        given, result = Algorithm.from_buffer_copy(algorithm), HeuristicResult()
-        arguments = *self.addresses, byref(given), byref(result)
-        _call("cublasLtMatmulAlgoCheck", handle(device), *arguments, about=self.gemm)
-        result.algo = given
+        """Check an algorithm that was kept, for its workspace; raises CublasError."""
+        c_algorithm, result = Algorithm.from_buffer_copy(algorithm), HeuristicResult()
+        arguments = *self.addresses, byref(c_algorithm), byref(result)
+        _call("cublasLtMatmulAlgoCheck", handle(device), *arguments, subject=self.gemm)
+        result.algo = c_algorithm
         return result
 
 
 class Plan:
     """A Gemm with its algorithm, ready to be called with addresses and a stream.
 
-    The workspace given must hold `workspace` bytes, at a multiple of ALIGNMENT.
+    The workspace that it is called with must hold `workspace` bytes, at a multiple of ALIGNMENT.
     """
 
     __slots__ = (
@@ -285,12 +284,12 @@ class Plan:
         self.gemm, self.workspace = problem.gemm, chosen.workspaceSize
         self.algorithm = bytes(chosen.algo)
         number = ctypes.c_double if problem.scale == R_64F else c_float
-        held = number(self.gemm.alpha), number(self.gemm.beta), Algorithm()
-        ctypes.memmove(byref(held[2]), self.algorithm, ctypes.sizeof(Algorithm))
-        self._alpha, self._beta, self._algorithm = (pointer(ctypes.addressof(x)) for x in held)
+        c_values = number(self.gemm.alpha), number(self.gemm.beta), Algorithm()
+        ctypes.memmove(byref(c_values[2]), self.algorithm, ctypes.sizeof(Algorithm))
+        self._alpha, self._beta, self._algorithm = (pointer(ctypes.addressof(x)) for x in c_values)
         self._description, self._a, self._b, _, self._d = problem.addresses
         self._handle, self._matmul = handle(device), library().cublasLtMatmul
-        self._keep = problem, held  # what those addresses point to
+        self._keep = problem, c_values  # what those addresses point to
 
     def __call__(self, a: int, b: int, d: int, workspace: int, stream: int) -> None:
         status = self._matmul(
@@ -317,4 +316,4 @@ def plan(device: int, gemm: Gemm, algorithm: bytes | None = None) -> Plan:
 def plans(device: int, gemm: Gemm, most: int) -> list[Plan]:
     """Plans with each of the library's first proposals."""
     problem = _Problem(gemm)
-    return [Plan(device, problem, found) for found in problem.candidates(device, most)]
+    return [Plan(device, problem, result) for result in problem.candidates(device, most)]

@@ -1,6 +1,6 @@
-"""The CUDA programs: texts of kernels/ put together for one activation, loss or type of data.
+"""The CUDA programs: texts of kernels/ joined for one activation, loss or type of data.
 
-A program is one text without #include, so that CuPy's cache on disk, keyed by the text, sees all.
+A program is one text without #include, as CuPy's cache on disk is keyed by the text.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def _struct(name: str, functions: dict[str, tuple[str, str]]) -> str:
 
 
 def _stored(name: str, dtype: str | None) -> str:
-    """The type of arrays that may be in bfloat16; they are in Real otherwise."""
+    """The typedef of an array's elements: Bf16 for BF16, else Real."""
     return f"typedef {'Bf16' if dtype == BF16 else 'Real'} {name};"
 
 
 def _activation(f: Activation, name: str) -> tuple[str, list[str]]:
-    """The struct of f and f', and its definition, if it is a user's own, which gets that name."""
+    """The struct of f and f', and its definition; a user's own is defined by that name."""
     if f.cuda is None:
         raise ValueError(
             f"activation {f.name!r} has no CUDA side: give cuda=(f, f') with an expression in "
@@ -57,10 +57,10 @@ def _activation(f: Activation, name: str) -> tuple[str, list[str]]:
 
 def layer(dtype: str, f: Activation, stored: str | None = None, delta: str | None = None) -> str:
     """Kernels `activate` and `backprop` of one activation; `stored` is the dtype of z and n."""
-    name, own = _activation(f, "Custom")
+    name, struct = _activation(f, "Custom")
     definitions = [
         *map(sources.text, ("philox.cuh", "noise.cuh", "activations.cuh")),
-        *own,
+        *struct,
         _stored("Stored", stored),
         _stored("Delta", delta),
         f"typedef {name} Activation;",
@@ -80,7 +80,7 @@ def rows(dtype: str) -> str:
 
 
 def _form(form: Form, rows: bool, log_u: bool) -> list[str]:
-    """The loss, and what stands around it."""
+    """The definitions of a loss: its struct, and the flags of its kernel."""
     if form.cuda is None:
         raise ValueError(
             "this loss has no CUDA side: give its form cuda=(l, dl), two expressions in u, y and "
@@ -111,7 +111,10 @@ def prepare_update(dtype: str) -> str:
 
 
 def update(dtype: str, family: str, used: tuple[bool, ...], factors: bool = False) -> str:
-    """Kernel `update` of an optimiser that uses these of its state buffers, and slices' factors."""
+    """Kernel `update` of an optimiser that uses these of its state buffers.
+
+    factors: whether slices of the parameters have factors, see `contract.Factors`.
+    """
     definitions = [*sources.update_rule(family, used), flag("FACTORS", factors)]
     return _program(dtype, definitions, "update.cu")
 
@@ -147,8 +150,8 @@ def _constants(values: dict[str, int]) -> str:
 
 
 def _resident_layer(shape: Shape, at: Places, k: int) -> list[str]:
-    """Layer<k>: sizes, places and activation."""
-    f, whole = shape.f[k], shape.layout
+    """The definition of Layer<k>: sizes, places and activation."""
+    f, layout = shape.f[k], shape.layout
     assert f is not None
     definitions: list[str] = []
     name = "Identity"  # softmax: the loss is computed from z
@@ -161,9 +164,9 @@ def _resident_layer(shape: Shape, at: Places, k: int) -> list[str]:
         "IN_LEAD": at.leads[k - 1],
         "LEAD": at.leads[k],
         **{"W": at.W[k], "B": at.b[k], "SLOPE": at.slope.get(k, 0)},
-        "FROM_W": whole.W[k].start,
-        "FROM_B": whole.b[k].start,
-        "FROM_SLOPE": whole.slope[k].start if k in whole.slope else 0,
+        "FROM_W": layout.W[k].start,
+        "FROM_B": layout.b[k].start,
+        "FROM_SLOPE": layout.slope[k].start if k in layout.slope else 0,
         **{"X": at.n[k - 1], "N": at.n[k], "Z": at.z.get(k, 0)},
     }
     flags = {
@@ -205,7 +208,7 @@ def shuffle(dtype: str) -> str:
 
 
 def update_rules() -> Iterator[tuple[str, str, tuple[bool, ...]]]:
-    """(label, family, which state buffers are in use) of every program with kernel `update`."""
+    """Yield (label, family, used state buffers) of every program with kernel `update`."""
     rules = {}
     for _, optimizer in examples():
         buffers = optimizer.state_buffers()
@@ -216,8 +219,8 @@ def update_rules() -> Iterator[tuple[str, str, tuple[bool, ...]]]:
 
 
 def programs(dtype: str) -> Iterator[tuple[str, str]]:
-    """(label, text) of every program of that dtype, for the tools that prove them all; of those
-    for one architecture, samples."""
+    """Yield (label, text) of every program of that dtype, for the tools that compile them all; of
+    programs for one architecture, samples."""
     mixed = dtype == "float32"  # some arrays may be in bfloat16
     for f in dict.fromkeys(activations[name].name for name in activations):
         if not activations[f].rows:
@@ -226,9 +229,9 @@ def programs(dtype: str) -> Iterator[tuple[str, str]]:
                 yield f"layer-{f}-bf16", layer(dtype, activations[f], BF16, BF16)
                 yield f"layer-{f}-bf16-delta", layer(dtype, activations[f], None, BF16)
     forms = {}
-    for each in losses.values():
-        for output in each.outputs or activations:
-            form, _, is_rows, log_u = pair(each, activations[output])
+    for loss_function in losses.values():
+        for output in loss_function.outputs or activations:
+            form, _, is_rows, log_u = pair(loss_function, activations[output])
             variable = ("log-p-" if log_u else "p-") if is_rows else ""
             label = f"loss-{variable}{form.cuda}"
             forms[label] = loss(dtype, form, is_rows, log_u)

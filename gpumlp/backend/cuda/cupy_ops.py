@@ -64,7 +64,7 @@ def _or_null(array):
 
 
 def _pointers(state_buffers) -> list:
-    """The arguments for STATE_PARAMETERS, of which there is one at least."""
+    """The arguments for STATE_PARAMETERS, at least one."""
     return [*map(_or_null, state_buffers)] or [NULL]
 
 
@@ -175,10 +175,10 @@ class CupyOps:
         if before is not None:
             before.synchronize()
 
-    def _room(self, held, size: int, dtype, make=cp.empty):
-        """An array of its own that operations write to: the one held, or a larger one."""
-        if held is not None and held.size >= size:
-            return held
+    def _room(self, array, size: int, dtype, make=cp.empty):
+        """The array, which operations write to, or a new one where it has fewer elements."""
+        if array is not None and array.size >= size:
+            return array
         # The pool may have memory even then, but counters would be zeroed in the graph alone, and
         # what was recorded before would write to the array that is replaced.
         if cp.cuda.get_current_stream().is_capturing():
@@ -193,7 +193,7 @@ class CupyOps:
         return self._kernels[key]
 
     def _scratch(self, dtype, partial: int, counters: int):
-        """Room for partial sums, and counters that are 0 before and after every launch."""
+        """Arrays for partial sums, and for counters that are 0 before and after every launch."""
         char = dtype.char
         self._partial[char] = self._room(self._partial.get(char), partial, dtype)
         self._arrived = self._room(self._arrived, counters, np.uint32, cp.zeros)
@@ -204,7 +204,9 @@ class CupyOps:
         if len(out) > cublaslt.MOST_BATCH:
             for start in range(0, len(out), cublaslt.MOST_BATCH):
                 part = slice(start, start + cublaslt.MOST_BATCH)
-                left, right = (each if len(each) == 1 else each[part] for each in (a, b))
+                left, right = (
+                    operand if len(operand) == 1 else operand[part] for operand in (a, b)
+                )
                 self.gemm(left, right, out[part], ta=ta, tb=tb, alpha=alpha, beta=beta)
             return
         at, bt, to = a.data.ptr, b.data.ptr, out.data.ptr
@@ -524,7 +526,7 @@ class CupyOps:
 def _launch_persistent(
     kernel, shared_bytes: int, block, args: persistent_kernel.LaunchArgs, steps: int
 ):
-    """The next so many batches of every network."""
+    """Launch the persistent kernel for the next `steps` batches of every network."""
     if args.factors is not None:
         raise ValueError(
             "the persistent kernel has one learning rate for all parameters: let networks with "
@@ -561,7 +563,7 @@ def _tile(columns: int, itemsize: int):
 
 
 def _packs(columns: int, itemsize: int) -> int:
-    """Loads that a row takes."""
+    """The number of loads that a row takes: of 128 bits where it divides into such packs."""
     pack = 16 // itemsize
     return columns // pack if columns % pack == 0 else columns
 
@@ -572,18 +574,18 @@ def _lanes(columns: int):
     return lanes, THREADS // lanes
 
 
-def _chunks(count: int, at_once: int, each: int, others: int) -> int:
-    """Blocks that share `count` rows or packs, each block taking so many at once.
+def _chunks(count: int, at_once: int, per_thread: int, others: int) -> int:
+    """The number of blocks that share `count` rows or packs, each taking `at_once` at a time.
 
-    A thread takes `each` of them, or fewer until there are ENOUGH blocks; there are `others` times
-    as many, for the networks and tiles.
+    A thread takes `per_thread` of them, or fewer until there are ENOUGH blocks; there are `others`
+    times as many, for the networks and tiles.
     """
-    fewest = max(_ceil_div(count, at_once * each), _ceil_div(ENOUGH, others))
+    fewest = max(_ceil_div(count, at_once * per_thread), _ceil_div(ENOUGH, others))
     return min(_ceil_div(count, at_once), fewest)
 
 
 def _weight_blocks(rows: int, models: int) -> int:
-    """Blocks of each network in which `gather` adds the weights of a batch."""
+    """The number of blocks of each network in which `gather` adds the weights of a batch."""
     return min(_chunks(rows, THREADS, SUMMED_ROWS_PER_THREAD, models), 2 * THREADS)
 
 

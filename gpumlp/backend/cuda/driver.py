@@ -1,4 +1,4 @@
-"""What the NVIDIA driver says, asked without CuPy.
+"""Ask the NVIDIA driver for its versions and GPUs, without CuPy.
 
 Standard library only, so that it also runs before anything is installed:
 `python -I gpumlp/backend/cuda/driver.py` prints the extra to install ("cuda12", "cuda13") or
@@ -33,18 +33,18 @@ def driver_version() -> str | None:
     except OSError:
         answer = _smi("--query-gpu=driver_version", "--format=csv,noheader")
         return answer[0] if answer else None
-    found = re.search(r"Module.*?\s(\d+(?:\.\d+)+)", text)
-    return found[1] if found else None
+    match = re.search(r"Module.*?\s(\d+(?:\.\d+)+)", text)
+    return match[1] if match else None
 
 
 def gpus() -> list[tuple[str, int]]:
     """The GPUs that nvidia-smi lists, as (name, memory in bytes)."""
-    found = []
+    gpus = []
     for line in _smi("--query-gpu=name,memory.total", "--format=csv,noheader,nounits"):
         name, _, mebibytes = line.rpartition(",")
         if mebibytes.strip().isdigit():
-            found.append((name.strip(), int(mebibytes) * 2**20))
-    return found
+            gpus.append((name.strip(), int(mebibytes) * 2**20))
+    return gpus
 
 
 def extra(version: tuple[int, int] | None) -> str | None:
@@ -72,8 +72,8 @@ def _version_from_library() -> tuple[int, int] | None:
 
 
 def _version_from_smi() -> tuple[int, int] | None:
-    found = re.search(r"CUDA(?: UMD)? Version\s*:\s*(\d+)\.(\d+)", "\n".join(_smi()))
-    return (int(found[1]), int(found[2])) if found else None
+    match = re.search(r"CUDA(?: UMD)? Version\s*:\s*(\d+)\.(\d+)", "\n".join(_smi()))
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _version_from_module() -> tuple[int, int] | None:

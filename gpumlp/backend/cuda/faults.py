@@ -1,4 +1,4 @@
-"""What can be wrong with a GPU: problems, memory that has run out, processes that were forked."""
+"""Faults of a GPU: why it cannot be used, memory that has run out, processes that were forked."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import os
 # memory, a program.
 OUT_OF_MEMORY = 2
 
-_used_in: int | None = None  # the process that first reached for a GPU
+_used_in: int | None = None  # the process that first used CUDA
 
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """Why no GPU can be used: what failed, what to do, and whether "auto" should say so."""
+    """Why a GPU cannot be used: the cause, the remedy, and whether "auto" should warn of it."""
 
-    what: str
+    cause: str
     remedy: str
     broken: bool = False
 
     def __str__(self) -> str:
-        return f"{self.what}. {self.remedy}"
+        return f"{self.cause}. {self.remedy}"
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether there was no room for something, on the device or the host; whoever says so."""
+    """Whether an error of Python, NumPy, CuPy or CUDA means that memory has run out."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     of_cuda = type(error).__name__ in ("CUDARuntimeError", "CUDADriverError")
@@ -33,7 +33,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def note_use() -> None:
-    """This process has reached for a GPU: no process that is forked from it can."""
+    """Remember that this process has used CUDA: a process forked from it cannot."""
     global _used_in
     _used_in = _used_in or os.getpid()
 
@@ -44,7 +44,7 @@ def is_forked() -> bool:
 
 
 def forked() -> Problem:
-    """Of such a process."""
+    """The problem of a process that was forked from one that had used a GPU."""
     return Problem(
         "CUDA does not work in a process that was forked from one that had used it",
         'Start processes with multiprocessing\'s "spawn" method or with joblib\'s "loky" backend.',
@@ -53,7 +53,7 @@ def forked() -> Problem:
 
 
 def refuse_after_fork() -> None:
-    """Raises RuntimeError in a process that was forked from one that had used a GPU.
+    """Raise RuntimeError in a process that was forked from one that had used a GPU.
 
     CUDA does not work there: its calls fail at best, and at worst never return.
     """

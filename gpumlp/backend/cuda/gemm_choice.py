@@ -1,6 +1,6 @@
-"""A product of arrays as cuBLASLt sees it, and which of its algorithms computes it.
+"""Describe a product of arrays to cuBLASLt, and choose the algorithm that computes it.
 
-That is the library's own first proposal or, by choice, the fastest of the first few.
+That is the library's own first proposal or, where users ask for it, the fastest of the first few.
 
 The first proposal is always the same one.  The fastest is found by trying, so that two runs may
 choose, and round, differently: a choice is therefore kept, in a file of the user's for each GPU
@@ -36,9 +36,10 @@ TYPES = {
 
 
 def row_major(a, b, out, ta, tb, alpha, beta, precision) -> Gemm:
-    """out <- alpha op(a) op(b) + beta out by columns: out^T = op(b)^T op(a)^T, so A is b, B is a.
+    """Describe out <- alpha op(a) op(b) + beta out by columns.
 
-    Read by columns, memory that holds a by rows holds a^T.  With precision "tf32", float32 may
+    Read by columns, memory that holds a by rows holds a^T, and out^T = op(b)^T op(a)^T: so A is b,
+    and B is a.  With precision "tf32", float32 may
     be rounded to 10 bits of mantissa before it is multiplied.
     """
     dtypes = str(a.dtype), str(b.dtype), str(out.dtype)
@@ -83,7 +84,7 @@ def _alignment(array) -> int:
 
 
 class Choices:
-    """The choices of one network on one device, which must be current where they are used."""
+    """Chooses the algorithms of one network on one device, which must be the current one."""
 
     def __init__(self, device: int):
         self._device = device
@@ -99,7 +100,7 @@ class Choices:
         return {**self._machine(), "algorithms": chosen}
 
     def load_algorithms(self, algorithms: dict) -> None:
-        """Take over what `export` gave; from another GPU or library version it means nothing."""
+        """Take what `export` returned; from another GPU or library version it is ignored."""
         if algorithms and all(
             algorithms.get(name) == value for name, value in self._machine().items()
         ):
@@ -118,14 +119,14 @@ class Choices:
         Nothing can be timed while the stream is capturing: then it is the library's proposal.
         """
         shape = _text(gemm)
-        found = self._usable(gemm, self._chosen.get(shape))
-        if found is None and tune:
-            found = self._usable(gemm, _algorithm(self._file().get(shape)))
-            if found is None and not cp.cuda.get_current_stream().is_capturing():
-                found = self._fastest(gemm, shape, a, b, d)
-            if found is not None:
-                self._chosen[shape] = found.algorithm
-        return found or cublaslt.plan(self._device, gemm)
+        plan = self._usable(gemm, self._chosen.get(shape))
+        if plan is None and tune:
+            plan = self._usable(gemm, _algorithm(self._file().get(shape)))
+            if plan is None and not cp.cuda.get_current_stream().is_capturing():
+                plan = self._fastest(gemm, shape, a, b, d)
+            if plan is not None:
+                self._chosen[shape] = plan.algorithm
+        return plan or cublaslt.plan(self._device, gemm)
 
     def _usable(self, gemm: Gemm, algorithm: bytes | None) -> Plan | None:
         """The plan with an algorithm that was kept, if the library accepts it."""
@@ -135,8 +136,8 @@ class Choices:
         return None
 
     def _fastest(self, gemm: Gemm, shape: str, a: int, b: int, d: int) -> Plan:
-        """The candidate that takes the least time, which is kept in the file; where there is no
-        room to try them, the library's proposal, which is not."""
+        """The candidate that takes the least time, which is kept in the file; where memory is too
+        small to try them, the library's proposal, which is not kept."""
         plans = cublaslt.plans(self._device, gemm, CANDIDATES)
         try:
             times = _times(plans, gemm, a, b, d) if len(plans) > 1 else {}
@@ -152,7 +153,7 @@ class Choices:
 
     # ------------------------------------------------------------ the user's file
     def _path(self) -> Path:
-        """OSError or RuntimeError where there is no folder for it."""
+        """The file's path; raises OSError or RuntimeError where there is no folder for it."""
         gpu, version = self._machine().values()
         name = re.sub(r"\W+", "-", gpu)
         return cache.folder("gemm") / f"{name}-{version}.json"
@@ -163,7 +164,7 @@ class Choices:
         return self._kept
 
     def _read(self) -> dict[str, str]:
-        """What the file holds; nothing if it cannot be read, for that only costs time."""
+        """The file's choices; none if it cannot be read, which only costs time."""
         with contextlib.suppress(OSError, ValueError, RuntimeError):
             kept = json.loads(cache.read(self._path()))
             if isinstance(kept, dict):
@@ -178,8 +179,8 @@ class Choices:
 
 
 def _times(plans: list[Plan], gemm: Gemm, a: int, b: int, d: int) -> dict[Plan, float]:
-    """What each takes on A and B, and on a D of its own at an address like d; those that fail are
-    left out."""
+    """Milliseconds of CALLS calls of each plan, on A and B and on a D of its own with the
+    alignment of d; plans that fail are left out."""
     itemsize = {cublaslt.R_16BF: 2, cublaslt.R_32F: 4, cublaslt.R_64F: 8}[gemm.type_d]
     elements = gemm.stride_d * (gemm.batch - 1) + gemm.ldd * gemm.n
     offset = d % cublaslt.ALIGNMENT
@@ -215,15 +216,15 @@ def _times_on(stream, plans: list[Plan], arguments: tuple[int, int, int, int]) -
 
 
 def _calls(plan: Plan, arguments: tuple[int, int, int, int], stream: int) -> None:
-    """The same call again and again, as a graph: the time of its launch is not Python's."""
+    """Make the same call CALLS times; in a graph, so that Python's time is not measured."""
     for _ in range(CALLS):
         plan(*arguments, stream)
 
 
 @contextlib.contextmanager
 def _left_out_if_it_fails():
-    """An algorithm that the library has proposed, and that then fails, is not a candidate; but that
-    memory has run out says nothing about it."""
+    """A context that drops a candidate that fails; out of memory, which says nothing about it, is
+    raised."""
     try:
         yield
     except (cublaslt.CublasError, cp.cuda.runtime.CUDARuntimeError) as error:

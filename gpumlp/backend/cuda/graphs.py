@@ -1,4 +1,4 @@
-"""CUDA graphs: what is submitted to a stream, recorded to be launched again."""
+"""Record the work submitted to a stream as a CUDA graph, which is launched again."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import contextlib
 
 
 def record(work, stream):
-    """The graph of what work() submits to this stream, which is not the default one.
+    """Record the graph of what work() submits to this stream, which is not the default one.
 
-    Raises what work() raises, and leaves the stream able to go on.
+    Raises what work() raises, and leaves the stream usable.
     """
     stream.begin_capture()
     try:

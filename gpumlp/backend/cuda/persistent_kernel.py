@@ -1,4 +1,4 @@
-"""Networks that train in an SM's shared memory: what lies where in it, and whether it fits.
+"""The layout of networks that train in an SM's shared memory, and whether they fit into it.
 
 kernels/cuda/persistent.cu is compiled for one `Shape`; `places` works out its memory, and the
 program is made from that, so that both count the same bytes.
@@ -19,12 +19,12 @@ TILES = (64, 32, 16, 8)  # rows of a batch that are worked on at a time, the bes
 STATIC = 2048  # bytes at most of a block's other shared memory: sums, the rows of a tile
 
 # The same where an SM holds two blocks, one of which computes while the other waits for data or at
-# a barrier: fewer rows would leave threads without work.
+# a barrier: fewer rows would leave threads idle.
 TILES_OF_TWO = (64, 32)
 
 
 class Chip(NamedTuple):
-    """What of a GPU decides whether networks train in shared memory, and whether it pays."""
+    """The numbers of a GPU that decide whether networks train in shared memory."""
 
     multiprocessors: int
     double: int  # how many times as fast float32 is as float64
@@ -34,7 +34,7 @@ class Chip(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """All that a program is compiled for; lists of layers have None for layer 0."""
+    """The networks that a program is compiled for; tuples of layers have None for layer 0."""
 
     dtype: str
     sizes: tuple[int, ...]
@@ -61,7 +61,7 @@ class Shape(NamedTuple):
 
     @property
     def layout(self) -> Layout:
-        """Of a network's row in the buffers of all networks."""
+        """The layout of a network's row in the buffers of all networks."""
         learned = tuple(k for k in self.layers if self.f[k].learned)  # type: ignore[union-attr]
         return Layout(self.sizes, learned, self.itemsize)
 
@@ -87,13 +87,15 @@ class Places(NamedTuple):
 
 
 def lead(columns: int, itemsize: int) -> int:
-    """An odd number of packs: a column's packs in neighbouring rows are then in different banks."""
+    """Elements from row to row: an odd number of packs, so that a column's packs in neighbouring
+    rows are in different banks."""
     pack = PACK // itemsize
     packs = math.ceil(columns / pack)
     return (packs + 1 - packs % 2) * pack
 
 
 def places(shape: Shape, tile: int) -> Places:
+    """Place the arrays of a network, whose batches are worked on `tile` rows at a time."""
     sizes, layers, pack = shape.sizes, shape.layers, PACK // shape.itemsize
     leads = tuple(lead(size, shape.itemsize) for size in sizes)
     taken = 0
@@ -122,9 +124,9 @@ def fit(shape: Shape, chip: Chip) -> Places | None:
     two = min(chip.block, half) if shape.dtype == "float32" else 0
     for limit, tiles, blocks in ((two, TILES_OF_TWO, 2), (chip.block, TILES, 1)):
         for tile in tiles:
-            found = places(shape, tile)
-            if found.bytes + STATIC <= limit:
-                return found._replace(blocks=blocks)
+            candidate = places(shape, tile)
+            if candidate.bytes + STATIC <= limit:
+                return candidate._replace(blocks=blocks)
     return None
 
 
@@ -138,7 +140,7 @@ def carveout(at: Places, chip: Chip) -> int:
 
 
 def samples(dtype: str):
-    """(label, Shape) of some networks, for the tools that prove the programs of all."""
+    """Yield (label, Shape) of some networks, for the tools that compile the programs."""
     adam, rmsprop = ("Adam", (True, True)), ("RMSprop", (True, True, True))
     cases = {
         "digits": ((64, 64, 10), ["relu"], "softmax", "cross_entropy", 0.0, adam),
@@ -158,7 +160,7 @@ H100 = Chip(132, 2, block=227 << 10, multiprocessor=228 << 10, reserved=1 << 10)
 
 
 class LaunchArgs(NamedTuple):
-    """What a fit's launches work on; see `gpumlp.backend`."""
+    """The arguments of a fit's launches; see `contract.Ops`."""
 
     theta: Array
     state_buffers: list[Array | None]

@@ -1,4 +1,4 @@
-"""Copies to the device beside the computing: from page-locked memory, on a stream of their own."""
+"""Copy to the device while it computes: from page-locked memory, on a stream of its own."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import numpy as np
 
 
 class Transfer:
-    """As many bytes on the host, `host`, as on the device, `array`, to which `send` copies them.
-
-    The computing is what the current stream does.
-    """
+    """Copies `host` to `array`, which is on the device, while the current stream computes."""
 
     def __init__(self, size: int, stream):
         self.host = np.frombuffer(cp.cuda.alloc_pinned_memory(size), np.uint8, size)
@@ -21,22 +18,23 @@ class Transfer:
         self.release()  # the memory was another's, whose work may not be done
 
     def wait(self):
-        """Until the host may write to `host`: it has been read by the last copy."""
+        """Wait until the last copy has read `host`, which may then be written to."""
         self._sent.synchronize()
 
     def send(self):
-        """Copy once the computing needs `array` no more; its work from now on waits for that."""
+        """Copy when the current stream has done what it did before `release`; its later work waits
+        for the copy."""
         self._stream.wait_event(self._used)
         self.array.set(self.host, stream=self._stream)
         self._sent.record(self._stream)
         cp.cuda.get_current_stream().wait_event(self._sent)
 
     def release(self):
-        """What was submitted before this is the last that needs `array` as it is."""
+        """Say that all work that reads `array` as it is has been submitted."""
         self._used.record()
 
 
 def pair(size: int) -> tuple[Transfer, Transfer]:
-    """Two of so many bytes, on one stream."""
+    """Two transfers of so many bytes, on one stream."""
     stream = cp.cuda.Stream(non_blocking=True)
     return Transfer(size, stream), Transfer(size, stream)

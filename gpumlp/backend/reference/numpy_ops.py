@@ -122,19 +122,17 @@ class NumpyOps:
         delta.sum(axis=1, out=db)  # (13)
 
     def _mask(self, noise, like):
-        """Which elements dropout sets to 0, and the factor 1 / (1 - probability) of each network.
-
-        Drawn in forward, and used again in backward.
-        """
+        """Draw the elements that dropout sets to 0, and the factor 1 / (1 - probability) of each
+        network; backward gets the mask that forward has drawn."""
         origin = (like.shape, *(a.tobytes() for a in (noise.step, noise.seeds, noise.dropout)))
-        held = self._drawn.get(noise.layer)
-        if held is None or held[0] != origin:
+        cached = self._drawn.get(noise.layer)
+        if cached is None or cached[0] != origin:
             size = like[0].size
             bits = philox.bits(noise.seeds, size, noise.layer, noise.step, philox.DROPOUT)
             drop = (bits < noise.dropout[:, None]).reshape(like.shape)
             probability = noise.dropout.astype(like.dtype) * like.dtype.type(2.0**-32)
-            held = self._drawn[noise.layer] = origin, drop, (1 / (1 - probability))[:, None, None]
-        return held[1:]
+            cached = self._drawn[noise.layer] = origin, drop, (1 / (1 - probability))[:, None, None]
+        return cached[1:]
 
     @_quiet
     def scale(self, V, s, out):
@@ -301,7 +299,7 @@ def _right(n, targets, threshold):
 
 
 def _parameters(f, p, noise, like):
-    """The values f and df index: each (1 or M, 1, 1), or (M, B, N) where slopes are drawn."""
+    """The parameters of f and df: both (1 or M, 1, 1), or (M, B, N) where slopes are drawn."""
     if f.random and noise is not None:
         random = philox.bits(noise.seeds, like[0].size, noise.layer, noise.step, philox.SLOPE)
         lower, upper = p[:, 0, None, None], p[:, 1, None, None]
@@ -311,7 +309,7 @@ def _parameters(f, p, noise, like):
 
 
 def _factors(factors, part, decayed):
-    """Which of a block's parameters decay, and the factors on their learning rate and decay."""
+    """The slice of a block's parameters that decay, and factors on learning rate and decay."""
     if factors is None:
         return slice(max(0, min(decayed, part.stop) - part.start)), 1.0, 1.0
     of_parameter = np.searchsorted(factors.ends, np.arange(part.start, part.stop), "right")

@@ -46,8 +46,8 @@ def bits(seeds, size, layer, step, purpose):
     c0 = np.arange((size + 3) // 4, dtype=np.uint64)
     steps = np.broadcast_to(step, len(seeds))
     # One network at a time, so that its intermediate results stay in the cache.
-    each = [philox(c0, layer, t, purpose, seed) for t, seed in zip(steps, seeds, strict=True)]
-    return np.stack(each).reshape(len(seeds), -1)[:, :size]
+    rows = [philox(c0, layer, t, purpose, seed) for t, seed in zip(steps, seeds, strict=True)]
+    return np.stack(rows).reshape(len(seeds), -1)[:, :size]
 
 
 def uniform(random_bits, dtype):

@@ -1,4 +1,4 @@
-"""Does a GPU compute what NumPy does?  Every operation of gpumlp.backend on small random arrays.
+"""Check that a GPU computes what NumPy does, by every operation on small random arrays.
 
 A `Case` is worked out twice by the same lines, on the device and by NumpyOps in float64.  A few
 dozen of them run when a GPU is first used, in a fraction of a second and what it takes to compile
@@ -38,7 +38,7 @@ _failed: dict[str, Problem] = {}  # what a GPU was found to be -> what it comput
 
 
 class Outcome(NamedTuple):
-    """error: the largest, or infinite where something was raised."""
+    """The outcome of a case; error: the largest, or infinite where something was raised."""
 
     case: Case
     error: float
@@ -64,9 +64,9 @@ def cases() -> list[Case]:
 
 
 def run(device: str, chosen: Iterable[Case]) -> Iterator[Outcome]:
-    """The outcomes on a device; cases are left out that it has no way to do.
+    """Run cases on a device; yields the outcomes of those that it can run.
 
-    An operation that raises has failed.  Raises what says that memory has run out.
+    An operation that raises has failed.  An error that means out of memory is raised.
     """
     made: dict[str, Any] = {}  # the case's dtype -> operations, which are of one dtype each
     reference = NumpyOps()
@@ -99,7 +99,7 @@ def _possible(device: str, case: Case) -> bool:
 
 
 def _error(case: Case, ops, reference) -> float | None:
-    """The largest of all arrays that come out; None where the device cannot do it."""
+    """The largest error of a case's arrays; None where the device cannot run it."""
     exact = Side(reference, case.dtype, exact=True)
     expected = case.work(exact)
     with ops.on_device():
@@ -114,7 +114,7 @@ def _error(case: Case, ops, reference) -> float | None:
 
 
 def _difference(computed, expected) -> float:
-    """Of an element, in proportion to it and to the mean of those that are finite."""
+    """The largest error of an element, in proportion to it plus the mean of the finite ones."""
     if expected.dtype.kind != "f":
         return float((computed != expected).any())
     finite = np.abs(expected[np.isfinite(expected)])
@@ -134,7 +134,7 @@ def _one_line(error: Exception) -> str:
 
 
 def first_use(index: int) -> Problem | None:
-    """Why GPU number `index` should not be used: what it computes wrong."""
+    """Check GPU number `index` unless it has passed before; the problem if it computes wrong."""
     if os.environ.get(VARIABLE) == "0":
         return None
     facts = json.dumps(_facts(index), indent=0)
@@ -144,14 +144,14 @@ def first_use(index: int) -> Problem | None:
         if wrong is None:
             _remember(facts)
             return None
-        what = f"GPU {index} computes something wrong: {wrong}"
+        cause = f"GPU {index} computes something wrong: {wrong}"
         remedy = "Report what `gpumlp info --check` prints; another driver or CuPy may mend it."
-        _failed[facts] = Problem(what, remedy, True)
+        _failed[facts] = Problem(cause, remedy, True)
     return _failed.get(facts)
 
 
 def state() -> str:
-    """For `gpumlp info`."""
+    """A line on the check for `gpumlp info`."""
     if os.environ.get(VARIABLE) == "0":
         return f"none when a GPU is first used ({VARIABLE}=0)"
     return f"of a few operations when a GPU is first used ({VARIABLE}=0 switches it off)"
@@ -163,14 +163,14 @@ def cublaslt_version() -> str:
 
 
 def nvrtc_version() -> str:
-    """Of what compiles the kernels, which is installed apart from CuPy."""
+    """The version of NVRTC, which compiles the kernels and is installed apart from CuPy."""
     import cupy
 
     return "{}.{}".format(*cupy.cuda.nvrtc.getVersion())
 
 
 def _facts(index: int) -> dict[str, object]:
-    """All that a result depends on."""
+    """The GPU, driver, libraries and sources that results depend on."""
     import cupy
 
     runtime = cupy.cuda.runtime
@@ -191,7 +191,7 @@ def _facts(index: int) -> dict[str, object]:
 
 
 def _sources() -> str:
-    """Of what is computed and how it is checked: a checkout changes without a new version."""
+    """A hash of kernels and backend: a checkout changes without a new version."""
     texts = [sources.text(name) for name in sources.names()]
     for path in sorted(Path(backend.__file__).parent.rglob("*.py")):
         texts.append(path.read_text(encoding="utf-8"))
@@ -199,7 +199,7 @@ def _sources() -> str:
 
 
 def _path(facts: str) -> Path:
-    """OSError or RuntimeError where there is no folder for it."""
+    """The file that remembers a pass; raises OSError or RuntimeError without a folder for it."""
     name = hashlib.sha256(facts.encode()).hexdigest()[:32]
     return cache.folder("checked") / f"{name}.json"
 
@@ -211,6 +211,6 @@ def _is_remembered(facts: str) -> bool:
 
 
 def _remember(facts: str) -> None:
-    """That all went well; if it cannot be written, the next process finds out anew."""
+    """Remember a pass; where it cannot be written, the next process checks again."""
     with contextlib.suppress(OSError, RuntimeError):
         cache.keep(_path(facts), facts.encode())

@@ -1,4 +1,4 @@
-"""A case of the self-check: an operation on small random arrays, and where it is worked out."""
+"""A case of the self-check: an operation on small random arrays, and the side that computes it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SEED = 7
 MODELS = 3
 DTYPES = ("float32", "float64")
 
-# Errors that are allowed, of an element in proportion to it and to the array's mean.  Wrong kernels
+# Errors that are allowed, of an element in proportion to it plus the array's mean.  Wrong kernels
 # are wrong by far more; TF32 and bf16 round the factors of products, or what is stored.
 TOLERANCE = {"float32": 2e-5, "float64": 1e-11, "tf32": 3e-2, "bf16": 1e-2}
 LOOSE = 5.0  # the factor for what takes several operations, or a difference of nearly equal numbers
@@ -36,7 +36,7 @@ class Case(NamedTuple):
 
 
 class Side:
-    """Where a case is worked out: operations, and arrays there, of the same numbers on each side.
+    """One side of a case: operations, and arrays of the same random numbers as on the other side.
 
     exact: by NumPy, where numbers that were rounded to the case's dtype are float64.
     """
@@ -49,13 +49,13 @@ class Side:
         self._bf16 = dtype == "bf16"
 
     def send(self, values, dtype=None):
-        """An array of these numbers: rounded, or in a dtype of its own."""
+        """Send numbers to the side's device, rounded to its dtype, or in a dtype of their own."""
         if dtype is None:
             values, dtype = np.asarray(values).astype(self.dtype), self.real
         return self.ops.to_device(np.array(values, dtype))
 
     def store(self, values):
-        """The same, where the dtype "bf16" has an array of its bits."""
+        """Send numbers that are stored in bf16, as their bits, in a case of that dtype."""
         if not self._bf16:
             return self.send(values)
         bits = np.empty(np.shape(values), np.uint16)
@@ -66,11 +66,11 @@ class Side:
         return self.send(scale * self.rng.standard_normal(shape))
 
     def empty(self, *shape):
-        """Full of NaN, so that what is not written shows."""
+        """An array of NaN, which shows what is not written."""
         return self.send(np.full(shape, np.nan))
 
     def blank(self, *shape):
-        """The same for what may be in bf16."""
+        """An array of NaN that may be stored in bf16."""
         return self.store(np.full(shape, np.nan))
 
     def noise(self, dropout: bool) -> Noise:
@@ -83,14 +83,14 @@ class Side:
         )
 
     def read(self, array):
-        """On the host: numbers as float64, integers as they are."""
+        """Copy an array to the host: real numbers as float64, integers as they are."""
         array = np.asarray(self.ops.to_host(array))
         array = widened(array) if self._bf16 and array.dtype == np.uint16 else array
         return array.astype(np.float64) if array.dtype.kind == "f" else array
 
 
 def widened(bits):
-    """The numbers of which these are the bits in bf16."""
+    """Convert bits of bf16 to float32."""
     return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
@@ -101,7 +101,7 @@ def constants(side: Side, f):
 
 
 def case(operation, what, dtype, work, *args, factor=1.0, first=False, gpu=False, **options):
-    """The case of work(side, *args, **options); with `first`, in float32 alone."""
+    """The case of work(side, *args, **options); `first` holds in float32 alone."""
 
     def done(side):
         return work(side, *args, **options)

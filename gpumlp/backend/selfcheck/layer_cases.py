@@ -1,4 +1,4 @@
-"""gemm, activate, backprop, scale, cast_bf16 and loss."""
+"""The cases of gemm, activate, backprop, scale, cast_bf16 and loss."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def gemm(side: Side, shape, models=MODELS, ta=False, tb=False, alpha=1.0, beta=0
 
 
 def stored_gemm(side: Side, shape):
-    """A product that is itself in bf16."""
+    """A product that is stored in bf16."""
     rows, inner, columns = shape
     draw, out = side.rng.standard_normal, side.blank(MODELS, rows, columns)
     a, b = draw((MODELS, rows, inner)), draw((MODELS, inner, columns))
@@ -123,7 +123,7 @@ def scale_gradient(side: Side):
 
 
 def cast_bf16(side: Side):
-    """The same on both sides, as these numbers are float32."""
+    """Rounding of float32 to bf16, the same on both sides."""
     a = side.rng.standard_normal((MODELS, 1029)).astype(np.float32)
     a[:, :3] = [np.inf, -0.0, np.float32(1 + 2**-8)]  # the last is halfway
     a.view(np.uint32)[:, 3] = 0x7FFFFFFF  # a NaN, of which rounding would make -0
@@ -168,7 +168,7 @@ def _layers() -> Iterator[Case]:
 
 
 def loss(side: Side, of: Loss, output: Activation):
-    """Value and delta, and the value alone; of labels too, where the loss takes them."""
+    """Value and delta, and the value alone, of dense targets and, where there are any, labels."""
     form, results = pair(of, output), []
     for rows, columns in [(71, 10)] if form.rows else [(71, 10), (9, 1)]:
         u = side.rng.standard_normal((MODELS, rows, columns)).clip(-2, 2)
@@ -187,7 +187,7 @@ def loss(side: Side, of: Loss, output: Activation):
     return results
 
 
-# The losses of the estimators, and the output that each is for.
+# The losses of the estimators, and the output of each.
 REPORTED = {
     "log_loss": "softmax",
     "binary_log_loss": "sigmoid",
@@ -226,7 +226,7 @@ def _targets(side: Side, of: Loss, rows: int, columns: int) -> Iterator[Targets]
 
 
 def pairs(of: Loss) -> dict:
-    """The ways in which a loss meets output activations, each with the first that it meets so."""
+    """The `OutputLoss`es of a loss, each with the first output activation that it is for."""
     ways: dict = {}
     for name, f in activations.items():
         if of.outputs is None or name in of.outputs:

@@ -1,4 +1,4 @@
-"""What is more than one operation: copies, and sequences that are captured."""
+"""The cases of copies, transfers and captured sequences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gpumlp.functions.activation import activations
 
 
 def copies(side: Side):
-    """To the device and back, of what goes in one piece and what does not."""
+    """Arrays to the device and back, by way of page-locked memory and straight."""
     sizes = 1029, (1 << 18) + 3
     return [side.ops.to_device(side.rng.standard_normal(size).astype("f4")) for size in sizes]
 

@@ -1,4 +1,4 @@
-"""prepare_update, update, gather, accumulate_metrics and shuffle."""
+"""The cases of prepare_update, update, gather, accumulate_metrics and shuffle."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def prepare_update(side: Side, penalty: bool, size=SIZE):
 
 
 def update(side: Side, optimizer: Optimizer, size=SIZE, factors=False):
-    """Two steps from nothing; one network stands still."""
+    """Two steps from an empty state; one network stands still."""
     decayed = size - 32
     theta, used = side.normal(MODELS, size), optimizer.state_buffers().values()
     state_buffers = [side.send(np.zeros((MODELS, size))) if in_use else None for in_use in used]

@@ -213,7 +213,7 @@ class PiecewiseLinearEncoder(_NumberTransformer):
         """
         check_is_fitted(self)
         X = self._check(X, reset=False)
-        out = np.empty((len(X), sum(map(bins, self.edges_))), X.dtype)
+        out = np.empty((len(X), sum(map(bin_count, self.edges_))), X.dtype)
         write_piecewise(X, self.edges_, out)
         return out
 
@@ -260,7 +260,7 @@ def _quantiles(column: np.ndarray, count: int) -> np.ndarray:
     return np.unique(quantiles[np.isfinite(quantiles)])
 
 
-def bins(edges: np.ndarray) -> int:
+def bin_count(edges: np.ndarray) -> int:
     """How many features a column with these edges has."""
     return len(edges) - 1 if len(edges) > 2 else 0
 
@@ -268,7 +268,7 @@ def bins(edges: np.ndarray) -> int:
 def piecewise_names(names: Any, edges: list[np.ndarray]) -> list[str]:
     """The names of the features of columns with these names and edges."""
     pairs = zip(names, edges, strict=True)
-    return [f"{name}_bin{t}" for name, column in pairs for t in range(bins(column))]
+    return [f"{name}_bin{t}" for name, column in pairs for t in range(bin_count(column))]
 
 
 def write_scaled(X: np.ndarray, center: np.ndarray, scale: np.ndarray, out: np.ndarray) -> None:
@@ -287,7 +287,7 @@ def write_piecewise(X: np.ndarray, edges: list[np.ndarray], out: np.ndarray) -> 
     """out (R, bins of all columns) <- the piecewise linear encoding of X (R, n)."""
     end = 0
     for x, e in zip(X.T, edges, strict=True):
-        start, end = end, end + bins(e)
+        start, end = end, end + bin_count(e)
         if start == end:
             continue
         low, high = np.zeros(end - start), np.ones(end - start)
@@ -296,5 +296,7 @@ def write_piecewise(X: np.ndarray, edges: list[np.ndarray], out: np.ndarray) -> 
             p = np.subtract(x[:, np.newaxis], e[:-1], dtype=np.float64)
             p /= np.diff(e)
         np.clip(p, low, high, out=p)
-        np.nan_to_num(p, copy=False)
+        missing = np.isnan(p)
+        if missing.any():
+            p[missing] = 0
         out[:, start:end] = p

@@ -7,6 +7,8 @@ import warnings
 import numpy as np
 from sklearn.model_selection import KFold, StratifiedKFold
 
+FOLDS_OF_ONE = 8  # of which a single network holds one out
+
 
 def fold_rows(
     y: np.ndarray, models: int, classes: bool, rng: np.random.Generator
@@ -18,7 +20,8 @@ def fold_rows(
     y : ndarray of shape (n_samples,)
         Numbers of classes, or values.
     models : int
-        M; network m holds fold m out, of as many folds as there are networks, or rows.
+        M; network m holds fold m out, of as many folds as there are networks, or rows.  A single
+        network holds an eighth out.
     classes : bool
         Whether folds have the classes in equal shares.
     rng : Generator
@@ -30,7 +33,7 @@ def fold_rows(
     have fewer, and sees one held-out row twice where others have more.  A single row is both.
     """
     rows = len(y)
-    folds = min(models, rows)
+    folds = min(models if models > 1 else FOLDS_OF_ONE, rows)
     if folds < 2:
         alone = np.zeros((models, 1), np.int64)
         return alone, alone

@@ -21,6 +21,7 @@ from gpumlp.training.callback import Callback
 from gpumlp.training.trainer import Trainer
 
 WIDTH = 16.0  # √256: the hidden layers of RealMLP, whose rates all are relative to
+MANY_ROWS = 10_000  # from which networks are wider, and have fewer epochs
 FORWARD_ROWS = 2000  # of the forward pass that initial weights are drawn by
 POINTS = 5  # of which an initial bias is a random mean
 
@@ -61,7 +62,12 @@ def batch_size_for(rows: int) -> int:
 
 def hidden_sizes_for(rows: int) -> tuple[int, ...]:
     """Units of the hidden layers, for so many rows."""
-    return (128,) * 3 if rows < 10_000 else (256,) * 3
+    return (128,) * 3 if rows < MANY_ROWS else (256,) * 3
+
+
+def epochs_for(rows: int) -> int:
+    """Epochs, for so many rows."""
+    return 128 if rows < MANY_ROWS else 64
 
 
 def make_network(

@@ -34,8 +34,7 @@ REASONS = {
 }
 
 DAY = np.timedelta64(1, "D")
-UNIX_DAYS = np.datetime64(0, "D")
-SECONDS_A_DAY = 86_400
+EPOCH = np.datetime64(0, "D")
 
 
 def _since(dates: np.ndarray, unit: str, of: str) -> np.ndarray:
@@ -45,7 +44,7 @@ def _since(dates: np.ndarray, unit: str, of: str) -> np.ndarray:
 
 # From datetime64[us]; elapsed are days since 1970.
 PARTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "elapsed": lambda dates: (dates - UNIX_DAYS) / DAY,
+    "elapsed": lambda dates: (dates - EPOCH) / DAY,
     "year": lambda dates: dates.astype("M8[Y]") - np.datetime64(-1970, "Y"),
     "month": lambda dates: _since(dates, "M", "Y") + 1,
     "day": lambda dates: _since(dates, "D", "M") + 1,
@@ -241,9 +240,9 @@ def _warn_of_texts(columns: list[TableColumn]) -> None:
     if names:
         warn(
             f"X: nearly every row has a text of its own in column{'s' * (len(names) > 1)} "
-            f"{', '.join(names)}, left out: name it in categorical_features to take its more "
-            "frequent values as categories, or make numbers of its words by "
-            "sklearn.feature_extraction.text.TfidfVectorizer"
+            f"{', '.join(names)}, left out: to take the more frequent ones as categories, name "
+            "such a column in categorical_features; to learn from their words, make numbers of "
+            "them by sklearn.feature_extraction.text.TfidfVectorizer"
         )
 
 

@@ -12,12 +12,10 @@ from gpumlp.estimators.tabular.column_values import CATEGORY, Place
 from gpumlp.estimators.tabular.encoders import (
     PiecewiseLinearEncoder,
     RobustSmoothScaler,
+    bin_count,
     piecewise_names,
     write_piecewise,
     write_scaled,
-)
-from gpumlp.estimators.tabular.encoders import (
-    bins as bin_count,
 )
 from gpumlp.estimators.tabular.table_columns import TableColumn, fit_columns
 from gpumlp.estimators.tabular.table_reader import TableReader
@@ -27,8 +25,9 @@ SAMPLE, SEED = 100_000, 0  # rows by which medians, scales and edges are found, 
 CHUNK = 1 << 19  # numbers of a table that are prepared at once, if those are MIN_ROWS rows
 MIN_ROWS = 1024
 
-FEW_NUMBERS = 20  # columns; beyond them bins are MANY_BINS, and no edges are put at single values
-FEW_ROWS = 5_000
+# Of the piecewise linear encoding: up to FEW_NUMBERS columns of numbers and dates, bins are those
+# of few or of many rows.
+FEW_NUMBERS, FEW_ROWS = 20, 5_000
 FEW_ROWS_BINS, MANY_ROWS_BINS, MANY_NUMBERS_BINS = 8, 24, 4
 MAX_DISTINCT = 32
 
@@ -39,8 +38,17 @@ class Preparation:
     A number, a time span (in seconds) or a part of a date is imputed with its median, scaled as
     RobustSmoothScaler does, and encoded as PiecewiseLinearEncoder does; where it was missing in
     fit, one more input is 1 where it is missing.  A category of two levels is -1 or 1, one of more
-    has an input for each; a value that was missing in fit is a level.  A level that is unknown
-    gives 0s.  table_columns.py says which columns are of which kind, and which have no inputs.
+    has an input for each.  Levels are told apart as texts, 3 and 3.0 are one; missing values are a
+    level if there were some in fit.  Of more than 100 levels the 99 most frequent are told apart,
+    and none of fewer than 10 rows and than 1 / 2000 of them; the others are one level, of which are
+    unknown ones, too.  Where there is no such level, unknown ones give 0s.
+
+    None, NaN, NaT, NA, the empty text and infinity are missing values.  Dates with a time zone are
+    taken in UTC.  Columns that are constant or empty have no inputs, nor have texts (unless they
+    are declared as a category) of which over 90 % differ, from 20 rows on.
+
+    Later, numbers, text that spells one, and time spans are numbers to a column of numbers; text in
+    ISO 8601 is a date to one of dates; everything is a category to one of categories.
 
     These are RobustSmoothScaler and PiecewiseLinearEncoder one beside the other, and no
     ColumnTransformer: its parts would be fitted on made-up rows to come from a file, and it would
@@ -115,6 +123,8 @@ class Preparation:
         TypeError
             If a column holds bytes, complex numbers, lists or the like.
         """
+        if bins is not None and not (isinstance(bins, str) and bins == "auto"):
+            bins = checks.number(bins, 'bins ("auto", None or a number)', checks.COUNT)
         table = TableReader(X)
         rows = None
         if table.rows > SAMPLE:
@@ -141,10 +151,10 @@ class Preparation:
             self.feature_names_in_ = np.array(names, dtype=object)
 
     def _encoder(self, bins: Any, rows: int) -> PiecewiseLinearEncoder | None:
+        """bins: as fit takes it."""
         if bins is None:
             return None
         if bins != "auto":
-            checks.number(bins, 'bins ("auto", None or a number)', checks.COUNT)
             return PiecewiseLinearEncoder(bins, MAX_DISTINCT)
         if sum(each.kind != CATEGORY and not each.dropped for each in self.columns) > FEW_NUMBERS:
             return PiecewiseLinearEncoder(MANY_NUMBERS_BINS, 0)

@@ -35,7 +35,7 @@ class TableReader:
     names: of its columns, None if it has none or if they are no texts; labels: names or positions.
     """
 
-    def __init__(self, X: Any):
+    def __init__(self, X: Any) -> None:
         self._table, names, self._read, self.rows = _opened(X)
         self.names = _checked_names(names)
         self.labels: list[Any] = self.names or list(range(len(names)))
@@ -49,8 +49,8 @@ class TableReader:
                 )
 
     def column(self, j: int, rows: slice = ALL, exact: bool = False) -> Column:
-        """The values of a column in some rows; exact: integers among missing values may not become
-        floats."""
+        """The values of a column in some rows; exact: as they are, for categories, where else
+        integers beside missing values become floats."""
         place = Place(self.labels[j], rows.start or 0)
         return self._read(self._table, j, rows, exact, place)
 
@@ -107,11 +107,11 @@ def _checked_names(names: list[Any]) -> list[str] | None:
 
 
 def _of_numpy(array: np.ndarray, j: int, rows: slice, exact: bool, place: Place) -> Column:
-    return _of_array(array[rows, j], place)
+    return _of_array(array[rows, j], exact, place)
 
 
-def _of_array(array: np.ndarray, place: Place) -> Column:
-    """A column of NumPy's."""
+def _of_array(array: np.ndarray, exact: bool, place: Place) -> Column:
+    """A column of NumPy's; exact: its texts are no numbers, whatever they spell."""
     kind = array.dtype.kind
     if kind in "biuf":
         return ArrayColumn(array)
@@ -124,7 +124,7 @@ def _of_array(array: np.ndarray, place: Place) -> Column:
     if kind in "SV":
         raise bytes_error(place)
     column = coded(array.tolist(), place)
-    if kind in "UT":  # its other columns may have made text of its numbers
+    if kind in "UT" and not exact:  # its other columns may have made text of its numbers
         present = [each for each in column.objects if not is_missing(each)]
         values = [as_number(each) for each in present]
         if values and None not in values:
@@ -136,7 +136,7 @@ def _of_pandas(frame: Any, j: int, rows: slice, exact: bool, place: Place) -> Co
     series = frame.iloc[rows, j]
     dtype = series.dtype
     if isinstance(dtype, np.dtype):
-        return _of_array(series.to_numpy(), place)
+        return _of_array(series.to_numpy(), exact, place)
     if hasattr(dtype, "pyarrow_dtype"):
         return _of_arrow_array(series.array.__arrow_array__(), exact, place)
     declared = hasattr(dtype, "categories")
@@ -147,13 +147,13 @@ def _of_pandas(frame: Any, j: int, rows: slice, exact: bool, place: Place) -> Co
     elif not declared and not exact and dtype.kind in "biuf":
         return ArrayColumn(series.to_numpy(dtype=np.float64, na_value=np.nan))
     if isinstance(series.dtype, np.dtype):
-        return _of_array(series.to_numpy(), place)
+        return _of_array(series.to_numpy(), exact, place)
     codes, values = series.factorize()
     return coded(values.tolist(), place).taken(codes, declared)
 
 
 def _of_polars(frame: Any, j: int, rows: slice, exact: bool, place: Place) -> Column:
-    series = frame.get_columns()[j][rows]
+    series = frame.to_series(j)[rows]
     dtype = series.dtype
     name = type(dtype).__name__ if not isinstance(dtype, type) else dtype.__name__
     if dtype.is_nested():
@@ -161,7 +161,7 @@ def _of_polars(frame: Any, j: int, rows: slice, exact: bool, place: Place) -> Co
     if name == "Binary":
         raise bytes_error(place)
     if name in ("Date", "Datetime", "Duration"):
-        return _of_array(series.to_numpy(), place)  # in UTC
+        return _of_array(series.to_numpy(), exact, place)  # in UTC
     if not exact and (dtype.is_numeric() or name in ("Boolean", "Null")):
         return ArrayColumn(series.cast(float).to_numpy())
     declared = name in ("Categorical", "Enum")
@@ -181,7 +181,7 @@ def _of_arrow_array(array: Any, exact: bool, place: Place) -> Column:
     if "binary" in name and not name.startswith("dictionary"):
         raise bytes_error(place)
     if name.startswith(("timestamp", "date", "duration")):
-        return _of_array(array.to_numpy(), place)  # in UTC
+        return _of_array(array.to_numpy(), exact, place)  # in UTC
     if name.startswith("time"):
         return coded(array.to_pylist(), place)
     numeric = name.startswith(("bool", "int", "uint", "half", "float", "double", "decimal", "null"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,8 @@ from gpumlp.training.callback import Callback, EarlyStopping
 from gpumlp.training.history import History
 from gpumlp.utils.checks import ParameterError
 
+FOLD_BYTES = 24  # of a row's number in the folds of a network, while they are made
+
 
 class TableSamples(NamedTuple):
     """Prepared rows x (R, D), coded targets y (R,), and weights (R,) or None."""
@@ -35,6 +38,33 @@ class TableSamples(NamedTuple):
     weight: np.ndarray | None
 
 
+class StackTask(NamedTuple):
+    """What the stacks of a fit are trained on.
+
+    weight: (R,) of the training loss, or None.  held: a validation set of the user's, or None.
+    folds: else what each network trains on and holds out, as `Trainer.fit` takes it.
+    """
+
+    params: NetworkParams
+    train: TableSamples
+    weight: np.ndarray | None
+    held: TableSamples | None
+    folds: Any
+    device: str
+
+
+class HeldOut(NamedTuple):
+    """What a network says of rows that it did not see: outputs of each stack, (1, rows, N_K).
+
+    weight, loss_weight: of rows in the score, and as training had them; None: all are equal.
+    """
+
+    outputs: list[np.ndarray]
+    y: np.ndarray
+    weight: np.ndarray | None
+    loss_weight: np.ndarray | None
+
+
 class BaseTabular(BaseEstimator):
     """See TabularClassifier and TabularRegressor, which add how targets are coded, what is trained
     on them, and what is predicted."""
@@ -42,7 +72,7 @@ class BaseTabular(BaseEstimator):
     # The constructor's parameters.
     n_models: int
     hidden_layer_sizes: Any
-    max_epochs: int
+    max_epochs: Any
     batch_size: Any
     learning_rate: float
     categorical_features: Any
@@ -72,8 +102,8 @@ class BaseTabular(BaseEstimator):
         learned, with these weights of rows or None."""
         raise NotImplementedError
 
-    def _tasks(self, params: NetworkParams) -> list[Any]:
-        """The loss of each stack that is to be trained."""
+    def _losses(self, params: NetworkParams) -> list[Any]:
+        """Of each stack that is to be trained."""
         raise NotImplementedError
 
     @property
@@ -93,6 +123,9 @@ class BaseTabular(BaseEstimator):
     def _fold_score(self, y: np.ndarray, predicted: np.ndarray, weight: Any) -> float:
         raise NotImplementedError
 
+    def _calibrate(self, parts: list[HeldOut]) -> None:
+        """Learn how sure the networks may be, by what they say of rows that they did not see."""
+
     # ------------------------------------------------------------ fitting
     def _fit(self, X: Any, y: Any, sample_weight: Any, validation: tuple[Any, Any, Any]) -> None:
         begin = time.monotonic()
@@ -100,34 +133,57 @@ class BaseTabular(BaseEstimator):
         params = self._preset._replace(**(self.network_params or {}))
         device = devices.resolve(self.device)
         y = self._targets(y, "y")
-        self.preparation_ = Preparation().fit(X, self.categorical_features)
-        self.preparation_.owner = type(self).__name__
-        self.n_features_in_ = self.preparation_.n_features_in_
-        vars(self).pop("feature_names_in_", None)
-        if hasattr(self.preparation_, "feature_names_in_"):
-            self.feature_names_in_ = self.preparation_.feature_names_in_
+        self._prepare(X)
         train = self._samples(X, y, sample_weight, "", True)
         held = self._validation_samples(validation)
         random = hyperparameters.random_of(self.random_state)
         rng = np.random.default_rng(random.randint(0, 2**31, size=4))
         folds = None
         if held is None:
+            self._check_folds(len(train.x))
             folds = fold_rows(train.y, self.n_models, self._classes, rng)
         weight = self._weights(train.y, train.weight)
-        tasks = self._tasks(params)
-        seconds = None if self.time_limit is None else self.time_limit / len(tasks)
+        task = StackTask(params, train, weight, held, folds, device)
+        losses = self._losses(params)
         self._stacks, self.histories_ = [], []
         epochs = []
-        for i, loss in enumerate(tasks):
-            limit = []
-            if seconds is not None:
+        for i, loss in enumerate(losses):
+            limits: list[Callback] = []
+            if self.time_limit is not None:
                 now = time.monotonic()
-                limit = [TimeLimit(begin + (i + 1) * seconds - now, now)]
-            net, best = self._train(params, loss, train, weight, held, folds, device, rng, limit)
+                end = begin + self.time_limit * (i + 1) / len(losses)
+                limits = [TimeLimit(end - now, now)]
+            net, best = self._train(task, loss, rng, limits)
             epochs.append(best)
             self._stacks.append(StoredStack(net))
         self.best_epochs_ = np.array(epochs[0] if len(epochs) == 1 else epochs)
-        self._score_folds(train, folds, held)
+        parts = self._held_out(task)
+        self._calibrate(parts)
+        self.validation_scores_ = np.array(
+            [self._fold_score(part.y, self._pooled(part.outputs), part.weight) for part in parts]
+        )
+        if folds is None:
+            self.__dict__.pop("oof_prediction_", None)
+        else:
+            self.oof_prediction_ = self._out_of_fold(parts, folds[1], len(train.x))
+
+    def _check_folds(self, rows: int) -> None:
+        """Raises MemoryError where the numbers of the rows of all folds take more than there is."""
+        needed = self.n_models * rows * FOLD_BYTES
+        if short := memory.shortage(None, needed):
+            raise MemoryError(
+                f"out of memory: the folds of n_models = {self.n_models} networks on {rows} rows "
+                f"take {memory.text(needed)}, and {short}; lower n_models"
+            )
+
+    def _prepare(self, X: Any) -> None:
+        """What becomes of the columns."""
+        self.preparation_ = Preparation().fit(X, self.categorical_features)
+        self.preparation_.owner = type(self).__name__
+        self.n_features_in_ = self.preparation_.n_features_in_
+        self.__dict__.pop("feature_names_in_", None)
+        if hasattr(self.preparation_, "feature_names_in_"):
+            self.feature_names_in_ = self.preparation_.feature_names_in_
 
     def _targets(self, y: Any, name: str) -> np.ndarray:
         """Targets (n_samples,) that are there and of a kind that can be one."""
@@ -176,23 +232,14 @@ class BaseTabular(BaseEstimator):
         return preparation.transform(X).astype(self.dtype, copy=False)
 
     def _train(
-        self,
-        params: NetworkParams,
-        loss: Any,
-        train: TableSamples,
-        weight: np.ndarray | None,
-        held: TableSamples | None,
-        folds: Any,
-        device: str,
-        rng: np.random.Generator,
-        callbacks: list[Callback],
+        self, task: StackTask, loss: Any, rng: np.random.Generator, callbacks: list[Callback]
     ) -> tuple[MLP, np.ndarray]:
         """A trained stack, each network as it was after its best epoch; and these epochs."""
-        x, y = train.x, train.y
+        params, (x, y, _), held, folds = task.params, task.train, task.held, task.folds
         rows = len(x) if folds is None else folds[0].shape[1]
-        hidden, batch = self.hidden_layer_sizes, self.batch_size
-        if isinstance(hidden, str):
-            hidden = preset.hidden_sizes_for(rows)
+        hidden = _or_auto(self.hidden_layer_sizes, preset.hidden_sizes_for, rows)
+        epochs = _or_auto(self.max_epochs, preset.epochs_for, rows)
+        batch = _or_auto(self.batch_size, preset.batch_size_for, rows)
         units = [int(size) for size in np.atleast_1d(np.asarray(hidden))]
         outputs, activation = self._outputs
         net = preset.make_network(
@@ -201,33 +248,33 @@ class BaseTabular(BaseEstimator):
             activation,
             self.n_models,
             dtype=str(np.dtype(self.dtype)),
-            device=device,
+            device=task.device,
             seed=int(rng.integers(2**32)),
         )
         preset.draw_weights(net, x, rng)
-        batch = preset.batch_size_for(rows) if isinstance(batch, str) else batch
         trainer = preset.make_trainer(
             params, net, loss, self.learning_rate, batch, int(rng.integers(2**32))
         )
         decay = [preset.FallingDecay(params)] if params.schedule_decay else []
-        stop = EarlyStopping(patience=self.max_epochs, monitor="val_loss")
+        stop = EarlyStopping(patience=epochs, monitor="val_loss")
         history = trainer.fit(
-            *(x, y, self.max_epochs),
+            *(x, y, epochs),
             validation=None if held is None else tuple(held[: 2 + (held.weight is not None)]),
             callbacks=[stop, *decay, *callbacks, *(self.callbacks or ())],
             progress=bool(self.verbose),
-            sample_weight=weight,
+            sample_weight=task.weight,
             folds=folds,
         )
         self.histories_.append(history)
         if history.interrupted:
             warn("training was interrupted: each network is the best so far")
-        if not stop.best_epoch.any():
+        best = np.asarray(stop.best_epoch)
+        if not best.any():
             raise ValueError(
                 "no network has a finite validation loss: lower the learning_rate, or look for "
                 "extreme targets or sample weights"
             )
-        return net, stop.best_epoch
+        return net, best
 
     # ------------------------------------------------------------ what it computes
     def _members(self, X: Any) -> list[np.ndarray]:
@@ -241,40 +288,34 @@ class BaseTabular(BaseEstimator):
         epochs = self.best_epochs_ if self.best_epochs_.ndim == 1 else self.best_epochs_[stack]
         return outputs[epochs > 0] if not epochs.all() else outputs
 
-    def _score_folds(self, train: TableSamples, folds: Any, held: TableSamples | None) -> None:
-        """validation_scores_, and with folds oof_prediction_."""
-        vars(self).pop("oof_prediction_", None)
-        models = self.n_models
-        if folds is None:
-            assert held is not None
-            outputs = [stack.outputs(held.x) for stack in self._stacks]
-            parts = [(held.y, held.weight, [o[m : m + 1] for o in outputs]) for m in range(models)]
+    def _held_out(self, task: StackTask) -> list[HeldOut]:
+        """Of each network."""
+        train, held, folds = task.train, task.held, task.folds
+        if held is not None:
+            x = held.x
+            targets = [(held.y, held.weight, held.weight)] * self.n_models
         else:
-            held_out = folds[1]
-            x = train.x[held_out]
-            outputs = [stack.outputs(x) for stack in self._stacks]
-            parts = [
-                (
-                    train.y[rows],
-                    None if train.weight is None else train.weight[rows],
-                    [o[m : m + 1] for o in outputs],
-                )
-                for m, rows in enumerate(held_out)
+            x = train.x[folds[1]]
+            targets = [
+                (train.y[rows], _of_rows(train.weight, rows), _of_rows(task.weight, rows))
+                for rows in folds[1]
             ]
-        predicted = [self._pooled(part[2]) for part in parts]
-        scores = [
-            self._fold_score(y, values, weight)
-            for (y, weight, _), values in zip(parts, predicted, strict=True)
+        outputs = [stack.outputs(x) for stack in self._stacks]
+        return [
+            HeldOut([of_stack[m : m + 1] for of_stack in outputs], *targets[m])
+            for m in range(self.n_models)
         ]
-        self.validation_scores_ = np.array(scores)
-        if folds is not None:
-            total = np.zeros((len(train.x), *predicted[0].shape[1:]))
-            times = np.zeros(len(train.x))
-            for rows, values in zip(folds[1], predicted, strict=True):
-                rows, first = np.unique(rows, return_index=True)
-                total[rows] += values[first]
-                times[rows] += 1
-            self.oof_prediction_ = total / times.reshape(-1, *[1] * (total.ndim - 1))
+
+    def _out_of_fold(self, parts: list[HeldOut], held_out: np.ndarray, count: int) -> np.ndarray:
+        """The prediction of each row, by the networks that did not see it."""
+        predicted = [self._pooled(part.outputs) for part in parts]
+        total, times = np.zeros((count, *predicted[0].shape[1:])), np.zeros(count)
+        for rows, values in zip(held_out, predicted, strict=True):
+            rows, first = np.unique(rows, return_index=True)  # one may be there twice
+            total[rows] += values[first]
+            times[rows] += 1
+        with np.errstate(invalid="ignore"):
+            return (total.T / times).T  # NaN where no network has held the row out
 
     def _quantiles(self, q: Any, values: np.ndarray) -> np.ndarray:
         """The quantiles q over the first axis of values, those of several as the last axis."""
@@ -291,3 +332,12 @@ class BaseTabular(BaseEstimator):
         tags.input_tags.string = True
         tags.input_tags.categorical = True
         return tags
+
+
+def _of_rows(weight: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    return None if weight is None else weight[rows]
+
+
+def _or_auto(value: Any, by_rows: Callable[[int], Any], rows: int) -> Any:
+    """The value; "auto" is what goes by the number of rows."""
+    return by_rows(rows) if isinstance(value, str) else value

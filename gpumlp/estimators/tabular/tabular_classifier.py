@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_class_weight
@@ -13,8 +15,17 @@ from sklearn.utils.validation import check_is_fitted
 from gpumlp.estimators import contents
 from gpumlp.estimators.tabular import preset
 from gpumlp.estimators.tabular.preset import NetworkParams
-from gpumlp.estimators.tabular.tabular_base import BaseTabular
+from gpumlp.estimators.tabular.tabular_base import BaseTabular, HeldOut
 from gpumlp.functions.loss import losses
+
+PRIOR_ROWS = 5.0  # so many rows' worth of belief in a temperature of 1
+TINY = 1e-30
+
+
+def tempered(p: np.ndarray, temperature: float) -> np.ndarray:
+    """p^(1/T) / Σ p^(1/T) of probabilities (…, classes), in float64."""
+    q = np.maximum(p.astype(np.float64), TINY) ** (1 / temperature)
+    return q / q.sum(axis=-1, keepdims=True)
 
 
 class TabularClassifier(ClassifierMixin, BaseTabular):
@@ -31,16 +42,18 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
     n_models : int, default=8
         Networks, and folds.
     hidden_layer_sizes : "auto", int or sequence of int, default="auto"
-        Units of the hidden layers; "auto" depends on the number of rows.
-    max_epochs : int, default=64
-        Epochs of training, over which the learning rate's schedule extends.
+        Units of the hidden layers; "auto" is three layers of 128, of 10,000 rows or more of 256.
+    max_epochs : "auto" or int, default="auto"
+        Epochs of training, over which the learning rate's schedule extends; "auto" is 128, of
+        10,000 rows or more 64.
     batch_size : "auto" or int, default="auto"
         Rows of a minibatch; "auto" is 64, 128 or 256, by the number of rows.
     learning_rate : float, default=0.0025
         Of AdamW.
     categorical_features : "from_dtype", None, or list, default="from_dtype"
-        Columns that are categories: those whose dtype says so, text included; or besides these, by
-        names, numbers or a mask, also numbers.
+        Columns that are categories.  Text is in any case; "from_dtype": so is what has a
+        categorical dtype; a mask, positions or names: so are those columns, of numbers too; None:
+        no others.
     time_limit : float, default=None
         Seconds that a fit may take, about: fewer epochs are made, as many as the first ones show to
         be possible.
@@ -71,12 +84,16 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         What becomes of the columns: `columns`, `dropped`, `names` of the features.
     histories_ : list of History
         Losses, epoch by epoch, of the one stack that was trained.
+    temperature_ : float
+        T of the probabilities p^(1/T) / Σ p^(1/T) of each network, by which the log loss on the
+        rows that it did not see is least (Guo et al. 2017).
     best_epochs_ : ndarray of shape (n_models,)
         The epoch that each network is of.
     validation_scores_ : ndarray of shape (n_models,)
         Accuracy of each network on the rows that it did not see.
     oof_prediction_ : ndarray of shape (n_samples, n_classes)
-        Probabilities of each training row by the network that did not see it; without X_val.
+        Probabilities of each training row by the network that did not see it; without X_val.  With
+        n_models=1 those of an eighth of the rows, and NaN.
 
     Examples
     --------
@@ -93,7 +110,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         *,
         n_models=8,
         hidden_layer_sizes="auto",
-        max_epochs=64,
+        max_epochs="auto",
         batch_size="auto",
         learning_rate=0.0025,
         categorical_features="from_dtype",
@@ -162,7 +179,7 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
             raise ValueError(f"{name} has classes {unknown.tolist()} that y has not")
         return places.astype(np.int32)
 
-    def _tasks(self, params: NetworkParams) -> list[Any]:
+    def _losses(self, params: NetworkParams) -> list[Any]:
         return [losses["cross_entropy"](label_smoothing=params.label_smoothing)]
 
     @property
@@ -178,9 +195,27 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         of_row = of_class[y].astype(self.dtype)
         return of_row if weight is None else of_row * weight
 
+    def _calibrate(self, parts: list[HeldOut]) -> None:
+        # Label smoothing leaves networks less sure than they may be.
+        p = np.concatenate([part.outputs[0][0] for part in parts])
+        y = np.concatenate([part.y for part in parts])
+        weights = [part.loss_weight for part in parts if part.loss_weight is not None]
+        weight = np.concatenate(weights) if weights else np.ones(len(y))
+        rows = np.arange(len(y))
+
+        def cost(log_temperature: float) -> float:
+            q = tempered(p, math.exp(log_temperature))[rows, y]
+            loss = -np.sum(weight * np.log(np.maximum(q, TINY))) / weight.sum()
+            return float(loss + PRIOR_ROWS / len(y) * log_temperature**2)
+
+        found = minimize_scalar(cost, bounds=(-3, 3), method="bounded")
+        self.temperature_ = math.exp(found.x)
+
     def _pooled(self, outputs: list[np.ndarray]) -> np.ndarray:
-        probability = outputs[0].mean(axis=0)[:, : len(self.classes_)]
-        return probability / probability.sum(axis=1, keepdims=True)
+        members = tempered(outputs[0], self.temperature_)
+        probability = members.mean(axis=0)[:, : len(self.classes_)]
+        probability /= probability.sum(axis=1, keepdims=True)
+        return probability.astype(outputs[0].dtype)
 
     def _fold_score(self, y: np.ndarray, predicted: np.ndarray, weight: Any) -> float:
         return float(accuracy_score(y, predicted.argmax(axis=1), sample_weight=weight))

@@ -38,7 +38,7 @@ AUTO = Rule(lambda value: isinstance(value, str) and value == "auto", "'auto'")
 TABULAR_RULES = {
     "n_models": UNITS,
     "hidden_layer_sizes": _either(AUTO, RULES["hidden_layer_sizes"]),
-    "max_epochs": COUNT,
+    "max_epochs": _either(AUTO, COUNT),
     "batch_size": _either(AUTO, COUNT),
     "learning_rate": ABOVE_0,
     "categorical_features": _either(

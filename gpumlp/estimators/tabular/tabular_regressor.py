@@ -48,7 +48,8 @@ time_limit, callbacks, device, dtype, random_state, verbose, network_params
         R² of each network on the rows that it did not see; with `quantile` the negative mean
         pinball loss.
     oof_prediction_ : ndarray of shape (n_samples,), or (n_samples, n_quantiles)
-        The prediction of each training row by the network that did not see it; without X_val.
+        The prediction of each training row by the network that did not see it; without X_val.  With
+        n_models=1 those of an eighth of the rows, and NaN.
 
     Examples
     --------
@@ -65,7 +66,7 @@ time_limit, callbacks, device, dtype, random_state, verbose, network_params
         quantile=None,
         n_models=8,
         hidden_layer_sizes="auto",
-        max_epochs=64,
+        max_epochs="auto",
         batch_size="auto",
         learning_rate=0.0025,
         categorical_features="from_dtype",
@@ -133,7 +134,7 @@ time_limit, callbacks, device, dtype, random_state, verbose, network_params
             self._range = float(seen.min()), float(seen.max())
         return ((y - self._centre) / self._scale).astype(self.dtype)
 
-    def _tasks(self, params: NetworkParams) -> list[Any]:
+    def _losses(self, params: NetworkParams) -> list[Any]:
         if self.quantile is None:
             return [losses["squared_error"]]
         return [losses["quantile"](q=float(q)) for q in np.atleast_1d(self.quantile)]

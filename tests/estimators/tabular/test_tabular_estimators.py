@@ -8,7 +8,7 @@ import sklearn
 from sklearn.base import clone
 from sklearn.ensemble import StackingRegressor
 from sklearn.inspection import permutation_importance
-from sklearn.metrics import accuracy_score, mean_pinball_loss, r2_score
+from sklearn.metrics import accuracy_score, log_loss, mean_pinball_loss, r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -124,6 +124,21 @@ class TestFolds:
         weighted = np.mean(model.validation_scores_)
         np.testing.assert_allclose(weighted, np.mean(found.argmax(axis=1) == y), atol=1e-9)
 
+    def test_a_single_network_holds_an_eighth_out(self):
+        X, signal = frame(120)
+        for cls, y in ((TabularRegressor, signal), (TabularClassifier, signal > 1)):
+            model = cls(**QUICK | {"n_models": 1}).fit(X, y)
+            known = np.isfinite(model.oof_prediction_.reshape(120, -1)).all(axis=1)
+            assert known.sum() == 15
+            np.testing.assert_allclose(
+                model._of_members(X)[0][known], model.oof_prediction_[known], rtol=1e-5
+            )
+
+    def test_more_networks_than_there_is_memory_for(self):
+        x = np.random.default_rng(0).normal(size=(2000, 2))
+        with pytest.raises(MemoryError, match="n_models = 2000000000 networks on 2000 rows take"):
+            TabularRegressor(n_models=2_000_000_000).fit(x, x[:, 0])
+
     def test_each_network_is_that_of_its_best_epoch(self):
         X, signal = frame(120)
         model = TabularRegressor(**SMALL).fit(X, signal)
@@ -185,6 +200,25 @@ class TestQuantiles:
         assert model.predict(X).shape == (100,)
         loss = mean_pinball_loss(signal, model.oof_prediction_, alpha=0.3)
         np.testing.assert_allclose(-model.validation_scores_.mean(), loss, rtol=1e-6)
+
+
+class TestTemperature:
+    def test_log_loss_of_rows_that_were_not_seen_is_least(self):
+        X, signal = frame(400)
+        y = np.digitize(signal, [0.0, 1.5])
+        model = TabularClassifier(**SMALL).fit(X, y)
+        found = {}
+        for factor in (0.8, 1.0, 1.25):
+            p = model.oof_prediction_ ** (1 / factor)
+            p /= p.sum(axis=1, keepdims=True)
+            found[factor] = log_loss(y, p)
+        assert found[1.0] < min(found[0.8], found[1.25])
+        assert model.temperature_ < 0.9  # labels were smoothed
+
+    def test_few_rows_change_little(self):
+        x = np.array([[0.0], [0.1], [0.9], [1.0]])
+        model = TabularClassifier(**QUICK | {"max_epochs": 200}).fit(x, [0, 0, 1, 1])
+        assert 0.3 < model.temperature_ < 3
 
 
 def test_values_stay_within_those_that_were_seen():
@@ -263,7 +297,7 @@ def test_text_is_no_value():
     [
         ("n_models", 0, "a whole number in"),
         ("hidden_layer_sizes", (8, 0), "'auto', or the units"),
-        ("max_epochs", 2.5, "a whole number"),
+        ("max_epochs", 2.5, "'auto', or a whole number"),
         ("batch_size", "all", "'auto', or a whole number"),
         ("learning_rate", -1.0, r"a number in \(0, inf\)"),
         ("categorical_features", "all", "None, or 'from_dtype', or a list of column names"),

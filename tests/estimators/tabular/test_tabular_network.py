@@ -21,13 +21,14 @@ def test_each_row_is_held_out_and_never_trained_on_there(rows, classes, models):
     training, held_out = fold_rows(y, models, classes, rng)
     assert len(training) == len(held_out) == models
     folds = min(models, rows)
-    if folds == 1:
-        return
     for own, held in zip(training, held_out, strict=True):
         assert not set(own) & set(held)
         assert len(set(own)) == len(own)
         assert rows - 1 <= len(own) + len(set(held)) <= rows
-    assert set(held_out[:folds].ravel()) == set(range(rows))
+    if models == 1:
+        assert len(held_out[0]) == -(-rows // 8)
+    else:
+        assert set(held_out[:folds].ravel()) == set(range(rows))
 
 
 def test_folds_have_the_classes_in_equal_shares():
@@ -40,6 +41,16 @@ def test_folds_have_the_classes_in_equal_shares():
 def test_a_single_row_is_trained_on_and_held_out():
     training, held_out = fold_rows(np.zeros(1, int), 3, True, np.random.default_rng(0))
     assert training.tolist() == held_out.tolist() == [[0]] * 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch", "width", "epochs"),
+    [(1, 64, 128, 128), (1025, 128, 128, 128), (8193, 256, 128, 128), (10_000, 256, 256, 64)],
+)
+def test_what_depends_on_the_number_of_rows(rows, batch, width, epochs):
+    assert preset.batch_size_for(rows) == batch
+    assert preset.hidden_sizes_for(rows) == (width,) * 3
+    assert preset.epochs_for(rows) == epochs
 
 
 # ---------------------------------------------------------------- initial weights
