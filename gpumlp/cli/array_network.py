@@ -81,7 +81,6 @@ class ArrayNetwork:
             batch_size=min(_or(arguments.batch_size, BATCH_SIZE), len(x)),
             seed=arguments.seed,
         )
-        print(self.net.summary(), flush=True)
         stop = gpumlp.EarlyStopping(_or(arguments.patience, PATIENCE), restore_best=True)
         try:
             history = trainer.fit(

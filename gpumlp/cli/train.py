@@ -69,6 +69,8 @@ def run(arguments) -> int:
         print(f"data      {title}")
         print(f"          {_shown(parts)}")
         print(f"device    {presented}", flush=True)
+        if isinstance(model, ArrayNetwork):
+            print(model.net.summary(), flush=True)
         with Interrupt() as ctrl_c:
             with _terminate_as_interrupt():
                 trained = _train(arguments, model, parts)
