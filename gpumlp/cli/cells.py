@@ -14,10 +14,12 @@ NUMBER, DATE, TEXT = "number", "date", "category"  # as the estimators for table
 
 MOSTLY = 0.9  # of the cells that are numbers make numbers of the column; the others are missing
 PARTLY = 0.5  # from which on it is said that a column is text
+SAMPLE = 1000  # different texts that are looked at before all are
 SHOWN = 3  # cells that a note shows
 THOUSANDS = " '\u00a0\u202f"  # marks of them, besides the point or the comma
 # The order of day and month is told only where one of them has all the dates.
-FORMATS = ("ISO8601", "%Y/%m/%d", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y")
+UNAMBIGUOUS = ("ISO8601", "%Y/%m/%d", "%d.%m.%Y")
+FORMATS = (*UNAMBIGUOUS, "%m/%d/%Y", "%d/%m/%Y")
 LIKE_A_DATE = r"\d{4}[-/]\d\d?[-/]\d\d?([T ]\d\d:\d\d.*)?|\d\d?[./]\d\d?[./]\d{4}"
 
 
@@ -153,7 +155,10 @@ def parsed_numbers(texts: np.ndarray, decimal: str = ".") -> tuple[np.ndarray, n
             break
         thousands = f"[{THOUSANDS}{',.'.replace(mark, '')}]"
         whole = rf"\d+|[1-9]\d{{0,2}}({thousands}\d{{3}})+"
-        fits = strings.str.fullmatch(rf"[+-]?({whole})?(\{mark}\d*)?").to_numpy(bool)
+        pattern = rf"[+-]?({whole})?(\{mark}\d*)?"
+        if not strings[:SAMPLE].str.fullmatch(pattern).any():
+            continue
+        fits = strings.str.fullmatch(pattern).to_numpy(bool)
         fits = fits & strings.str.contains(r"\d").to_numpy(bool)
         if fits.sum() > known.sum():
             marked = strings[fits].str.replace(thousands, "", regex=True)
@@ -175,9 +180,11 @@ def parsed_dates(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for form in FORMATS:
         dates = pandas.to_datetime(strings[like], format=form, utc=True, errors="coerce")
         found[form] = dates.dt.tz_localize(None).to_numpy().astype("M8[us]")
+        if not np.isnat(found[form]).any() and form in UNAMBIGUOUS:
+            break  # none of the others can fit more
     fits = {form: int((~np.isnat(dates)).sum()) for form, dates in found.items()}
-    form = max(FORMATS, key=fits.__getitem__)
-    if form.startswith(("%m", "%d/")) and fits["%m/%d/%Y"] == fits["%d/%m/%Y"]:
+    form = max(fits, key=fits.__getitem__)
+    if form not in UNAMBIGUOUS and fits["%m/%d/%Y"] == fits["%d/%m/%Y"]:
         return best, known  # nobody knows which is the month
     best[like] = found[form]
     return best, ~np.isnat(best)

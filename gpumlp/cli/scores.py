@@ -96,8 +96,8 @@ def _of_classes(y, predicted, probability, classes, baseline) -> dict[str, Any]:
     return found
 
 
-def lines(found: dict[str, Any], where: str) -> list[str]:
-    """The scores as text; where: which samples they are of."""
+def lines(found: dict[str, Any], where: str, weighted: bool = False) -> list[str]:
+    """The scores as text; where: which samples they are of; weighted: whether classes were."""
     out = []
 
     def line(name: str, end: str = "") -> None:
@@ -118,7 +118,7 @@ def lines(found: dict[str, Any], where: str) -> list[str]:
     out.insert(2, f"balanced  {found['balanced accuracy']:#.4g} {where}: the mean recall")
     if len(found["classes"]) <= MOST_SHOWN:
         out += _table(found)
-    return out + sentences(found)
+    return out + _sentences(found, weighted)
 
 
 def _table(found: dict[str, Any]) -> list[str]:
@@ -139,13 +139,14 @@ def _table(found: dict[str, Any]) -> list[str]:
     return out
 
 
-def sentences(found: dict[str, Any]) -> list[str]:
+def _sentences(found: dict[str, Any], weighted: bool) -> list[str]:
     """What should not be overlooked."""
     rows = np.array(found["confusion"]["rows"])
-    hint = "--class-weight balanced gives each class the same weight in training"
+    hint = "; --class-weight balanced gives each class the same weight in training"
+    hint = "." if weighted else f"{hint}."
     if (rows.sum(axis=0) > 0).sum() == 1:
         only = found["confusion"]["classes"][int(rows.sum(axis=0).argmax())]
-        return [f"The model says {only} for every sample: the classes are unbalanced; {hint}."]
+        return [f"The model says {only} for every sample: the classes are unbalanced{hint}"]
     if found["accuracy"] <= found["baseline"]:
-        return [f"The accuracy is no better than the baseline; if classes are unbalanced, {hint}."]
+        return [f"The accuracy is no better than the baseline{hint}"]
     return []

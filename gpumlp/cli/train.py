@@ -61,6 +61,7 @@ def run(arguments) -> int:
     with RunFolder(arguments.out, name, arguments.overwrite) as folder:
         parts = _parts(arguments, samples)
         whole = samples if arguments.cv else None
+        weighted = arguments.class_weight is not None
         # What was read may be much larger than what is made of it.
         del samples
         model = _make(arguments, device, parts.training)
@@ -81,9 +82,9 @@ def run(arguments) -> int:
                 _write_run(arguments, folder, trained, parts)
             if parts.test is not None:
                 rated = _scored(model, parts)
-                _report_scores(rated, None if problem else folder)
+                _report_scores(rated, None if problem else folder, weighted)
         if whole is not None and not problem:
-            _report_scores(_cross_validated(arguments, device, whole), folder)
+            _report_scores(_cross_validated(arguments, device, whole), folder, weighted)
         if problem:
             return 2
         _draw(trained, folder.path / CURVES, name)
@@ -255,11 +256,11 @@ def _scored(model, parts: Parts) -> Rated:
     return Rated(test, predicted, shares, baseline, parts.where)
 
 
-def _report_scores(rated: Rated, folder: RunFolder | None) -> None:
+def _report_scores(rated: Rated, folder: RunFolder | None, weighted: bool) -> None:
     """Print them, and writes them and the predictions."""
     samples, predicted, shares, baseline, where = rated
     found = scores.score(samples.y, predicted, shares, samples.classes, baseline)
-    for line in scores.lines(found, where):
+    for line in scores.lines(found, where, weighted):
         print(line)
     if folder is None:
         return

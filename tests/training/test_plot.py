@@ -43,3 +43,14 @@ def test_curves_without_matplotlib_say_what_to_install(monkeypatch, tmp_path):
 def test_letters_that_the_font_lacks_are_no_warning(matplotlib, tmp_path):
     history = types.SimpleNamespace(loss=[1.0], val_loss=[], val_accuracy=[])
     assert plot.curves(history, tmp_path / "curves.png", "\u8702 \U0001f4a7").is_file()
+
+
+def test_the_best_epoch_of_each_network_is_marked(matplotlib):
+    losses = [np.array([3.0, 4.0, 5.0]), np.array([2.0, 3.0, 6.0])]
+    history = types.SimpleNamespace(loss=losses, val_loss=losses, val_accuracy=[])
+    (axes,) = plot.figure(history, best=[2, 1, 0]).axes
+    (marks,) = [line for line in axes.lines if line.get_label() == "best epoch"]
+    assert marks.get_xydata().tolist() == [[2, 2], [1, 4]]
+    history = types.SimpleNamespace(loss=[2.0, 1.0], val_loss=[2.0, 3.0], val_accuracy=[])
+    (axes,) = plot.figure(history, best=1).axes
+    assert axes.lines[-1].get_xydata().tolist() == [[1, 2]]
