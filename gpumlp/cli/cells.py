@@ -9,9 +9,12 @@ import numpy as np
 
 from gpumlp.cli.error import InputError, complain
 from gpumlp.cli.table import decimal_of
+from gpumlp.estimators.tabular.column_values import as_number, is_missing
 
 NUMBER, DATE, TEXT = "number", "date", "category"  # as the estimators for tables call them
 
+# What pandas calls the values of a column of objects.
+NUMERIC = ("boolean", "decimal", "floating", "integer", "mixed-integer-float")
 MOSTLY = 0.9  # of the cells that are numbers make numbers of the column; the others are missing
 PARTLY = 0.5  # from which on it is said that a column is text
 SAMPLE = 1000  # different texts that are looked at before all are
@@ -53,7 +56,7 @@ def tidy(frame, path: str):
         if held in ("mixed", "bytes", "complex"):
             left_out.append(name)
             complain(f"note: column {name} is left out: it holds neither numbers, dates nor text")
-        elif held in ("boolean", "decimal", "floating", "integer", "mixed-integer-float"):
+        elif held in NUMERIC:
             new[name] = _as_floats(series)
         elif held == "date":
             new[name] = pandas.to_datetime(series)
@@ -71,20 +74,13 @@ def _plain(dtype) -> bool:
 
 
 def _as_floats(series):
+    """A column of numbers as objects, or with missing values of its own kind; times are seconds."""
     pandas = importlib.import_module("pandas")
-    try:
-        return pandas.to_numeric(series.astype(object), errors="coerce").astype(np.float64)
-    except OverflowError:  # an integer beyond all floats
-        return pandas.Series([_float(each) for each in series], series.index)
-
-
-def _float(value) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return np.nan
-    except OverflowError:
-        return np.inf if value > 0 else -np.inf
+    if pandas.api.types.is_numeric_dtype(series.dtype):
+        values = series.to_numpy(np.float64, na_value=np.nan)
+    else:
+        values = np.array([None if is_missing(each) else as_number(each) for each in series], float)
+    return pandas.Series(values, series.index)
 
 
 def _recognised(series, name: str, path: str, decimal: str):
@@ -148,7 +144,7 @@ def parsed_numbers(texts: np.ndarray, decimal: str = ".") -> tuple[np.ndarray, n
         try:
             best = pandas.to_numeric(plain, errors="coerce").to_numpy(np.float64, copy=True)
         except OverflowError:
-            best = np.array([_float(each) for each in plain])
+            best = np.array([as_number(each) for each in plain], float)
         known = ~np.isnan(best)
     for mark in (".", ",") if decimal == "." else (",", "."):
         if known.all():
@@ -217,7 +213,7 @@ class Conformer:
             series.dtype, importlib.import_module("pandas").CategoricalDtype
         ):
             held = importlib.import_module("pandas.api.types").infer_dtype(series, skipna=True)
-            if kind == NUMBER and held in ("boolean", "decimal", "floating", "integer"):
+            if kind == NUMBER and held in (*NUMERIC, "time"):
                 return _as_floats(series)
             codes, texts = _coded(series)
             values, known = _parsed(texts, kind, self._decimal)

@@ -1,8 +1,10 @@
 """Tables as people have them: separators, marks, encodings, names, odd cells, and other files."""
 
+import datetime
 import gzip
 import re
 import time
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -284,3 +286,28 @@ def test_what_is_compressed_is_recognised_too(tmp_path):
     samples = loaded(tmp_path / "t.csv.gz", "price")
     np.testing.assert_array_equal(samples.y, frame()["price"])
     assert list(samples.x["city"]) == list(frame()["city"])
+
+
+def test_objects_of_parquet_predict_as_they_train(tmp_path):
+    rows = range(40)
+    made = pandas.DataFrame(
+        {
+            "clock": [datetime.time(i % 24) for i in rows],
+            "span": pandas.to_timedelta(list(rows), unit="h"),
+            "flag": pandas.array([None if i == 3 else i % 2 == 0 for i in rows], "boolean"),
+            "whole": pandas.array([None if i == 5 else i for i in rows], "Int64"),
+            "cost": [Decimal(i) / 4 for i in rows],
+            "kind": pandas.Categorical(["a", "b"] * 20),
+            "y": np.arange(40) + 0.5,
+        }
+    )
+    made.to_parquet(tmp_path / "t.parquet")
+    options = ["--target", "y", *QUICK, "--test", tmp_path / "t.parquet"]
+    assert train(tmp_path / "t.parquet", tmp_path / "run", *options) == 0
+    out = tmp_path / "out.npy"
+    line = "predict", tmp_path / "run", tmp_path / "t.parquet", "--out", out, "--device", "cpu"
+    assert run(*line) == 0
+    model = gpumlp.load(tmp_path / "run" / "model.safetensors", device="cpu")
+    kinds = {each.label: each.kind for each in model.preparation_.columns}
+    assert kinds == dict.fromkeys(list(made)[:5], "number") | {"kind": "category"}
+    np.testing.assert_allclose(np.load(out)[:, 0], model.predict(made.drop(columns="y")), rtol=1e-5)
