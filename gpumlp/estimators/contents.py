@@ -47,11 +47,18 @@ NO_LABELS = {"bytes": "make text of them, each by .decode()"}
 # What scikit-learn calls targets that are no classes, and what to do.
 UNKNOWN = {
     "unknown": "labels are numbers, booleans or text",
-    "continuous": "numbers with fractions are no classes: use MLPRegressor, or round them",
-    "continuous-multioutput": "numbers with fractions are no classes: use MLPRegressor",
+    "continuous": "numbers with fractions are no classes: use {regressor}, or round them",
+    "continuous-multioutput": "numbers with fractions are no classes: use {regressor}",
     "multiclass-multioutput": "several classes for each sample: put a classifier for each column "
     "into sklearn.multioutput.MultiOutputClassifier, or give 0 and 1 for each label",
 }
+
+
+def without_extension(y):
+    """A series of pandas' nullable or Arrow numbers, none missing, in the dtype of NumPy: else its
+    integers would become floats."""
+    dtype = getattr(getattr(y, "dtype", None), "numpy_dtype", None)
+    return y.to_numpy(dtype) if isinstance(dtype, np.dtype) and dtype.kind in "biuf" else y
 
 
 def native(array):
@@ -146,8 +153,8 @@ def _is_missing(value) -> bool:
     return isinstance(value, Real) and value != value
 
 
-def refuse_labels(y, name: str) -> None:
-    """Raise ValueError for labels that are no classes."""
+def refuse_labels(y, name: str, regressor: str = "MLPRegressor") -> None:
+    """Raise ValueError for labels that are no classes; regressor: what to use instead."""
     if y.dtype == object:
         _refuse_objects(y, name)
     kind = type_of_target(y, input_name=name)
@@ -156,7 +163,8 @@ def refuse_labels(y, name: str) -> None:
         if kind.startswith("continuous"):
             with np.errstate(invalid="ignore"):
                 example = f" ({name} holds {y[y != y.astype(np.int64)].flat[0]:g})"
-        raise ValueError(f"{name}: Unknown label type: {kind}; {UNKNOWN[kind]}{example}")
+        advice = UNKNOWN[kind].format(regressor=regressor)
+        raise ValueError(f"{name}: Unknown label type: {kind}; {advice}{example}")
 
 
 def _refuse_objects(y, name: str) -> None:

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from gpumlp.estimators.fitted import labels
 from gpumlp.estimators.tabular.tabular_base import BaseTabular
 from gpumlp.estimators.tabular.tabular_classifier import TINY
+from gpumlp.estimators.tabular.tabular_regressor import ranks
 from gpumlp.io.onnx_functions import Graph
 from gpumlp.io.onnx_network import Exported, Tensor, add_network
 from gpumlp.io.onnx_preparation import add_preparation, inputs_of
@@ -56,13 +57,8 @@ def _add_members(graph: Graph, est: BaseTabular, i: int, x: str) -> str:
     if net.dtype != np.float32:
         x = graph.cast(x, net.dtype)
     output = graph.free(f"{prefix}outputs")
-    add_network(graph, net, x, output, prefix, _sound(est, i))
+    add_network(graph, net, x, output, prefix, est._sound)
     return output
-
-
-def _sound(est: BaseTabular, i: int) -> np.ndarray:
-    """Which networks of stack i have a say: those that have ever been better than none."""
-    return np.flatnonzero(np.atleast_2d(est.best_epochs_)[i] > 0)
 
 
 # ---------------------------------------------------------------- classes
@@ -101,7 +97,7 @@ def _add_classes(graph: Graph, est: Any, members: str, label: str, probabilities
 
 # ---------------------------------------------------------------- values
 def _outputs_of_values(est: Any) -> list[Tensor]:
-    return [Tensor("variable", np.float64, ("B", *np.shape(est.quantile)))]
+    return [Tensor("variable", np.float64, ("B", *np.shape(est._levels or 0)))]
 
 
 def _add_values(graph: Graph, est: Any, members: list[str], output: str) -> None:
@@ -110,17 +106,16 @@ def _add_values(graph: Graph, est: Any, members: list[str], output: str) -> None
     graph.enter("values_")
     graph.dtype = np.dtype(np.float64)
     means = []
-    for i, outputs in enumerate(members):
+    for outputs in members:
         y = graph.cast(outputs, np.float64)
         y = graph.op("Add", graph.op("Mul", y, est._scale), est._centre)
         y = graph.op("Clip", y, *est._range)
         total = graph.op("ReduceSum", y, FIRST, keepdims=0)
-        means.append(graph.op("Div", total, float(len(_sound(est, i)))))
+        means.append(graph.op("Div", total, float(len(est._sound))))
     y = graph.op("Concat", *means, axis=1)
-    if np.ndim(est.quantile) == 0:
+    if np.ndim(est._levels or 0) == 0:
         graph.op("Squeeze", y, np.array([1]), output=output)
         return
-    levels = np.argsort(np.argsort(np.asarray(est.quantile), kind="stable"), kind="stable")
-    in_order = graph.op("TopK", y, np.array([len(levels)]), axis=1, largest=0)
+    in_order = graph.op("TopK", y, np.array([len(means)]), axis=1, largest=0)
     graph.nodes[-1].output.append(graph.free("values_places"))  # of which nobody asks
-    graph.op("Gather", in_order, levels, axis=1, output=output)
+    graph.op("Gather", in_order, ranks(est._levels), axis=1, output=output)

@@ -37,6 +37,11 @@ def positive(value) -> bool:
     return schema.finite(value) and value > 0
 
 
+def share(value) -> bool:
+    """a number in (0, 1)"""
+    return schema.finite(value) and 0 < value < 1
+
+
 def limits(value) -> bool:
     """the least and the greatest of finite numbers"""
     pair = isinstance(value, tuple) and len(value) == 2 and all(map(schema.finite, value))
@@ -45,7 +50,12 @@ def limits(value) -> bool:
 
 ATTRIBUTES = {"best_epochs_": epochs, "validation_scores_": reals, "oof_prediction_?": reals}
 OF_CLASSIFIERS = {"classes_": labels, "temperature_": positive}
-OF_REGRESSORS = {"_centre": schema.finite, "_scale": positive, "_range": limits}
+OF_REGRESSORS = {
+    "_centre": schema.finite,
+    "_scale": positive,
+    "_range": limits,
+    "_levels": (None, share, [share]),
+}
 # Attributes of a fit that other parts of a file say.
 DERIVED = {"preparation_", "histories_", "n_features_in_", "feature_names_in_"}
 
@@ -83,13 +93,14 @@ def check_agreement(est: BaseTabular) -> None:
     of one fit."""
     tabular_parameters.check(est)
     nets = [stack.net for stack in est._stacks]
+    columns: tuple[int, ...]
     if is_classifier(est):
         wanted, outputs, columns = 1, max(2, len(est.classes_)), (len(est.classes_),)
         if not np.array_equal(np.unique(est.classes_), est.classes_):
             raise FileError(f"classes_ = {est.classes_!r} are not in order")
     else:
-        quantile = est.quantile
-        wanted, outputs, columns = np.size(quantile), 1, np.shape(quantile)
+        levels = est._levels or 0
+        wanted, outputs, columns = np.size(levels), 1, np.shape(levels)
     if len(nets) != wanted:
         raise FileError(f"there are {len(nets)} stacks of networks, and {wanted} are needed")
     activation = est._outputs[1]
@@ -120,7 +131,7 @@ def _check_members(est: BaseTabular, nets: list[MLP]) -> None:
         raise FileError(f"there are stacks of {[net.models for net in nets]} networks")
     shape = (M,) if len(nets) == 1 else (len(nets), M)
     best = est.best_epochs_
-    if best.shape != shape or not (best > 0).any(axis=-1).all():
+    if best.shape != shape or not len(est._sound):
         raise FileError(f"best_epochs_ is {best.tolist()}, of {shape} networks")
     if est.validation_scores_.shape != (M,):
         raise FileError(

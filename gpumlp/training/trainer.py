@@ -163,7 +163,7 @@ class Trainer:
         # What the callbacks remembered of the fit in which the trainer's file was written.
         self.unfinished: list[callback.CallbackState] | None = None
         self.resuming = False  # whether the next fit is to go on with that one
-        self._stopping = False
+        self._stopping = self._fitting = False
         buffers = optimizer.state_buffers()
         numbers = self._numbers(optimizer)
         seeds = initializer.seeds(seed, net.M)
@@ -473,10 +473,11 @@ class Trainer:
                 evaluation = self._divide(rows, folds, (x, y, sample_weight))
             self.callbacks = sorted(observers, key=lambda observer: observer.goes_last)
             try:
+                self._fitting = True
                 self._begin(rows, epochs, resume)
                 return self._fit(rows, evaluation, progress)
             finally:
-                self.callbacks = []
+                self.callbacks, self._fitting = [], False
 
     def _divide(self, rows: Rows, folds: Sequence[Data], data: Sequence[Any]) -> Evaluation:
         """Each network takes the rows of its fold; returns what it is validated on."""
@@ -540,14 +541,25 @@ class Trainer:
         """Whether a callback has asked for the end of the fit, or no network moves any more."""
         return self._stopping
 
-    def shorten(self, epochs: int) -> None:
-        """End the running fit after so many more epochs; its schedule ends with the last one."""
+    def reschedule(self, epochs: int) -> None:
+        """End the running fit after so many more epochs; its schedule ends with the last one.
+
+        Parameters
+        ----------
+        epochs : int
+            1 or more; for callbacks, at the end of an epoch.
+
+        Raises
+        ------
+        ValueError
+            Where no fit is running.
+        """
         epochs = checks.number(epochs, "epochs", checks.COUNT)
         steps = self.rates.steps_per_epoch
-        if self.epochs_left is None or steps is None:
-            raise ValueError("shorten: no fit is running")
-        self.epochs_left = min(epochs, self.epochs_left)
-        self.rates.plan(steps, self.epochs_left * steps)
+        if not self._fitting or steps is None:
+            raise ValueError("reschedule: no fit is running")
+        self.epochs_left = epochs
+        self.rates.plan(steps, epochs * steps)
 
     def release(self) -> None:
         """Undo `stop`; a network that diverged stands still nevertheless, see `revive`."""

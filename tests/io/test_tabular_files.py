@@ -249,7 +249,9 @@ def test_what_cannot_be_saved(frame, tmp_path):
     with pytest.raises(ValueError, match="metadata goes with a network"):
         gpumlp.save(model, path, metadata={})
     with pytest.raises(ValueError, match="there are 1 stacks of networks, and 2 are needed"):
-        gpumlp.save(sklearn.base.copy.copy(model).set_params(quantile=[0.1, 0.9]), path)
+        other = sklearn.base.copy.copy(model)
+        other._levels = [0.1, 0.9]
+        gpumlp.save(other, path)
     with pytest.raises(ValueError, match=r"n_models = 0 must be"):
         gpumlp.save(sklearn.base.copy.copy(model).set_params(n_models=0), path)
     days = np.datetime64("2020-01-01") + np.arange(80) % 2

@@ -111,9 +111,12 @@ def test_the_bar_of_a_fit_that_is_shortened_ends_with_it(capsys):
     class Shorten(gpumlp.Callback):
         def on_epoch_end(self, trainer, history):
             if history.epochs == 2:
-                trainer.shorten(3)
+                trainer.reschedule(3)
 
-    make_trainer("cpu").fit(**DATA, epochs=40, progress=True, callbacks=[Shorten()])
+    trainer = make_trainer("cpu")
+    trainer.fit(**DATA, epochs=40, progress=True, callbacks=[Shorten()])
     shown = capsys.readouterr().err
     assert "0/40" in shown
     assert "5/5" in shown
+    with pytest.raises(ValueError, match="reschedule: no fit is running"):
+        trainer.reschedule(3)

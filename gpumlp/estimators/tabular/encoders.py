@@ -66,7 +66,7 @@ class RobustSmoothScaler(OneToOneFeatureMixin, _NumberTransformer):
 
     Examples
     --------
-    >>> from gpumlp.estimators.tabular.encoders import RobustSmoothScaler
+    >>> from gpumlp import RobustSmoothScaler
     >>> scaler = RobustSmoothScaler().fit([[1.0], [2.0], [3.0], [1000.0]])
     >>> scaler.transform([[1.0], [2.5], [1000.0], [1e9]]).round(2).ravel().tolist()
     [-0.01, 0.0, 2.4, 3.0]
@@ -161,7 +161,7 @@ class PiecewiseLinearEncoder(_NumberTransformer):
 
     Examples
     --------
-    >>> from gpumlp.estimators.tabular.encoders import PiecewiseLinearEncoder
+    >>> from gpumlp import PiecewiseLinearEncoder
     >>> encoder = PiecewiseLinearEncoder().fit([[1.0], [2.0], [4.0]])
     >>> encoder.transform([[0.5], [3.0], [9.0]]).tolist()
     [[-0.5, 0.0], [1.0, 0.5], [1.0, 2.0]]

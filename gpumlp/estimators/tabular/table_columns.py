@@ -242,7 +242,8 @@ def _warn_of_texts(columns: list[TableColumn]) -> None:
             f"X: nearly every row has a text of its own in column{'s' * (len(names) > 1)} "
             f"{', '.join(names)}, left out: to take the more frequent ones as categories, name "
             "such a column in categorical_features; to learn from their words, make numbers of "
-            "them by sklearn.feature_extraction.text.TfidfVectorizer"
+            "them by sklearn.feature_extraction.text.TfidfVectorizer; if they are numbers, "
+            "convert them"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -217,16 +218,27 @@ class Preparation:
         ValueError
             If the columns are others, or one of numbers or dates holds something else.
         """
+        table = self._read(X)
+        out = np.empty((table.rows, len(self.names)), np.float32)
+        for rows in _slices(table):
+            self._write(table, rows, out[rows])
+        return out
+
+    def chunks(self, X: Any) -> Iterator[np.ndarray]:
+        """The inputs of a table's rows, as `transform` makes them, some rows at a time."""
+        table, width = self._read(X), len(self.names)
+        for rows in _slices(table):
+            out = np.empty((rows.stop - rows.start, width), np.float32)
+            self._write(table, rows, out)
+            yield out
+
+    def _read(self, X: Any) -> TableReader:
+        """A table whose columns are those of fit."""
         table = TableReader(X)
         names = getattr(self, "feature_names_in_", None)
         names = None if names is None else list(names)
         check_names(table, names, self.n_features_in_, self.owner)
-        out = np.empty((table.rows, len(self.names)), np.float32)
-        size = max(MIN_ROWS, CHUNK // table.columns)
-        for start in range(0, table.rows, size):
-            rows = slice(start, min(start + size, table.rows))
-            self._write(table, rows, out[rows])
-        return out
+        return table
 
     def _write(self, table: TableReader, rows: slice, out: np.ndarray) -> None:
         """out <- the inputs of a chunk of rows."""
@@ -272,6 +284,13 @@ class Preparation:
         labels = [str(each.label) for each in self.columns]
         self._set_names(labels if named else None, len(labels))
         return self
+
+
+def _slices(table: TableReader) -> Iterator[slice]:
+    """Of the rows that are prepared at once."""
+    size = max(MIN_ROWS, CHUNK // table.columns)
+    for start in range(0, table.rows, size):
+        yield slice(start, min(start + size, table.rows))
 
 
 def write_category(codes: np.ndarray, out: np.ndarray) -> None:

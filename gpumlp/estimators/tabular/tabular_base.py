@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_array, column_or_1d
-from sklearn.utils.validation import _num_samples, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from gpumlp.backend import device as devices
 from gpumlp.estimators import array_io, contents, hyperparameters
@@ -20,6 +21,7 @@ from gpumlp.estimators.tabular.fold_rows import fold_rows
 from gpumlp.estimators.tabular.preset import NetworkParams
 from gpumlp.estimators.tabular.stored_stack import StoredStack
 from gpumlp.estimators.tabular.table_preparation import Preparation
+from gpumlp.estimators.tabular.table_reader import TableReader
 from gpumlp.estimators.tabular.time_limit import TimeLimit
 from gpumlp.model import memory
 from gpumlp.model.mlp import MLP
@@ -28,6 +30,10 @@ from gpumlp.training.history import History
 from gpumlp.utils.checks import ParameterError
 
 FOLD_BYTES = 24  # of a row's number in the folds of a network, while they are made
+HELD_OUT_ROWS = 4096  # of each network that are predicted at once after a fit
+
+# What a fit leaves, beside the attributes that end with an underscore.
+OF_FITS = ("_stacks", "_centre", "_scale", "_range", "_levels")
 
 
 class TableSamples(NamedTuple):
@@ -56,9 +62,11 @@ class StackTask(NamedTuple):
 class HeldOut(NamedTuple):
     """What a network says of rows that it did not see: outputs of each stack, (1, rows, N_K).
 
+    member: the network's number.
     weight, loss_weight: of rows in the score, and as training had them; None: all are equal.
     """
 
+    member: int
     outputs: list[np.ndarray]
     y: np.ndarray
     weight: np.ndarray | None
@@ -97,9 +105,12 @@ class BaseTabular(BaseEstimator):
     _no_targets: dict[str, str]
 
     # ------------------------------------------------------------ of classes and of values
-    def _coded(self, y: np.ndarray, name: str, first: bool, weight: Any) -> np.ndarray:
-        """Targets (rows,) as the networks take them; first: of a fit, whose coding is to be
-        learned, with these weights of rows or None."""
+    def _learn_coding(self, y: np.ndarray, weight: np.ndarray | None) -> None:
+        """Learn how the networks are to take targets (rows,), with these weights of rows."""
+        raise NotImplementedError
+
+    def _coded(self, y: np.ndarray, name: str) -> np.ndarray:
+        """Targets (rows,) as the networks take them."""
         raise NotImplementedError
 
     def _losses(self, params: NetworkParams) -> list[Any]:
@@ -112,7 +123,7 @@ class BaseTabular(BaseEstimator):
         raise NotImplementedError
 
     def _weights(self, y: np.ndarray, weight: np.ndarray | None) -> np.ndarray | None:
-        """Of the training loss."""
+        """Of the training loss, for coded targets."""
         return weight
 
     def _pooled(self, outputs: list[np.ndarray]) -> np.ndarray:
@@ -121,6 +132,7 @@ class BaseTabular(BaseEstimator):
         raise NotImplementedError
 
     def _fold_score(self, y: np.ndarray, predicted: np.ndarray, weight: Any) -> float:
+        """Of what is predicted for coded targets."""
         raise NotImplementedError
 
     def _calibrate(self, parts: list[HeldOut]) -> None:
@@ -130,63 +142,65 @@ class BaseTabular(BaseEstimator):
     def _fit(self, X: Any, y: Any, sample_weight: Any, validation: tuple[Any, Any, Any]) -> None:
         begin = time.monotonic()
         tabular_parameters.check(self)
+        fitted = copy.copy(self)  # a fit that fails, or is interrupted, leaves this one as it was
+        fitted._forget()
+        fitted._learn(X, y, sample_weight, validation, begin)
+        self._forget()
+        self.__dict__.update(vars(fitted))
+
+    def _forget(self) -> None:
+        """Drop all that an earlier fit has left."""
+        for name in list(vars(self)):
+            if name in OF_FITS or (name.endswith("_") and not name.startswith("_")):
+                del self.__dict__[name]
+
+    def _learn(
+        self, X: Any, y: Any, sample_weight: Any, validation: tuple[Any, Any, Any], begin: float
+    ) -> None:
+        """begin: when the time began that `time_limit` counts."""
         params = self._preset._replace(**(self.network_params or {}))
         device = devices.resolve(self.device)
-        y = self._targets(y, "y")
-        self._prepare(X)
-        train = self._samples(X, y, sample_weight, "", True)
-        held = self._validation_samples(validation)
         random = hyperparameters.random_of(self.random_state)
         rng = np.random.default_rng(random.randint(0, 2**31, size=4))
-        folds = None
-        if held is None:
-            self._check_folds(len(train.x))
-            folds = fold_rows(train.y, self.n_models, self._classes, rng)
-        weight = self._weights(train.y, train.weight)
-        task = StackTask(params, train, weight, held, folds, device)
-        losses = self._losses(params)
-        self._stacks, self.histories_ = [], []
-        epochs = []
-        for i, loss in enumerate(losses):
-            limits: list[Callback] = []
-            if self.time_limit is not None:
-                now = time.monotonic()
-                end = begin + self.time_limit * (i + 1) / len(losses)
-                limits = [TimeLimit(end - now, now)]
-            net, best = self._train(task, loss, rng, limits)
-            epochs.append(best)
-            self._stacks.append(StoredStack(net))
-        self.best_epochs_ = np.array(epochs[0] if len(epochs) == 1 else epochs)
+        # What is wrong with targets shows before the table is prepared, which may take a while.
+        X = array_io.host(X)
+        y, weight = self._checked(X, y, sample_weight, "")
+        with naming("y"):
+            self._learn_coding(y, weight)
+        y = self._coded(y, "y")
+        loss_weight = self._weights(y, weight)
+        X_val, y_val, weight_val = validation
+        with_validation = self._has_validation(X_val, y_val, weight_val)
+        if with_validation:
+            X_val = array_io.host(X_val)
+            y_val, weight_val = self._checked(X_val, y_val, weight_val, "_val")
+            y_val = self._coded(y_val, "y_val")
+        self._prepare(X)
+        train = TableSamples(self._prepared(X, "X"), y, weight)
+        held = folds = None
+        if with_validation:
+            held = TableSamples(self._prepared(X_val, "X_val"), y_val, weight_val)
+        else:
+            folds = self._folds(y, loss_weight, rng)
+        task = StackTask(params, train, loss_weight, held, folds, device)
+        self._train_all(task, rng, begin)
         parts = self._held_out(task)
         self._calibrate(parts)
-        self.validation_scores_ = np.array(
-            [self._fold_score(part.y, self._pooled(part.outputs), part.weight) for part in parts]
-        )
-        if folds is None:
-            self.__dict__.pop("oof_prediction_", None)
-        else:
-            self.oof_prediction_ = self._out_of_fold(parts, folds[1], len(train.x))
+        self.validation_scores_ = np.full(self.n_models, np.nan)
+        for part in parts:
+            predicted = self._pooled(part.outputs)
+            self.validation_scores_[part.member] = self._fold_score(part.y, predicted, part.weight)
+        if folds is not None:
+            self.oof_prediction_ = self._out_of_fold(task, parts)
 
-    def _check_folds(self, rows: int) -> None:
-        """Raises MemoryError where the numbers of the rows of all folds take more than there is."""
-        needed = self.n_models * rows * FOLD_BYTES
-        if short := memory.shortage(None, needed):
-            raise MemoryError(
-                f"out of memory: the folds of n_models = {self.n_models} networks on {rows} rows "
-                f"take {memory.text(needed)}, and {short}; lower n_models"
-            )
+    def _checked(
+        self, X: Any, y: Any, weight: Any, suffix: str
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Targets (rows,) that are there and of a kind that can be one, and weights.
 
-    def _prepare(self, X: Any) -> None:
-        """What becomes of the columns."""
-        self.preparation_ = Preparation().fit(X, self.categorical_features)
-        self.preparation_.owner = type(self).__name__
-        self.n_features_in_ = self.preparation_.n_features_in_
-        self.__dict__.pop("feature_names_in_", None)
-        if hasattr(self.preparation_, "feature_names_in_"):
-            self.feature_names_in_ = self.preparation_.feature_names_in_
-
-    def _targets(self, y: Any, name: str) -> np.ndarray:
-        """Targets (n_samples,) that are there and of a kind that can be one."""
+        suffix: of the arguments' names.
+        """
+        name = f"y{suffix}"
         if y is None:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None"
@@ -195,45 +209,95 @@ class BaseTabular(BaseEstimator):
         contents.refuse(y, name, self._no_targets)
         contents.refuse_missing(y, name, "leave these rows out")
         with naming(name):
+            y = contents.without_extension(y)
             y = check_array(y, ensure_2d=False, dtype=None, input_name=name, estimator=self)
-            return contents.native(column_or_1d(y, warn=True))
-
-    def _samples(self, X: Any, y: Any, weight: Any, suffix: str, first: bool) -> TableSamples:
-        """suffix: of the arguments' names."""
-        x = self._prepared(X)
-        if len(y) != len(x):
+            y = contents.native(column_or_1d(y, warn=True))
+        with naming(f"X{suffix}"):
+            rows = TableReader(X).rows
+        if len(y) != rows:
             raise ValueError(
-                f"X{suffix} has {len(x)} samples and y{suffix} {len(y)}: inconsistent numbers of "
-                "samples"
+                f"X{suffix} has {rows} samples and {name} {len(y)}: inconsistent numbers of samples"
             )
-        weight = sample_weights(weight, len(x), x.dtype, f"sample_weight{suffix}")
-        with naming(f"y{suffix}"):
-            coded = self._coded(y, f"y{suffix}", first, weight)
-        return TableSamples(x, coded, weight)
+        dtype = np.dtype(self.dtype)
+        return y, sample_weights(weight, rows, dtype, f"sample_weight{suffix}")
 
-    def _validation_samples(self, validation: tuple[Any, Any, Any]) -> TableSamples | None:
-        X, y, weight = validation
+    def _has_validation(self, X: Any, y: Any, weight: Any) -> bool:
+        """Whether there is a validation set of the user's."""
         if X is None and y is None and weight is None:
-            return None
+            return False
         if X is None or y is None:
             raise ValueError("X_val and y_val belong together")
-        return self._samples(X, self._targets(y, "y_val"), weight, "_val", False)
+        return True
 
-    def _prepared(self, X: Any) -> np.ndarray:
+    def _prepare(self, X: Any) -> None:
+        """Learn what becomes of the columns."""
+        preparation = Preparation().fit(X, self.categorical_features)
+        preparation.owner = type(self).__name__
+        self.preparation_, self.n_features_in_ = preparation, preparation.n_features_in_
+        if hasattr(preparation, "feature_names_in_"):
+            self.feature_names_in_ = preparation.feature_names_in_
+
+    def _prepared(self, X: Any, name: str) -> np.ndarray:
         """The features of the networks, (rows, D)."""
-        preparation = self.preparation_
-        rows = _num_samples(X)
-        needed = rows * len(preparation.names) * np.dtype(self.dtype).itemsize
+        preparation, dtype = self.preparation_, np.dtype(self.dtype)
+        with naming(name):
+            rows = TableReader(X).rows
+            one = dtype.itemsize + (0 if dtype == np.float32 else np.dtype(np.float32).itemsize)
+            needed = rows * len(preparation.names) * one
+            if short := memory.shortage(None, needed):
+                raise MemoryError(
+                    f"out of memory: {name} has {rows} rows, whose {len(preparation.names)} "
+                    f"prepared features take {memory.text(needed)}, and {short}; give fewer rows"
+                )
+            return preparation.transform(X).astype(dtype, copy=False)
+
+    def _folds(
+        self, y: np.ndarray, weight: np.ndarray | None, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The rows that each network trains on and holds out, of those that have a weight.
+
+        Raises MemoryError where their numbers take more than there is.
+        """
+        weighty = np.arange(len(y)) if weight is None else np.flatnonzero(weight)
+        if not len(weighty):
+            raise ValueError("every row has a weight of 0, by sample_weight and class_weight")
+        needed = self.n_models * len(weighty) * FOLD_BYTES
         if short := memory.shortage(None, needed):
             raise MemoryError(
-                f"out of memory: X has {rows} rows, whose {len(preparation.names)} prepared "
-                f"features take {memory.text(needed)}, and {short}; give fewer rows at once"
+                f"out of memory: the folds of n_models = {self.n_models} networks on "
+                f"{len(weighty)} rows take {memory.text(needed)}, and {short}; lower n_models"
             )
-        return preparation.transform(X).astype(self.dtype, copy=False)
+        training, held_out = fold_rows(y[weighty], self.n_models, self._classes, rng)
+        return weighty[training], weighty[held_out]
+
+    def _train_all(self, task: StackTask, rng: np.random.Generator, begin: float) -> None:
+        """Train a stack for each loss, in equal shares of the time that is left."""
+        losses = self._losses(task.params)
+        self._stacks, self.histories_ = [], []
+        best_epochs = []
+        for i, loss in enumerate(losses):
+            limits: list[Callback] = []
+            if self.time_limit is not None:
+                now = time.monotonic()
+                limits = [TimeLimit((begin + self.time_limit - now) / (len(losses) - i), now)]
+            net, history, best = self._train(task, loss, rng, limits)
+            if history.interrupted and i + 1 < len(losses):
+                raise KeyboardInterrupt  # a model of some of the quantiles is none
+            self._stacks.append(StoredStack(net))
+            self.histories_.append(history)
+            best_epochs.append(best)
+        self.best_epochs_ = np.array(best_epochs[0] if len(losses) == 1 else best_epochs)
+        if not len(self._sound):
+            raise ValueError(
+                "no network has a finite validation loss: lower the learning_rate, or look for "
+                "extreme targets or sample weights"
+            )
+        if self.histories_[-1].interrupted:
+            warn("training was interrupted: each network is the best so far")
 
     def _train(
-        self, task: StackTask, loss: Any, rng: np.random.Generator, callbacks: list[Callback]
-    ) -> tuple[MLP, np.ndarray]:
+        self, task: StackTask, loss: Any, rng: np.random.Generator, limits: list[Callback]
+    ) -> tuple[MLP, History, np.ndarray]:
         """A trained stack, each network as it was after its best epoch; and these epochs."""
         params, (x, y, _), held, folds = task.params, task.train, task.held, task.folds
         rows = len(x) if folds is None else folds[0].shape[1]
@@ -260,62 +324,65 @@ class BaseTabular(BaseEstimator):
         history = trainer.fit(
             *(x, y, epochs),
             validation=None if held is None else tuple(held[: 2 + (held.weight is not None)]),
-            callbacks=[stop, *decay, *callbacks, *(self.callbacks or ())],
+            callbacks=[*limits, *decay, *(self.callbacks or ()), stop],  # its weights are the last
             progress=bool(self.verbose),
             sample_weight=task.weight,
             folds=folds,
         )
-        self.histories_.append(history)
-        if history.interrupted:
-            warn("training was interrupted: each network is the best so far")
-        best = np.asarray(stop.best_epoch)
-        if not best.any():
-            raise ValueError(
-                "no network has a finite validation loss: lower the learning_rate, or look for "
-                "extreme targets or sample weights"
-            )
-        return net, best
+        return net, history, np.asarray(stop.best_epoch)
 
     # ------------------------------------------------------------ what it computes
-    def _members(self, X: Any) -> list[np.ndarray]:
-        """The outputs (M, rows, N_K) of each stack."""
-        check_is_fitted(self)
-        x = self._prepared(array_io.host(X))
-        return [self._sound(stack.outputs(x), i) for i, stack in enumerate(self._stacks)]
+    @property
+    def _sound(self) -> np.ndarray:
+        """The numbers of the networks that have a say: those with a best epoch, in all stacks."""
+        return np.flatnonzero((np.atleast_2d(self.best_epochs_) > 0).all(axis=0))
 
-    def _sound(self, outputs: np.ndarray, stack: int) -> np.ndarray:
-        """Those of the networks that have ever been better than none."""
-        epochs = self.best_epochs_ if self.best_epochs_.ndim == 1 else self.best_epochs_[stack]
-        return outputs[epochs > 0] if not epochs.all() else outputs
+    def _members(self, X: Any) -> list[np.ndarray]:
+        """The outputs (M, rows, N_K) of each stack, of the networks that have a say."""
+        check_is_fitted(self)
+        sound, chunks = self._sound, []
+        for chunk in self.preparation_.chunks(array_io.host(X)):
+            x = chunk.astype(self._stacks[0].net.dtype, copy=False)
+            chunks.append([stack.outputs(x)[sound] for stack in self._stacks])
+        return [np.concatenate(parts, axis=1) for parts in zip(*chunks, strict=True)]
 
     def _held_out(self, task: StackTask) -> list[HeldOut]:
-        """Of each network."""
+        """Of each network that has a say, what it says of the rows that it did not see."""
         train, held, folds = task.train, task.held, task.folds
         if held is not None:
-            x = held.x
+            outputs = [stack.outputs(held.x) for stack in self._stacks]
             targets = [(held.y, held.weight, held.weight)] * self.n_models
         else:
-            x = train.x[folds[1]]
-            targets = [
-                (train.y[rows], _of_rows(train.weight, rows), _of_rows(task.weight, rows))
-                for rows in folds[1]
+            rows = folds[1]
+            pieces = np.array_split(np.arange(rows.shape[1]), -(-rows.shape[1] // HELD_OUT_ROWS))
+            outputs = [
+                np.concatenate([stack.outputs(train.x[rows[:, piece]]) for piece in pieces], axis=1)
+                for stack in self._stacks
             ]
-        outputs = [stack.outputs(x) for stack in self._stacks]
+            targets = [
+                (train.y[own], _of_rows(train.weight, own), _of_rows(task.weight, own))
+                for own in rows
+            ]
         return [
-            HeldOut([of_stack[m : m + 1] for of_stack in outputs], *targets[m])
-            for m in range(self.n_models)
+            HeldOut(m, [of_stack[m : m + 1] for of_stack in outputs], *targets[m])
+            for m in self._sound
         ]
 
-    def _out_of_fold(self, parts: list[HeldOut], held_out: np.ndarray, count: int) -> np.ndarray:
-        """The prediction of each row, by the networks that did not see it."""
-        predicted = [self._pooled(part.outputs) for part in parts]
-        total, times = np.zeros((count, *predicted[0].shape[1:])), np.zeros(count)
-        for rows, values in zip(held_out, predicted, strict=True):
-            rows, first = np.unique(rows, return_index=True)  # one may be there twice
-            total[rows] += values[first]
+    def _out_of_fold(self, task: StackTask, parts: list[HeldOut]) -> np.ndarray:
+        """The prediction of each row by the networks that did not see it; NaN where all did."""
+        x, held_out = task.train.x, task.folds[1]
+        first = self._pooled(parts[0].outputs)
+        total, times = np.zeros((len(x), *first.shape[1:])), np.zeros(len(x))
+        for part in parts:
+            rows, places = np.unique(held_out[part.member], return_index=True)  # some are twice
+            total[rows] += self._pooled(part.outputs)[places]
             times[rows] += 1
+        unseen = np.zeros(0, int) if task.weight is None else np.flatnonzero(task.weight == 0)
+        if len(unseen):
+            outputs = [stack.outputs(x[unseen])[self._sound] for stack in self._stacks]
+            total[unseen], times[unseen] = self._pooled(outputs), 1
         with np.errstate(invalid="ignore"):
-            return (total.T / times).T  # NaN where no network has held the row out
+            return (total.T / times).T
 
     def _quantiles(self, q: Any, values: np.ndarray) -> np.ndarray:
         """The quantiles q over the first axis of values, those of several as the last axis."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_class_weight
@@ -18,6 +19,7 @@ from gpumlp.estimators.tabular.preset import NetworkParams
 from gpumlp.estimators.tabular.tabular_base import BaseTabular, HeldOut
 from gpumlp.functions.loss import losses
 
+CALIBRATION_ROWS = 50_000  # at most, by which the temperature is found
 PRIOR_ROWS = 5.0  # so many rows' worth of belief in a temperature of 1
 TINY = 1e-30
 
@@ -60,7 +62,8 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
     class_weight : None, "balanced" or dict, default=None
         Weights of classes in the training loss; multiplies sample_weight.
     callbacks : list of gpumlp.Callback, default=None
-        They see the trainer of the stack, and its history.
+        They see the trainer of the stack, and its history; of a regressor with several quantiles
+        those of one stack after the other.  What a `gpumlp.Checkpoint` writes is that trainer.
     device : str, default="auto"
         "auto", "cpu", "cuda" or "cuda:1".
     dtype : {"float32", "float64"}, default="float32"
@@ -169,10 +172,12 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
         return self
 
-    def _coded(self, y: np.ndarray, name: str, first: bool, weight: Any) -> np.ndarray:
-        contents.refuse_labels(y, name)
-        if first:
-            self.classes_ = np.unique(y)
+    def _learn_coding(self, y: np.ndarray, weight: np.ndarray | None) -> None:
+        contents.refuse_labels(y, "y", "TabularRegressor")
+        self.classes_ = np.unique(y)
+
+    def _coded(self, y: np.ndarray, name: str) -> np.ndarray:
+        contents.refuse_labels(y, name, "TabularRegressor")
         places = np.searchsorted(self.classes_, y).clip(max=len(self.classes_) - 1)
         unknown = np.unique(y[self.classes_[places] != y])
         if len(unknown):
@@ -197,15 +202,20 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
 
     def _calibrate(self, parts: list[HeldOut]) -> None:
         # Label smoothing leaves networks less sure than they may be.
-        p = np.concatenate([part.outputs[0][0] for part in parts])
         y = np.concatenate([part.y for part in parts])
+        some = slice(None, None, -(-len(y) // CALIBRATION_ROWS))
+        y = y[some]
+        p = np.concatenate([part.outputs[0][0] for part in parts])[some]
         weights = [part.loss_weight for part in parts if part.loss_weight is not None]
-        weight = np.concatenate(weights) if weights else np.ones(len(y))
-        rows = np.arange(len(y))
+        weight = np.concatenate(weights)[some] if weights else np.ones(len(y))
+        if not weight.any():
+            weight = np.ones(len(y))
+        logarithm = np.log(np.maximum(p.astype(np.float64), TINY))
+        right = logarithm[np.arange(len(y)), y]
 
         def cost(log_temperature: float) -> float:
-            q = tempered(p, math.exp(log_temperature))[rows, y]
-            loss = -np.sum(weight * np.log(np.maximum(q, TINY))) / weight.sum()
+            T = math.exp(log_temperature)
+            loss = np.average(logsumexp(logarithm / T, axis=1) - right / T, weights=weight)
             return float(loss + PRIOR_ROWS / len(y) * log_temperature**2)
 
         found = minimize_scalar(cost, bounds=(-3, 3), method="bounded")

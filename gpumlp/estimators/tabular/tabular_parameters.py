@@ -7,8 +7,18 @@ from typing import Any
 import numpy as np
 import sklearn
 
-from gpumlp.estimators.hyperparameters import ABOVE_0, COUNT, FLAG, NONE, RULES, UNITS, Rule
-from gpumlp.estimators.tabular.preset import NetworkParams
+from gpumlp.estimators.hyperparameters import (
+    ABOVE_0,
+    AT_LEAST_0,
+    COUNT,
+    FLAG,
+    FRACTION,
+    NONE,
+    RULES,
+    UNITS,
+    Rule,
+)
+from gpumlp.functions.activation import activations
 from gpumlp.utils import checks
 from gpumlp.utils.checks import ParameterError
 
@@ -19,7 +29,7 @@ def _either(*rules: Rule) -> Rule:
 
 
 def _network_params(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() <= set(NetworkParams._fields)
+    return isinstance(value, dict) and value.keys() <= NETWORK_RULES.keys()
 
 
 def _quantiles(value: Any) -> bool:
@@ -29,9 +39,26 @@ def _quantiles(value: Any) -> bool:
 
 
 def _columns(value: Any) -> bool:
-    listed = isinstance(value, list | tuple | np.ndarray)
-    return listed and all(isinstance(v, str | int | bool | np.integer | np.bool_) for v in value)
+    columns = checks.items(value)
+    kinds = str | int | np.integer | np.bool_
+    return columns is not None and all(isinstance(column, kinds) for column in columns)
 
+
+# Of network_params.
+NETWORK_RULES = {
+    "activation": Rule(
+        lambda value: not isinstance(value, list | tuple) and RULES["activation"].holds(value),
+        "an activation: " + ", ".join(activations),
+    ),
+    "dropout": FRACTION,
+    "weight_decay": AT_LEAST_0,
+    "beta2": FRACTION,
+    "label_smoothing": FRACTION,
+    "schedule": RULES["schedule"],
+    "scale_rate": AT_LEAST_0,
+    "bias_rate": AT_LEAST_0,
+    "schedule_decay": FLAG,
+}
 
 AUTO = Rule(lambda value: isinstance(value, str) and value == "auto", "'auto'")
 
@@ -55,7 +82,7 @@ TABULAR_RULES = {
     "random_state": RULES["random_state"],
     "verbose": FLAG,
     "network_params": _either(
-        NONE, Rule(_network_params, f"a dictionary of {', '.join(NetworkParams._fields)}")
+        NONE, Rule(_network_params, f"a dictionary of {', '.join(NETWORK_RULES)}")
     ),
 }
 
@@ -64,14 +91,18 @@ def check(estimator: Any) -> None:
     """Raises ParameterError for the first parameter that breaks its rule."""
     if sklearn.get_config()["skip_parameter_validation"]:
         return
+    name = type(estimator).__name__
     for key, value in estimator.get_params(deep=False).items():
-        rule = TABULAR_RULES.get(key)
-        if rule is None:  # of a subclass of the user's own
-            continue
-        try:
-            holds = rule.holds(value)
-        except (ValueError, TypeError):
-            holds = False
-        if not holds:
-            name = type(estimator).__name__
-            raise ParameterError(f"{name}: {key} = {checks.shown(value)} must be {rule.wanted}")
+        if key in TABULAR_RULES:  # a subclass of the user's own may have others
+            _check(TABULAR_RULES[key], value, f"{name}: {key}")
+    for key, value in (estimator.network_params or {}).items():
+        _check(NETWORK_RULES[key], value, f"{name}: network_params[{key!r}]")
+
+
+def _check(rule: Rule, value: Any, place: str) -> None:
+    try:
+        holds = rule.holds(value)
+    except (ValueError, TypeError):  # values that cannot even be compared
+        holds = False
+    if not holds:
+        raise ParameterError(f"{place} = {checks.shown(value)} must be {rule.wanted}")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import mean_pinball_loss, r2_score
+from sklearn.utils.validation import check_is_fitted
 
 from gpumlp.estimators import contents
 from gpumlp.estimators.tabular import preset
 from gpumlp.estimators.tabular.preset import NetworkParams
 from gpumlp.estimators.tabular.tabular_base import BaseTabular
 from gpumlp.functions.loss import losses
+
+
+def ranks(levels: Any) -> np.ndarray:
+    """The place of each level in ascending order."""
+    return np.argsort(np.argsort(levels, kind="stable"), kind="stable")
 
 
 class TabularRegressor(RegressorMixin, BaseTabular):
@@ -58,7 +63,13 @@ time_limit, callbacks, device, dtype, random_state, verbose, network_params
     """
 
     _preset = preset.VALUES
-    _no_targets = contents.NO_VALUES
+    _no_targets = contents.NO_VALUES | {
+        "text": "convert it to numbers, by .astype(float), or use TabularClassifier"
+    }
+    _levels: Any
+    _centre: float
+    _scale: float
+    _range: tuple[float, float]
 
     def __init__(
         self,
@@ -124,20 +135,25 @@ time_limit, callbacks, device, dtype, random_state, verbose, network_params
         self._fit(X, y, sample_weight, (X_val, y_val, sample_weight_val))
         return self
 
-    def _coded(self, y: np.ndarray, name: str, first: bool, weight: Any) -> np.ndarray:
+    def _learn_coding(self, y: np.ndarray, weight: np.ndarray | None) -> None:
         y = y.astype(np.float64)
-        if first:
-            seen = y if weight is None else y[weight > 0]
-            self._centre = float(np.average(y, weights=weight))
-            variance = float(np.average((y - self._centre) ** 2, weights=weight))
-            self._scale = math.sqrt(variance) or 1.0
-            self._range = float(seen.min()), float(seen.max())
-        return ((y - self._centre) / self._scale).astype(self.dtype)
+        seen = y if weight is None else y[weight > 0]
+        unit = float(np.abs(seen).max()) or 1.0  # squares of very large or small numbers are none
+        mean = np.average(y / unit, weights=weight)
+        variance = np.average((y / unit - mean) ** 2, weights=weight)
+        self._centre, self._scale = float(mean * unit), float(np.sqrt(variance) * unit) or 1.0
+        self._range = float(seen.min()), float(seen.max())
+        levels = None if self.quantile is None else np.asarray(self.quantile, np.float64)
+        self._levels = None if levels is None else levels.tolist()
+
+    def _coded(self, y: np.ndarray, name: str) -> np.ndarray:
+        y = y.astype(np.float64)
+        return (y / self._scale - self._centre / self._scale).astype(self.dtype)
 
     def _losses(self, params: NetworkParams) -> list[Any]:
-        if self.quantile is None:
+        if self._levels is None:
             return [losses["squared_error"]]
-        return [losses["quantile"](q=float(q)) for q in np.atleast_1d(self.quantile)]
+        return [losses["quantile"](q=level) for level in np.atleast_1d(self._levels).tolist()]
 
     @property
     def _outputs(self) -> tuple[int, str]:
@@ -145,33 +161,51 @@ time_limit, callbacks, device, dtype, random_state, verbose, network_params
 
     def _values(self, outputs: np.ndarray) -> np.ndarray:
         """Outputs (…, 1) as targets are."""
-        return (outputs[..., 0].astype(np.float64) * self._scale + self._centre).clip(*self._range)
+        with np.errstate(over="ignore"):
+            values = outputs[..., 0].astype(np.float64) * self._scale + self._centre
+        return values.clip(*self._range)
 
     def _pooled(self, outputs: list[np.ndarray]) -> np.ndarray:
         values = [self._values(of_stack).mean(axis=0) for of_stack in outputs]
-        if np.ndim(self.quantile) == 0:
+        if np.ndim(self._levels or 0) == 0:
             return values[0]
-        return self._uncrossed(np.stack(values, axis=-1))
-
-    def _uncrossed(self, values: np.ndarray) -> np.ndarray:
-        """Of the quantiles (…, Q): a higher one is nowhere below a lower one."""
-        levels = np.argsort(np.argsort(np.asarray(self.quantile), kind="stable"), kind="stable")
-        return np.sort(values, axis=-1)[..., levels]
+        # A higher quantile is nowhere below a lower one.
+        return np.sort(np.stack(values, axis=-1), axis=-1)[..., ranks(self._levels)]
 
     def _fold_score(self, y: np.ndarray, predicted: np.ndarray, weight: Any) -> float:
-        y = (y.astype(np.float64) * self._scale + self._centre).clip(*self._range)
-        if self.quantile is None:
+        # R² is that of standardised values, whose squares are numbers.
+        if self._levels is None:
+            predicted = self._coded(predicted, "y")
             return float(r2_score(y, predicted, sample_weight=weight)) if len(y) > 1 else np.nan
-        levels = np.atleast_1d(self.quantile)
-        columns = predicted.reshape(len(y), -1).T
-        return -float(
-            np.mean(
-                [
-                    mean_pinball_loss(y, column, alpha=level, sample_weight=weight)
-                    for level, column in zip(levels, columns, strict=True)
-                ]
-            )
-        )
+        return self._pinball_score(self._values(y[:, None]), predicted, weight)
+
+    def _pinball_score(self, y: np.ndarray, predicted: np.ndarray, weight: Any) -> float:
+        """The negative mean pinball loss, over all quantiles."""
+        pairs = zip(np.atleast_1d(self._levels), predicted.reshape(len(y), -1).T, strict=True)
+        losses = [mean_pinball_loss(y, p, alpha=q, sample_weight=weight) for q, p in pairs]
+        return -float(np.mean(losses))
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R² of the predictions; with `quantile` the negative mean pinball loss, over all of them.
+
+        Parameters
+        ----------
+        X : data frame or array of shape (n_samples, n_columns)
+            Rows with the columns of `fit`.
+        y : array-like of shape (n_samples,)
+            Their values.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of rows.
+
+        Returns
+        -------
+        float
+            The greater the better.
+        """
+        check_is_fitted(self)
+        if self._levels is None:
+            return super().score(X, y, sample_weight)
+        return self._pinball_score(np.asarray(y, np.float64), self.predict(X), sample_weight)
 
     # ------------------------------------------------------------ predicting
     def predict(self, X: Any) -> np.ndarray:
@@ -190,4 +224,4 @@ time_limit, callbacks, device, dtype, random_state, verbose, network_params
 
     def _of_members(self, X: Any) -> np.ndarray:
         values = [self._values(outputs) for outputs in self._members(X)]
-        return values[0] if np.ndim(self.quantile) == 0 else np.stack(values, axis=-1)
+        return values[0] if np.ndim(self._levels or 0) == 0 else np.stack(values, axis=-1)

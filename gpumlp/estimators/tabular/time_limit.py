@@ -1,33 +1,43 @@
-"""A fit that ends in time: fewer epochs, and at the latest the best networks so far."""
+"""A fit that ends in time: as many epochs as there is time for."""
 
 from __future__ import annotations
 
 import time
 
 from gpumlp.training.callback import Callback
+from gpumlp.training.history import History
+from gpumlp.training.trainer import Trainer
 
-SURE = 0.9  # of what is left is planned for; epochs differ
+SURE = 0.9  # of what is left is planned for: epochs differ
 
 
 class TimeLimit(Callback):
-    """After each epoch, as many more as there is time for; the schedule ends with the last one."""
+    """After each epoch, as many more as there is time for, but no more than were asked for; the
+    schedule ends with the last one.
 
-    def __init__(self, seconds: float, begin: float):
+    The first epoch counts for the others only until there are others: it compiles what they find.
+    """
+
+    def __init__(self, seconds: float, begin: float) -> None:
         """begin: when the time began, by time.monotonic()."""
-        self.end = begin + seconds
-        self._start = 0.0
-        self._epochs = 0
+        self._end = begin + seconds
+        self._start = self._second = 0.0  # when the first and the second epoch began
+        self._epochs = self._most = 0
 
-    def on_fit_begin(self, trainer, history):
-        self._start, self._epochs = time.monotonic(), 0
+    def on_fit_begin(self, trainer: Trainer, history: History) -> None:
+        self._start, self._epochs, self._most = time.monotonic(), 0, trainer.epochs_left or 0
 
-    def on_epoch_end(self, trainer, history):
+    def on_epoch_end(self, trainer: Trainer, history: History) -> None:
         self._epochs += 1
         now = time.monotonic()
-        one = (now - self._start) / self._epochs
-        left = self.end - now
-        possible = int(SURE * left / one)
-        if left <= one or possible < 1:
+        if self._epochs == 1:
+            self._second = now
+            one = now - self._start
+        else:
+            one = (now - self._second) / (self._epochs - 1)
+        possible = int(SURE * (self._end - now) / max(one, 1e-9))
+        left = min(possible, self._most - self._epochs)
+        if possible < 1:
             trainer.stop()
-        elif possible < (trainer.epochs_left or 0):
-            trainer.shorten(possible)
+        elif left:
+            trainer.reschedule(left)

@@ -1,12 +1,14 @@
 """TabularClassifier and TabularRegressor: interface, results, and what they refuse."""
 
 import pickle
+import signal
 
 import numpy as np
 import pytest
 import sklearn
 from sklearn.base import clone
 from sklearn.ensemble import StackingRegressor
+from sklearn.exceptions import NotFittedError
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import accuracy_score, log_loss, mean_pinball_loss, r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict
@@ -14,11 +16,13 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import gpumlp
 from gpumlp import TabularClassifier, TabularRegressor
+from gpumlp.estimators.tabular import table_preparation, tabular_base
 from gpumlp.utils.checks import ParameterError
 from tests.helpers.optional import Package
 
 pandas = Package("pandas")
 polars = Package("polars")
+pyarrow = Package("pyarrow")
 
 QUICK = {"n_models": 2, "hidden_layer_sizes": 8, "max_epochs": 3, "random_state": 0}
 SMALL = {"n_models": 3, "hidden_layer_sizes": (16, 16), "max_epochs": 20, "random_state": 0}
@@ -276,7 +280,7 @@ def test_constant_targets_are_predicted():
     ("y", "message"),
     [
         (None, "requires y to be passed, but the target y is None"),
-        ([0.5, 1.5, 2.5, 3.5], "numbers with fractions are no classes: use"),
+        ([0.5, 1.5, 2.5, 3.5], "no classes: use TabularRegressor, or round them"),
         (["a", None, "b", "a"], "y has missing values in 1 of 4 places: leave these rows out"),
         ([1, 0, 1], "X has 4 samples and y 3: inconsistent numbers of samples"),
         ([b"a", b"b", b"a", b"b"], "y holds bytes"),
@@ -288,7 +292,7 @@ def test_targets_that_are_none_are_refused(y, message):
 
 
 def test_text_is_no_value():
-    with pytest.raises(TypeError, match=r"y holds text .*: convert it to numbers"):
+    with pytest.raises(TypeError, match=r"y holds text .* use TabularClassifier"):
         TabularRegressor(**QUICK).fit(np.arange(4.0)[:, None], ["1", "2", "3", "4"])
 
 
@@ -310,6 +314,7 @@ def test_text_is_no_value():
         ("random_state", -1, "None, an integer"),
         ("verbose", 1.5, "True or False"),
         ("network_params", {"dropot": 0.1}, "None, or a dictionary of activation, dropout"),
+        ("network_params", 3, "None, or a dictionary of activation, dropout"),
     ],
 )
 def test_parameters_are_checked(name, value, wanted):
@@ -317,10 +322,25 @@ def test_parameters_are_checked(name, value, wanted):
         TabularRegressor(**{name: value}).fit([[1.0], [2.0]], [1.0, 2.0])
 
 
-def test_network_params_are_checked_by_their_owners():
-    for params in ({"dropout": 2.0}, {"activation": "no"}, {"schedule": "no"}, {"beta2": -1.0}):
-        with pytest.raises(ValueError, match=next(iter(params))):
-            TabularRegressor(network_params=params, n_models=2).fit([[1.0], [2.0]], [1.0, 2.0])
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        ("activation", "no", "an activation: identity"),
+        ("activation", ["relu"], "an activation: identity"),
+        ("dropout", 2.0, r"a number in \[0, 1\)"),
+        ("weight_decay", -1, r"a number in \[0, inf\)"),
+        ("beta2", 1.0, r"a number in \[0, 1\)"),
+        ("schedule", "no", "None, or a schedule"),
+        ("scale_rate", -1, r"a number in \[0, inf\)"),
+        ("bias_rate", "a", r"a number in \[0, inf\)"),
+        ("schedule_decay", 1, "True or False"),
+    ],
+)
+def test_network_params_are_checked(name, value, wanted):
+    model = TabularRegressor(network_params={name: value}, **QUICK)
+    place = rf"TabularRegressor: network_params\['{name}'\] = .* must be {wanted}"
+    with pytest.raises(ParameterError, match=place):
+        model.fit([[1.0], [2.0]], [1.0, 2.0])
 
 
 # ---------------------------------------------------------------- with others
@@ -364,6 +384,207 @@ def test_callbacks_see_the_stack():
     X, signal = frame(60)
     TabularRegressor(callbacks=[Watch()], **QUICK).fit(X, signal)
     assert seen == [(2, 1), (2, 2), (2, 3)]
+
+
+class TestFitThatFails:
+    """A model stays what it was, and one that was never fitted is none."""
+
+    def fails(self, model, X, y, error, **options):
+        with pytest.raises(error):
+            model.fit(X, y, **options)
+
+    def test_the_model_before_stays(self):
+        X, signal = frame(90)
+        model = TabularClassifier(**QUICK).fit(X, signal > 1)
+        before, state = model.predict_proba(X), set(vars(model))
+        other = X.assign(age=X["age"] * 1000 + 7)
+        self.fails(model, other, (signal > 1)[:5], ValueError)
+        self.fails(model, other, signal > 1, ValueError, X_val=X)
+        model.set_params(callbacks=[Interrupts(1, KeyboardInterrupt)])
+        self.fails(model, other, signal > 1, KeyboardInterrupt)
+        np.testing.assert_array_equal(model.predict_proba(X), before)
+        assert set(vars(model)) == state
+
+    def test_the_first_leaves_nothing(self):
+        X, signal = frame(90)
+        for model in (TabularClassifier(**QUICK), TabularRegressor(**QUICK)):
+            self.fails(model, X, signal[:5] > 1, ValueError)
+            with pytest.raises(NotFittedError):
+                model.predict(X)
+
+    def test_ctrl_c_keeps_the_best_networks_so_far(self):
+        X, signal = frame(90)
+        model = TabularRegressor(**QUICK | {"max_epochs": 9}, callbacks=[Interrupts(4)])
+        with pytest.warns(UserWarning, match="interrupted: each network is the best so far"):
+            model.fit(X, signal)
+        assert model.histories_[0].epochs == 4
+        assert model.predict(X).shape == (90,)
+
+    def test_ctrl_c_between_quantiles_is_no_model(self):
+        X, signal = frame(90)
+        model = TabularRegressor(quantile=[0.2, 0.8], callbacks=[Interrupts(2)], **QUICK)
+        self.fails(model, X, signal, KeyboardInterrupt)
+        with pytest.raises(NotFittedError):
+            model.predict(X)
+
+
+class Interrupts(gpumlp.Callback):
+    """Ctrl-C at the end of an epoch, or an error there."""
+
+    def __init__(self, epoch, error=None):
+        self.epoch, self.error = epoch, error
+
+    def on_epoch_end(self, trainer, history):
+        if history.epochs == self.epoch:
+            if self.error:
+                raise self.error
+            signal.raise_signal(signal.SIGINT)
+
+
+class Spoils(gpumlp.Callback):
+    """One network's weights become NaN."""
+
+    def __init__(self, member):
+        self.member = member
+
+    def on_fit_begin(self, trainer, history):
+        trainer.net.theta[self.member] = np.nan
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+class TestNetworkWithoutAnEpoch:
+    """One that is never finite has no say, in predictions, scores and temperature."""
+
+    def test_classifier(self):
+        X, signal = frame(120)
+        options = SMALL | {"max_epochs": 4}
+        model = TabularClassifier(callbacks=[Spoils(1)], **options).fit(X, signal > 1)
+        assert model.best_epochs_[1] == 0
+        assert np.isnan(model.validation_scores_).tolist() == [False, True, False]
+        assert np.isnan(model.oof_prediction_[:, 0]).sum() == 40
+        assert np.isfinite(model.predict_proba(X)).all()
+        sound = TabularClassifier(**options).fit(X, signal > 1)
+        assert abs(np.log(model.temperature_ / sound.temperature_)) < 0.3
+        assert model.predict_std(X).shape == (120, 2)
+
+    def test_regressor_of_quantiles(self):
+        X, signal = frame(120)
+        options = SMALL | {"max_epochs": 4, "quantile": [0.2, 0.8]}
+        model = TabularRegressor(callbacks=[Spoils(2)], **options).fit(X, signal)
+        assert np.isfinite(model.predict(X)).all()
+        assert np.isfinite(model.predict_std(X)).all()
+        assert np.isnan(model.validation_scores_).tolist() == [False, False, True]
+
+
+def test_early_stopping_of_ones_own_does_not_choose_the_weights():
+    X, signal = frame(120)
+    own = gpumlp.EarlyStopping(patience=100, monitor="loss")
+    model = TabularRegressor(**SMALL, callbacks=[own]).fit(X, signal)
+    np.testing.assert_array_equal(
+        model.predict(X), TabularRegressor(**SMALL).fit(X, signal).predict(X)
+    )
+
+
+def test_score_of_quantiles_is_the_negative_pinball_loss():
+    X, signal = frame(100)
+    weight = np.linspace(0, 1, 100)
+    model = TabularRegressor(quantile=[0.2, 0.8], **QUICK).fit(X, signal)
+    losses = [
+        mean_pinball_loss(signal, column, alpha=q, sample_weight=weight)
+        for q, column in zip([0.2, 0.8], model.predict(X).T, strict=True)
+    ]
+    np.testing.assert_allclose(model.score(X, signal, weight), -np.mean(losses))
+    grid = GridSearchCV(model, {"learning_rate": [1e-3, 1e-2]}, cv=2).fit(X, signal)
+    assert np.isfinite(grid.cv_results_["mean_test_score"]).all()
+    one = TabularRegressor(**QUICK).fit(X, signal)
+    np.testing.assert_allclose(one.score(X, signal), r2_score(signal, one.predict(X)))
+
+
+def test_quantiles_are_those_of_the_fit():
+    X, signal = frame(100)
+    model = TabularRegressor(quantile=[0.2, 0.8], **QUICK).fit(X, signal)
+    before = model.predict(X)
+    np.testing.assert_array_equal(model.set_params(quantile=None).predict(X), before)
+    np.testing.assert_array_equal(model.set_params(quantile=[0.8, 0.2]).predict(X), before)
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "UInt8", "boolean", "int64[pyarrow]"])
+def test_nullable_labels_keep_their_kind(dtype):
+    if "pyarrow" in dtype:
+        assert pyarrow.int64() == dtype.partition("[")[0]
+    X, signal = frame(60)
+    labels = pandas.Series(np.where(signal > 1, 1, 0)).astype(dtype)
+    model = TabularClassifier(**QUICK).fit(X, labels)
+    assert model.classes_.dtype.kind == {"b": "b", "U": "u"}.get(dtype[0], "i")
+    if dtype == "Int64":
+        large = pandas.Series([2**60, 2**60 + 1] * 30, dtype=dtype)
+        assert TabularClassifier(**QUICK).fit(X, large).classes_.tolist() == [2**60, 2**60 + 1]
+
+
+class TestRowsOfWeight0:
+    @pytest.mark.parametrize("cls", [TabularClassifier, TabularRegressor])
+    def test_folds_are_of_the_others(self, cls):
+        X, signal = frame(60)
+        weight = np.zeros(60)
+        weight[:6] = 1
+        y = signal > 1 if cls is TabularClassifier else signal
+        y[:2] = 0, 1
+        model = cls(**QUICK | {"n_models": 4}).fit(X, y, weight)
+        assert np.isfinite(model.validation_scores_).all()
+        assert (model.best_epochs_ > 0).all()
+        found = model.oof_prediction_
+        assert np.isfinite(found).all()
+        predicted = model.predict_proba(X) if cls is TabularClassifier else model.predict(X)
+        np.testing.assert_allclose(found[6:], predicted[6:], rtol=1e-5)
+
+    def test_a_class_of_weight_0(self):
+        X, _ = frame(8)
+        model = TabularClassifier(class_weight={"p": 0}, **QUICK | {"n_models": 4})
+        model.fit(X, ["p"] * 6 + ["q"] * 2)
+        assert (model.best_epochs_ > 0).all()
+        with pytest.raises(ValueError, match="every row has a weight of 0"):
+            TabularClassifier(class_weight={"p": 0, "q": 0}, **QUICK).fit(X, ["p", "q"] * 4)
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e-30, 1e30, 1e200])
+def test_targets_of_any_size(size):
+    X, signal = frame(200)
+    model = TabularRegressor(**SMALL).fit(X, signal * size)
+    usual = TabularRegressor(**SMALL).fit(X, signal)
+    np.testing.assert_allclose(model.predict(X) / size, usual.predict(X), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(model.validation_scores_, usual.validation_scores_, atol=1e-3)
+
+
+def test_what_is_wrong_with_targets_shows_before_the_table_is_prepared(monkeypatch):
+    X, signal = frame(60)
+    monkeypatch.setattr(tabular_base, "Preparation", None)
+    for y, weight in ((signal[:5], None), (signal, np.ones(5)), (["a"] * 60, None)):
+        with pytest.raises((ValueError, TypeError), match=r"y|sample_weight"):
+            TabularRegressor(**QUICK).fit(X, y, weight)
+
+
+def test_what_is_wrong_with_a_validation_set_is_said_of_it():
+    X, signal = frame(60)
+    bad = X.assign(age="old")
+    with pytest.raises(ValueError, match=r"X_val.*column 'age', row 0: 'old' is not a number"):
+        TabularRegressor(**QUICK).fit(X, signal, X_val=bad, y_val=signal)
+
+
+def test_categorical_features_as_pandas_has_them():
+    X, signal = frame(60)
+    named = TabularRegressor(categorical_features=["flag"], **QUICK).fit(X, signal)
+    for columns in (X.columns[3:], pandas.Series([False, False, False, True])):
+        model = TabularRegressor(categorical_features=columns, **QUICK).fit(X, signal)
+        np.testing.assert_array_equal(model.predict(X), named.predict(X))
+
+
+def test_predictions_are_made_in_chunks(monkeypatch):
+    X, signal = frame(150)
+    model = TabularRegressor(**QUICK).fit(X, signal)
+    expected = model.predict(X)
+    monkeypatch.setattr(table_preparation, "CHUNK", 0)
+    monkeypatch.setattr(table_preparation, "MIN_ROWS", 7)
+    np.testing.assert_allclose(model.predict(X), expected, atol=1e-6)  # of numbers around 1
 
 
 def test_time_limit_ends_a_fit():
