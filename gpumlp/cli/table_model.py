@@ -13,10 +13,11 @@ import numpy as np
 import gpumlp
 from gpumlp.cli.cells import DATE, NUMBER, SHOWN, TEXT
 from gpumlp.cli.data import Samples
-from gpumlp.cli.error import InputError, complain
+from gpumlp.cli.error import InputError, complain, in_options
 from gpumlp.estimators.tabular import preset
 from gpumlp.estimators.tabular.column_values import as_text
 from gpumlp.estimators.tabular.table_columns import REASONS
+from gpumlp.estimators.tabular.table_preparation import Preparation
 
 # Of `network_params`, by the options.
 PARAMS = {
@@ -81,25 +82,30 @@ class TableModel:
 
     def fit(self, arguments, training: Samples, validation: Samples | None, shown: bool = True):
         """Train the networks; returns the history."""
-        model = self.fitted
-        callbacks: list[gpumlp.Callback] = []
+        model, watch = self.fitted, _Watch(shown)
+        callbacks: list[gpumlp.Callback] = [watch]
         if arguments.patience is not None:
             callbacks.append(gpumlp.EarlyStopping(arguments.patience, monitor="val_loss"))
-        if shown:
-            callbacks.append(_Announce(model))
         model.set_params(callbacks=callbacks, verbose=shown)
         held = {} if validation is None else {"X_val": validation.x, "y_val": validation.y}
         with warnings.catch_warnings():
-            # Said by what announces it, and by the command.
+            # Said by _describe, and by the command.
             warnings.filterwarnings("ignore", message="X: nearly every row has a text of its own")
             warnings.filterwarnings("ignore", message="training was interrupted")
             try:
+                if shown:
+                    _describe(Preparation().fit(training.x))
                 model.fit(training.x, training.y, **held)
             except (ValueError, TypeError, gpumlp.DivergenceError) as error:
-                history = getattr(model, "histories_", None)
-                if history and history[0].interrupted and not history[0].loss:
-                    return history[0]
+                history = watch.history
+                if history is not None and history.interrupted and not history.loss:
+                    return history
                 raise InputError(_in_words(error, training.name)) from error
+            except MemoryError as error:
+                if arguments.hidden is None:
+                    raise
+                sizes = ",".join(map(str, arguments.hidden))
+                raise InputError(f"--hidden {sizes}: {in_options(error, 'train')}") from error
         model.set_params(callbacks=None, verbose=False)  # they are the command's, not the model's
         self.classes = getattr(model, "classes_", None)
         return model.histories_[0]
@@ -172,30 +178,34 @@ class TableModel:
         self.unseen, self.missing = {}, Counter()
 
 
-class _Announce(gpumlp.Callback):
-    """Print what a fit makes of the columns, and the network, as it begins."""
+class _Watch(gpumlp.Callback):
+    """Keeps the history of a fit, which may fail; and prints the network as it begins, if shown."""
 
-    def __init__(self, model):
-        self._model = model
+    def __init__(self, shown: bool):
+        self._shown = shown
+        self.history: Any = None
 
     def on_fit_begin(self, trainer, history):
-        preparation = self._model.preparation_
-        for column in preparation.columns:
-            if column.dropped:
-                reason = REASONS[column.dropped].removeprefix("with ")
-                verb = {"constant": "is ", "without values": "is "}.get(reason, "has ")
-                complain(f"note: column {column.name} is left out: it {verb}{reason}")
-            if column.infrequent:
-                complain(
-                    f"note: column {column.name}: its {len(column.levels)} most frequent texts are "
-                    "told apart, the others are taken together"
-                )
-        kinds = Counter(each.kind for each in preparation.columns if not each.dropped)
-        counts = [
-            f"{kinds[kind]} {PLURALS[kind][kinds[kind] > 1]}" for kind in PLURALS if kinds[kind]
-        ]
-        print(f"columns   {', '.join(counts)}: {len(preparation.names)} inputs")
-        print(trainer.net.summary(), flush=True)
+        self.history = history
+        if self._shown:
+            print(trainer.net.summary(), flush=True)
+
+
+def _describe(preparation: Preparation) -> None:
+    """Print what becomes of the columns."""
+    for column in preparation.columns:
+        if column.dropped:
+            reason = REASONS[column.dropped].removeprefix("with ")
+            verb = {"constant": "is ", "without values": "is "}.get(reason, "has ")
+            complain(f"note: column {column.name} is left out: it {verb}{reason}")
+        if column.infrequent:
+            complain(
+                f"note: column {column.name}: its {len(column.levels)} most frequent texts are "
+                "told apart, the others are taken together"
+            )
+    kinds = Counter(each.kind for each in preparation.columns if not each.dropped)
+    counts = [f"{kinds[kind]} {PLURALS[kind][kinds[kind] > 1]}" for kind in PLURALS if kinds[kind]]
+    print(f"columns   {', '.join(counts)}: {len(preparation.names)} inputs", flush=True)
 
 
 def _in_words(error: Exception, name: str) -> str:
