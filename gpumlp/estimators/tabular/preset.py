@@ -21,7 +21,8 @@ from gpumlp.training.callback import Callback
 from gpumlp.training.trainer import Trainer
 
 WIDTH = 16.0  # √256: the hidden layers of RealMLP, whose rates all are relative to
-MANY_ROWS = 10_000  # from which networks are wider, and have fewer epochs
+MANY_ROWS = 10_000  # from which networks are wider
+SAMPLES = 1_000_000  # that a network sees in all its epochs, about
 FORWARD_ROWS = 2000  # of the forward pass that initial weights are drawn by
 POINTS = 5  # of which an initial bias is a random mean
 
@@ -67,7 +68,7 @@ def hidden_sizes_for(rows: int) -> tuple[int, ...]:
 
 def epochs_for(rows: int) -> int:
     """Epochs, for so many rows."""
-    return 128 if rows < MANY_ROWS else 64
+    return min(128, max(16, SAMPLES // rows))
 
 
 def make_network(

@@ -46,8 +46,8 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
     hidden_layer_sizes : "auto", int or sequence of int, default="auto"
         Units of the hidden layers; "auto" is three layers of 128, of 10,000 rows or more of 256.
     max_epochs : "auto" or int, default="auto"
-        Epochs of training, over which the learning rate's schedule extends; "auto" is 128, of
-        10,000 rows or more 64.
+        Epochs of training, over which the learning rate's schedule extends; "auto" is a million
+        divided by the number of rows, from 16 to 128.
     batch_size : "auto" or int, default="auto"
         Rows of a minibatch; "auto" is 64, 128 or 256, by the number of rows.
     learning_rate : float, default=0.0025
