@@ -3,7 +3,7 @@
 The preset follows RealMLP (Holzmüller et al. 2024, "Better by Default"): a learned scale of the
 inputs, initial weights by a forward pass, a first layer that learns as in the neural tangent
 parametrisation, AdamW with β₂ = 0.95 and four cosines over logarithms.  What differs was measured;
-the documentation has the table.
+benchmarks/README.md has the figures.
 """
 
 from __future__ import annotations
