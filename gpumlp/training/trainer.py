@@ -176,6 +176,7 @@ class Trainer:
             self._step = TrainingStep.of(
                 self.state, self.objective, optimizer.family, self.penalty_in_loss
             )
+        self._slices: dict[int, int] = {}  # of the batches of `step`, by their rows
         self._graphs = GraphCache(net.ops)  # of `step`; a fit's belong to its rows
 
     # ------------------------------------------------------------ what it has come to
@@ -267,7 +268,10 @@ class Trainer:
         net, network = self.net, self.net.network
         checked = arrays.features(x, "x", net, finite=False)
         rows = check_count(checked.array.shape[1], "x")
-        parts = slices.number(net.shape, rows, net.ops.threads(net.shape, self.objective))
+        if rows not in self._slices:
+            cores = net.ops.threads(net.shape, self.objective)
+            self._slices[rows] = slices.number(net.shape, rows, cores)
+        parts = self._slices[rows]
         with (
             net.ops.on_device(),
             memory.explain_oom(net.shape, net.ops, rows, self._state_buffers),
