@@ -20,7 +20,7 @@ from gpumlp.io.errors import FileError
 from gpumlp.io.estimator_parts import REQUESTS, with_own
 from gpumlp.io.file_schema import HISTORY
 from gpumlp.model.mlp import MLP
-from gpumlp.utils.schema import anything, check, count, size
+from gpumlp.utils.schema import anything, check, count, fraction, size
 
 
 def labels(value) -> bool:
@@ -107,6 +107,7 @@ def network(value) -> bool:
         and len(value) in (5, 6)
         and isinstance(value[0], tuple)
         and all(map(size, value[0]))
+        and all(map(fraction, value[4] if isinstance(value[4], tuple) else value[4:5]))
     )
 
 

@@ -422,3 +422,12 @@ def test_scalars_of_numpy_stay_scalars(tmp_path):
     for name in ("loss_", "best_loss_"):
         written, read = getattr(model, name), getattr(loaded, name)
         assert np.ndim(read) == 0 and (type(read), read) == (type(written), written)
+
+
+@pytest.mark.parametrize("dropout", [False, True, (0.1, False), "0", None, -0.1, 1.5, np.nan])
+def test_dropout_of_a_file_is_a_fraction(dropout):
+    """False equals 0, so that whoever looks it up may find what is known of 0."""
+    spec = (4, 3, 2), ("relu",), "identity", "float32"
+    assert descriptions.network((*spec, 0.0))
+    assert descriptions.network((*spec, (0, 0.5)))
+    assert not descriptions.network((*spec, dropout))

@@ -8,6 +8,7 @@ its value, its shape or what in it is wrong.  What is accepted leaves no NaN and
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 import warnings
 from collections.abc import Callable
@@ -346,6 +347,8 @@ def _shows(message: str, value) -> bool:
     """Whether it has the value's text, its type, its shape, its length, or what in it is wrong."""
     array = _array(value)
     signs = [*WRONG, _text(value)[:40], type(value).__name__, _text(str(value))[:40]]
+    if isinstance(value, int | float) and abs(value) <= sys.float_info.max:
+        signs.append(f"{value:g}")
     if array is not None:
         signs += [str(array.shape), str(array.dtype), str(len(value) if array.ndim else value)]
         if array.dtype.kind in "iuf" and array.size:
