@@ -6,6 +6,7 @@ import contextlib
 import csv
 import importlib
 import io
+import itertools
 import json
 import os
 import re
@@ -184,9 +185,11 @@ def predicted(file: str | None, out: str) -> list[tuple[str, np.ndarray]]:
 
 
 def look_at_predictions(argv, found: list[tuple[str, np.ndarray]], rows: int | None) -> None:
-    """One for each of so many rows, where their number is known; finite, where they are numbers."""
+    """One for each of so many rows, where their number is known; finite, where they are numbers,
+    but for the user's own columns, which may hold missing values."""
+    kept = [value for option, value in itertools.pairwise(argv) if option == "--keep"]
     for place, (name, values) in enumerate(found):
-        if (place and name == "classes") or (not place and name == "label"):
+        if (place and name == "classes") or (not place and name == "label") or name in kept:
             continue
         if rows is not None and len(values) != rows:
             raise Fault("not one prediction for each row", f"{shown(argv)}\n{len(values)}, {rows}")
