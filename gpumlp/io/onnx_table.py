@@ -27,19 +27,19 @@ def from_table(est: BaseTabular, opset: int) -> Exported:
     """Of a fitted TabularClassifier or TabularRegressor."""
     check_is_fitted(est)
     inputs = inputs_of(est.preparation_)
-    names = [each.name for each in inputs]
+    names = [tensor.name for tensor in inputs]
     classes = is_classifier(est)
     outputs = _outputs_of_classes(est) if classes else _outputs_of_values(est)
-    for i, each in enumerate(outputs):
-        name = each.name
+    for i, tensor in enumerate(outputs):
+        name = tensor.name
         while name in names:
             name += "_"
-        outputs[i] = each._replace(name=name)
-    graph = Graph(np.float64, opset, [*names, *(each.name for each in outputs)])
+        outputs[i] = tensor._replace(name=name)
+    graph = Graph(np.float64, opset, [*names, *(tensor.name for tensor in outputs)])
     x = add_preparation(graph, est.preparation_, names)
     members = [_add_members(graph, est, i, x) for i in range(len(est._stacks))]
     if classes:
-        _add_classes(graph, est, *members, *(each.name for each in outputs))
+        _add_classes(graph, est, *members, *(tensor.name for tensor in outputs))
     else:
         _add_values(graph, est, members, outputs[0].name)
     about: dict[str, Any] = {"classes": labels(est.classes_)} if classes else {}

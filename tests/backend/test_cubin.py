@@ -83,7 +83,7 @@ def examine(compiler: str, programs: list[tuple[str, str]], arch: int = 90) -> c
             pytest.skip(f"{compiler} here does not know sm_{arch}: install that of CUDA 13")
         return cubin.examine_all(compiler, programs, arch)
     except cubin.ToolMissing as missing:
-        pytest.skip(str(missing))
+        pytest.skip(f"a tool of CUDA is not installed: {missing}")
 
 
 def complaints(compiled: cubin.Compiled, dtype: str) -> list[str]:

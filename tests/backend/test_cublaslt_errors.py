@@ -135,7 +135,7 @@ def real(monkeypatch):
     try:
         library = cublaslt.load()
     except RuntimeError as error:
-        pytest.skip(str(error))
+        pytest.skip(f"there is no cuBLASLt to look at: {error}")
     monkeypatch.setattr(cublaslt, "library", lambda: library)
     return library
 

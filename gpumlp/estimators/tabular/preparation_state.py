@@ -53,8 +53,8 @@ def describe(
 ) -> dict[str, Any]:
     """The state.  named: whether the columns' labels are names."""
     described = [
-        dataclasses.asdict(each) | {"parts": list(each.parts), "levels": list(each.levels)}
-        for each in columns
+        dataclasses.asdict(column) | {"parts": list(column.parts), "levels": list(column.levels)}
+        for column in columns
     ]
     return {
         "format": FORMAT,
@@ -62,7 +62,7 @@ def describe(
         "columns": described,
         **{name: array.copy() for name, array in arrays.items()},
         "edges": np.concatenate([np.empty(0), *edges]),
-        "edge_counts": [len(each) for each in edges],
+        "edge_counts": [len(part) for part in edges],
     }
 
 
@@ -72,22 +72,24 @@ def restore(
     """What describe was given; a SchemaError, which is a ValueError, for anything else."""
     schema.check(state, STATE, PLACE)
     columns = [
-        TableColumn(**{**each, "parts": tuple(each["parts"]), "levels": tuple(each["levels"])})
-        for each in state["columns"]
+        TableColumn(
+            **{**column, "parts": tuple(column["parts"]), "levels": tuple(column["levels"])}
+        )
+        for column in state["columns"]
     ]
-    labels = [each.label for each in columns]
+    labels = [column.label for column in columns]
     positions = list(range(len(labels)))
     if state["named"]:
-        good = all(isinstance(each, str) for each in labels) and len({*labels}) == len(labels)
+        good = all(isinstance(label, str) for label in labels) and len({*labels}) == len(labels)
     else:
         good = labels == positions
     _demand(good, "the columns' labels are neither different names nor positions")
-    for each in columns:
-        _demand(_is_whole(each), f"column {each.label!r} is not as fit leaves one")
-    _demand(not all(each.dropped for each in columns), "no column has inputs")
+    for column in columns:
+        _demand(_is_whole(column), f"column {column.label!r} is not as fit leaves one")
+    _demand(not all(column.dropped for column in columns), "no column has inputs")
 
-    kept = [each for each in columns if each.kind != CATEGORY and not each.dropped]
-    n = sum(len(each.names) for each in kept)
+    kept = [column for column in columns if column.kind != CATEGORY and not column.dropped]
+    n = sum(len(column.names) for column in kept)
     arrays = {name: state[name].copy() for name in ARRAYS}
     for name, array in arrays.items():
         _demand(len(array) == n, f"{name} has {len(array)} numbers; the columns have {n}")
@@ -99,7 +101,7 @@ def _edges(edges: np.ndarray, counts: list[int], n: int) -> list[np.ndarray]:
     good = len(counts) == n and sum(counts) == len(edges)
     _demand(good, f"edge_counts is not how many of {len(edges)} edges {n} numbers have")
     split = np.split(edges.copy(), np.cumsum(counts)[:-1]) if n else []
-    _demand(all((np.diff(each) > 0).all() for each in split), "edges are not in ascending order")
+    _demand(all((np.diff(part) > 0).all() for part in split), "edges are not in ascending order")
     return split
 
 

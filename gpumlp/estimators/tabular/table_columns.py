@@ -214,7 +214,7 @@ def fit_columns(
         if not one.dropped:
             samples.append(_sample(values, rows))
     _warn_of_texts(fitted)
-    if all(each.dropped for each in fitted):
+    if all(column.dropped for column in fitted):
         raise ValueError(
             f"X has no column to learn from: {_reasons(fitted)} (n_samples = {table.rows})"
         )
@@ -229,14 +229,14 @@ def _sample(values: np.ndarray, rows: np.ndarray | None) -> np.ndarray:
 
 
 def _reasons(columns: list[TableColumn]) -> str:
-    counts = Counter(each.dropped for each in columns)
+    counts = Counter(column.dropped for column in columns)
     return ", ".join(
         f"{counts[reason]} {words}" for reason, words in REASONS.items() if counts[reason]
     )
 
 
 def _warn_of_texts(columns: list[TableColumn]) -> None:
-    names = [repr(each.label) for each in columns if each.dropped == DISTINCT]
+    names = [repr(column.label) for column in columns if column.dropped == DISTINCT]
     if names:
         warn(
             f"X: nearly every row has a text of its own in column{'s' * (len(names) > 1)} "
@@ -258,27 +258,29 @@ def _named(categorical_features: Any, table: TableReader) -> frozenset[int]:
         return frozenset()
     wanted = f'categorical_features = {shown(categorical_features)} must be "from_dtype", None, a '
     wanted += "mask, or a list of positions or names"
-    each = items(categorical_features)
-    if each is None:
+    listed = items(categorical_features)
+    if listed is None:
         raise ParameterError(wanted)
     count = len(table.labels)
-    if each and all(isinstance(item, bool | np.bool_) for item in each):
-        if len(each) != count:
+    if listed and all(isinstance(item, bool | np.bool_) for item in listed):
+        if len(listed) != count:
             raise ParameterError(
-                f"categorical_features is a mask of {len(each)}; X has {count} columns"
+                f"categorical_features is a mask of {len(listed)}; X has {count} columns"
             )
-        return frozenset(j for j, item in enumerate(each) if item)
-    if all(isinstance(item, str) for item in each):
-        unknown = [item for item in each if item not in (table.names or ())]
+        return frozenset(j for j, item in enumerate(listed) if item)
+    if all(isinstance(item, str) for item in listed):
+        unknown = [item for item in listed if item not in (table.names or ())]
         if unknown and table.names is None:
             raise ParameterError(f"{wanted}; X has no names of columns")
         if unknown:
             near = nearest(unknown[0], table.names or [])
             raise ParameterError(f"categorical_features: X has no column {unknown[0]!r}{near}")
-        return frozenset(table.labels.index(item) for item in each)
-    if not all(isinstance(item, int | np.integer) and not isinstance(item, bool) for item in each):
+        return frozenset(table.labels.index(item) for item in listed)
+    if not all(
+        isinstance(item, int | np.integer) and not isinstance(item, bool) for item in listed
+    ):
         raise ParameterError(wanted)
-    beyond = [item for item in each if not 0 <= item < count]
+    beyond = [item for item in listed if not 0 <= item < count]
     if beyond:
         raise ParameterError(f"categorical_features names column {beyond[0]}; X has {count}")
-    return frozenset(map(int, each))
+    return frozenset(map(int, listed))

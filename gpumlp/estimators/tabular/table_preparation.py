@@ -157,7 +157,10 @@ class Preparation:
             return None
         if bins != "auto":
             return PiecewiseLinearEncoder(bins, MAX_DISTINCT)
-        if sum(each.kind != CATEGORY and not each.dropped for each in self.columns) > FEW_NUMBERS:
+        if (
+            sum(column.kind != CATEGORY and not column.dropped for column in self.columns)
+            > FEW_NUMBERS
+        ):
             return PiecewiseLinearEncoder(MANY_NUMBERS_BINS, 0)
         few = rows < FEW_ROWS
         return PiecewiseLinearEncoder(FEW_ROWS_BINS if few else MANY_ROWS_BINS, MAX_DISTINCT)
@@ -166,38 +169,38 @@ class Preparation:
     @property
     def dropped(self) -> dict[str | int, str]:
         """Why columns have no inputs, by their labels: "constant", "empty" or "distinct"."""
-        return {each.label: each.dropped for each in self.columns if each.dropped}
+        return {column.label: column.dropped for column in self.columns if column.dropped}
 
     @property
     def number_columns(self) -> list[tuple[int, TableColumn]]:
         """Positions and columns of those numbers and dates that have inputs."""
         kept = enumerate(self.columns)
-        return [(j, each) for j, each in kept if not each.dropped and each.kind != CATEGORY]
+        return [(j, column) for j, column in kept if not column.dropped and column.kind != CATEGORY]
 
     @property
     def category_columns(self) -> list[tuple[int, TableColumn]]:
         """Positions and columns of those categories that have inputs."""
         kept = enumerate(self.columns)
-        return [(j, each) for j, each in kept if not each.dropped and each.kind == CATEGORY]
+        return [(j, column) for j, column in kept if not column.dropped and column.kind == CATEGORY]
 
     @property
     def number_names(self) -> list[str]:
-        return [name for _, each in self.number_columns for name in each.names]
+        return [name for _, column in self.number_columns for name in column.names]
 
     @property
     def indicated(self) -> np.ndarray:
         flags = [
-            each.missing and i == 0
-            for _, each in self.number_columns
-            for i in range(len(each.names))
+            column.missing and i == 0
+            for _, column in self.number_columns
+            for i in range(len(column.names))
         ]
         return np.array(flags, dtype=bool)
 
     @property
     def names(self) -> list[str]:
         numbers = self.number_names
-        missing = [f"{each.name}_missing" for _, each in self.number_columns if each.missing]
-        categories = [name for _, each in self.category_columns for name in each.input_names]
+        missing = [f"{column.name}_missing" for _, column in self.number_columns if column.missing]
+        categories = [name for _, column in self.category_columns for name in column.input_names]
         return [*numbers, *missing, *piecewise_names(numbers, self.edges), *categories]
 
     # ------------------------------------------------------------ rows
@@ -281,7 +284,7 @@ class Preparation:
         self = cls()
         named, self.columns, arrays, self.edges = preparation_state.restore(state)
         self.medians, self.center, self.scale = arrays.values()
-        labels = [str(each.label) for each in self.columns]
+        labels = [str(column.label) for column in self.columns]
         self._set_names(labels if named else None, len(labels))
         return self
 

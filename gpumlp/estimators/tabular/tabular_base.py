@@ -47,14 +47,15 @@ class TableSamples(NamedTuple):
 class StackTask(NamedTuple):
     """What the stacks of a fit are trained on.
 
-    weight: (R,) of the training loss, or None.  held: a validation set of the user's, or None.
+    weight: (R,) of the training loss, or None.
+    validation_set: the user's, or None.
     folds: else what each network trains on and holds out, as `Trainer.fit` takes it.
     """
 
     params: NetworkParams
     train: TableSamples
     weight: np.ndarray | None
-    held: TableSamples | None
+    validation_set: TableSamples | None
     folds: Any
     device: str
 
@@ -177,12 +178,12 @@ class BaseTabular(BaseEstimator):
             y_val = self._coded(y_val, "y_val")
         self._prepare(X)
         train = TableSamples(self._prepared(X, "X"), y, weight)
-        held = folds = None
+        validation_set = folds = None
         if with_validation:
-            held = TableSamples(self._prepared(X_val, "X_val"), y_val, weight_val)
+            validation_set = TableSamples(self._prepared(X_val, "X_val"), y_val, weight_val)
         else:
             folds = self._folds(y, loss_weight, rng)
-        task = StackTask(params, train, loss_weight, held, folds, device)
+        task = StackTask(params, train, loss_weight, validation_set, folds, device)
         self._train_all(task, rng, begin)
         parts = self._held_out(task)
         self._calibrate(parts)
@@ -299,7 +300,8 @@ class BaseTabular(BaseEstimator):
         self, task: StackTask, loss: Any, rng: np.random.Generator, limits: list[Callback]
     ) -> tuple[MLP, History, np.ndarray]:
         """A trained stack, each network as it was after its best epoch; and these epochs."""
-        params, (x, y, _), held, folds = task.params, task.train, task.held, task.folds
+        params, (x, y, _), folds = task.params, task.train, task.folds
+        validation_set = task.validation_set
         rows = len(x) if folds is None else folds[0].shape[1]
         hidden = _or_auto(self.hidden_layer_sizes, preset.hidden_sizes_for, rows)
         epochs = _or_auto(self.max_epochs, preset.epochs_for, rows)
@@ -323,7 +325,9 @@ class BaseTabular(BaseEstimator):
         stop = EarlyStopping(patience=epochs, monitor="val_loss")
         history = trainer.fit(
             *(x, y, epochs),
-            validation=None if held is None else tuple(held[: 2 + (held.weight is not None)]),
+            validation=None
+            if validation_set is None
+            else tuple(validation_set[: 2 + (validation_set.weight is not None)]),
             callbacks=[*limits, *decay, *(self.callbacks or ()), stop],  # its weights are the last
             progress=bool(self.verbose),
             sample_weight=task.weight,
@@ -348,20 +352,23 @@ class BaseTabular(BaseEstimator):
 
     def _held_out(self, task: StackTask) -> list[HeldOut]:
         """Of each network that has a say, what it says of the rows that it did not see."""
-        train, held, folds = task.train, task.held, task.folds
-        if held is not None:
-            outputs = [stack.outputs(held.x) for stack in self._stacks]
-            targets = [(held.y, held.weight, held.weight)] * self.n_models
+        train, folds, validation_set = task.train, task.folds, task.validation_set
+        if validation_set is not None:
+            outputs = [stack.outputs(validation_set.x) for stack in self._stacks]
+            targets = [
+                (validation_set.y, validation_set.weight, validation_set.weight)
+            ] * self.n_models
         else:
-            rows = folds[1]
-            pieces = np.array_split(np.arange(rows.shape[1]), -(-rows.shape[1] // HELD_OUT_ROWS))
+            held_out = folds[1]
+            count = held_out.shape[1]
+            chunks = np.array_split(held_out, -(-count // HELD_OUT_ROWS), axis=1)
             outputs = [
-                np.concatenate([stack.outputs(train.x[rows[:, piece]]) for piece in pieces], axis=1)
+                np.concatenate([stack.outputs(train.x[rows]) for rows in chunks], axis=1)
                 for stack in self._stacks
             ]
             targets = [
-                (train.y[own], _of_rows(train.weight, own), _of_rows(task.weight, own))
-                for own in rows
+                (train.y[rows], _of_rows(train.weight, rows), _of_rows(task.weight, rows))
+                for rows in held_out
             ]
         return [
             HeldOut(m, [of_stack[m : m + 1] for of_stack in outputs], *targets[m])
@@ -390,8 +397,8 @@ class BaseTabular(BaseEstimator):
         shaped = levels.dtype.kind in "iuf" and levels.ndim <= 1 and levels.size
         if not (shaped and np.all((0 <= levels) & (levels <= 1))):
             raise ParameterError(f"q = {q!r} must be a number in [0, 1], or several")
-        found = np.quantile(values, levels, axis=0)
-        return np.moveaxis(found, 0, -1) if levels.ndim else found
+        quantiles = np.quantile(values, levels, axis=0)
+        return np.moveaxis(quantiles, 0, -1) if levels.ndim else quantiles
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
