@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from gpumlp.estimators.tabular.encoders import PiecewiseLinearEncoder, RobustSmoothScaler
+from tests.helpers.estimator_checks import checks_of
 from tests.helpers.optional import Package
 
 pd = Package("pandas")
@@ -17,7 +17,7 @@ SIZES = [(1, 1), (2, 3), (3, 1), (37, 5), (1000, 2)]
 LARGEST = np.finfo(np.float64).max
 
 
-@parametrize_with_checks(
+@checks_of(
     [RobustSmoothScaler(), PiecewiseLinearEncoder(), PiecewiseLinearEncoder(n_bins=3)]
 )
 def test_scikit_learns_checks(estimator, check):

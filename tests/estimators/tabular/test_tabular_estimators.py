@@ -12,12 +12,12 @@ from sklearn.exceptions import NotFittedError
 from sklearn.inspection import permutation_importance
 from sklearn.metrics import accuracy_score, log_loss, mean_pinball_loss, r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_predict
-from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import gpumlp
 from gpumlp import TabularClassifier, TabularRegressor
 from gpumlp.estimators.tabular import table_preparation, tabular_base
 from gpumlp.utils.checks import ParameterError
+from tests.helpers.estimator_checks import checks_of
 from tests.helpers.optional import Package
 
 pandas = Package("pandas")
@@ -35,7 +35,7 @@ def expected_failures(estimator):
     return dict.fromkeys(names, reason)
 
 
-@parametrize_with_checks(
+@checks_of(
     [
         TabularClassifier(**QUICK | {"max_epochs": 30, "dtype": "float64"}),
         TabularRegressor(**QUICK | {"max_epochs": 50, "dtype": "float64"}),
