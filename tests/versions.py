@@ -40,7 +40,8 @@ FAST = """
     tests/training/test_trainer.py tests/training/test_trainer_batches.py tests/io/test_files.py
     tests/training/test_plot.py tests/io/test_files_written.py
     tests/estimators/test_estimator_arrays.py tests/backend/test_standin.py
-    tests/backend/test_device.py
+    tests/backend/test_device.py tests/estimators/tabular/test_table_columns.py
+    tests/estimators/tabular/test_tabular_network.py
 """.split()
 
 

@@ -60,7 +60,7 @@ def matrix(X, **options):
         ([1, np.inf, -np.inf, 10**400, float("nan")], [1] + 4 * [np.nan]),
         ([datetime.timedelta(minutes=2), np.timedelta64(1, "h"), None], [120, 3600, np.nan]),
         ([datetime.time(1, 2, 3), datetime.time(0)], [3723, 0]),
-        ([0.5, Decimal("NaN"), np.timedelta64("NaT")], [0.5, np.nan, np.nan]),
+        ([0.5, Decimal("NaN"), np.timedelta64("NaT", "s")], [0.5, np.nan, np.nan]),
     ],
 )
 def test_numbers_of_objects(values, expected):
