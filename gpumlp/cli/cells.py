@@ -129,7 +129,7 @@ def _coded(series) -> tuple[np.ndarray, np.ndarray]:
 def _spread(series, values, codes: np.ndarray):
     """The values of all rows, of those of the different texts."""
     pandas = importlib.import_module("pandas")
-    missing = values.dtype.type("NaT") if values.dtype.kind == "M" else np.nan
+    missing = np.array("NaT", values.dtype) if values.dtype.kind == "M" else np.nan
     return pandas.Series(np.append(values, missing)[codes], series.index)
 
 

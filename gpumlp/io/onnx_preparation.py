@@ -216,6 +216,7 @@ def _dates(g: Graph, dates: str, parts: tuple[str, ...]) -> str:
     """Parts of dates (B, parts) in double, NaN where a date is missing."""
     missing = g.op("Equal", dates, np.array(NO_DATE))
     present = Whole(g, g.op("Where", missing, np.array(0, np.int64), dates))
+    present = present._("Max", 1000 - 2**63)  # // subtracts up to 999
     calendar = Calendar(present // 1000)
     columns = [
         calendar.elapsed if part == ELAPSED else g.cast(getattr(calendar, part).name, np.float64)

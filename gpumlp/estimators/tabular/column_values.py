@@ -1,7 +1,7 @@
 """A column's values, whatever held them: as numbers, as dates or as texts.
 
 A value is missing where it is None, NaN, NaT, NA or the empty text; an infinite number is missing,
-too.
+too, and a date that is over 292,000 years from 1970.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ DATES = (datetime.date, np.datetime64)
 BYTES = (bytes, bytearray, memoryview, np.void)
 NESTED = (list, tuple, dict, set, frozenset, np.ndarray)
 SECOND, MICROSECONDS = np.timedelta64(1, "s"), np.dtype("datetime64[us]")
+# Three years within its 64 bits: NumPy subtracts one of a coarser unit before it divides.
+FIRST, LAST = (np.datetime64(sign * (2**63 - 10**14), "us") for sign in (-1, 1))
+FINER = {"ns": 10**3, "ps": 10**6, "fs": 10**9, "as": 10**12}  # of them in a microsecond
 
 
 class Place(NamedTuple):
@@ -220,10 +223,22 @@ def as_number(value: Any) -> float | None:
         return math.inf
 
 
+def in_microseconds(dates: np.ndarray) -> np.ndarray:
+    """Dates of any unit, rounded down; NaT beyond what 64 bits of microseconds can say."""
+    unit, _ = np.datetime_data(dates.dtype)
+    if unit == "generic":  # NaT alone
+        return np.full(dates.shape, "NaT", MICROSECONDS)
+    if unit in FINER:  # to round down, NumPy subtracts up to a microsecond before it divides
+        least = np.array(FINER[unit] - 2**63).astype(dates.dtype)
+        return np.maximum(dates, least).astype(MICROSECONDS)
+    within = (dates > FIRST.astype(dates.dtype)) & (dates < LAST.astype(dates.dtype))
+    return np.where(within, dates, np.array("NaT", dates.dtype)).astype(MICROSECONDS)
+
+
 def as_date(value: Any) -> np.datetime64 | None:
     """A value that is not missing as a date, in UTC if it has a time zone; None if it is none."""
     if isinstance(value, np.datetime64):
-        return value.astype(MICROSECONDS)
+        return in_microseconds(np.asarray(value))[()]
     if isinstance(value, str):
         try:
             value = datetime.datetime.fromisoformat(value)
@@ -241,7 +256,8 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, BOOLEANS):
         return str(bool(value))
     if isinstance(value, DATES):
-        return str(as_date(value))
+        date = as_date(value)
+        return None if np.isnat(date) else str(date)
     if isinstance(value, Real | Decimal) and not isinstance(value, np.timedelta64):
         number: Any = value
         if math.isinf(number):

@@ -37,21 +37,22 @@ DAY = np.timedelta64(1, "D")
 EPOCH = np.datetime64(0, "D")
 
 
-def _since(dates: np.ndarray, unit: str, of: str) -> np.ndarray:
-    """How many of the unit have begun since the last `of` began."""
-    return dates.astype(f"M8[{unit}]") - dates.astype(f"M8[{of}]").astype(f"M8[{unit}]")
+def _since(dates: np.ndarray, unit: str, of: str, first: int = 0) -> np.ndarray:
+    """The number of the unit that runs, counted from `first` where the last `of` began."""
+    begun = dates.astype(f"M8[{of}]").astype(f"M8[{unit}]") - np.timedelta64(first, unit)
+    return dates.astype(f"M8[{unit}]") - begun
 
 
 # From datetime64[us]; elapsed are days since 1970.
 PARTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "elapsed": lambda dates: (dates - EPOCH) / DAY,
     "year": lambda dates: dates.astype("M8[Y]") - np.datetime64(-1970, "Y"),
-    "month": lambda dates: _since(dates, "M", "Y") + 1,
-    "day": lambda dates: _since(dates, "D", "M") + 1,
+    "month": lambda dates: _since(dates, "M", "Y", 1),
+    "day": lambda dates: _since(dates, "D", "M", 1),
     "weekday": lambda dates: (
         (dates.astype("M8[D]") - np.datetime64(-3, "D")) % np.timedelta64(7, "D")
     ),
-    "yearday": lambda dates: _since(dates, "D", "Y") + 1,
+    "yearday": lambda dates: _since(dates, "D", "Y", 1),
     "hour": lambda dates: _since(dates, "h", "D"),
     "minute": lambda dates: _since(dates, "m", "h"),
     "second": lambda dates: _since(dates, "s", "m"),

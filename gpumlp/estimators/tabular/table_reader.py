@@ -13,7 +13,6 @@ from scipy import sparse
 from sklearn.utils import check_array
 
 from gpumlp.estimators.tabular.column_values import (
-    MICROSECONDS,
     SECOND,
     ArrayColumn,
     Column,
@@ -22,6 +21,7 @@ from gpumlp.estimators.tabular.column_values import (
     bytes_error,
     coded,
     complex_error,
+    in_microseconds,
     is_missing,
     nested_error,
 )
@@ -116,7 +116,7 @@ def _of_array(array: np.ndarray, exact: bool, place: Place) -> Column:
     if kind in "biuf":
         return ArrayColumn(array)
     if kind == "M":
-        return ArrayColumn(array.astype(MICROSECONDS))
+        return ArrayColumn(in_microseconds(array))
     if kind == "m":
         return ArrayColumn(array / SECOND)
     if kind == "c":

@@ -17,9 +17,7 @@ SIZES = [(1, 1), (2, 3), (3, 1), (37, 5), (1000, 2)]
 LARGEST = np.finfo(np.float64).max
 
 
-@checks_of(
-    [RobustSmoothScaler(), PiecewiseLinearEncoder(), PiecewiseLinearEncoder(n_bins=3)]
-)
+@checks_of([RobustSmoothScaler(), PiecewiseLinearEncoder(), PiecewiseLinearEncoder(n_bins=3)])
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
 

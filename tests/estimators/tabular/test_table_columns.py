@@ -121,8 +121,34 @@ def test_parts_of_dates_are_those_of_datetime():
         assert row[1:].tolist() == [year, month, day, weekday, yearday, hour, minute, second]
 
 
+@pytest.mark.parametrize(
+    "unit, form",
+    [
+        (unit, form)
+        for unit in ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "7us", "25s")
+        for form in ("array", "objects")
+        if form == "array" or unit.isalpha()  # NumPy has no hash of others
+    ],
+)
+def test_dates_at_the_ends_of_every_unit(unit, form):
+    """Rounded down to microseconds where these can say them, missing where not."""
+    size, count = np.datetime_data(np.dtype(f"M8[{unit}]"))
+    numbers = [1 - 2**63, 2**63 - 1, -1, 0, 10**6, -(10**6) - 7]
+    dates = np.array(numbers, np.int64).view(f"M8[{unit}]")
+    X = dates[:, np.newaxis] if form == "array" else objects({"a": list(dates)})
+    preparation, out = matrix(X)
+    elapsed = out[:, preparation.columns[0].parts.index("elapsed")]
+    in_us = {"ps": 1e-6, "ns": 1e-3, "us": 1, "ms": 1e3, "s": 1e6, "m": 6e7, "h": 3.6e9}
+    day = 86_400_000_000
+    in_us |= {"D": day, "W": 7 * day, "M": 365.2425 / 12 * day, "Y": 365.2425 * day}
+    expected = np.array(numbers, float) * count * in_us[size] / day
+    expected[np.abs(expected) > (2**63 - 10**14) / day] = np.nan
+    slack = 62 if size in "YM" else 1e-9  # days: years and months differ
+    np.testing.assert_allclose(elapsed, expected, rtol=1e-12, atol=slack)
+
+
 def test_dates_of_numpy_among_objects():
-    values = [np.datetime64("2024-01-02"), np.datetime64("NaT"), datetime.date(2024, 1, 5)]
+    values = [np.datetime64("2024-01-02"), np.datetime64("NaT", "D"), datetime.date(2024, 1, 5)]
     _, out = matrix(objects({"a": values}))
     np.testing.assert_array_equal(out[:, 0], [19724, np.nan, 19727])
 
