@@ -46,7 +46,7 @@ class Gemms(Contender):
         shape, batch = library.net.shape, self.network.batch
         cores = library.ops.threads(shape, library.trainer.objective)
         parts = slices.number(shape, batch, cores)
-        self._limit.enter_context(blas_threads.limit_blas_threads(shape, batch, parts))
+        self._limit.enter_context(blas_threads.limit_blas_threads(shape, batch, parts > 1))
 
     def products(self, rows: int) -> list[Call]:
         """Those of a step on so many rows, on arrays of their own: an operand that an earlier

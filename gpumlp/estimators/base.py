@@ -28,7 +28,14 @@ from gpumlp.estimators.constructed import Constructed
 from gpumlp.estimators.display import Display
 from gpumlp.estimators.ensemble import Ensemble, pooled
 from gpumlp.estimators.fitted_network import FittedNetwork, Spec, draw
-from gpumlp.estimators.input_checks import QUIET, naming, no_nan, sample_weights, too_many_rows
+from gpumlp.estimators.input_checks import (
+    QUIET,
+    naming,
+    no_nan,
+    plain_features,
+    sample_weights,
+    too_many_rows,
+)
 from gpumlp.estimators.layer_outputs import Layers
 from gpumlp.estimators.validation import Samples
 from gpumlp.utils.checks import ParameterError
@@ -308,6 +315,8 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         with QUIET():
             X = array_io.host(X)
             too_many_rows(X, name, row_bytes, copied)
+            if not reset and (plain := plain_features(X, self, dtype)) is not None:
+                return plain
             X = contents.native(X)
             contents.refuse(X, name, contents.NO_FEATURES)
             return validate_data(self, X, accept_sparse=SPARSE, dtype=dtype, reset=reset)

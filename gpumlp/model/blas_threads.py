@@ -34,14 +34,15 @@ def multiplications(shape: NetworkShape, rows: int) -> int:
 
 
 @contextlib.contextmanager
-def limit_blas_threads(shape: NetworkShape, rows: int, slices: int = 1):
-    """A context with one BLAS thread, for small networks on the CPU in batches of `rows` rows, or
-    others by slices of them (gpumlp/model/slices.py).
+def limit_blas_threads(shape: NetworkShape, rows: int, shared: bool = False):
+    """A context with one BLAS thread, for small networks on the CPU in batches of `rows` rows.
+
+    shared: for others too, as threads of our own share the work.
 
     The limit is the process's: the first context sets it, the last one lifts it.
     """
     product = widest(shape, rows)
-    one = slices > 1 or product < SMALL_PRODUCT
+    one = shared or product < SMALL_PRODUCT
     if shape.device != "cpu" or product < TINY_PRODUCT or not one:
         yield
         return

@@ -11,7 +11,7 @@ import numpy as np
 from gpumlp import backend
 from gpumlp.backend import device as devices
 from gpumlp.backend.contract import Batch
-from gpumlp.backend.cpu import pool
+from gpumlp.backend.cpu import blas, pool
 from gpumlp.functions import initializer
 from gpumlp.model import arguments, arrays, blas_threads, memory, propagate, workspace
 from gpumlp.model.blocks import shared
@@ -376,7 +376,7 @@ class MLP:
         with (
             self.ops.on_device(),
             memory.explain_oom(self.shape, self.ops, chunk, 0, out_bytes, "predict"),
-            blas_threads.limit_blas_threads(self.shape, chunk),
+            blas_threads.limit_blas_threads(self.shape, chunk, shared=chunk <= blas.SHARED_ROWS),
         ):
             memory.check_total(None if features.on_host else self.ops, out_bytes)
             arrays.check_features(features, "x", self)
@@ -392,7 +392,10 @@ class MLP:
                     n = propagate.predict(part, shared(x, members))
                     out[members, start:stop] = self.ops.to_host(n) if features.on_host else n
 
-                pool.run(work, len(blocks))
+                if len(blocks) == 1:
+                    work(0)  # whose operations may be shared among threads
+                else:
+                    pool.run(work, len(blocks))
 
             memory.in_chunks(rows, chunk, predict)
         return out if self.models is not None else out[0]

@@ -275,7 +275,7 @@ class Trainer:
         with (
             net.ops.on_device(),
             memory.explain_oom(net.shape, net.ops, rows, self._state_buffers),
-            blas_threads.limit_blas_threads(net.shape, rows, parts),
+            blas_threads.limit_blas_threads(net.shape, rows, parts > 1),
         ):
             memory.check_total(net.ops, workspace.least(net.shape, rows))
             if checked.on_host:
@@ -334,7 +334,7 @@ class Trainer:
             return bool(interrupt and interrupt.asked)
 
         done = first
-        with blas_threads.limit_blas_threads(net.shape, rows.batch_size, executor.slices):
+        with blas_threads.limit_blas_threads(net.shape, rows.batch_size, executor.slices > 1):
             while done < rows.steps and not interrupted():
                 done += executor.run(self._step, rows, done, rows.steps - done, interrupted)
         state.rates.issued -= rows.steps - done  # the interrupt came before these

@@ -18,10 +18,12 @@ struct Gemm {
     Int networks, I, J, L, ta, tb;
 };
 
-extern "C" void gemm(const Gemm& g, int, int)
+// A piece is some columns of out.
+extern "C" void gemm(const Gemm& g, int piece, int pieces)
 {
-    for (Int m = 0; m < g.networks; ++m)
-        g.blas(ROW_MAJOR, g.ta ? TRANSPOSED : AS_IT_IS, g.tb ? TRANSPOSED : AS_IT_IS, g.I, g.J, g.L, Real(1),
-               g.a + m * g.a_stride, g.ta ? g.I : g.L, g.b + m * g.b_stride, g.tb ? g.L : g.J, Real(0),
-               g.out + m * g.out_stride, g.J);
+    const Int first = g.J * piece / pieces, columns = g.J * (piece + 1) / pieces - first;
+    for (Int m = 0; columns && m < g.networks; ++m)
+        g.blas(ROW_MAJOR, g.ta ? TRANSPOSED : AS_IT_IS, g.tb ? TRANSPOSED : AS_IT_IS, g.I, columns, g.L, Real(1),
+               g.a + m * g.a_stride, g.ta ? g.I : g.L, g.b + m * g.b_stride + first * (g.tb ? g.L : 1),
+               g.tb ? g.L : g.J, Real(0), g.out + m * g.out_stride + first, g.J);
 }

@@ -5,6 +5,13 @@ import pytest
 from gpumlp.backend.cuda import driver
 
 
+@pytest.fixture(autouse=True)
+def ask_anew():
+    driver.cuda_version.cache_clear()
+    yield
+    driver.cuda_version.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("version", "extra"),
     [(None, None), ((11, 8), None), ((12, 0), "cuda12"), ((13, 2), "cuda13"), ((15, 1), "cuda13")],
@@ -64,3 +71,12 @@ def test_gpus_as_nvidia_smi_lists_them(monkeypatch):
 def test_a_missing_nvidia_smi_says_nothing(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert driver._smi() == []
+
+
+def test_it_is_asked_once_a_process(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(driver, "PROC_VERSION", tmp_path / "none")
+    monkeypatch.setattr(driver, "_version_from_library", lambda: None)
+    monkeypatch.setattr(driver, "_smi", lambda *arguments: asked.append(arguments) or [])
+    assert driver.cuda_version() is driver.cuda_version() is None
+    assert len(asked) == 2  # for the CUDA version, then for the driver's

@@ -231,7 +231,7 @@ def test_slices_multiply_on_one_thread_each(cores, monkeypatch, where):
     monkeypatch.setattr(blas_threads, "SMALL_PRODUCT", 2)
     monkeypatch.setattr(slices, "MANY_ROWS", 1)
     before = blas.find().threads.get()
-    with blas_threads.limit_blas_threads(make().net.shape, 1, slices=2):
+    with blas_threads.limit_blas_threads(make().net.shape, 1, shared=True):
         pass  # the first to limit BLAS, which threadpoolctl would listen to
     updates = threads_of_blas(monkeypatch, "backprop")
     validation = threads_of_blas(monkeypatch, "accumulate_metrics")

@@ -21,6 +21,9 @@ AFFIXES = (
     ("", "64_", "long long"),
     ("", "", "int"),
 )
+# Forward products of so few rows are shared by columns among threads of our own, if BLAS has one:
+# its own threads wait for one another longer.
+SHARED_ROWS = 64
 LETTERS = {"float32": "s", "float64": "d"}
 
 
@@ -67,6 +70,12 @@ def find() -> Blas | None:
             if all(gemm.values()):
                 return Blas(gemm, integer, _threads(lib, prefix, suffix))
     return None
+
+
+def has_one_thread() -> bool:
+    """Whether it is known that BLAS has one thread at this time."""
+    known = find()
+    return known is not None and known.threads is not None and known.threads.get() == 1
 
 
 def _address(library, name: str) -> int:

@@ -21,6 +21,8 @@ from gpumlp.functions.activation import activations
 # take longer than they need to wake.
 ITEM = 1 << 15
 SHARED = 1 << 18
+# Forward products of so few rows by so many weights are our own, as BLAS is slower.
+FEW_ROWS, WEIGHTS = 8, 1 << 16
 # Where the C library has no vectors, its tanh takes many times as long as NumPy's.
 NEED_TANH = ("Tanh", "GeluTanh", "Mish")
 
@@ -65,7 +67,8 @@ class HostOps(NumpyOps):
         return pool.threads() if all(programs) else 1
 
     def parallel(self, works):
-        sequences = [self._record(work) for work in works]
+        with pool.alone():
+            sequences = [self._record(work) for work in works]
         for call in sequence.in_parallel(sequences, self._run()):
             self._do(call)
 
@@ -129,11 +132,18 @@ class HostOps(NumpyOps):
             return
         address, function = functions
         models, rows, columns = out.shape
-        values = (
-            *(address, _at(a), _stride(a), _at(b), _stride(b), _at(out), _stride(out)),
-            *(models, rows, columns, a.shape[1 if ta else 2], ta, tb),
-        )
-        self._call((function, None), values, (a, b, out), 1, 0)
+        inner, threads = a.shape[1 if ta else 2], 1
+        places = _at(a), _stride(a), _at(b), _stride(b), _at(out), _stride(out)
+        if tb and not ta and rows <= blas.SHARED_ROWS and columns * inner >= WEIGHTS:
+            few = rows <= FEW_ROWS and self._get(("few_rows",), host_sources.few_rows, str(a.dtype))
+            if few:
+                chunks = _chunks(columns, inner)
+                values = *places, models, rows, columns, inner, chunks
+                self._call((*few, None), values, (a, b, out), models * chunks, b.size)
+                return
+            threads = pool.threads() if blas.has_one_thread() else 1
+        values = address, *places, models, rows, columns, inner, ta, tb
+        self._call((function, None), values, (a, b, out), threads, b.size)
 
     def _product(self, a, b, out):
         """BLAS's address, and the function that calls it; None if it cannot take the arrays."""

@@ -50,6 +50,11 @@ def gemm(dtype: str, integer: str) -> str:
     return _program(dtype, f"typedef {integer} BlasInt;", "gemm.cpp")
 
 
+def few_rows(dtype: str) -> str:
+    """Function `few_rows`: products of few rows by a transposed matrix."""
+    return _program(dtype, "few_rows.cpp")
+
+
 def sequence() -> str:
     """Function `run`, which makes the calls of a sequence."""
     return sources.text("sequence.cpp")

@@ -26,7 +26,7 @@ def run(work: Callable[[int], object], pieces: int) -> None:
     pool = _pool
     # Whoever finds the others at work, or calls this from a piece of work, works alone.
     if pieces < 2 or threads() < 2 or not pool.busy.acquire(blocking=False):
-        with _at_work():
+        with alone():
             for i in range(pieces):
                 work(i)
         return
@@ -37,7 +37,7 @@ def run(work: Callable[[int], object], pieces: int) -> None:
 
 
 @contextlib.contextmanager
-def _at_work():
+def alone():
     """A context in which threads() is 1."""
     outer, _here.works = getattr(_here, "works", False), True
     try:
@@ -91,7 +91,7 @@ class _Job:
         A helper that has not woken by then has claimed nothing, and is not waited for.
         """
         try:
-            with _at_work():
+            with alone():
                 for i in range(self.pieces):
                     if self.claim(i, None):
                         self.work(i)

@@ -6,6 +6,7 @@ nothing.
 """
 
 import ctypes
+import functools
 import re
 import subprocess
 from pathlib import Path
@@ -18,10 +19,12 @@ EXTRAS = {12: "cuda12", 13: "cuda13"}
 OLDEST_DRIVER = {12: "525", 13: "580"}
 
 
+@functools.cache
 def cuda_version() -> tuple[int, int] | None:
     """The newest CUDA version that the driver supports, as (major, minor); None without a driver.
 
-    Asks the driver's own library, then nvidia-smi, then the kernel module.
+    Asks the driver's own library, then nvidia-smi, then the kernel module; once a process, as every
+    fit with device="auto" wants to know, and a program takes longer to start than a small fit.
     """
     return _version_from_library() or _version_from_smi() or _version_from_module()
 
