@@ -33,6 +33,7 @@ from gpumlp.estimators.input_checks import (
     naming,
     no_nan,
     plain_features,
+    plain_targets,
     sample_weights,
     too_many_rows,
 )
@@ -290,6 +291,8 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None"
             )
+        if plain_targets(y):
+            return y
         contents.refuse(y, name, self._no_targets)
         contents.refuse_missing(y, name, self._for_missing)
         y = check_array(

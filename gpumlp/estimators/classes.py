@@ -121,8 +121,10 @@ class Classes:
         """y as labels, and coded for the network; the classes are set, unless the fit goes on."""
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        contents.refuse_labels(y, "y")
         goes_on = self.warm_start or incremental
+        if incremental and (codes := self._known_codes(y, dtype)) is not None:
+            return y, codes
+        contents.refuse_labels(y, "y")
         if self._coding is not None:
             self._take_coding(self._coding)
         elif "classes_" in vars(self) and goes_on:
@@ -154,15 +156,32 @@ class Classes:
         elif len(unknown := np.setdiff1d(classes, self.classes_)):
             raise ValueError(f"y has classes {unknown}; those of this fit are {self.classes_}")
 
+    def _known_codes(self, y, dtype) -> np.ndarray | None:
+        """`_code` of whole numbers that are all known classes, in a loop of partial_fit; None where
+        there is more to check."""
+        known = vars(self)
+        if self.warm_start or self._coding is not None or "_binarizer" not in known:
+            return None
+        if y.ndim != 1 or y.dtype.kind not in "iu" or y.dtype != self.classes_.dtype:
+            return None
+        codes = np.searchsorted(self.classes_, y)
+        if codes.max() == len(self.classes_) or not np.array_equal(self.classes_[codes], y):
+            return None
+        return self._code(y, dtype, codes)
+
     @property
     def _several(self) -> bool:
         """More than two classes, of which one is right: an output for each."""
         return self._binarizer.y_type_ == "multiclass"
 
-    def _code(self, y, dtype) -> np.ndarray:
-        """y as the network takes it: the classes' numbers, or 0 and 1 for each output."""
-        if not self._several:
-            return self._binarizer.transform(y).astype(dtype)
-        if self.loss == "log_loss" or losses.find(self.loss).classes:
-            return np.searchsorted(self.classes_, y).astype(np.int32)
+    def _code(self, y, dtype, codes=None) -> np.ndarray:
+        """y as the network takes it: the classes' numbers, or 0 and 1 for each output.
+
+        codes: the classes' numbers, where they are known.
+        """
+        if codes is not None and self._binarizer.y_type_ == "binary" and len(self.classes_) == 2:
+            return codes[:, np.newaxis].astype(dtype)
+        if self._several and (self.loss == "log_loss" or losses.find(self.loss).classes):
+            codes = np.searchsorted(self.classes_, y) if codes is None else codes
+            return codes.astype(np.int32)
         return self._binarizer.transform(y).astype(dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -76,6 +77,12 @@ def _accepts_by(rule: Rule, value) -> bool:
         return rule.holds(value)
     except (ValueError, TypeError):
         return False
+
+
+@functools.lru_cache(maxsize=4096, typed=True)
+def _accepts_plain(key: str, value) -> bool:
+    """Whether the parameter's rule holds for a value of PLAIN, looked up in the next fits."""
+    return _accepts_by(RULES[key], value)
 
 
 def _sizes(value) -> bool:
@@ -201,6 +208,8 @@ RULES = {
     ),
 }
 
+PLAIN = (int, float, bool, type(None))  # types whose values a rule always takes alike
+
 # Parameters that may have a value for each of n_models members.
 PER_MEMBER = ("learning_rate_init", "alpha", "l1", "weight_decay", "dropout")
 # Numbers that the network's dtype has to hold.
@@ -234,7 +243,10 @@ def check_each(estimator) -> None:
             wanted += f", or one for each of n_models = {parameters['n_models']}"
             if _is_of_each(key, value):
                 values = _accepted(of_each, estimator, key) or [None]
-        if not all(_accepts_by(rule, one) for one in values):
+        if not all(
+            _accepts_plain(key, one) if type(one) in PLAIN else _accepts_by(rule, one)
+            for one in values
+        ):
             raise ParameterError(f"{name}: {key} = {checks.shown(value)} must be {wanted}")
 
 

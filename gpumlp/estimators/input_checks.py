@@ -38,10 +38,23 @@ def plain_features(X, estimator, dtype) -> np.ndarray | None:
         return None
     if X.dtype.kind not in "fiub" or len(X) == 0 or X.shape[1] != known.get("n_features_in_"):
         return None
+    if X.dtype != dtype:
+        with QUIET():
+            X = X.astype(dtype)
+    return X if _finite(X) else None
+
+
+def plain_targets(y) -> bool:
+    """Whether y is an array of numbers in which the checks of targets would find nothing."""
+    if type(y) is not np.ndarray or y.ndim not in (1, 2) or y.size == 0 or not y.dtype.isnative:
+        return False
+    return y.dtype.kind in "iub" or (y.dtype.kind == "f" and _finite(y))
+
+
+def _finite(array: np.ndarray) -> bool:
+    """Whether all numbers are finite; False also where their sum is not."""
     with QUIET():
-        X = np.asarray(X, dtype)
-        total = X.sum()  # NaN and infinity stay
-    return X if np.isfinite(total) else None
+        return bool(np.isfinite(array.sum()))  # NaN and infinity stay in a sum
 
 
 def too_many_rows(X, name: str, row_bytes: int, copied: bool) -> None:

@@ -117,7 +117,7 @@ def fit(
     est, net = estimator, engine.net
     if unfinished is not None:
         rng = copy.deepcopy(unfinished["random_at_begin"])
-    random_at_begin = copy.deepcopy(rng)
+    random_at_begin = copy.deepcopy(rng) if est.callbacks else None  # such as a Checkpoint
     if incremental and any(isinstance(callback, EarlyStopping) for callback in est.callbacks or ()):
         raise ValueError(
             "EarlyStopping cannot stop a loop of partial_fit, of which each call is a fit; use "

@@ -5,6 +5,7 @@ Every operation by itself is held against formulas in test_operations.py.
 
 import copy
 import ctypes
+import functools
 import pickle
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,8 @@ from gpumlp.backend.sources import SOURCE
 from gpumlp.functions.activation import Activation, activations
 from gpumlp.functions.loss import losses, pair
 from gpumlp.functions.optimizer import examples
+from gpumlp.model import blas_threads
+from gpumlp.model.shape import NetworkShape
 from tests.operations import minibatches, random, updates
 
 pytestmark = pytest.mark.skipif(
@@ -31,6 +34,9 @@ pytestmark = pytest.mark.skipif(
 )
 
 DTYPES = ("float32", "float64")
+SHAPE = NetworkShape(
+    (600, 700, 2), (None, *2 * [activations["relu"]]), 1, np.dtype("float32"), "cpu", "float32", ()
+)
 dtypes = pytest.mark.parametrize("dtype", DTYPES)
 
 
@@ -300,6 +306,52 @@ def test_products_of_views(dtype):
         ops.gemm(a, b, out[:, :20].reshape(3, 5, 4))
         np.testing.assert_allclose(out[:, :20].reshape(3, 5, 4), a @ b, rtol=1e-4, atol=1e-5)
         assert (out[:, 20:] == 7).all()
+
+
+FEW_PRODUCTS = [(257, 300), (70, 1001), (511, 129), (2, 70_000), (1, 65_536), (65_536, 1)]
+
+
+@dtypes
+@pytest.mark.parametrize("columns, inner", FEW_PRODUCTS)
+@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, 8, 9, 33, 64, 65])
+def test_products_of_few_rows(monkeypatch, dtype, columns, inner, rows):
+    """By functions of our own, or by columns on several threads: of one network or of several, at
+    places that are no multiple of a vector."""
+    for models in (1, 2):
+        a, b = random(models, rows, inner).astype(dtype), random(models, columns, inner)
+        places = np.full((models, columns * inner + 7), 9, dtype)
+        places[:, 3:-4] = b.reshape(models, -1)
+        expected = a.astype(np.float64) @ places[:, 3:-4].reshape(b.shape).swapaxes(1, 2)
+        scale = np.abs(a).astype(np.float64) @ np.abs(b).swapaxes(1, 2)
+        results = []
+        for cores in (1, 2, 3):
+            monkeypatch.setattr(pool, "_cores", lambda cores=cores: cores)
+            out = np.full((models, rows * columns + 5), 7, dtype)
+            view = out[:, 2:-3].reshape(models, rows, columns)
+            with blas_threads.limit_blas_threads(SHAPE, 1, shared=True):
+                HostOps().gemm(a, places[:, 3:-4].reshape(b.shape), view, tb=True)
+            assert (np.abs(view - expected) <= 40 * np.finfo(dtype).eps * scale + 1e-30).all()
+            assert (out[:, [0, 1, -3, -2, -1]] == 7).all()
+            results.append(view)
+        if rows <= host_ops.FEW_ROWS:
+            assert all(np.array_equal(results[0], other) for other in results)
+
+
+def test_few_rows_are_shared_among_threads(monkeypatch):
+    """In two pieces where BLAS has one thread, else in one; BLAS's own threads share the rest."""
+    monkeypatch.setattr(pool, "_cores", lambda: 2)
+    ops, pieces = HostOps(), {}
+    for rows in (8, 64, 65):
+        a, b, out = (np.zeros((1, *shape)) for shape in ((rows, 600), (500, 600), (rows, 500)))
+        for limited in (False, True):
+            with blas_threads.limit_blas_threads(SHAPE, 1, shared=True):
+                monkeypatch.setattr(blas, "has_one_thread", lambda limited=limited: limited)
+                (call,) = ops._record(functools.partial(ops.gemm, a, b, out, tb=True))
+            pieces[rows, limited] = call.pieces
+    assert pieces == {
+        **{(8, False): 2, (8, True): 2, (64, False): 1, (64, True): 2},
+        **{(65, False): 1, (65, True): 1},
+    }
 
 
 class Library:

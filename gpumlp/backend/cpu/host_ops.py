@@ -138,8 +138,8 @@ class HostOps(NumpyOps):
             few = rows <= FEW_ROWS and self._get(("few_rows",), host_sources.few_rows, str(a.dtype))
             if few:
                 chunks = _chunks(columns, inner)
-                values = *places, models, rows, columns, inner, chunks
-                self._call((*few, None), values, (a, b, out), models * chunks, b.size)
+                sizes = models, rows, columns, inner, chunks
+                self._call((*few, None), (*places, *sizes), (a, b, out), models * chunks, b.size)
                 return
             threads = pool.threads() if blas.has_one_thread() else 1
         values = address, *places, models, rows, columns, inner, ta, tb

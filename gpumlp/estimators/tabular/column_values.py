@@ -238,7 +238,7 @@ def in_microseconds(dates: np.ndarray) -> np.ndarray:
 def as_date(value: Any) -> np.datetime64 | None:
     """A value that is not missing as a date, in UTC if it has a time zone; None if it is none."""
     if isinstance(value, np.datetime64):
-        return in_microseconds(np.asarray(value))[()]
+        return cast(np.datetime64, in_microseconds(np.asarray(value))[()])
     if isinstance(value, str):
         try:
             value = datetime.datetime.fromisoformat(value)
@@ -256,7 +256,7 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, BOOLEANS):
         return str(bool(value))
     if isinstance(value, DATES):
-        date = as_date(value)
+        date = cast(np.datetime64, as_date(value))
         return None if np.isnat(date) else str(date)
     if isinstance(value, Real | Decimal) and not isinstance(value, np.timedelta64):
         number: Any = value

@@ -37,7 +37,7 @@ DAY = np.timedelta64(1, "D")
 EPOCH = np.datetime64(0, "D")
 
 
-def _since(dates: np.ndarray, unit: str, of: str, first: int = 0) -> np.ndarray:
+def _since(dates: np.ndarray, unit: Any, of: str, first: int = 0) -> np.ndarray:
     """The number of the unit that runs, counted from `first` where the last `of` began."""
     begun = dates.astype(f"M8[{of}]").astype(f"M8[{unit}]") - np.timedelta64(first, unit)
     return dates.astype(f"M8[{unit}]") - begun
