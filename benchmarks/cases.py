@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from benchmarks.contenders import GEMMS, LIBRARY
+from benchmarks.contenders.everyday import LOADED, OURS, SCIKIT_LEARN, TASKS, Everyday
 from benchmarks.contenders.searches import SEARCH, Search
 from benchmarks.networks import FITS, LARGE, LONG, MIDDLE, NETWORKS, SMALLEST, WIDE, Network
 
@@ -11,6 +12,7 @@ PARTS = {
     "training": "Training",
     "stacks": "Many networks at once",
     "searches": "GridSearchCV",
+    "everyday": "Everyday work",
     "activations": "Activations",
     "kernel": "The persistent kernel against operations",
     "algorithms": "Timed algorithms of cuBLASLt against its first",
@@ -53,6 +55,10 @@ def all_cases(kind: str) -> Iterator[Case]:
         yield Case("stacks", FITS, ("fit 30",), (LIBRARY, *LOOPS, *VMAPS), turns=3)
         names = "gpumlp's GridSearchCV", "scikit-learn's, 2 processes"
         yield Case("searches", SEARCH, ("search",), names, turns=3, least=0)
+        for everyday in [*TASKS, *LOADED]:
+            quick = everyday.work in ("predict", "partial_fit")
+            names = OURS, SCIKIT_LEARN
+            yield Case("everyday", everyday, (everyday.work,), names, turns=7 if quick else 3)
     else:
         yield Case("stacks", STACKS[0], ("epoch",), (LIBRARY, *VMAPS))
         for stack in STACKS:
@@ -69,6 +75,8 @@ def small(case: Case) -> Case:
     task = case.task
     if isinstance(task, Search):
         return case._replace(task=Search(candidates=4, folds=3, epochs=2), turns=1)
+    if isinstance(task, Everyday):
+        return case._replace(task=task.small(), turns=1, least=0.001)
     sizes = 64 if task.digits else 20, 8, min(10, task.sizes[-1])
     task = task._replace(sizes=sizes, batch=16, rows=36, models=task.models and 3)
     works = tuple(work.replace("fit 30", "fit 2") for work in case.works)

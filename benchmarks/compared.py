@@ -7,6 +7,7 @@ from benchmarks import traffic
 from benchmarks.agreement import TOLERANCE, difference
 from benchmarks.cases import Case
 from benchmarks.contenders import ENTRIES, GEMMS, LIBRARY, Declined
+from benchmarks.contenders.everyday import load, processes
 from benchmarks.networks import Network
 from benchmarks.tables import ratio, seconds, table
 from benchmarks.turns import Failed, Runner
@@ -53,12 +54,13 @@ class Contest:
                         result["error"] = str(failure)
 
         compare(dict(ask("prepare", case.task)), results, case)
-        for work in case.works:
-            if case.least:
-                list(ask("warm", work, case.least))
-            for _ in range(case.turns):
-                for name, taken in ask("time", work):
-                    results[name]["seconds"].setdefault(work, []).append(taken)
+        with load(processes(case.task)):
+            for work in case.works:
+                if case.least:
+                    list(ask("warm", work, case.least))
+                for _ in range(case.turns):
+                    for name, taken in ask("time", work):
+                        results[name]["seconds"].setdefault(work, []).append(taken)
         task = {"name": case.task.name, "label": case.task.label, "task": case.task._asdict()}
         record = task | {"works": case.works, "first": case.names[0], "contenders": results}
         return record | summarise(results, case.task, copy_bandwidth)

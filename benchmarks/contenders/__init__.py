@@ -64,6 +64,8 @@ ENTRIES = {
     "PyTorch vmap in a CUDA graph": Entry("torch", "pytorch.GraphedVmap", CUDA),
     "gpumlp's GridSearchCV": Entry("gpumlp", "searches.Searching", options={"ours": True}),
     "scikit-learn's, 2 processes": Entry("sklearn", "searches.Searching"),
+    "gpumlp's estimators": Entry("gpumlp", "everyday.Estimators", options={"ours": True}),
+    "scikit-learn's estimators": Entry("sklearn", "everyday.Estimators"),
 }
 
 
