@@ -32,15 +32,19 @@ def naming(argument: str):
 
 def plain_features(X, estimator, dtype) -> np.ndarray | None:
     """X as the network takes it, where scikit-learn's checks would take it and find nothing to say;
-    None where they have to look.  For few rows they take longer than the network."""
+    None where they have to look.  For few rows they take longer than the network.
+
+    dtype: of the result; of several, X keeps its own if that is one of them, else it is the first.
+    """
     known = vars(estimator)
     if type(X) is not np.ndarray or X.ndim != 2 or "feature_names_in_" in known:
         return None
     if X.dtype.kind not in "fiub" or len(X) == 0 or X.shape[1] != known.get("n_features_in_"):
         return None
-    if X.dtype != dtype:
+    dtypes = dtype if isinstance(dtype, tuple) else (dtype,)
+    if X.dtype not in dtypes:
         with QUIET():
-            X = X.astype(dtype)
+            X = X.astype(dtypes[0])
     return X if _finite(X) else None
 
 
