@@ -11,36 +11,27 @@ struct FewRows {
     Int networks, I, J, L, chunks;
 };
 
-// A vector as long as a register: of longer ones not even the sums would stay in registers.
-#if defined(__AVX512F__)
-constexpr int BYTES = 64;
-#elif defined(__AVX__)
-constexpr int BYTES = 32;
-#else
-constexpr int BYTES = 16;
-#endif
-constexpr int WIDTH = BYTES / sizeof(Real);
-typedef Real Register __attribute__((vector_size(BYTES)));
-typedef Real Anywhere __attribute__((vector_size(BYTES), aligned(sizeof(Real)), may_alias));
+constexpr int STEP = WIDTH / sizeof(Real);
 
-inline Register read(const Real* a) { return *reinterpret_cast<const Anywhere*>(a); }
+inline Vector vector_at(const Real* a)  { return *reinterpret_cast<const Loose*>(a); }
 
 // out <- ROWS rows of a by COLUMNS rows of b, by ROWS COLUMNS sums in registers: enough that none waits
 // for its last addition, and no more than there are.
 template<int ROWS, int COLUMNS>
 static void products(const FewRows& g, const Real* a, const Real* b, Real* out)
 {
-    Register sums[ROWS][COLUMNS] = {};
+    Vector sums[ROWS][COLUMNS] = {};
     Int l = 0;
-    for (; l + WIDTH <= g.L; l += WIDTH)
+    for (; l + STEP <= g.L; l += STEP)
 #pragma GCC unroll 8
         for (int j = 0; j < COLUMNS; ++j)
 #pragma GCC unroll 4
-            for (int i = 0; i < ROWS; ++i) sums[i][j] += read(a + i * g.L + l) * read(b + j * g.L + l);
+            for (int i = 0; i < ROWS; ++i)
+                sums[i][j] += vector_at(a + i * g.L + l) * vector_at(b + j * g.L + l);
     for (int i = 0; i < ROWS; ++i)
         for (int j = 0; j < COLUMNS; ++j) {
             Real sum = Real(0);
-            for (int v = 0; v < WIDTH; ++v) sum += sums[i][j][v];
+            for (int v = 0; v < STEP; ++v) sum += sums[i][j][v];
             for (Int rest = l; rest < g.L; ++rest) sum += a[i * g.L + rest] * b[j * g.L + rest];
             out[i * g.J + j] = sum;
         }

@@ -130,60 +130,64 @@ inline void each_tile(Int first, Int last, Int columns, Columns begin, Tile tile
 
 // ---------------------------------------------------------------- rows, sums
 // A sum's order is part of the result, so the compiler makes no vectors of it: these are written as such.
-typedef Real Lanes __attribute__((vector_size(64)));
-typedef Real Loose __attribute__((vector_size(64), aligned(sizeof(Real)), may_alias));
+// There are LANES of them whatever the CPU has; a vector wider than the CPU's would be kept in memory.
+#if defined(__AVX512F__)
+constexpr int WIDTH = 64;
+#elif defined(__AVX__)
+constexpr int WIDTH = 32;
+#else
+constexpr int WIDTH = 16;
+#endif
+typedef Real Vector __attribute__((vector_size(WIDTH)));
+typedef Real Loose __attribute__((vector_size(WIDTH), aligned(sizeof(Real)), may_alias));
 
-inline Lanes lanes_at(const Real* a)    { return *reinterpret_cast<const Loose*>(a); }
+struct Lanes { Vector parts[64 / WIDTH]; };
 
-inline Real sum_of(const Lanes& lanes)
+// What lanes are folded by, of vectors and of numbers.
+constexpr auto add = [](auto sum, auto a) { return sum + a; };
+constexpr auto larger = [](auto most, auto a) { return a > most ? a : most; };  // NaN is left out
+
+inline Lanes all_lanes(Real a)
 {
-    Real sum = Real(0);
-    for (int l = 0; l < LANES; ++l) sum += lanes[l];
-    return sum;
+    Lanes lanes;
+    for (Vector& part : lanes.parts) part = Vector{} + a;
+    return lanes;
+}
+
+inline void store(Real* a, const Lanes& lanes)
+{
+    for (const Vector& part : lanes.parts) *reinterpret_cast<Loose*>(a) = part, a += WIDTH / sizeof(Real);
+}
+
+// lanes <- f(lanes, a[0 .. LANES - 1])
+template<class F> inline void fold(Lanes& lanes, const Real* a, F f)
+{
+    for (Vector& part : lanes.parts) part = f(part, Vector(*reinterpret_cast<const Loose*>(a))), a += WIDTH / sizeof(Real);
+}
+
+// The lanes, one half onto the other until there is one.
+template<class F> inline Real across(Lanes lanes, F f)
+{
+    for (int half = 32 / WIDTH; half; half /= 2)
+        for (int i = 0; i < half; ++i) lanes.parts[i] = f(lanes.parts[i], lanes.parts[i + half]);
+    constexpr int SIZE = WIDTH / sizeof(Real);
+    Real a[SIZE];
+    for (int l = 0; l < SIZE; ++l) a[l] = lanes.parts[0][l];
+    for (int half = SIZE / 2; half; half /= 2)
+        for (int l = 0; l < half; ++l) a[l] = f(a[l], a[l + half]);
+    return a[0];
 }
 
 inline Real sum_of(const Real* a, int count)
 {
     Real sum = Real(0);
     if (count >= 2 * LANES) {
-        Lanes lanes = {};
-        for (; count >= LANES; count -= LANES, a += LANES) lanes += lanes_at(a);
-        sum = sum_of(lanes);
+        Lanes lanes = all_lanes(Real(0));
+        for (; count >= LANES; count -= LANES, a += LANES) fold(lanes, a, add);
+        sum = across(lanes, add);
     }
     for (int i = 0; i < count; ++i) sum += a[i];
     return sum;
-}
-
-// The largest number that is not NaN.
-inline Real most_of(const Real* a, int count)
-{
-    Real most = -__builtin_inff();
-    if (count >= 2 * LANES) {
-        Lanes lanes = Lanes{} + most;
-        for (; count >= LANES; count -= LANES, a += LANES) {
-            const Lanes more = lanes_at(a);
-            lanes = more > lanes ? more : lanes;
-        }
-        for (int l = 0; l < LANES; ++l) most = lanes[l] > most ? lanes[l] : most;
-    }
-    for (int i = 0; i < count; ++i) most = a[i] > most ? a[i] : most;
-    return most;
-}
-
-// For each row of a tile: v <- v less its maximum, e <- exp(v), and of the sum of e its inverse and log.
-inline void exponentials(Real* v, Real* e, Real* inverse, Real* log_sum, int rows, int columns)
-{
-    for (int r = 0; r < rows; ++r) {
-        const Real most = most_of(v + r * columns, columns);
-        for (int j = 0; j < columns; ++j) v[r * columns + j] -= most;
-    }
-    for (int i = 0; i < whole_vectors(rows * columns); ++i) e[i] = exp(v[i]);
-    for (int r = 0; r < rows; ++r) log_sum[r] = sum_of(e + r * columns, columns);
-    for (int r = rows; r < whole_vectors(rows); ++r) log_sum[r] = Real(1);
-    for (int r = 0; r < whole_vectors(rows); ++r) {
-        inverse[r] = Real(1) / log_sum[r];
-        log_sum[r] = log(log_sum[r]);
-    }
 }
 
 // Room for `count` local copies of a tile of whole rows.

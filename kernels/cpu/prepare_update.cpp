@@ -15,34 +15,34 @@ struct Advance {
     Int size, chunks;                       // size is a multiple of 128 bytes
 };
 
-// The sum of term(vector of a) over `count` numbers, a multiple of LANES: short sums in Real, theirs in
+// Of `count` numbers, a multiple of LANES, the sum by add_term(sum, a): short sums in Real, theirs in
 // double.
-template<class Term>
-inline double long_sum(const Real* a, Int count, Term term)
+template<class F>
+inline double long_sum(const Real* a, Int count, F add_term)
 {
     double total = 0;
     for (Int first = 0; first < count; first += TILE) {
         const Int last = count - first < TILE ? count : first + TILE;
-        Lanes even = {}, odd = {};
+        Lanes even = all_lanes(Real(0)), odd = even;
         Int i = first;
         for (; i + LANES < last; i += 2 * LANES) {
-            even += term(lanes_at(a + i));
-            odd += term(lanes_at(a + i + LANES));
+            fold(even, a + i, add_term);
+            fold(odd, a + i + LANES, add_term);
         }
-        if (i < last) even += term(lanes_at(a + i));
-        total += double(sum_of(even + odd));
+        if (i < last) fold(even, a + i, add_term);
+        total += double(across(even, add) + across(odd, add));
     }
     return total;
 }
 
 static double squares(const Real* a, Int count)
 {
-    return long_sum(a, count, [](Lanes v) { return v * v; });
+    return long_sum(a, count, [](Vector sum, Vector v) { return sum + v * v; });
 }
 
 static double absolutes(const Real* a, Int count)
 {
-    return long_sum(a, count, [](Lanes v) { return v < 0 ? -v : v; });
+    return long_sum(a, count, [](Vector sum, Vector v) { return sum + (v < 0 ? -v : v); });
 }
 
 // What is decided for each network once its sums are there.

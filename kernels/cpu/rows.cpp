@@ -1,4 +1,4 @@
-// Softmax and log_softmax at the output, as rows.cu has them: a tile is some whole rows.
+// Softmax and log_softmax at the output, as rows.cu has them: by the groups of rows.hpp.
 
 struct Softmax {
     const Real *z, *b;                      // b: N every b_stride
@@ -9,27 +9,21 @@ struct Softmax {
 
 extern "C" void activate_rows(const Softmax& a, int piece, int pieces)
 {
-    const int columns = int(a.columns), height = columns < TILE ? TILE / columns : 1;
-    const Scratch scratch(columns, 3);
-    Real *bias = scratch[0], *v = scratch[1], *e = scratch[2], inverse[TILE], log_sum[TILE];
-    for (int i = 0; i < scratch.size; ++i) bias[i] = Real(0);
+    const int columns = int(a.columns);
+    const Rows group(columns);
+    const Scratch scratch(columns, 2);
+    Real *v = scratch[0], *e = scratch[1], log_sum[LANES], inverse[LANES];
 
     each_item(a.networks, a.chunks, a.rows, piece, pieces, [&](const Part& part) {
-        const Int m = part.network;
-        repeat(bias, a.b + m * a.b_stride, columns, height);
-        for (Int row = part.first; row < part.last; row += height) {
-            const int rows = int(part.last - row < height ? part.last - row : height);
-            const int count = rows * columns;
-            const Int first = (m * a.rows + row) * columns;
-            take(v, a.z + first, count);
-            for (int i = 0; i < count; ++i) v[i] += bias[i];
-            exponentials(v, e, inverse, log_sum, rows, columns);
-            Real* n = a.n + first;
-            for (int r = 0; r < rows; ++r) {
-                const int from = r * columns, to = from + columns;
-                if (a.logarithm) for (int j = from; j < to; ++j) n[j] = v[j] - log_sum[r];
-                else for (int j = from; j < to; ++j) n[j] = e[j] * inverse[r];
-            }
+        const Real* b = a.b + part.network * a.b_stride;
+        for (Int row = part.first; row < part.last; row += group.height) {
+            const int rows = int(part.last - row < group.height ? part.last - row : group.height);
+            const Int first = (part.network * a.rows + row) * columns;
+            const Real* z = a.z + first;
+            group.take(v, rows, [=](int r, int j) { return z[r * columns + j] + b[j]; });
+            exponentials(group, v, e, log_sum, inverse);
+            if (a.logarithm) group.put(a.n + first, rows, [&](int i, int l) { return v[i] - log_sum[l]; });
+            else group.put(a.n + first, rows, [&](int i, int l) { return e[i] * inverse[l]; });
         }
     });
 }

@@ -51,6 +51,23 @@ template<int V> __device__ __forceinline__ void store(Bf16* a, const Pack<V>& pa
         for (int v = 0; v < V; ++v) a[v] = Bf16(pack.v[v]);
 }
 
+// The sums of V neighbours of two arrays.
+template<int V> __device__ __forceinline__ Pack<V> sum_at(const Real* a, const Real* b)
+{
+    Pack<V> sum = load<V>(a), more = load<V>(b);
+    #pragma unroll
+    for (int v = 0; v < V; ++v) sum.v[v] += more.v[v];
+    return sum;
+}
+
+// Whether all rows of so many columns begin at 128 bits, and so can be moved by packs of VEC: these arrays
+// may be the user's own, or parts of them.
+template<class... T>
+__device__ __forceinline__ bool in_packs(int columns, const T*... arrays)
+{
+    return columns % VEC == 0 && (reinterpret_cast<unsigned long long>(arrays) | ...) % 16 == 0;
+}
+
 // Every step-th pack of V neighbours from the first on, converted.  A thread's first store waits for
 // up to four loads, of 128 bytes together, so that they are under way at once.
 template<int V, class From, class To>

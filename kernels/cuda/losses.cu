@@ -20,7 +20,8 @@ __device__ __forceinline__ void finish_loss(Real sum, Real factor, const Place& 
     if (thread_in_block() == 0) value[at.network] = total * factor;
 }
 
-// Elementwise: delta = w / sum w * dl/du.  A block takes whole rows.
+// Elementwise: delta = w / sum w * dl/du.  A block takes whole rows, V columns at a time.
+template<int V>
 __device__ __forceinline__ void loss_elements(const Real* u, const Real* b, long long b_stride,
     Targets targets, const Real* w, long long w_stride, const Real* w_sum, int mean, const Real* p,
     Delta* delta, Real* value, Real* partial, unsigned* arrived, long long rows, int columns, int chunks)
@@ -31,22 +32,27 @@ __device__ __forceinline__ void loss_elements(const Real* u, const Real* b, long
     Real sum = Real(0);
     for (long long row = at.row; row < rows; row += at.step) {
         const Real weight = w[at.network * w_stride + row];
-        for (int j = int(threadIdx.x); j < columns; j += blockDim.x) {
+        for (int j = int(threadIdx.x) * V; j < columns; j += blockDim.x * V) {
             const long long element = base + row * columns + j;
-            Real d = Real(0);
+            Pack<V> d = {};
             if (weight > Real(0)) {                     // a row without weight may hold anything
-                const Real v = u[element] + (b ? b[at.network * b_stride + j] : Real(0));
-                const Real y = targets.at(at.network, row, j, columns);
-                sum += weight * Form::l(v, y, p);
-                d = weight * factor * Form::dl(v, y, p);
+                const Pack<V> y = targets.at<V>(at.network, row, j, columns);
+                const Pack<V> variable = b ? sum_at<V>(u + element, b + at.network * b_stride + j)
+                                           : load<V>(u + element);
+                #pragma unroll
+                for (int v = 0; v < V; ++v) {
+                    sum += weight * Form::l(variable.v[v], y.v[v], p);
+                    d.v[v] = weight * factor * Form::dl(variable.v[v], y.v[v], p);
+                }
             }
-            if (delta) delta[element] = Delta(d);
+            if (delta) store<V>(delta + element, d);
         }
     }
     finish_loss(sum, factor, at, chunks, value, partial, arrived);
 }
 
 // The softmax family.  blockDim.x lanes (a power of two up to 32) share a row.
+template<int V>
 __device__ __forceinline__ void loss_rows(const Real* u, const Real* b, long long b_stride,
     Targets targets, const Real* w, long long w_stride, const Real* w_sum, int mean, const Real* p,
     Delta* delta, Real* value, Real* partial, unsigned* arrived, long long rows, int columns, int chunks)
@@ -59,7 +65,7 @@ __device__ __forceinline__ void loss_rows(const Real* u, const Real* b, long lon
         const long long row = first + threadIdx.y;      // rows beyond the last take part in shuffles
         const Real weight = row < rows ? w[at.network * w_stride + row] : Real(0);
         const long long offset = (at.network * rows + row) * columns;
-        sum += softmax_row(u + offset, bias, targets, at.network, row, columns, weight, factor, p,
+        sum += softmax_row<V>(u + offset, bias, targets, at.network, row, columns, weight, factor, p,
                            delta && row < rows ? delta + offset : 0);
     }
     finish_loss(sum, factor, at, chunks, value, partial, arrived);
@@ -75,10 +81,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) loss(
     long long rows, int columns, int chunks)
 {
     const Targets targets{labels, dense, y_stride, scale, shift};
-    if constexpr (ROWS)
-        loss_rows(u, b, b_stride, targets, w, w_stride, w_sum, mean, p, delta, value, partial, arrived,
-                  rows, columns, chunks);
-    else
-        loss_elements(u, b, b_stride, targets, w, w_stride, w_sum, mean, p, delta, value, partial, arrived,
-                      rows, columns, chunks);
+    const auto blocks = [&](auto pack) {
+        constexpr int V = sizeof(pack) / sizeof(Real);
+        if constexpr (ROWS)
+            loss_rows<V>(u, b, b_stride, targets, w, w_stride, w_sum, mean, p, delta, value, partial,
+                         arrived, rows, columns, chunks);
+        else
+            loss_elements<V>(u, b, b_stride, targets, w, w_stride, w_sum, mean, p, delta, value, partial,
+                             arrived, rows, columns, chunks);
+    };
+    if (in_packs(columns, u, b, dense, delta)) blocks(Pack<VEC>{});
+    else blocks(Pack<1>{});
 }

@@ -8,13 +8,20 @@ struct Targets {
     long long stride;           // from network to network; 0: shared
     Real scale, shift;          // y enters as scale y + shift
 
-    __device__ Real at(long long network, long long row, int column, int columns) const
+    // Of V neighbouring columns.
+    template<int V>
+    __device__ __forceinline__ Pack<V> at(long long network, long long row, int column, int columns) const
     {
-        Real y;
-        if (!labels) y = dense[network * stride + row * columns + column];
-        else if (columns == 1) y = Real(labels[network * stride + row]);
-        else y = Real(labels[network * stride + row] == column);
-        return scale * y + shift;
+        Pack<V> y;
+        if (!labels) y = load<V>(dense + network * stride + row * columns + column);
+        else {
+            const int label = labels[network * stride + row];
+            #pragma unroll
+            for (int v = 0; v < V; ++v) y.v[v] = columns == 1 ? Real(label) : Real(label == column + v);
+        }
+        #pragma unroll
+        for (int v = 0; v < V; ++v) y.v[v] = scale * y.v[v] + shift;
+        return y;
     }
 };
 
@@ -25,37 +32,53 @@ __device__ __forceinline__ Real batch_factor(Real w_sum, int mean)
 }
 
 // The softmax family: log p = z - log sum e^z, q = dl/d log p, delta = w / sum w (q - p sum q), for one
-// row of z = u + bias, shared by blockDim.x lanes (a power of two up to 32): every lane of the warp takes
-// part in each shuffle.  Returns the lane's part of w l.  delta may be u, or 0.
-template<class Delta>
+// row of z = u + bias, shared by blockDim.x lanes (a power of two up to 32), which take V columns at a time:
+// every lane of the warp takes part in each shuffle.  Returns the lane's part of w l.  delta may be u, or 0.
+template<int V, class Delta>
 __device__ __forceinline__ Real softmax_row(const Real* u, const Real* bias, const Targets& targets,
     long long network, long long row, int columns, Real weight, Real factor, const Real* p, Delta* delta)
 {
     const int size = weight > Real(0) ? columns : 0;    // a row without weight may hold anything
+    const int first = int(threadIdx.x) * V, step = int(blockDim.x) * V;
     Real top = Lowest<Real>::value;
-    for (int j = int(threadIdx.x); j < size; j += blockDim.x) top = fmax(top, u[j] + bias[j]);
+    for (int j = first; j < size; j += step) {
+        const Pack<V> z = sum_at<V>(u + j, bias + j);
+        #pragma unroll
+        for (int v = 0; v < V; ++v) top = fmax(top, z.v[v]);
+    }
     top = row_max(top);
     Real total = Real(0);
-    for (int j = int(threadIdx.x); j < size; j += blockDim.x) total += exp(u[j] + bias[j] - top);
+    for (int j = first; j < size; j += step) {
+        const Pack<V> z = sum_at<V>(u + j, bias + j);
+        #pragma unroll
+        for (int v = 0; v < V; ++v) total += exp(z.v[v] - top);
+    }
     const Real log_total = top + log(row_sum(total));
 
     Real sum = Real(0), q_sum = Real(0);
-    for (int j = int(threadIdx.x); j < size; j += blockDim.x) {
-        const Real log_p = u[j] + bias[j] - log_total, prob = exp(log_p);
-        const Real y = targets.at(network, row, j, columns), v = LOG_U ? log_p : prob;
-        sum += weight * Form::l(v, y, p);
-        q_sum += Form::dl(v, y, p) * (LOG_U ? Real(1) : prob);
+    for (int j = first; j < size; j += step) {
+        const Pack<V> z = sum_at<V>(u + j, bias + j), y = targets.at<V>(network, row, j, columns);
+        #pragma unroll
+        for (int v = 0; v < V; ++v) {
+            const Real log_p = z.v[v] - log_total, prob = exp(log_p), variable = LOG_U ? log_p : prob;
+            sum += weight * Form::l(variable, y.v[v], p);
+            q_sum += Form::dl(variable, y.v[v], p) * (LOG_U ? Real(1) : prob);
+        }
     }
     q_sum = row_sum(q_sum);
     if (!delta) return sum;
-    for (int j = int(threadIdx.x); j < columns; j += blockDim.x) {
-        Real d = Real(0);
+    for (int j = first; j < columns; j += step) {
+        Pack<V> d = {};
         if (size) {
-            const Real log_p = u[j] + bias[j] - log_total, prob = exp(log_p);
-            const Real y = targets.at(network, row, j, columns), v = LOG_U ? log_p : prob;
-            d = weight * factor * (Form::dl(v, y, p) * (LOG_U ? Real(1) : prob) - prob * q_sum);
+            const Pack<V> z = sum_at<V>(u + j, bias + j), y = targets.at<V>(network, row, j, columns);
+            #pragma unroll
+            for (int v = 0; v < V; ++v) {
+                const Real log_p = z.v[v] - log_total, prob = exp(log_p), variable = LOG_U ? log_p : prob;
+                d.v[v] = weight * factor
+                       * (Form::dl(variable, y.v[v], p) * (LOG_U ? Real(1) : prob) - prob * q_sum);
+            }
         }
-        delta[j] = Delta(d);
+        store<V>(delta + j, d);
     }
     return sum;
 }

@@ -166,13 +166,13 @@ __device__ __forceinline__ Real loss_and_delta(const Network& net, Tile tile, Ro
         const long long source = there ? rows.source[row] : 0;
         Real* u = net.memory + L::N + row * L::LEAD;
         if constexpr (ROWS)
-            sum += softmax_row(u, bias, targets, net.m, source, L::OUTPUTS, weight, factor, p, there ? u : 0);
+            sum += softmax_row<1>(u, bias, targets, net.m, source, L::OUTPUTS, weight, factor, p, there ? u : 0);
         else if (there)
             for (int j = int(threadIdx.x); j < L::OUTPUTS; j += blockDim.x) {
                 Pack<1> d = {};
                 if (weight > Real(0)) {                 // a row without weight may hold anything
                     const Real v = FUSED ? u[j] + bias[j] : u[j];
-                    const Real y = targets.at(net.m, source, j, L::OUTPUTS);
+                    const Real y = targets.at<1>(net.m, source, j, L::OUTPUTS).v[0];
                     sum += weight * Form::l(v, y, p);
                     d.v[0] = weight * factor * Form::dl(v, y, p);
                 }

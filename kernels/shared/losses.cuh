@@ -1,9 +1,21 @@
 // Losses l(u, y) and their derivatives dl = dl/du, where u is ŷ, log ŷ (Log) or logit ŷ (Logit).
 // gpumlp/functions/loss.py is the same table for NumPy and says which form serves which output.
 
+// log_terms: of (log((1 + s) / (1 - s)) - 2 s) / s³ in s² up to 1/9, interpolated at Chebyshev's nodes.
 template<class T> struct Limits;
-template<> struct Limits<float>  { static constexpr float  tiny = 1.17549435e-38f, eps = 1.1920929e-7f; };
-template<> struct Limits<double> { static constexpr double tiny = 2.2250738585072014e-308, eps = 2.220446049250313e-16; };
+template<> struct Limits<float> {
+    static constexpr float tiny = 1.17549435e-38f, eps = 1.1920929e-7f;
+    static constexpr float log_terms[] = {
+        0.6666666732052776f, 0.39999706331804635f, 0.2859235800110294f, 0.2170657568608436f,
+        0.2322432981656043f};
+};
+template<> struct Limits<double> {
+    static constexpr double tiny = 2.2250738585072014e-308, eps = 2.220446049250313e-16;
+    static constexpr double log_terms[] = {
+        0.6666666666666666, 0.40000000000014585, 0.28571428567108753, 0.22222222717428236,
+        0.18181789436114057, 0.15385570065486454, 0.13314144200997735, 0.12001072891953125,
+        0.0880073806534387, 0.1616404650447245};
+};
 
 constexpr Real TINY = Limits<Real>::tiny;               // the smallest normal number
 constexpr Real EPS = Limits<Real>::eps;                 // 1 + EPS is the number after 1
@@ -14,9 +26,27 @@ __device__ __forceinline__ Real at_most(Real u, Real high)  { return u > high ? 
 
 __device__ __forceinline__ Real positive(Real u)      { return at_least(u, TINY); }
 __device__ __forceinline__ Real open_unit(Real u)     { return at_most(at_least(u, TINY), Real(1) - EPS); }
-__device__ __forceinline__ Real logistic(Real u)      { return Real(1) / (Real(1) + exp(-u)); }
-__device__ __forceinline__ Real log1p_exp(Real u)     { return fmax(u, Real(0)) + log1p(exp(-fabs(u))); }
-__device__ __forceinline__ Real x_log_x(Real y)       { return y > Real(0) ? y * log(y) : Real(0); }
+__device__ __forceinline__ Real power(Real u, Real p)  { return p == Real(2) ? u * u : pow(u, p); }
+__device__ __forceinline__ Real x_log_x(Real y)       { return y * log(y + TINY); }    // 0 at 0
+
+// log(1 + e) of e between 0 and 1, with neither branches nor calls.
+__device__ __forceinline__ Real log1p_of_unit(Real e)
+{
+    constexpr int TERMS = sizeof(Limits<Real>::log_terms) / sizeof(Real);
+    const Real s = e / (Real(2) + e), square = s * s;
+    Real sum = Limits<Real>::log_terms[TERMS - 1];
+    #pragma unroll
+    for (int i = TERMS - 2; i >= 0; --i) sum = sum * square + Limits<Real>::log_terms[i];
+    return Real(2) * s + s * square * sum;
+}
+
+// Both by the same exp, where both are needed.
+__device__ __forceinline__ Real log1p_exp(Real u)     { return fmax(u, Real(0)) + log1p_of_unit(exp(-fabs(u))); }
+__device__ __forceinline__ Real logistic(Real u)
+{
+    const Real e = exp(-fabs(u));
+    return (u < Real(0) ? e : Real(1)) / (Real(1) + e);
+}
 
 struct SquaredError {
     static __device__ Real l (Real u, Real y, const Real*)   { return Real(0.5) * (u - y) * (u - y); }
@@ -41,7 +71,7 @@ struct LogCosh {
     static __device__ Real l (Real u, Real y, const Real*)
     {
         const Real r = fabs(u - y);
-        return r + log1p(exp(Real(-2) * r)) - Real(0.69314718055994531);
+        return r + log1p_of_unit(exp(Real(-2) * r)) - Real(0.69314718055994531);
     }
     static __device__ Real dl(Real u, Real y, const Real*)   { return tanh(u - y); }
 };
@@ -90,27 +120,27 @@ struct BinaryCrossEntropyLogit {
 };
 
 struct FocalLog {
-    static __device__ Real l (Real u, Real y, const Real* p) { return -y * pow(-expm1(u), p[0]) * u; }
+    static __device__ Real l (Real u, Real y, const Real* p) { return -y * power(-expm1(u), p[0]) * u; }
     static __device__ Real dl(Real u, Real y, const Real* p)
     {
         const Real rest = -expm1(u);
-        const Real slope = rest > Real(0) ? p[0] * exp(u) * u * pow(rest, p[0] - Real(1)) : Real(0);
-        return y * (slope - pow(rest, p[0]));
+        const Real slope = rest > Real(0) ? p[0] * exp(u) * u / rest : Real(0);
+        return y * power(rest, p[0]) * (slope - Real(1));
     }
 };
 
+// (1 - p)^gamma is e^(-gamma log1p_exp(u)), p^gamma the same of -u.
 struct FocalLogit {
     static __device__ Real l (Real u, Real y, const Real* p)
     {
-        return y * pow(logistic(-u), p[0]) * log1p_exp(-u)
-             + (Real(1) - y) * pow(logistic(u), p[0]) * log1p_exp(u);
+        const Real one = log1p_exp(-u), zero = log1p_exp(u);
+        return y * exp(-p[0] * zero) * one + (Real(1) - y) * exp(-p[0] * one) * zero;
     }
     static __device__ Real dl(Real u, Real y, const Real* p)
     {
-        const Real prob = logistic(u), rest = logistic(-u);
-        const Real one = -pow(rest, p[0]) * (p[0] * prob * log1p_exp(-u) + rest);
-        const Real zero = pow(prob, p[0]) * (p[0] * rest * log1p_exp(u) + prob);
-        return y * one + (Real(1) - y) * zero;
+        const Real prob = logistic(u), rest = logistic(-u), one = log1p_exp(-u), zero = log1p_exp(u);
+        return (Real(1) - y) * exp(-p[0] * one) * (p[0] * rest * zero + prob)
+             - y * exp(-p[0] * zero) * (p[0] * prob * one + rest);
     }
 };
 

@@ -63,6 +63,9 @@ WIDE = {
     "scale_gradient": (5, 1),  # G and V twice, s; G
     "cast_bf16": (5, 5),  # four packs and one
     "prepare_update": (1, 0),  # g
+    "loss": (3, 0),  # u, b, y
+    "activate_rows": (6, 0),  # z and b, three times
+    "accumulate_metrics": (2, 0),  # n, y
 }
 WIDE_IN_PROGRAM = {  # f' = 1 needs neither n nor z
     (f"layer-identity{arrays}", "backprop"): (2, 1) for arrays in ("", "-bf16", "-bf16-delta")

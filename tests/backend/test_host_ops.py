@@ -26,7 +26,8 @@ from gpumlp.functions.loss import losses, pair
 from gpumlp.functions.optimizer import examples
 from gpumlp.model import blas_threads
 from gpumlp.model.shape import NetworkShape
-from tests.operations import minibatches, random, updates
+from tests.operations import layers, minibatches, random, updates
+from tests.operations import losses as loss_checks
 
 pytestmark = pytest.mark.skipif(
     compiler.problem() is not None,
@@ -384,6 +385,60 @@ def test_which_blas_is_numpys(monkeypatch):
     openmp = Library("/usr/lib/libblas.so", layer="openmp")
     assert find(openmp) == (openmp.gemm, "int", False)
     assert find(other, other) is find() is find(Library(beside, "other_")) is None
+
+
+# ------------------------------------------------------------------ rows of outputs
+
+# Groups of rows, whole and not, the widest of them, and single rows with a rest and without.
+WIDTHS = [(1, 3), (33, 2), (37, 15), (19, 17), (35, 64), (5, 65), (3, 128), (3, 1000), (2, 1101)]
+FORMS = [
+    ("cross_entropy", {}, "softmax", "label"),
+    ("kl_divergence", {}, "softmax", "distribution"),
+    ("focal", {}, "softmax", "label"),
+    ("focal", {}, "sigmoid", "binary"),
+    ("binary_cross_entropy", {}, "sigmoid", "binary"),
+    ("cross_entropy", {"label_smoothing": 0.1}, "log_softmax", "label"),
+]
+
+
+@dtypes
+@pytest.mark.parametrize("shape", WIDTHS)
+@pytest.mark.parametrize("case", FORMS, ids=[f"{case[0]}-{case[2]}" for case in FORMS])
+def test_losses_of_rows_of_any_length(numpy_alone, dtype, shape, case):
+    loss_checks.check_loss(HostOps(), dtype, 2, *case, shape, broken=shape[0] > 2)
+
+
+@dtypes
+@pytest.mark.parametrize("shape", WIDTHS)
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_softmax_of_rows_of_any_length(numpy_alone, dtype, shape, name):
+    layers.check_softmax(HostOps(), dtype, 2, name, shape)
+
+
+@dtypes
+@pytest.mark.parametrize("shape", [(21, 10), (3, 131)])
+def test_a_label_without_weight_may_be_any(dtype, shape):
+    """And nothing is written beyond what is given, wherever that begins."""
+    rows, columns = shape
+    way = pair(losses["cross_entropy"], activations["softmax"])
+    labels = np.arange(rows, dtype=np.int32)[None] % columns
+    labels[0, ::3] = -1, *[2**31 - 1] * (len(labels[0, ::3]) - 1)
+    w = (labels < columns).astype(dtype) * (labels >= 0)
+    b, p, w_sum = np.zeros((1, columns), dtype), np.zeros((1, 2), dtype), w.sum(axis=1)
+    results = []
+    for shift in 0, 1, 3:
+        u, delta = (np.full(rows * columns + 8, 7, dtype) for _ in range(2))
+        u = u[shift : shift + rows * columns].reshape(1, rows, columns)
+        u[...] = random(1, rows, columns)
+        given = delta[shift : shift + rows * columns].reshape(u.shape)
+        value = np.empty(1, dtype)
+        HostOps().loss(way, u, b, Targets(labels, None, 1, 0), w, w_sum, True, p, given, value)
+        assert (delta[:shift] == 7).all() and (delta[shift + rows * columns :] == 7).all()
+        assert not given[w == 0].any()
+        results.append((given.copy(), value))
+    for given, value in results[1:]:
+        np.testing.assert_array_equal(given, results[0][0])
+        np.testing.assert_array_equal(value, results[0][1])
 
 
 # ------------------------------------------------------------------ threads

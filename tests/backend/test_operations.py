@@ -241,6 +241,12 @@ def test_loss_of_the_users_own(ops, dtype, models):
     losses.check_custom(ops, dtype, models, (70, 10))
 
 
+@dtypes
+@pytest.mark.parametrize("output", ["softmax", "identity"])
+def test_targets_that_begin_anywhere(ops, dtype, output):
+    losses.check_targets_anywhere(ops, dtype, output)
+
+
 ONE_OF_EACH = [("cross_entropy", "softmax", "label"), ("squared_error", "identity", "real")]
 
 

@@ -8,7 +8,7 @@ from gpumlp.functions.loss import Form, Loss, losses, pair
 from tests.oracle import formulas
 from tests.oracle.autodiff import Tensor, gradient
 
-from . import Wide, assert_close, empty, random, rounded, send
+from . import OUTSIDE, Wide, assert_close, empty, random, rounded, send
 
 # loss, constants, output, kind of target.  First every loss with its natural outputs.
 NATURAL = [
@@ -169,6 +169,20 @@ def check_loss(
     given.value = empty(ops, (models,), dtype)
     alone, _ = given.run(with_delta=False)
     assert_close(ops, alone, value, dtype, 20, "value without delta")
+
+
+def check_targets_anywhere(ops, dtype, output, columns=12):
+    """Dense targets need not begin where an array does: they may be a part of the user's."""
+    name, kind = ("cross_entropy", "distribution") if output == "softmax" else NATURAL[0][::3]
+    u, y = make_u(output, 2, 5, columns, dtype, True), make_targets(kind, 2, 5, columns)
+    y, w, b = rounded(y, dtype), np.ones((1, 5)), np.zeros((2, columns))
+    value, delta = reference(name, {}, output, u, y, w, True)
+    given = Given(ops, dtype, name, {}, output, u, b, y, w, True)
+    part = send(ops, np.concatenate([[OUTSIDE], y.ravel()]), dtype)[1:].reshape(y.shape)
+    given.targets = given.targets._replace(dense=part)
+    given.run()
+    assert_close(ops, given.value, value, dtype, 10)
+    assert_close(ops, given.delta, delta, dtype, 10)
 
 
 def check_no_weight(ops, dtype, name, output, kind):

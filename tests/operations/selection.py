@@ -46,6 +46,12 @@ SELECTION = {
         ops, "float32", 3, *losses.NATURAL[0], (9, 3), broken=True
     ),
     "cross entropy": lambda ops: losses.check_loss(ops, "float32", 3, *losses.NATURAL[6], (71, 10)),
+    "cross entropy by 128 bits": lambda ops: losses.check_loss(
+        ops, "float32", 3, *losses.NATURAL[6], (71, 12)
+    ),
+    "targets that begin anywhere": lambda ops: losses.check_targets_anywhere(
+        ops, "float32", "softmax"
+    ),
     "cross entropy, NaN without weight": lambda ops: losses.check_loss(
         ops, "float32", 3, *losses.NATURAL[6], (9, 37), broken=True
     ),
@@ -76,6 +82,7 @@ SELECTION = {
     "gather into float64": lambda ops: minibatches.check_gather(ops, "float64", 1, "float32", 8),
     "gather beyond 32 bits": minibatches.check_gather_far,
     "accumulate_metrics": lambda ops: metrics.check_tally(ops, "float32", 3, "largest", (130, 3)),
+    "tally by 128 bits": lambda ops: metrics.check_tally(ops, "float32", 3, "largest", (37, 36)),
     "tally of bits": lambda ops: metrics.check_tally(ops, "float32", 3, "at 0.5", (37, 37)),
     "shuffle": lambda ops: minibatches.check_shuffle(ops, 3, 1100, epoch=9),
     "persistent_kernel": lambda ops: _resident(ops, "prelu and rrelu with dropout", padded=True),

@@ -134,6 +134,20 @@ PLACES = {
         "tanh",
         *(ADDRESS, "misaligned address"),
     ),
+    "128-bit packs in rows of classes with a tail": Bug(
+        "common.cuh",
+        "return columns % VEC == 0 && (",
+        "return (",
+        "cross entropy",
+        *(ADDRESS, "misaligned address"),
+    ),
+    "128-bit packs of targets that begin anywhere": Bug(
+        "common.cuh",
+        "(reinterpret_cast<unsigned long long>(arrays) | ...) % 16 == 0",
+        "true",
+        "targets that begin anywhere",
+        *(ADDRESS, "misaligned address"),
+    ),
     "128-bit packs in rows of pairs": Bug(
         "backward.cu",
         "if (columns % DELTA_VEC == 0)",
@@ -283,12 +297,17 @@ LOSSES = {
     "softmax without subtracting the maximum": Bug(
         "objective.cuh", "top = row_max(top);", "top = Real(0);", "large logits"
     ),
-    "labels off by one": Bug("objective.cuh", "== column)", "== column + 1)", "cross entropy"),
+    "labels off by one": Bug(
+        "objective.cuh", "== column + v)", "== column + v + 1)", "cross entropy"
+    ),
     "a loss that is not divided by the weights": Bug(
         "objective.cuh", "mean ? Real(1) / w_sum : Real(1)", "Real(1)", "squared error"
     ),
     "delta that is not divided by the weights": Bug(
-        "losses.cu", "d = weight * factor * Form::dl", "d = weight * Form::dl", "squared error"
+        "losses.cu",
+        "d.v[v] = weight * factor * Form::dl",
+        "d.v[v] = weight * Form::dl",
+        "squared error",
     ),
     "a row without weight that is read": Bug(
         "losses.cu",

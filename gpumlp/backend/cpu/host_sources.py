@@ -36,13 +36,14 @@ def loss(dtype: str, form: Form, rows: bool, log_u: bool) -> str:
         f"typedef {form.cuda} Form;",
         sources.flag("ROWS", rows),
         sources.flag("LOG_U", log_u),
+        "rows.hpp",
         "losses.cpp",
     )
 
 
 def rows(dtype: str) -> str:
     """Function `activate_rows`: softmax and log_softmax."""
-    return _program(dtype, "rows.cpp")
+    return _program(dtype, "rows.hpp", "rows.cpp")
 
 
 def gemm(dtype: str, integer: str) -> str:

@@ -266,7 +266,7 @@ class CupyOps:
         models, rows, columns = z.shape
         name, dtype = "activate_rows", str(z.dtype)
         kernel = self._get(name, name, lambda: cuda_sources.rows(dtype))
-        lanes, height = _lanes(columns)
+        lanes, height = _lanes(_packs(columns, z.itemsize))
         chunks = _chunks(rows, height, ROWS_PER_THREAD, models)
         kernel(
             (models * chunks,),
@@ -360,7 +360,7 @@ class CupyOps:
             "loss",
             lambda: cuda_sources.loss(str(u.dtype), pair.form, pair.rows, pair.log_u, str(written)),
         )
-        lanes, height = _lanes(columns)
+        lanes, height = _lanes(_packs(columns, u.itemsize))
         chunks = min(_chunks(rows, height, ROWS_PER_THREAD, models), 2 * THREADS)
         partial, arrived = self._scratch(u.dtype, models * chunks, models)
         y = targets.dense if targets.labels is None else targets.labels
@@ -478,7 +478,7 @@ class CupyOps:
     def accumulate_metrics(self, n, targets, w, w_sum, loss, mean, threshold, cursor, sums):
         models, rows = w.shape
         columns = 1 if n is None else n.shape[2]
-        lanes, height = _lanes(columns)
+        lanes, height = _lanes(_packs(columns, w.itemsize))
         chunks = min(_chunks(rows, height, ROWS_PER_THREAD, models), 2 * THREADS)
         chunks = 1 if n is None else chunks
         partial, arrived = self._scratch(w.dtype, models * chunks, models)

@@ -170,7 +170,7 @@ def _layers() -> Iterator[Case]:
 def loss(side: Side, of: Loss, output: Activation):
     """Value and delta, and the value alone, of dense targets and, where there are any, labels."""
     form, results = pair(of, output), []
-    for rows, columns in [(71, 10)] if form.rows else [(71, 10), (9, 1)]:
+    for rows, columns in [(71, 10), (33, 12), *([] if form.rows else [(9, 1)])]:
         u = side.rng.standard_normal((MODELS, rows, columns)).clip(-2, 2)
         u = side.send(u if form.fused else output.f(u, [*output.p, 0.0, 0.0]))
         b = side.normal(MODELS, columns) if form.fused else None
