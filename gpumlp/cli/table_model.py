@@ -14,6 +14,7 @@ import gpumlp
 from gpumlp.cli.cells import DATE, NUMBER, SHOWN, TEXT
 from gpumlp.cli.data import Samples
 from gpumlp.cli.error import InputError, complain, in_options
+from gpumlp.cli.unfinished import RunCheckpoint
 from gpumlp.estimators.tabular import preset
 from gpumlp.estimators.tabular.column_values import as_text
 from gpumlp.estimators.tabular.table_columns import REASONS
@@ -62,6 +63,13 @@ class TableModel:
         seed = arguments.seed % 2**32
         return cls(kind(device=device, dtype=arguments.dtype, random_state=seed, **given))
 
+    @classmethod
+    def resumed(cls, path: Path, device: str, training: Samples) -> TableModel:
+        """That of a checkpoint."""
+        own = (_Watch, RunCheckpoint)  # among its callbacks, of which `fit` gives it new ones
+        custom = {kind.__name__: gpumlp.Callback() for kind in own}
+        return cls(gpumlp.resume(path, device, custom))
+
     @property
     def takes_arrays(self) -> bool:
         return not hasattr(self.fitted, "feature_names_in_")
@@ -80,10 +88,17 @@ class TableModel:
     def best_epoch(self) -> np.ndarray:
         return self.fitted.best_epochs_
 
-    def fit(self, arguments, training: Samples, validation: Samples | None, shown: bool = True):
-        """Train the networks; returns the history."""
+    def fit(
+        self,
+        arguments,
+        training: Samples,
+        validation: Samples | None,
+        checkpoint: RunCheckpoint | None = None,
+    ):
+        """Train the networks; returns the history.  Without a checkpoint nothing is shown."""
+        shown = checkpoint is not None
         model, watch = self.fitted, _Watch(shown)
-        callbacks: list[gpumlp.Callback] = [watch]
+        callbacks: list[gpumlp.Callback] = [watch, *([checkpoint] if checkpoint else [])]
         if arguments.patience is not None:
             callbacks.append(gpumlp.EarlyStopping(arguments.patience, monitor="val_loss"))
         model.set_params(callbacks=callbacks, verbose=shown)
