@@ -108,8 +108,6 @@ class TableModel:
             warnings.filterwarnings("ignore", message="X: nearly every row has a text of its own")
             warnings.filterwarnings("ignore", message="training was interrupted")
             try:
-                if shown:
-                    _describe(Preparation().fit(training.x))
                 model.fit(training.x, training.y, **held)
             except (ValueError, TypeError, gpumlp.DivergenceError) as error:
                 history = watch.history
@@ -139,9 +137,9 @@ class TableModel:
                 f"{path} has {len(columns)} columns, and the model was fitted to {len(fitted)} "
                 "without names: give it a table of those alone"
             )
-        names = columns if self.takes_arrays else [each.label for each in fitted]
-        pairs = zip(names, fitted, strict=True)
-        return {name: each.kind for name, each in pairs if self.takes_arrays or not each.dropped}
+        if self.takes_arrays:
+            return {name: column.kind for name, column in zip(columns, fitted, strict=True)}
+        return {column.label: column.kind for column in fitted if not column.dropped}
 
     def outputs(self, x: Any, path: str) -> tuple[np.ndarray, np.ndarray | None]:
         """See ArrayNetwork."""
@@ -194,7 +192,8 @@ class TableModel:
 
 
 class _Watch(gpumlp.Callback):
-    """Keeps the history of a fit, which may fail; and prints the network as it begins, if shown."""
+    """Keeps the history of a fit, which may fail; and prints the columns and the network as it
+    begins, if shown."""
 
     def __init__(self, shown: bool):
         self._shown = shown
@@ -203,6 +202,7 @@ class _Watch(gpumlp.Callback):
     def on_fit_begin(self, trainer, history):
         self.history = history
         if self._shown:
+            _describe(trainer.owner.est.preparation_)
             print(trainer.net.summary(), flush=True)
 
 
@@ -218,7 +218,7 @@ def _describe(preparation: Preparation) -> None:
                 f"note: column {column.name}: its {len(column.levels)} most frequent texts are "
                 "told apart, the others are taken together"
             )
-    kinds = Counter(each.kind for each in preparation.columns if not each.dropped)
+    kinds = Counter(column.kind for column in preparation.columns if not column.dropped)
     counts = [f"{kinds[kind]} {PLURALS[kind][kinds[kind] > 1]}" for kind in PLURALS if kinds[kind]]
     print(f"columns   {', '.join(counts)}: {len(preparation.names)} inputs", flush=True)
 
