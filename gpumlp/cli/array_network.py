@@ -40,6 +40,15 @@ class ArrayNetwork:
         self.takes_arrays = not self.takes_tables
         self.smoothing = 0.0
         self._stop: Any = None
+        self._unfinished: Any = None  # the trainer of a checkpoint
+
+    @classmethod
+    def resumed(cls, path: Path, device: str, training: Samples) -> ArrayNetwork:
+        """That of a checkpoint."""
+        trainer = gpumlp.resume(path, device)
+        network = cls(trainer.net, Standardised.fit(training))
+        network._unfinished = trainer
+        return network
 
     @classmethod
     def make(cls, arguments, device: str, training: Samples) -> ArrayNetwork:
@@ -62,7 +71,7 @@ class ArrayNetwork:
             raise InputError(f"--hidden {sizes}: {in_options(error, 'train')}") from error
         return cls(net, preparation)
 
-    def fit(self, arguments, training: Samples, validation: Samples):
+    def fit(self, arguments, training: Samples, validation: Samples, checkpoint):
         """Train the network in place until it stops getting better; returns the history."""
         loss: Any = "squared_error"
         if self.classes is not None:
@@ -74,19 +83,23 @@ class ArrayNetwork:
             utils = importlib.import_module("sklearn.utils.class_weight")
             weight = utils.compute_sample_weight("balanced", training.y).astype(arguments.dtype)
         rate = arguments.lr or LEARNING_RATE[arguments.optimizer or "adam"]
-        trainer = gpumlp.Trainer(
-            self.net,
-            loss=loss,
-            optimizer=_optimizer(arguments, rate),
-            batch_size=min(_or(arguments.batch_size, BATCH_SIZE), len(x)),
-            seed=arguments.seed,
-        )
+        trainer, epochs = self._unfinished, _or(arguments.epochs, EPOCHS)
+        if trainer is None:
+            trainer = gpumlp.Trainer(
+                self.net,
+                loss=loss,
+                optimizer=_optimizer(arguments, rate),
+                batch_size=min(_or(arguments.batch_size, BATCH_SIZE), len(x)),
+                seed=arguments.seed,
+            )
+        else:
+            epochs = trainer.epochs_left
         stop = gpumlp.EarlyStopping(_or(arguments.patience, PATIENCE), restore_best=True)
         try:
             history = trainer.fit(
-                *(x, y, _or(arguments.epochs, EPOCHS)),
+                *(x, y, epochs),
                 validation=held,
-                callbacks=[stop],
+                callbacks=[stop, checkpoint],
                 progress=True,
                 sample_weight=weight,
             )

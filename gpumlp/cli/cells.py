@@ -47,7 +47,7 @@ def tidy(frame, path: str):
     """The frame with text that spells numbers or dates as such, and without what is neither
     numbers, dates nor text; says what it makes of cells that do not fit."""
     pandas = importlib.import_module("pandas")
-    new: dict[str, Any] = {}
+    replaced: dict[str, Any] = {}
     left_out = []
     decimal = decimal_of(frame)
     for name in [name for name, dtype in frame.dtypes.items() if not _plain(dtype)]:
@@ -57,15 +57,15 @@ def tidy(frame, path: str):
             left_out.append(name)
             complain(f"note: column {name} is left out: it holds neither numbers, dates nor text")
         elif held in NUMERIC:
-            new[name] = _as_floats(series)
+            replaced[name] = _as_floats(series)
         elif held == "date":
-            new[name] = pandas.to_datetime(series)
+            replaced[name] = pandas.to_datetime(series)
         elif held in ("string", "mixed-integer"):
-            found = _recognised(series, name, path, decimal)
-            if found is not None:
-                new[name] = found
-    if new:
-        frame = pandas.DataFrame({name: new.get(name, frame[name]) for name in frame.columns})
+            recognised = _recognised(series, name, path, decimal)
+            if recognised is not None:
+                replaced[name] = recognised
+    if replaced:
+        frame = pandas.DataFrame({name: replaced.get(name, frame[name]) for name in frame.columns})
     return frame.drop(columns=left_out) if left_out else frame
 
 
@@ -79,7 +79,7 @@ def _as_floats(series):
     if pandas.api.types.is_numeric_dtype(series.dtype):
         values = series.to_numpy(np.float64, na_value=np.nan)
     else:
-        values = np.array([None if is_missing(each) else as_number(each) for each in series], float)
+        values = np.array([None if is_missing(cell) else as_number(cell) for cell in series], float)
     return pandas.Series(values, series.index)
 
 
@@ -91,16 +91,16 @@ def _recognised(series, name: str, path: str, decimal: str):
     if not total:
         return None
     for kind in (NUMBER, DATE):
-        values, known = _parsed(texts, kind, decimal)
-        right = counts[known].sum()
-        if right >= MOSTLY * total:
-            note_misfits(name, path, kind, texts[~known], int(counts[~known].sum()))
+        values, fits = _parsed(texts, kind, decimal)
+        fitting = counts[fits].sum()
+        if fitting >= MOSTLY * total:
+            note_misfits(name, path, kind, texts[~fits], int(counts[~fits].sum()))
             return _spread(series, values, codes)
-        if kind == NUMBER and right > PARTLY * total:
-            odd = ", ".join(map(repr, texts[~known][:SHOWN]))
+        if kind == NUMBER and fitting > PARTLY * total:
+            misfits = ", ".join(map(repr, texts[~fits][:SHOWN]))
             complain(
-                f"note: column {name} of {path} is taken as text: {total - right} "
-                f"of its {total} values are no numbers, such as {odd}"
+                f"note: column {name} of {path} is taken as text: {total - fitting} "
+                f"of its {total} values are no numbers, such as {misfits}"
             )
     return None
 
@@ -112,17 +112,17 @@ def _parsed(texts: np.ndarray, kind: str, decimal: str) -> tuple[np.ndarray, np.
 def note_misfits(name: str, path: str, kind: str, texts, count: int) -> None:
     """Say how many cells are taken as missing, and shows some of their texts."""
     if count:
-        shown = ", ".join(map(repr, texts[:SHOWN])) + (", ..." if len(texts) > SHOWN else "")
-        what = f"1 cell that is no {kind}" if count == 1 else f"{count} cells that are no {kind}s"
+        some = ", ".join(map(repr, texts[:SHOWN])) + (", ..." if len(texts) > SHOWN else "")
+        cells = f"1 cell that is no {kind}" if count == 1 else f"{count} cells that are no {kind}s"
         verb = "is" if count == 1 else "are"
-        complain(f"note: column {name} of {path}: {what} ({shown}) {verb} taken as missing")
+        complain(f"note: column {name} of {path}: {cells} ({some}) {verb} taken as missing")
 
 
 def _coded(series) -> tuple[np.ndarray, np.ndarray]:
     """Which of the different texts each row has, -1 for none; and these texts."""
     pandas = importlib.import_module("pandas")
     codes, values = pandas.factorize(series)
-    texts = np.array([str(each).strip() for each in values], dtype=object)
+    texts = np.array([str(value).strip() for value in values], dtype=object)
     return np.where((codes >= 0) & np.append(texts != "", False)[codes], codes, -1), texts
 
 
@@ -139,15 +139,15 @@ def parsed_numbers(texts: np.ndarray, decimal: str = ".") -> tuple[np.ndarray, n
     pandas = importlib.import_module("pandas")
     plain = pandas.Series(texts, dtype=object)
     strings = plain.astype("str")
-    best, known = np.full(len(texts), np.nan), np.zeros(len(texts), bool)
+    numbers, parsed = np.full(len(texts), np.nan), np.zeros(len(texts), bool)
     if decimal == ".":
         try:
-            best = pandas.to_numeric(plain, errors="coerce").to_numpy(np.float64, copy=True)
+            numbers = pandas.to_numeric(plain, errors="coerce").to_numpy(np.float64, copy=True)
         except OverflowError:
-            best = np.array([as_number(each) for each in plain], float)
-        known = ~np.isnan(best)
+            numbers = np.array([as_number(text) for text in plain], float)
+        parsed = ~np.isnan(numbers)
     for mark in (".", ",") if decimal == "." else (",", "."):
-        if known.all():
+        if parsed.all():
             break
         thousands = f"[{THOUSANDS}{',.'.replace(mark, '')}]"
         whole = rf"\d+|[1-9]\d{{0,2}}({thousands}\d{{3}})+"
@@ -156,34 +156,34 @@ def parsed_numbers(texts: np.ndarray, decimal: str = ".") -> tuple[np.ndarray, n
             continue
         fits = strings.str.fullmatch(pattern).to_numpy(bool)
         fits = fits & strings.str.contains(r"\d").to_numpy(bool)
-        if fits.sum() > known.sum():
+        if fits.sum() > parsed.sum():
             marked = strings[fits].str.replace(thousands, "", regex=True)
-            best = np.full(len(texts), np.nan)
-            best[fits] = pandas.to_numeric(marked.str.replace(mark, ".")).to_numpy(np.float64)
-            known = fits
-    return best, known
+            numbers = np.full(len(texts), np.nan)
+            numbers[fits] = pandas.to_numeric(marked.str.replace(mark, ".")).to_numpy(np.float64)
+            parsed = fits
+    return numbers, parsed
 
 
 def parsed_dates(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """datetime64 of texts (T,), in UTC, and which of them are dates."""
     pandas = importlib.import_module("pandas")
-    best, known = np.full(len(texts), np.datetime64("NaT", "us")), np.zeros(len(texts), bool)
+    dates, parsed = np.full(len(texts), np.datetime64("NaT", "us")), np.zeros(len(texts), bool)
     strings = pandas.Series(texts, dtype=object).astype("str")
     like = strings.str.fullmatch(LIKE_A_DATE).to_numpy(bool)
     if not like.any():
-        return best, known
-    found = {}
+        return dates, parsed
+    by_format = {}
     for form in FORMATS:
-        dates = pandas.to_datetime(strings[like], format=form, utc=True, errors="coerce")
-        found[form] = dates.dt.tz_localize(None).to_numpy().astype("M8[us]")
-        if not np.isnat(found[form]).any() and form in UNAMBIGUOUS:
+        series = pandas.to_datetime(strings[like], format=form, utc=True, errors="coerce")
+        by_format[form] = series.dt.tz_localize(None).to_numpy().astype("M8[us]")
+        if not np.isnat(by_format[form]).any() and form in UNAMBIGUOUS:
             break  # none of the others can fit more
-    fits = {form: int((~np.isnat(dates)).sum()) for form, dates in found.items()}
+    fits = {form: int((~np.isnat(values)).sum()) for form, values in by_format.items()}
     form = max(fits, key=fits.__getitem__)
     if form not in UNAMBIGUOUS and fits["%m/%d/%Y"] == fits["%d/%m/%Y"]:
-        return best, known  # nobody knows which is the month
-    best[like] = found[form]
-    return best, ~np.isnat(best)
+        return dates, parsed  # nobody knows which is the month
+    dates[like] = by_format[form]
+    return dates, ~np.isnat(dates)
 
 
 # ---------------------------------------------------------------- as it was in training
@@ -216,8 +216,8 @@ class Conformer:
             if kind == NUMBER and held in (*NUMERIC, "time"):
                 return _as_floats(series)
             codes, texts = _coded(series)
-            values, known = _parsed(texts, kind, self._decimal)
-            wrong = (codes >= 0) & ~np.append(known, True)[codes]
+            values, fits = _parsed(texts, kind, self._decimal)
+            wrong = (codes >= 0) & ~np.append(fits, True)[codes]
             total = int((codes >= 0).sum())
             if total - wrong.sum() < MOSTLY * total:
                 self._refuse(series, wrong, name, kind, start)

@@ -11,6 +11,9 @@ from gpumlp.utils.version import __version__
 
 DATASETS = ("digits", "breast_cancer", "wine", "iris", "diabetes")  # scikit-learn's, by name
 OPTIMIZERS = ("sgd", "momentum", "rmsprop", "adam", "adamw", "lion")
+DEVICE = "auto"
+# Of `train`: as None says that an option was not given, they are not argparse's.
+DEFAULTS = {"device": DEVICE, "dtype": "float32", "precision": "float32", "seed": 0}
 PRECISIONS = ("float32", "tf32", "bf16")
 TABLES = ".csv, .tsv, .parquet, .feather, .xlsx, .jsonl, also .gz"
 
@@ -58,7 +61,8 @@ def _add_train(train) -> None:
     option = train.add_argument
     data = f"{', '.join(DATASETS)}; or an .npz file that holds X (samples, features) and y: "
     data += "integers, booleans or strings to classify, floats for regression; or a table with "
-    option("data", metavar="DATA", type=name, help=f"{data}named columns ({TABLES})")
+    data += f"named columns ({TABLES}); not needed with --resume"
+    option("data", metavar="DATA", type=name, nargs="?", help=data)
     _add_reading(train)
     target = "of a table: the column to predict"
     option("--target", type=name, metavar="COLUMN", action=_Once, help=target)
@@ -91,16 +95,19 @@ def _add_train(train) -> None:
     option("--l2", type=_not_negative, help=f"{penalty}a table: 0.3)")
     smoothing = "of classes: share of a label spread over all" + _default(0.1, 0.1)
     option("--label-smoothing", type=_fraction, help=smoothing)
-    _add_device(train)
-    dtype = "of all numbers (default: %(default)s)"
-    option("--dtype", choices=("float32", "float64"), default="float32", help=dtype)
+    _add_device(train, None)
+    dtype = f"of all numbers (default: {DEFAULTS['dtype']})"
+    option("--dtype", choices=("float32", "float64"), help=dtype)
     precision = "of the products on a GPU, in float32 (default: float32; of a table no other)"
-    option("--precision", choices=PRECISIONS, default="float32", help=precision)
-    seed = "of the split, the weights and the batches (default: %(default)s)"
-    option("--seed", type=_seed, default=0, help=seed)
+    option("--precision", choices=PRECISIONS, help=precision)
+    seed = f"of the split, the weights and the batches (default: {DEFAULTS['seed']})"
+    option("--seed", type=_seed, help=seed)
     out = "folder for the results (default: a new one, runs/<name of the data>)"
     option("--out", type=name, metavar="DIR", help=out)
     option("--overwrite", action="store_true", help="replace the run that is in --out")
+    resume = "go on with the run in this folder that was cut short, by Ctrl-C or anything else, to "
+    resume += "what it would have come to; with its own options, and none but those"
+    option("--resume", type=name, metavar="DIR", help=resume)
 
 
 def _add_evaluate(evaluate) -> None:
@@ -140,9 +147,9 @@ def _add_model(command) -> None:
     command.add_argument("model", type=name, metavar="MODEL", help=saved)
 
 
-def _add_device(command) -> None:
-    device = "auto, cpu, cuda or cuda:<number> (default: %(default)s)"
-    command.add_argument("--device", default="auto", help=device)
+def _add_device(command, default: str | None = DEVICE) -> None:
+    device = f"auto, cpu, cuda or cuda:<number> (default: {DEVICE})"
+    command.add_argument("--device", default=default, help=device)
 
 
 def _add_reading(command) -> None:

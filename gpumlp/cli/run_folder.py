@@ -4,6 +4,7 @@ that none of it is lost."""
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from gpumlp.utils import atomic
 
 MODEL, CONFIG, METRICS = "model.safetensors", "config.json", "metrics.json"
 HISTORY, PREDICTIONS, CURVES = "history.jsonl", "predictions.csv", "curves.png"
-FILES = (MODEL, CONFIG, METRICS, HISTORY, PREDICTIONS, CURVES)
+CHECKPOINT, BEGUN = "checkpoint.safetensors", "checkpoint.json"  # of a run that is not finished
+FILES = (MODEL, CONFIG, METRICS, HISTORY, PREDICTIONS, CURVES, CHECKPOINT, BEGUN)
 
 
 class RunFolder:
@@ -35,8 +37,10 @@ class RunFolder:
         for each in FILES:
             file(self.path / each)
         if not overwrite and any((self.path / each).exists() for each in FILES):
+            resumes = f", {self.goes_on}" if self.goes_on else ""
             raise InputError(
                 f"{out} holds a run already: --overwrite replaces it, another --out leaves it"
+                f"{resumes}"
             )
 
     def _claimed(self, must_be_new: bool) -> bool:
@@ -62,6 +66,12 @@ class RunFolder:
                 each.rmdir()
             except OSError:  # there is something in it
                 break
+
+    @property
+    def goes_on(self) -> str:
+        """How to go on with a run that was cut short; of others nothing."""
+        resume = f"gpumlp train --resume {shlex.quote(str(self.path))} goes on with it"
+        return resume if (self.path / CHECKPOINT).is_file() else ""
 
     def write(self, name: str, content: bytes) -> None:
         write(self.path / name, content)

@@ -76,9 +76,9 @@ def listed(names: Sequence[str]) -> str:
 
 def near(name: str, names: Sequence[str]) -> str:
     """Names that are like this one, as the end of a sentence, or nothing."""
-    folded = {each.casefold(): each for each in names}
-    found = difflib.get_close_matches(name.casefold(), folded, n=3)
-    return f" (near it: {', '.join(folded[each] for each in found)})" if found else ""
+    by_folded = {other.casefold(): other for other in names}
+    alike = difflib.get_close_matches(name.casefold(), by_folded, n=3)
+    return f" (near it: {', '.join(by_folded[folded] for folded in alike)})" if alike else ""
 
 
 def decimal_of(frame) -> str:
@@ -116,20 +116,26 @@ def pieces(
         raise InputError(f"{path} is empty")
     kinds = {PARQUET: _parquet, FEATHER: _feather, EXCEL: _excel, JSON: _json}
     reader = next((kinds[suffixes] for suffixes in kinds if suffix in suffixes), _text)
-    expected = {_parquet: "a Parquet file", _feather: "a Feather file", _excel: "an Excel file"}
-    kind = expected.get(reader, "JSON, an object on each line" if reader is _json else "text")
+    said_kinds = {
+        _parquet: "a Parquet file",
+        _feather: "a Feather file",
+        _excel: "an Excel file",
+        _json: "JSON, an object on each line",
+        _text: "text",
+    }
+    kind = said_kinds[reader]
     how = how._replace(quiet=not notes)
     if reader is not _text:
         how.refuse_given(path, f"no such text but {kind}")
     with _complaints(path, f"as {kind}"):
         frames = reader(path, how, texts, rows)
         names, unnamed, indexes, decimal = next(frames)
-        names, said = _unique(names)
-        indexes = [each for each in indexes if each not in index]
-        said += [f"column {each} is left out: it is the table's index" for each in indexes]
-        said += ["the column without a name is left out"] * any(unnamed)
-        used = [i for i, each in enumerate(names) if not unnamed[i] and each not in indexes]
-        for sentence in said if notes else ():
+        names, sentences = _unique(names)
+        indexes = [name for name in indexes if name not in index]
+        sentences += [f"column {name} is left out: it is the table's index" for name in indexes]
+        sentences += ["the column without a name is left out"] * any(unnamed)
+        used = [i for i, name in enumerate(names) if not unnamed[i] and name not in indexes]
+        for sentence in sentences if notes else ():
             complain(f"note: {sentence} of {path}")
         if not used:
             raise InputError(f"{path} has no columns with names")
@@ -148,7 +154,7 @@ def pieces(
 def _unique(names: list[str]) -> tuple[list[str], list[str]]:
     """Names of which none comes twice, and sentences about those that are new."""
     seen: Counter[str] = Counter()
-    taken, said, out = set(names), [], []
+    taken, sentences, unique = set(names), [], []
     for name in names:
         new = name
         while name and seen[name] and new in taken:
@@ -157,9 +163,9 @@ def _unique(names: list[str]) -> tuple[list[str], list[str]]:
         seen[name] += not seen[name]
         if new != name:
             taken.add(new)
-            said.append(f"another column {name} is called {new}")
-        out.append(new)
-    return out, said
+            sentences.append(f"another column {name} is called {new}")
+        unique.append(new)
+    return unique, sentences
 
 
 def _suffix(path: str) -> str:
@@ -185,23 +191,23 @@ def _text(path: str, how: Reading, texts, rows) -> Iterator[Any]:
         na_values=[*MISSING, *how.na],
         header=0 if how.header else None,
     )
-    plain: dict[str, Any] = dict(
+    of_first_line: dict[str, Any] = dict(
         header=None, nrows=1, dtype=str, keep_default_na=False, na_values=[]
     )
-    first = [str(each) for each in pandas.read_csv(path, **(options | plain)).iloc[0]]
-    if any(letter < " " and not letter.isspace() for each in first for letter in each):
+    cells = [str(cell) for cell in pandas.read_csv(path, **(options | of_first_line)).iloc[0]]
+    if any(letter < " " and not letter.isspace() for cell in cells for letter in cell):
         raise InputError(f"{path} is not a text file")
-    names = [each.strip() for each in first]
+    names = [cell.strip() for cell in cells]
     if not how.header:
         names = [str(i + 1) for i in range(len(names))]
-    unnamed = [not each or re.fullmatch(r"Unnamed: \d+", each) is not None for each in names]
+    unnamed = [not name or re.fullmatch(r"Unnamed: \d+", name) is not None for name in names]
     yield names, unnamed, [], how.decimal
-    labels = first if how.header else range(len(names))
-    wanted = {label: "str" for label, each in zip(labels, names, strict=True) if each in texts}
+    labels = cells if how.header else range(len(names))
+    dtypes = {label: "str" for label, name in zip(labels, names, strict=True) if name in texts}
     if rows is None:
-        yield pandas.read_csv(path, dtype=wanted, **options)
+        yield pandas.read_csv(path, dtype=dtypes, **options)
         return
-    with pandas.read_csv(path, dtype=wanted, chunksize=rows, **options) as reader:
+    with pandas.read_csv(path, dtype=dtypes, chunksize=rows, **options) as reader:
         yield from reader
 
 
@@ -227,9 +233,9 @@ def _feather(path: str, how: Reading, texts, rows) -> Iterator[Any]:
 
 def _arrow_names(schema) -> tuple[list[str], list[bool], list[str], str]:
     described = (schema.pandas_metadata or {}).get("index_columns", [])
-    names = [each.strip() for each in schema.names]
-    index = [each for each in described if isinstance(each, str)]
-    return names, [not each for each in names], index, "."
+    names = [name.strip() for name in schema.names]
+    index = [name for name in described if isinstance(name, str)]  # else a range
+    return names, [not name for name in names], index, "."
 
 
 def _from_arrow(table):
@@ -245,8 +251,8 @@ def _excel(path: str, how: Reading, texts, rows) -> Iterator[Any]:
     first = pandas.read_excel(path, header=None, nrows=1, dtype=str, keep_default_na=False)
     if not len(first):
         raise InputError(f"{path} has no rows")
-    names = [str(each).strip() for each in first.iloc[0]]
-    yield names, [not each for each in names], [], "."
+    names = [str(cell).strip() for cell in first.iloc[0]]
+    yield names, [not name for name in names], [], "."
     yield pandas.read_excel(path, na_values=[*MISSING, *how.na])
 
 
@@ -256,9 +262,9 @@ def _json(path: str, how: Reading, texts, rows) -> Iterator[Any]:
         names: list[str] | None = None
         for frame in reader:
             if names is None:
-                names = [str(each) for each in frame.columns]
-                stripped = [each.strip() for each in names]
-                yield stripped, [not each for each in stripped], [], "."
+                names = [str(name) for name in frame.columns]
+                stripped = [name.strip() for name in names]
+                yield stripped, [not name for name in stripped], [], "."
             yield frame.reindex(columns=names)
         if names is None:
             raise InputError(f"{path} has no rows")

@@ -14,6 +14,7 @@ import gpumlp
 from gpumlp.cli.cells import DATE, NUMBER, SHOWN, TEXT
 from gpumlp.cli.data import Samples
 from gpumlp.cli.error import InputError, complain, in_options
+from gpumlp.cli.unfinished import RunCheckpoint
 from gpumlp.estimators.tabular import preset
 from gpumlp.estimators.tabular.column_values import as_text
 from gpumlp.estimators.tabular.table_columns import REASONS
@@ -62,6 +63,13 @@ class TableModel:
         seed = arguments.seed % 2**32
         return cls(kind(device=device, dtype=arguments.dtype, random_state=seed, **given))
 
+    @classmethod
+    def resumed(cls, path: Path, device: str, training: Samples) -> TableModel:
+        """That of a checkpoint."""
+        own = (_Watch, RunCheckpoint)  # among its callbacks, of which `fit` gives it new ones
+        custom = {kind.__name__: gpumlp.Callback() for kind in own}
+        return cls(gpumlp.resume(path, device, custom))
+
     @property
     def takes_arrays(self) -> bool:
         return not hasattr(self.fitted, "feature_names_in_")
@@ -80,10 +88,17 @@ class TableModel:
     def best_epoch(self) -> np.ndarray:
         return self.fitted.best_epochs_
 
-    def fit(self, arguments, training: Samples, validation: Samples | None, shown: bool = True):
-        """Train the networks; returns the history."""
+    def fit(
+        self,
+        arguments,
+        training: Samples,
+        validation: Samples | None,
+        checkpoint: RunCheckpoint | None = None,
+    ):
+        """Train the networks; returns the history.  Without a checkpoint nothing is shown."""
+        shown = checkpoint is not None
         model, watch = self.fitted, _Watch(shown)
-        callbacks: list[gpumlp.Callback] = [watch]
+        callbacks: list[gpumlp.Callback] = [watch, *([checkpoint] if checkpoint else [])]
         if arguments.patience is not None:
             callbacks.append(gpumlp.EarlyStopping(arguments.patience, monitor="val_loss"))
         model.set_params(callbacks=callbacks, verbose=shown)
@@ -93,8 +108,6 @@ class TableModel:
             warnings.filterwarnings("ignore", message="X: nearly every row has a text of its own")
             warnings.filterwarnings("ignore", message="training was interrupted")
             try:
-                if shown:
-                    _describe(Preparation().fit(training.x))
                 model.fit(training.x, training.y, **held)
             except (ValueError, TypeError, gpumlp.DivergenceError) as error:
                 history = watch.history
@@ -124,9 +137,9 @@ class TableModel:
                 f"{path} has {len(columns)} columns, and the model was fitted to {len(fitted)} "
                 "without names: give it a table of those alone"
             )
-        names = columns if self.takes_arrays else [each.label for each in fitted]
-        pairs = zip(names, fitted, strict=True)
-        return {name: each.kind for name, each in pairs if self.takes_arrays or not each.dropped}
+        if self.takes_arrays:
+            return {name: column.kind for name, column in zip(columns, fitted, strict=True)}
+        return {column.label: column.kind for column in fitted if not column.dropped}
 
     def outputs(self, x: Any, path: str) -> tuple[np.ndarray, np.ndarray | None]:
         """See ArrayNetwork."""
@@ -179,7 +192,8 @@ class TableModel:
 
 
 class _Watch(gpumlp.Callback):
-    """Keeps the history of a fit, which may fail; and prints the network as it begins, if shown."""
+    """Keeps the history of a fit, which may fail; and prints the columns and the network as it
+    begins, if shown."""
 
     def __init__(self, shown: bool):
         self._shown = shown
@@ -188,6 +202,7 @@ class _Watch(gpumlp.Callback):
     def on_fit_begin(self, trainer, history):
         self.history = history
         if self._shown:
+            _describe(trainer.owner.est.preparation_)
             print(trainer.net.summary(), flush=True)
 
 
@@ -203,7 +218,7 @@ def _describe(preparation: Preparation) -> None:
                 f"note: column {column.name}: its {len(column.levels)} most frequent texts are "
                 "told apart, the others are taken together"
             )
-    kinds = Counter(each.kind for each in preparation.columns if not each.dropped)
+    kinds = Counter(column.kind for column in preparation.columns if not column.dropped)
     counts = [f"{kinds[kind]} {PLURALS[kind][kinds[kind] > 1]}" for kind in PLURALS if kinds[kind]]
     print(f"columns   {', '.join(counts)}: {len(preparation.names)} inputs", flush=True)
 

@@ -5,20 +5,30 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import gpumlp
-from gpumlp.cli import data, run_folder, scores
+from gpumlp.cli import data, run_folder, scores, unfinished
 from gpumlp.cli.array_network import ArrayNetwork
 from gpumlp.cli.choose_device import choose
 from gpumlp.cli.data import Samples
 from gpumlp.cli.error import InputError, complain
+from gpumlp.cli.options import DEFAULTS
 from gpumlp.cli.predictions import KEPT, as_csv
-from gpumlp.cli.run_folder import CONFIG, CURVES, HISTORY, METRICS, MODEL, PREDICTIONS, RunFolder
+from gpumlp.cli.run_folder import (
+    BEGUN,
+    CHECKPOINT,
+    CONFIG,
+    CURVES,
+    HISTORY,
+    METRICS,
+    MODEL,
+    PREDICTIONS,
+    RunFolder,
+)
 from gpumlp.cli.table import Reading
 from gpumlp.utils.interrupt import Interrupt
 
@@ -53,18 +63,29 @@ class Trained(NamedTuple):
 
 
 def run(arguments) -> int:
+    resumes = arguments.resume is not None
+    if resumes:
+        arguments = unfinished.arguments_of_run(arguments)
+    elif arguments.data is None:
+        required = "the following arguments are required: DATA, or --resume"
+        raise InputError(f"{required} (gpumlp train --help lists what is valid)")
+    for option, default in DEFAULTS.items():
+        if getattr(arguments, option) is None:
+            setattr(arguments, option, default)
     _check(arguments)
     device, presented = choose(arguments.device)
     samples = data.load(arguments)
     title, name = str(samples), samples.name
     _check_together(arguments, samples)
-    with RunFolder(arguments.out, name, arguments.overwrite) as folder:
+    out = arguments.resume if resumes else arguments.out
+    with RunFolder(out, name, arguments.overwrite or resumes) as folder:
         parts = _parts(arguments, samples)
         whole = samples if arguments.cv else None
         weighted = arguments.class_weight is not None
         # What was read may be much larger than what is made of it.
         del samples
-        model = _make(arguments, device, parts.training)
+        model = _make(arguments, device, parts.training, folder.path if resumes else None)
+        checkpoint = unfinished.RunCheckpoint(folder.path, arguments)
         if parts.test is not None and isinstance(model, ArrayNetwork):
             model.prepared(parts.test, arguments.dtype)  # what cannot be is said before the work
         print(f"data      {title}")
@@ -74,10 +95,10 @@ def run(arguments) -> int:
             print(model.net.summary(), flush=True)
         with Interrupt() as ctrl_c:
             with _terminate_as_interrupt():
-                trained = _train(arguments, model, parts)
+                trained = _train(arguments, model, parts, checkpoint)
             ctrl_c.hold()
             place, problem = _saved(model, folder.path / MODEL)
-            _report(trained, place)
+            _report(trained, place, folder)
             if not problem:
                 _write_run(arguments, folder, trained, parts)
             if parts.test is not None:
@@ -88,6 +109,8 @@ def run(arguments) -> int:
         if problem:
             return 2
         _draw(trained, folder.path / CURVES, name)
+        if not trained.history.interrupted:
+            folder.remove(CHECKPOINT, BEGUN)
     return 0
 
 
@@ -157,12 +180,18 @@ def _shown(parts: Parts) -> str:
     return shown + (f", {len(parts.test)} held out" if parts.test is not None else "")
 
 
-def _make(arguments, device: str, training: Samples) -> Any:
-    if not training.of_table:
-        return ArrayNetwork.make(arguments, device, training)
-    from gpumlp.cli.table_model import TableModel
-
-    return TableModel.make(arguments, device, training)
+def _make(arguments, device: str, training: Samples, resumed: Path | None = None) -> Any:
+    """A model for these samples, or with resumed that of the checkpoint in this folder."""
+    kind: Any = ArrayNetwork
+    if training.of_table:
+        from gpumlp.cli.table_model import TableModel as kind
+    if resumed is None:
+        return kind.make(arguments, device, training)
+    path = resumed / CHECKPOINT
+    try:
+        return kind.resumed(path, device, training)
+    except (gpumlp.FileError, OSError, ValueError, TypeError) as error:
+        raise InputError(str(error)) from error
 
 
 # ---------------------------------------------------------------- training
@@ -182,17 +211,16 @@ def _terminate_as_interrupt():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _train(arguments, model, parts: Parts) -> Trained:
-    start = time.perf_counter()
-    history = _fit(arguments, model, parts)
+def _train(arguments, model, parts: Parts, checkpoint) -> Trained:
+    history = _fit(arguments, model, parts, checkpoint)
     if history.interrupted and not history.loss:
         raise KeyboardInterrupt  # there is no best network yet
-    return Trained(model, history, time.perf_counter() - start)
+    return Trained(model, history, sum(history.seconds))
 
 
-def _fit(arguments, model, parts: Parts):
+def _fit(arguments, model, parts: Parts, checkpoint):
     """Train in place until it stops getting better; returns the history."""
-    return model.fit(arguments, parts.training, parts.validation)
+    return model.fit(arguments, parts.training, parts.validation, checkpoint)
 
 
 def _cross_validated(arguments, device: str, samples: Samples) -> Rated:
@@ -210,7 +238,7 @@ def _cross_validated(arguments, device: str, samples: Samples) -> Rated:
     order, found = [], []
     for number, (training, held) in enumerate(folds.split(samples.rows, samples.y), 1):
         model = _make(arguments, device, samples.take(training))
-        history = model.fit(arguments, samples.take(training), None, shown=False)
+        history = model.fit(arguments, samples.take(training), None)
         if history.interrupted:
             raise KeyboardInterrupt
         found.append(model.outputs(samples.take(held).x, samples.name))
@@ -238,11 +266,13 @@ def _saved(model, path: Path) -> tuple[Path | None, str]:
     return place, problem
 
 
-def _report(trained: Trained, place: Path | None) -> None:
+def _report(trained: Trained, place: Path | None, folder: RunFolder) -> None:
     epochs = len(trained.history.loss)
     if trained.history.interrupted:
         what = "; the network trained so far is saved" if place else ""
         print(f"interrupted after {epochs} epochs{what}")
+        if folder.goes_on:
+            print(f"          {folder.goes_on}")
     print(f"trained   {epochs} epochs in {trained.seconds:.2f} s")
     if place:
         print(f"model     {place}", flush=True)
@@ -280,10 +310,9 @@ def _report_scores(rated: Rated, folder: RunFolder | None, weighted: bool) -> No
 def _write_run(arguments, folder: RunFolder, trained: Trained, parts: Parts) -> None:
     """What there is to know of the run besides its scores."""
     folder.remove(METRICS, PREDICTIONS)  # of a run that is replaced
-    said = {key: value for key, value in vars(arguments).items() if value not in (None, False)}
     training = parts.training
     config = {
-        "options": said,
+        "options": unfinished.options_of(arguments),
         "data": training.name,
         "target": training.target,
         "task": "regression" if training.classes is None else "classification",

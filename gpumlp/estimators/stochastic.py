@@ -173,6 +173,8 @@ def _bytes(X) -> int:
 class Fit:
     """Runs a fit: an epoch's rows go to the trainer, its losses to the stopping rule."""
 
+    stores_trainer = False  # see `Checkpoint`
+
     def __init__(self, rule: StoppingRule, engine, trainer, rows, validation, random_at_begin):
         """random_at_begin: the rule's generator, before anything was drawn."""
         self.rule, self.est = rule, rule.est

@@ -19,6 +19,7 @@ from gpumlp.utils import atomic, checks
 
 if TYPE_CHECKING:
     from gpumlp.estimators.base import BaseMLP
+    from gpumlp.estimators.tabular.tabular_base import BaseTabular
     from gpumlp.training.history import History
 
 SUFFIX = ".safetensors"
@@ -30,8 +31,8 @@ class Checkpoint(Callback):
     """A checkpoint holds the whole state of a training, so that `resume` can go on with it.
 
     This callback writes one at the end of epochs.  The last epoch of a fit is always written, and
-    so is the state in which Ctrl-C ended it, in the midst of an epoch too; but of an estimator only
-    ends of epochs are.
+    so is the state in which Ctrl-C ended it, in the midst of an epoch too; but of an MLPClassifier
+    or MLPRegressor only ends of epochs are.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ class Checkpoint(Callback):
         self._written: tuple[int, int] | None = None  # epoch, and batches of the one begun
 
     def on_fit_begin(self, trainer: Trainer, history: History) -> None:
-        if trainer.owner is None:
+        if _stores_trainer(trainer):
             files.check_storable(trainer)
         folder = self._place.folder
         try:
@@ -97,9 +98,9 @@ class Checkpoint(Callback):
             self.write(trainer)
 
     def on_interrupt(self, trainer: Trainer, history: History) -> None:
-        # An estimator's epoch is in scikit-learn's order, which is drawn when it begins: only its
-        # end is a place to go on from.
-        if trainer.owner is None and self._written != (trainer.epoch, trainer.batches_done):
+        # Where an estimator's epoch is in scikit-learn's order, which is drawn when it begins, only
+        # its end is a place to go on from.
+        if _stores_trainer(trainer) and self._written != (trainer.epoch, trainer.batches_done):
             self.write(trainer)
 
     def _epochs_passed(self, trainer: Trainer) -> bool:
@@ -129,6 +130,11 @@ class Checkpoint(Callback):
         warnings.warn(f"{message}; the training goes on", RuntimeWarning, stacklevel=7)
 
 
+def _stores_trainer(trainer: Trainer) -> bool:
+    """Whether the file holds the trainer itself, whatever estimator's it is."""
+    return trainer.owner is None or trainer.owner.stores_trainer
+
+
 def _moved(arguments: dict[str, Any], folder_or_path: Path) -> Checkpoint:
     """A Checkpoint with these arguments, but for where it writes."""
     keep = 1 if isinstance(_place(folder_or_path), _OneFile) else arguments["keep"]
@@ -155,7 +161,8 @@ def resume(
 
     Returns
     -------
-    Trainer, MLPClassifier or MLPRegressor
+    Trainer, MLPClassifier, MLPRegressor, TabularClassifier or TabularRegressor
+        A TabularClassifier or TabularRegressor is not fitted before that.
 
     Raises
     ------
@@ -211,7 +218,7 @@ def _load(
     device: str,
     custom: dict[str, Any] | None,
     refused: dict[Path, Exception],
-) -> Trainer | BaseMLP | None:
+) -> Trainer | BaseMLP | BaseTabular | None:
     """The trainer or estimator of a file, or None and an entry in refused."""
     try:
         trained = files.read(path, device, custom, lambda arguments: _moved(arguments, place))

@@ -127,17 +127,16 @@ def _estimator(what: Any, metadata: Any, fit: bool) -> tuple[dict[str, Any], dic
     """The same of an estimator."""
     from gpumlp.io import estimator_codec, tabular_codec
 
-    tabular = isinstance(what, tabular_codec.BaseTabular)
-    if not tabular and not hasattr(what, "_to_file"):
+    if not hasattr(what, "_to_file"):
         raise TypeError(
             "save takes a network or a Trainer, or a fitted MLPClassifier, MLPRegressor, "
             f"TabularClassifier or TabularRegressor, not {type(what).__name__}"
         )
     if metadata is not None:
         raise ValueError("metadata goes with a network; an estimator has its own attributes")
-    if tabular:
-        return tabular_codec.describe(what)
-    return estimator_codec.describe(*what._to_file(fit))
+    est, running = what._to_file(fit)
+    tabular = isinstance(est, tabular_codec.BaseTabular)
+    return (tabular_codec if tabular else estimator_codec).describe(est, running)
 
 
 def check_storable(trainer: Trainer) -> None:
@@ -213,7 +212,9 @@ def read(
         if "tabular" in description:
             from gpumlp.io import tabular_codec
 
-            return tabular_codec.restore(description["tabular"], arrays, device, custom)
+            return tabular_codec.restore(
+                description["tabular"], arrays, device, custom, make_checkpoint
+            )
         net = network_codec.restore(description["network"], arrays, device, custom)
         net.metadata = description["network"]["metadata"]
         if "trainer" in description:

@@ -13,10 +13,12 @@ from sklearn.base import is_classifier
 from gpumlp.estimators.tabular import tabular_parameters
 from gpumlp.estimators.tabular.tabular_base import BaseTabular
 from gpumlp.estimators.tabular.tabular_classifier import TabularClassifier
+from gpumlp.estimators.tabular.tabular_fit import TabularFit
+from gpumlp.io import file_schema
 from gpumlp.io.errors import FileError
 from gpumlp.io.estimator_parts import REQUESTS, with_own
-from gpumlp.io.estimator_schema import labels
-from gpumlp.io.file_schema import HISTORY, NETWORK
+from gpumlp.io.estimator_schema import labels, places
+from gpumlp.io.file_schema import HISTORY, NETWORK, TRAINER
 from gpumlp.model.mlp import MLP
 from gpumlp.utils import schema
 from gpumlp.utils.schema import anything, check
@@ -35,6 +37,16 @@ def reals(value) -> bool:
 def positive(value) -> bool:
     """a finite number above 0"""
     return schema.finite(value) and value > 0
+
+
+def at_least_0(value) -> bool:
+    """a finite number, 0 or more"""
+    return schema.finite(value) and value >= 0
+
+
+def generator(value) -> bool:
+    """a generator of random numbers"""
+    return isinstance(value, np.random.Generator)
 
 
 def share(value) -> bool:
@@ -64,14 +76,28 @@ STACK = {
     "device": str,
     "history": HISTORY,
 }
-ENTRY = {
+# Of a `TabularFit`, in a checkpoint.
+FIT = {
+    "seconds": at_least_0,
+    "seed": places,
+    "rng": generator,
+    "rows": schema.size,
+    "classes": (None, labels),
+    "features": [str],
+    "validated": bool,
+    "best_epochs": [epochs],
+}
+ESTIMATOR = {
     "class": str,
     "kind?": anything,
     "parameters": {str: anything},
-    "attributes": {str: anything},
     "requests": REQUESTS,
-    "preparation": {str: anything},
     "stacks": [STACK],
+}
+FITTED = ESTIMATOR | {"attributes": {str: anything}, "preparation": {str: anything}}
+UNFINISHED = ESTIMATOR | {
+    "fit": FIT,
+    "trainer": {"network": STACK["network"], "trainer": TRAINER, "fit": file_schema.FIT},
 }
 
 
@@ -84,8 +110,32 @@ def attributes_of(kind: type, names: Iterable[Any]) -> dict[str, Any]:
 
 def check_entry(entry: dict[str, Any], kind: type) -> None:
     """Raises SchemaError for what is not of its type; kind: the estimator's class."""
-    check(entry, ENTRY, "the estimator")
-    check(entry["attributes"], attributes_of(kind, entry["attributes"]), "attributes")
+    check(entry, UNFINISHED if "fit" in entry else FITTED, "the estimator")
+    if "fit" not in entry:
+        check(entry["attributes"], attributes_of(kind, entry["attributes"]), "attributes")
+
+
+def check_unfinished(est: BaseTabular, fit: TabularFit) -> None:
+    """Raises FileError or ValueError where parameters, networks and the rest of a checkpoint are
+    not of one fit."""
+    tabular_parameters.check(est)
+    assert fit.trainer is not None
+    nets = [*(stack.net for stack in fit.stacks), fit.trainer.net]
+    outputs, activation, wanted = 1, "identity", 1
+    if is_classifier(est) != (fit.classes is not None):
+        raise FileError(f"{type(est).__name__} has classes = {fit.classes!r}")
+    if fit.classes is not None:
+        outputs, activation = max(2, len(fit.classes)), "softmax"
+    elif est.quantile is not None:
+        wanted = np.size(est.quantile)
+    if len(nets) > wanted or len(fit.best_epochs) != len(fit.stacks):
+        raise FileError(f"{len(fit.best_epochs)} of {wanted} stacks are trained, not {len(nets)}")
+    for net in nets:
+        _check_network(net, len(fit.features), outputs, activation)
+        if net.models != est.n_models:
+            raise FileError(f"a stack has {net.models} networks, and n_models = {est.n_models}")
+    if any(best.shape != (est.n_models,) for best in fit.best_epochs):
+        raise FileError(f"best_epochs is {fit.best_epochs}, of {est.n_models} networks")
 
 
 def check_agreement(est: BaseTabular) -> None:

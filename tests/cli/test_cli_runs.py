@@ -301,7 +301,8 @@ def test_later_the_best_so_far_is_saved(file, name, folder, tmp_path):
         printed, complaint = process.communicate(timeout=HANGS)
     assert process.returncode == 0, complaint.decode()
     assert b"the network trained so far is saved" in printed
-    assert {path.name for path in tmp_path.iterdir()} == FILES
+    files = FILES | {"checkpoint.json", "checkpoint.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == files
 
 
 # ------------------------------------------------------------------ output

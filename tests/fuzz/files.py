@@ -137,8 +137,10 @@ def _is_tabular(found: Any) -> bool:
 
 def _look_at_weights(found: Any) -> None:
     if _is_tabular(found):
-        for i, stack in enumerate(found._stacks):
-            _whole(f"theta of stack {i}", stack.net.theta)
+        fit = vars(found).get("_unfinished")  # of a checkpoint, which is not fitted yet
+        nets = [stack.net for stack in (fit.stacks if fit else found._stacks)]
+        for i, net in enumerate([*nets, fit.trainer.net] if fit else nets):
+            _whole(f"theta of stack {i}", net.theta)
     elif hasattr(found, "predict"):
         for each in getattr(found, "estimators_", [found]):
             for k, weights in enumerate(each.coefs_):
@@ -152,7 +154,9 @@ def _targets(estimator) -> np.ndarray:
     if not hasattr(estimator, "classes_"):
         return seeds.REAL[:, 0 if _is_tabular(estimator) else slice(estimator.n_outputs_)]
     if _is_tabular(estimator):
-        return estimator.classes_[seeds.CODES % len(estimator.classes_)]
+        fit = vars(estimator).get("_unfinished")
+        classes = fit.classes if fit else estimator.classes_
+        return classes[seeds.CODES % len(classes)]
     if estimator._binarizer.y_type_.startswith("multilabel"):
         return seeds.SEVERAL
     return estimator.classes_[seeds.CODES % len(estimator.classes_)]

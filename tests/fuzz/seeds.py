@@ -191,6 +191,8 @@ def write(folder: Path) -> None:
             gpumlp.save(estimator(kind, y, options), folder / f"estimator {name}")
         for name, (kind, y, options) in TABULAR.items():
             gpumlp.save(tabular(kind, y, options), folder / f"tabular {name}")
+            path = folder / f"checkpoint of table {name}.safetensors"
+            tabular(kind, y, options | {"callbacks": [gpumlp.Checkpoint(path)]})
         for name, random in RANDOM.items():
             model = estimator("MLPRegressor", REAL, {}, random_state=random())
             gpumlp.save(model, folder / f"estimator {name}")

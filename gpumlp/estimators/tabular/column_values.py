@@ -100,10 +100,10 @@ class CodedColumn:
 
     @property
     def kind(self) -> str:
-        types = {type(each) for each in self.objects if not is_missing(each)}
-        if all(issubclass(each, NUMBERS) for each in types):
+        types = {type(value) for value in self.objects if not is_missing(value)}
+        if all(issubclass(kind, NUMBERS) for kind in types):
             return NUMBER
-        return DATE if all(issubclass(each, DATES) for each in types) else CATEGORY
+        return DATE if all(issubclass(kind, DATES) for kind in types) else CATEGORY
 
     def numbers(self, place: Place) -> np.ndarray:
         """As ArrayColumn's; text that spells a number is one."""
@@ -129,13 +129,12 @@ class CodedColumn:
         self, convert: Callable[[Any], Any], wanted: str, place: Place, dtype: Any
     ) -> np.ndarray:
         values = np.full(len(self.objects) + 1, "NaT" if wanted == DATE else np.nan, dtype)
-        for i, each in enumerate(self.objects):
-            if is_missing(each):
+        for i, value in enumerate(self.objects):
+            if is_missing(value):
                 continue
-            value = convert(each)
-            if value is None and i in self.codes:
-                raise place.misfit(int((self.codes == i).argmax()), each, wanted)
-            values[i] = value
+            values[i] = converted = convert(value)
+            if converted is None and i in self.codes:
+                raise place.misfit(int((self.codes == i).argmax()), value, wanted)
         return values[self.codes]
 
 
@@ -145,11 +144,11 @@ Column = ArrayColumn | CodedColumn
 def coded(values: Collection[Any], place: Place) -> CodedColumn:
     """The column of these objects; a TypeError for a kind that is no feature."""
     types = set(map(type, values))
-    for each in types:
-        refuse_type(each, values, place)
+    for kind in types:
+        refuse_type(kind, values, place)
     keys: Iterable[Any] = values
-    if any(issubclass(each, BOOLEANS) for each in types) and len(types) > 1:
-        keys = [(isinstance(each, BOOLEANS), each) for each in values]  # True equals 1
+    if any(issubclass(kind, BOOLEANS) for kind in types) and len(types) > 1:
+        keys = [(isinstance(value, BOOLEANS), value) for value in values]  # True equals 1
     try:
         places = {key: i for i, key in enumerate(dict.fromkeys(keys))}
     except TypeError:
@@ -166,7 +165,7 @@ def refuse_type(kind: type, values: Collection[Any], place: Place) -> None:
     if issubclass(kind, Complex) and not issubclass(kind, Real):
         raise complex_error(place)
     if issubclass(kind, NESTED):
-        row = place.start + next(i for i, each in enumerate(values) if type(each) is kind)
+        row = place.start + next(i for i, value in enumerate(values) if type(value) is kind)
         raise nested_error(f"{place}, row {row}:", kind.__name__)
 
 

@@ -19,6 +19,7 @@ from gpumlp.model.mlp import MLP
 from gpumlp.model.parameters import Parameters
 from gpumlp.training.callback import Callback
 from gpumlp.training.trainer import Trainer
+from gpumlp.utils.schema import check, count
 
 WIDTH = 16.0  # √256: the hidden layers of RealMLP, whose rates all are relative to
 MANY_ROWS = 10_000  # from which networks are wider
@@ -153,3 +154,10 @@ class FallingDecay(Callback):
         trainer.retune(weight_decay=self._params.weight_decay * factor)
         if self._params.dropout:
             trainer.net.dropout = self._params.dropout * factor
+
+    def state(self):
+        return {"epochs": self._epochs}, {}  # the numbers themselves are the trainer's
+
+    def restore(self, numbers, arrays):
+        check(numbers, {"epochs": count}, "the state of FallingDecay")
+        self._epochs = numbers["epochs"]

@@ -91,9 +91,9 @@ def _as_array(X: Any) -> Any:
 
 
 def _checked_names(names: list[Any]) -> list[str] | None:
-    types = {type(each).__name__ for each in names if not isinstance(each, str)}
-    if len(types) > 0:
-        if any(isinstance(each, str) for each in names):  # in scikit-learn's words
+    types = {type(name).__name__ for name in names if not isinstance(name, str)}
+    if types:
+        if any(isinstance(name, str) for name in names):  # in scikit-learn's words
             raise TypeError(
                 "Feature names are only supported if all input features have string names, but "
                 f"your input has {sorted({*types, 'str'})} as feature name / column name types: "
@@ -125,9 +125,8 @@ def _of_array(array: np.ndarray, exact: bool, place: Place) -> Column:
         raise bytes_error(place)
     column = coded(array.tolist(), place)
     if kind in "UT" and not exact:  # its other columns may have made text of its numbers
-        present = [each for each in column.objects if not is_missing(each)]
-        values = [as_number(each) for each in present]
-        if values and None not in values:
+        numbers = [as_number(text) for text in column.objects if not is_missing(text)]
+        if numbers and None not in numbers:
             return ArrayColumn(column.numbers(place))
     return column
 

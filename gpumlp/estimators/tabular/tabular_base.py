@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,16 +15,15 @@ from gpumlp.backend import device as devices
 from gpumlp.estimators import array_io, contents, hyperparameters
 from gpumlp.estimators.input_checks import naming, sample_weights
 from gpumlp.estimators.messages import warn
-from gpumlp.estimators.tabular import preset, tabular_parameters
+from gpumlp.estimators.tabular import tabular_parameters
 from gpumlp.estimators.tabular.fold_rows import fold_rows
 from gpumlp.estimators.tabular.preset import NetworkParams
 from gpumlp.estimators.tabular.stored_stack import StoredStack
 from gpumlp.estimators.tabular.table_preparation import Preparation
 from gpumlp.estimators.tabular.table_reader import TableReader
-from gpumlp.estimators.tabular.time_limit import TimeLimit
+from gpumlp.estimators.tabular.tabular_fit import TabularFit
+from gpumlp.estimators.tabular.train_stacks import StackTask, TableSamples, train_stacks
 from gpumlp.model import memory
-from gpumlp.model.mlp import MLP
-from gpumlp.training.callback import Callback, EarlyStopping
 from gpumlp.training.history import History
 from gpumlp.utils.checks import ParameterError
 
@@ -33,31 +31,7 @@ FOLD_BYTES = 24  # of a row's number in the folds of a network, while they are m
 HELD_OUT_ROWS = 4096  # of each network that are predicted at once after a fit
 
 # What a fit leaves, beside the attributes that end with an underscore.
-OF_FITS = ("_stacks", "_centre", "_scale", "_range", "_levels")
-
-
-class TableSamples(NamedTuple):
-    """Prepared rows x (R, D), coded targets y (R,), and weights (R,) or None."""
-
-    x: np.ndarray
-    y: np.ndarray
-    weight: np.ndarray | None
-
-
-class StackTask(NamedTuple):
-    """What the stacks of a fit are trained on.
-
-    weight: (R,) of the training loss, or None.
-    validation_set: the user's, or None.
-    folds: else what each network trains on and holds out, as `Trainer.fit` takes it.
-    """
-
-    params: NetworkParams
-    train: TableSamples
-    weight: np.ndarray | None
-    validation_set: TableSamples | None
-    folds: Any
-    device: str
+OF_FITS = ("_stacks", "_centre", "_scale", "_range", "_levels", "_unfinished", "_resuming")
 
 
 class HeldOut(NamedTuple):
@@ -100,6 +74,8 @@ class BaseTabular(BaseEstimator):
     oof_prediction_: np.ndarray
     n_features_in_: int
     _stacks: list[StoredStack]
+    _unfinished: TabularFit  # that a checkpoint was written in
+    _resuming = False  # whether the next fit is to go on with that one
 
     _preset: NetworkParams
     _classes = False
@@ -145,7 +121,12 @@ class BaseTabular(BaseEstimator):
         tabular_parameters.check(self)
         fitted = copy.copy(self)  # a fit that fails, or is interrupted, leaves this one as it was
         fitted._forget()
-        fitted._learn(X, y, sample_weight, validation, begin)
+        if self._resuming and self._unfinished.resumable:
+            fit = self._unfinished.going_on(fitted, begin)
+        else:
+            seed = hyperparameters.random_of(self.random_state).randint(0, 2**31, size=4)
+            fit = TabularFit(fitted, self.get_params(deep=False), begin, seed)
+        fitted._learn(X, y, sample_weight, validation, fit)
         self._forget()
         self.__dict__.update(vars(fitted))
 
@@ -156,13 +137,15 @@ class BaseTabular(BaseEstimator):
                 del self.__dict__[name]
 
     def _learn(
-        self, X: Any, y: Any, sample_weight: Any, validation: tuple[Any, Any, Any], begin: float
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        validation: tuple[Any, Any, Any],
+        fit: TabularFit,
     ) -> None:
-        """begin: when the time began that `time_limit` counts."""
         params = self._preset._replace(**(self.network_params or {}))
         device = devices.resolve(self.device)
-        random = hyperparameters.random_of(self.random_state)
-        rng = np.random.default_rng(random.randint(0, 2**31, size=4))
         # What is wrong with targets shows before the table is prepared, which may take a while.
         X = array_io.host(X)
         y, weight = self._checked(X, y, sample_weight, "")
@@ -178,13 +161,27 @@ class BaseTabular(BaseEstimator):
             y_val = self._coded(y_val, "y_val")
         self._prepare(X)
         train = TableSamples(self._prepared(X, "X"), y, weight)
+        fit.take(len(y), self.preparation_.names, with_validation, device)
+        rng = np.random.default_rng(fit.seed)
         validation_set = folds = None
         if with_validation:
             validation_set = TableSamples(self._prepared(X_val, "X_val"), y_val, weight_val)
         else:
             folds = self._folds(y, loss_weight, rng)
+        if fit.rng is None:
+            fit.rng = rng
         task = StackTask(params, train, loss_weight, validation_set, folds, device)
-        self._train_all(task, rng, begin)
+        train_stacks(self, task, fit)
+        self._stacks, self.histories_ = fit.stacks, fit.histories
+        best = fit.best_epochs
+        self.best_epochs_ = np.array(best if len(best) > 1 else best[0])
+        if not len(self._sound):
+            raise ValueError(
+                "no network has a finite validation loss: lower the learning_rate, or look for "
+                "extreme targets or sample weights"
+            )
+        if self.histories_[-1].interrupted:
+            warn("training was interrupted: each network is the best so far")
         parts = self._held_out(task)
         self._calibrate(parts)
         self.validation_scores_ = np.full(self.n_models, np.nan)
@@ -221,6 +218,10 @@ class BaseTabular(BaseEstimator):
             )
         dtype = np.dtype(self.dtype)
         return y, sample_weights(weight, rows, dtype, f"sample_weight{suffix}")
+
+    def _to_file(self, fit: bool) -> tuple[Any, Any]:
+        """For `gpumlp.save`: the estimator, and its running fit (see `TabularFit`)."""
+        return self, None
 
     def _has_validation(self, X: Any, y: Any, weight: Any) -> bool:
         """Whether there is a validation set of the user's."""
@@ -270,70 +271,6 @@ class BaseTabular(BaseEstimator):
             )
         training, held_out = fold_rows(y[weighty], self.n_models, self._classes, rng)
         return weighty[training], weighty[held_out]
-
-    def _train_all(self, task: StackTask, rng: np.random.Generator, begin: float) -> None:
-        """Train a stack for each loss, in equal shares of the time that is left."""
-        losses = self._losses(task.params)
-        self._stacks, self.histories_ = [], []
-        best_epochs = []
-        for i, loss in enumerate(losses):
-            limits: list[Callback] = []
-            if self.time_limit is not None:
-                now = time.monotonic()
-                limits = [TimeLimit((begin + self.time_limit - now) / (len(losses) - i), now)]
-            net, history, best = self._train(task, loss, rng, limits)
-            if history.interrupted and i + 1 < len(losses):
-                raise KeyboardInterrupt  # a model of some of the quantiles is none
-            self._stacks.append(StoredStack(net))
-            self.histories_.append(history)
-            best_epochs.append(best)
-        self.best_epochs_ = np.array(best_epochs[0] if len(losses) == 1 else best_epochs)
-        if not len(self._sound):
-            raise ValueError(
-                "no network has a finite validation loss: lower the learning_rate, or look for "
-                "extreme targets or sample weights"
-            )
-        if self.histories_[-1].interrupted:
-            warn("training was interrupted: each network is the best so far")
-
-    def _train(
-        self, task: StackTask, loss: Any, rng: np.random.Generator, limits: list[Callback]
-    ) -> tuple[MLP, History, np.ndarray]:
-        """A trained stack, each network as it was after its best epoch; and these epochs."""
-        params, (x, y, _), folds = task.params, task.train, task.folds
-        validation_set = task.validation_set
-        rows = len(x) if folds is None else folds[0].shape[1]
-        hidden = _or_auto(self.hidden_layer_sizes, preset.hidden_sizes_for, rows)
-        epochs = _or_auto(self.max_epochs, preset.epochs_for, rows)
-        batch = _or_auto(self.batch_size, preset.batch_size_for, rows)
-        units = [int(size) for size in np.atleast_1d(np.asarray(hidden))]
-        outputs, activation = self._outputs
-        net = preset.make_network(
-            params,
-            (x.shape[1], *units, outputs),
-            activation,
-            self.n_models,
-            dtype=str(np.dtype(self.dtype)),
-            device=task.device,
-            seed=int(rng.integers(2**32)),
-        )
-        preset.draw_weights(net, x, rng)
-        trainer = preset.make_trainer(
-            params, net, loss, self.learning_rate, batch, int(rng.integers(2**32))
-        )
-        decay = [preset.FallingDecay(params)] if params.schedule_decay else []
-        stop = EarlyStopping(patience=epochs, monitor="val_loss")
-        history = trainer.fit(
-            *(x, y, epochs),
-            validation=None
-            if validation_set is None
-            else tuple(validation_set[: 2 + (validation_set.weight is not None)]),
-            callbacks=[*limits, *decay, *(self.callbacks or ()), stop],  # its weights are the last
-            progress=bool(self.verbose),
-            sample_weight=task.weight,
-            folds=folds,
-        )
-        return net, history, np.asarray(stop.best_epoch)
 
     # ------------------------------------------------------------ what it computes
     @property
@@ -410,8 +347,3 @@ class BaseTabular(BaseEstimator):
 
 def _of_rows(weight: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
     return None if weight is None else weight[rows]
-
-
-def _or_auto(value: Any, by_rows: Callable[[int], Any], rows: int) -> Any:
-    """The value; "auto" is what goes by the number of rows."""
-    return by_rows(rows) if isinstance(value, str) else value

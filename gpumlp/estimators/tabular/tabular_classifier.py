@@ -63,7 +63,8 @@ class TabularClassifier(ClassifierMixin, BaseTabular):
         Weights of classes in the training loss; multiplies sample_weight.
     callbacks : list of gpumlp.Callback, default=None
         They see the trainer of the stack, and its history; of a regressor with several quantiles
-        those of one stack after the other.  What a `gpumlp.Checkpoint` writes is that trainer.
+        those of one stack after the other.  A `gpumlp.Checkpoint` is what `gpumlp.resume` goes on
+        from.
     device : str, default="auto"
         "auto", "cpu", "cuda" or "cuda:1".
     dtype : {"float32", "float64"}, default="float32"

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING, Any
 
 from gpumlp.training.callback import Callback
 from gpumlp.training.history import History
 from gpumlp.training.trainer import Trainer
+from gpumlp.utils.schema import check, count
+
+if TYPE_CHECKING:
+    from gpumlp.utils.aliases import Array
 
 SURE = 0.9  # of what is left is planned for: epochs differ
 
@@ -41,3 +46,10 @@ class TimeLimit(Callback):
             trainer.stop()
         elif left:
             trainer.reschedule(left)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, Array]]:
+        return {"most": self._most - self._epochs}, {}
+
+    def restore(self, numbers: dict[str, Any], arrays: dict[str, Array]) -> None:
+        check(numbers, {"most": count}, "the state of TimeLimit")
+        self._most = numbers["most"]
