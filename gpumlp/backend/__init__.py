@@ -13,7 +13,8 @@ def get(device: str, precision: str = "float32", tune: bool = False) -> Ops:
     if device == "cpu":
         from gpumlp.backend.cpu import compiler
 
-        if compiler.problem():
+        if compiler.problem() and not compiler.shipped():
+            compiler.complain()
             from gpumlp.backend.reference.numpy_ops import NumpyOps
 
             return NumpyOps()

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy
 
 from gpumlp.backend import selfcheck
-from gpumlp.backend.cpu import compiler, host_sources, pool
+from gpumlp.backend.cpu import compiler, host_sources, pool, processor
 from gpumlp.backend.cuda import cublaslt, driver, faults
 from gpumlp.backend.cuda.faults import Problem
 from gpumlp.functions.activation import activations
@@ -326,16 +326,24 @@ def _gpus() -> list[str]:
 
 def _host() -> str:
     """The kernels, or NumPy, that compute on the CPU all but the matrix products."""
+    problem = compiler.problem()
     try:
         # Does it work?  This is the program of the default hidden layers.
-        compiler.library(host_sources.layer("float32", activations["relu"]))
+        relu = (
+            None
+            if problem
+            else compiler.library(host_sources.layer("float32", activations["relu"]))
+        )
     except OSError as error:
         return f"an error ({_one_line(error)})"
-    problem = compiler.problem()
-    if problem:
-        return f"NumPy ({problem})"
+    if relu is None:
+        return f"NumPy ({compiler.problem()})"
+    if compiler.is_shipped(relu):
+        kernels = f"kernels from the wheel, {processor.level()}"
+    else:
+        kernels = f"kernels by {compiler.toolchain()}"
     threads = pool.threads()
-    return f"kernels by {compiler.toolchain()}; {threads} thread{'s' * (threads > 1)}"
+    return f"{kernels}; {threads} thread{'s' * (threads > 1)}"
 
 
 def _blas() -> str:

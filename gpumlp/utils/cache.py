@@ -82,17 +82,23 @@ def _is_users_own(group: int, user: int) -> bool:
 
 # ---------------------------------------------------------------- files
 def read(path: Path) -> bytes:
+    """Read what `keep` wrote, and note that it was used; raises OSError where it is missing or
+    damaged."""
+    data = contents(path)
+    with contextlib.suppress(OSError):
+        if time.time() - path.stat().st_mtime > DAY:
+            os.utime(path)
+    return data
+
+
+def contents(path: Path) -> bytes:
     """Read what `keep` wrote; raises OSError where it is missing or damaged."""
     with open(path, "rb", opener=_without_waiting) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(f"{path} is no file")
         data = file.read()
     if hashlib.sha256(data[:-DIGEST]).digest() != data[-DIGEST:]:
         raise OSError(f"{path} is damaged")
-    if time.time() - status.st_mtime > DAY:
-        with contextlib.suppress(OSError):
-            os.utime(path)
     return data[:-DIGEST]
 
 

@@ -1,9 +1,9 @@
-// What the programs of this folder share: CUDA's words for the host, mathematics that the compiler
-// makes into vectors, and tiles.  They compile the structs of activations.cuh, losses.cuh and the update
-// rules for the CPU; the contract is that of the CUDA kernels (gpumlp/backend/contract.py).
+// What the programs of this folder share: CUDA's words for the host, and tiles.  They compile the structs
+// of activations.cuh, losses.cuh and the update rules for the CPU; the contract is that of the CUDA kernels
+// (gpumlp/backend/contract.py).
 //
-// `Real` is float or double, and SIMD_MATH 0 or 1, defined before this text.  No headers are included:
-// every function of libm is declared here, with its vectors where the C library has them.
+// `Real`, float or double, is defined before this text, and mathematics.hpp stands there.  No headers are
+// included.
 //
 // A program's function takes a struct of 8-byte arguments, which gpumlp/backend/cpu/host_ops.py fills, and
 // does the items piece, piece + pieces, ... of them: items do not depend on the number of threads, nor
@@ -16,44 +16,11 @@ static_assert(sizeof(void*) == 8 && sizeof(Int) == 8, "arguments are 8 bytes eac
 #define __device__ __attribute__((always_inline))
 #define __forceinline__ inline
 
-// GCC's own choice for many CPUs with AVX-512 is half of its vectors.
-#if defined(__AVX512F__) && defined(__GNUC__) && !defined(__clang__)
-#pragma GCC target("prefer-vector-width=512")
-#endif
-
-#if SIMD_MATH
-#define VECTOR __attribute__((simd("notinbranch")))
-#else
-#define VECTOR
-#endif
-
 extern "C" {
-float expf(float) noexcept VECTOR;          double exp(double) noexcept VECTOR;
-float logf(float) noexcept VECTOR;          double log(double) noexcept VECTOR;
-float expm1f(float) noexcept VECTOR;        double expm1(double) noexcept VECTOR;
-float log1pf(float) noexcept VECTOR;        double log1p(double) noexcept VECTOR;
-float tanhf(float) noexcept VECTOR;         double tanh(double) noexcept VECTOR;
-float erff(float) noexcept VECTOR;          double erf(double) noexcept VECTOR;
-float powf(float, float) noexcept VECTOR;   double pow(double, double) noexcept VECTOR;
 void* malloc(unsigned long) noexcept;
 void free(void*) noexcept;
 }
 
-inline float exp(float a)                   { return expf(a); }
-inline float log(float a)                   { return logf(a); }
-inline float expm1(float a)                 { return expm1f(a); }
-inline float log1p(float a)                 { return log1pf(a); }
-inline float tanh(float a)                  { return tanhf(a); }
-inline float erf(float a)                   { return erff(a); }
-inline float pow(float a, float b)          { return powf(a, b); }
-inline float sqrt(float a)                  { return __builtin_sqrtf(a); }
-inline double sqrt(double a)                { return __builtin_sqrt(a); }
-inline float fabs(float a)                  { return __builtin_fabsf(a); }
-inline double fabs(double a)                { return __builtin_fabs(a); }
-inline float rint(float a)                  { return __builtin_rintf(a); }
-inline double rint(double a)                { return __builtin_rint(a); }
-inline float fma(float a, float b, float c)     { return __builtin_fmaf(a, b, c); }
-inline double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
 inline bool isfinite(Real a)                { return a - a == Real(0); }     // the compiler makes vectors of it
 inline Real fmax(Real a, Real b)            { return a > b || b != b ? a : b; }    // a number, if one is
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned((unsigned long long)a * b >> 32); }

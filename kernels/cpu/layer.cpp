@@ -60,9 +60,13 @@ inline void add_bias(const Real* z, const Real* bias, Real* to, int count)
 inline void apply(const Real* z, const Real* bias, Real* to, const Real* p, int count)
 {
     const Real own[2] = {p[0], p[1]};
-    #pragma GCC ivdep
-    for (int i = 0; i < count; ++i)
-        to[i] = Activation::f(bias ? z[i] + bias[i] : z[i], own);              // (2)(4)(6)(9)
+    if (bias) {                             // the compiler would load by masks, which takes long at 0
+        #pragma GCC ivdep
+        for (int i = 0; i < count; ++i) to[i] = Activation::f(z[i] + bias[i], own);     // (2)(4)(6)(9)
+    } else {
+        #pragma GCC ivdep
+        for (int i = 0; i < count; ++i) to[i] = Activation::f(z[i], own);
+    }
 }
 
 extern "C" void activate(const Layer& a, int piece, int pieces)

@@ -5,6 +5,7 @@
 // while before it sleeps; for longer it would rob others of a core, and BLAS's threads are such others.
 
 #include <pthread.h>
+#include <stdlib.h>
 #include <time.h>
 
 typedef long long Int;
@@ -32,8 +33,15 @@ constexpr Int LOOK = 100000;                // nanoseconds
 
 // In a forked process the helpers do not exist, and another thread may have held the lock: it gets a
 // team of its own.  None is ever destroyed, since helpers live as long as the process.
-static Team* team = new Team;
-static const int at_fork = pthread_atfork(nullptr, nullptr, [] { team = new Team; });
+static Team* new_team()                     // `new` would need C++'s library
+{
+    Team* const team = static_cast<Team*>(malloc(sizeof(Team)));
+    *team = Team();
+    return team;
+}
+
+static Team* team = new_team();
+static const int at_fork = pthread_atfork(nullptr, nullptr, [] { team = new_team(); });
 
 template<class T> inline T look(const T& a) { return __atomic_load_n(&a, __ATOMIC_SEQ_CST); }
 template<class T> inline void put(T& a, T value) { __atomic_store_n(&a, value, __ATOMIC_SEQ_CST); }

@@ -17,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 import gpumlp
 from gpumlp import backend
 from gpumlp.backend.contract import Data, Noise, Targets
-from gpumlp.backend.cpu import blas, compiler, host_ops, pool, sequence
+from gpumlp.backend.cpu import blas, compiler, host_ops, host_sources, pool, sequence
 from gpumlp.backend.cpu.host_ops import HostOps
 from gpumlp.backend.reference.numpy_ops import NumpyOps
 from gpumlp.backend.sources import SOURCE
@@ -68,9 +68,16 @@ def test_they_can_be_switched_off(monkeypatch):
     assert type(backend.get("cpu")) is NumpyOps
 
 
-@pytest.mark.parametrize("kind", ["classes", "two classes", "several outputs", "poisson"])
+KINDS = ("classes", "two classes", "several outputs", "poisson")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_all_of_an_estimators_fit_is_compiled(numpy_alone, kind):
-    """With the losses as scikit-learn reports them."""
+    fit(kind)
+
+
+def fit(kind):
+    """An estimator's, with the losses as scikit-learn reports them."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((20, 3))
     y = np.arange(20) % (2 if kind == "two classes" else 3)
@@ -143,6 +150,19 @@ def test_trajectories_are_numpys(monkeypatch, name, models):
     np.testing.assert_allclose(actual_losses, expected_losses, rtol=1e-12)
 
 
+def test_wheels_carry_all_that_is_asked_for(monkeypatch):
+    asked, library = set(), compiler.library
+    monkeypatch.setattr(compiler, "library", lambda text: asked.add(text) or library(text))
+    for dtype in DTYPES:
+        for case in CASES.values():
+            train(HostOps(), case, steps=3, dtype=dtype, monkeypatch=monkeypatch)
+        use_every_function(HostOps(), dtype)
+    for kind in KINDS:
+        fit(kind)
+    missing = asked - host_sources.built_in()
+    assert not [text[-500:] for text in missing] and len(asked) > 100
+
+
 @dtypes
 @pytest.mark.parametrize("name", CASES)
 def test_a_captured_step_is_the_step(monkeypatch, name, dtype):
@@ -161,11 +181,12 @@ def test_a_captured_step_is_the_step(monkeypatch, name, dtype):
 
 @dtypes
 def test_every_function_of_the_tables_is_compiled(numpy_alone, dtype):
-    ops = HostOps()
+    use_every_function(HostOps(), dtype)
+
+
+def use_every_function(ops, dtype):
     z, b, p = np.ones((1, 3, 4), dtype), np.ones((1, 4), dtype), np.full((1, 2), 0.5, dtype)
     for f in activations.values():
-        if f.cuda in host_ops.NEED_TANH and not compiler.toolchain().simd_math:
-            continue
         ops.activate(f, z.copy(), b, np.empty_like(z), p)
         if not f.rows:
             dp = np.empty(1, dtype) if f.learned else None
@@ -212,16 +233,6 @@ def test_what_has_no_program_is_numpys():
     np.testing.assert_allclose(theta, expected, rtol=1e-12, atol=1e-14)
 
 
-def test_without_vector_mathematics_tanh_is_numpys(monkeypatch):
-    plain = compiler.toolchain().__class__("", "", [], "", simd_math=False)
-    monkeypatch.setattr(compiler, "toolchain", lambda: plain)
-    ops, z, zero = HostOps(), random(1, 3, 5).astype("float32"), np.zeros((1, 5), "float32")
-    assert not ops._layer(activations["tanh"], z.dtype)
-    n = np.empty_like(z)
-    ops.activate(activations["tanh"], z.copy(), zero, n, np.zeros((1, 2), "float32"))
-    np.testing.assert_array_equal(n, np.tanh(z))
-
-
 # ------------------------------------------------------------------ capture
 
 
@@ -256,10 +267,6 @@ def test_a_capture_keeps_its_arrays():
 
 
 @pytest.mark.skipif(blas.find() is None, reason="NumPy has a BLAS that is unknown")
-@pytest.mark.skipif(
-    not (compiler.problem() or compiler.toolchain().simd_math),
-    reason="tanh is NumPy's: the C library has no vectors of it for this compiler",
-)
 @pytest.mark.parametrize("models", [None, 3])
 def test_a_captured_step_needs_python_once(monkeypatch, models):
     """All of it is one call of the library."""

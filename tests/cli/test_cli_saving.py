@@ -18,7 +18,7 @@ import gpumlp
 from gpumlp.cli import run_folder
 from gpumlp.cli import train as command
 from gpumlp.utils import atomic
-from tests.helpers.commandline import run, train, trained
+from tests.helpers.commandline import run, train, trained, without_notes
 from tests.helpers.optional import where_installed
 from tests.helpers.waiting import HANGS
 
@@ -66,7 +66,8 @@ def after_the_fit(monkeypatch, happen):
 
 def only_complaint(printed: str) -> str:
     """The one sentence about it, besides those of checkpoints; the rest is the progress bar."""
-    (said,) = re.findall(r"gpumlp: (?!warning: .*checkpoint)[^\n]+$", printed, re.MULTILINE)
+    sentence = r"gpumlp: (?!warning: .*checkpoint)[^\n]+$"
+    (said,) = re.findall(sentence, without_notes(printed), re.MULTILINE)
     return said
 
 
@@ -323,7 +324,7 @@ def test_a_reader_that_has_gone_loses_no_training(folder, tmp_path):
         sys.exit(main(sys.argv[1:]))
     """
     done = in_a_process(code, folder, tmp_path)
-    assert done.returncode == 1 and done.stderr == ""
+    assert done.returncode == 1 and without_notes(done.stderr) == ""
     assert gpumlp.load(tmp_path / MODEL, device="cpu").sizes == (4, 4, 3)
 
 

@@ -8,3 +8,4 @@ def forget(monkeypatch):
     monkeypatch.setattr(compiler, "_locks", {})
     monkeypatch.setattr(compiler, "_loaded", {})
     monkeypatch.setattr(compiler, "_failure", None)
+    compiler._tell.cache_clear()

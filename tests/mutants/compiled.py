@@ -78,6 +78,6 @@ def _shim_takes(text: str) -> bool:
 
 
 def _host_takes(text: str) -> bool:
-    command = [compiler.require_compiler(), "-std=c++17", "-DSIMD_MATH=0", "-fsyntax-only"]
+    command = [compiler.require_compiler(), "-std=c++17", "-fsyntax-only"]
     done = subprocess.run([*command, "-x", "c++", "-"], input=text, text=True, capture_output=True)
     return done.returncode == 0

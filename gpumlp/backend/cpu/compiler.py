@@ -1,12 +1,14 @@
-"""Compile C++ to libraries for this very CPU at first use, and keep them in a per-user cache.
+"""Libraries of compiled C++ for this CPU: from the wheel, or compiled at first use.
 
-    <cache>/host/<key>.so     a library
+    gpumlp/kernels/compiled/<level>/<name>.so   in wheels for Linux, for each of processor.LEVELS
+    <cache>/host/<key>.so     a library that was compiled here
     <cache>/host/<key>.json   a Toolchain: a compiler, its options and the CPU's vectors
     <cache>/host/.<random>    where a compiler works, locked by the process that has started it
 
-A key stands for all that the file depends on: source, options, compiler, CPU, C library.  So homes
-that are shared by different machines work, and nothing is ever overwritten by something else.
-Where nothing can be compiled nothing is raised or warned: problem() says why, once one has asked.
+A name stands for source and options; the options are the same here and there.  A key stands for all
+that the file depends on: source, options, compiler, CPU, C library.  So homes that are shared by
+different machines work, and nothing is ever overwritten by something else.  Nothing is raised where
+nothing can be compiled: problem() says why, once one has asked, and complain() tells the user.
 """
 
 from __future__ import annotations
@@ -24,8 +26,11 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
+from gpumlp.backend import sources
+from gpumlp.backend.cpu import processor
 from gpumlp.utils import cache
 from gpumlp.utils.locks import Lock
 from gpumlp.utils.schema import check
@@ -37,41 +42,20 @@ ANOTHER = "Let CXX name a C++ compiler whose programs run here, g++ or clang++."
 # Not -ffast-math: loading such a library would flush denormal numbers to zero in the whole process.
 # No OpenMP: its threads spin, and BLAS's threads then wait for their cores.
 OPTIONS = (
-    *("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread"),
-    *("-fno-math-errno", "-fno-trapping-math", "-Wno-psabi"),
+    *("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread", "-Wno-psabi"),
+    *("-fno-math-errno", "-fno-trapping-math"),
+    "-fno-exceptions",  # else they, and on Linux all that a compiler links, need C++'s library
+    *(("-s", "-Wl,--as-needed") if platform.system() == "Linux" else ()),
 )
-TARGETS = ("-march=native", "-mcpu=native", None)  # the first that is taken, and whose code runs
+NATIVE = ("-march=native",), ("-mcpu=native",), ()
 TIMEOUT = 120  # seconds for one run of the compiler
-# The lines of /proc/cpuinfo that tell kinds of CPU apart, of x86, ARM, POWER and RISC-V.
-CPU = (
-    *("vendor_id", "cpu family", "model", "model name", "stepping", "flags", "features", "cpu"),
-    *("cpu implementer", "cpu architecture", "cpu variant", "cpu part", "isa", "uarch"),
-)
+SHIPPED = sources.PACKAGE / "kernels" / "compiled"
 
-KEPT_TOOLCHAIN = {
-    "command": [str],
-    "version": str,
-    "options": [str],
-    "vectors": str,
-    "simd_math": bool,
-}
+KEPT_TOOLCHAIN = {"command": [str], "version": str, "options": [str], "vectors": str}
 
-# Does what a target compiles to run here?  With SIMD_MATH: is there a vector of each function, as
-# in glibc's libmvec?  Its output is what the vectors are.
+# Does what a target compiles to run here?  Its output is what the vectors are.
 PROBE = r"""
-#include <cmath>
 #include <cstdio>
-#if SIMD_MATH
-#define VECTOR __attribute__((simd("notinbranch")))
-extern "C" {
-VECTOR float expf(float) noexcept;
-VECTOR float tanhf(float) noexcept;
-VECTOR float erff(float) noexcept;
-VECTOR double exp(double) noexcept;
-VECTOR double tanh(double) noexcept;
-VECTOR double erf(double) noexcept;
-}
-#endif
 #if defined __AVX512F__
 #define NAME "AVX-512"
 #elif defined __AVX2__
@@ -87,27 +71,21 @@ VECTOR double erf(double) noexcept;
 #else
 #define NAME "no vectors"
 #endif
-template <typename Real> static int wrong(Real one) {
-    Real x[67], e[67], t[67], r[67];
-    for (int i = 0; i < 67; ++i) x[i] = one;
-    for (int i = 0; i < 67; ++i) e[i] = std::exp(x[i]);
-    for (int i = 0; i < 67; ++i) t[i] = std::tanh(x[i]);
-    for (int i = 0; i < 67; ++i) r[i] = std::erf(x[i]);
-    int count = 0;
-    for (int i = 0; i < 67; ++i)
-        count += !(std::fabs(e[i] - Real(2.718281828459045)) < Real(1e-5)) +
-                 !(std::fabs(t[i] - Real(0.761594155955765)) < Real(1e-5)) +
-                 !(std::fabs(r[i] - Real(0.842700792949715)) < Real(1e-5));
-    return count;
+template <typename Real> static bool wrong(Real one) {
+    Real x[67], sum = 0;
+    for (int i = 0; i < 67; ++i) x[i] = i * one + one;
+    for (int i = 0; i < 67; ++i) x[i] = x[i] * x[i] / one;
+    for (int i = 0; i < 67; ++i) sum += x[i];
+    return sum != Real(102510);
 }
 int main(int count, char**) {
     std::puts(NAME);
-    return wrong(float(count)) + wrong(double(count)) != 0;
+    return wrong(float(count)) || wrong(double(count));
 }
 """
 
 
-class _Failure(Exception):
+class Failure(Exception):
     """Why there is no library, and what to do about it."""
 
     def __init__(self, reason: str, remedy: str):
@@ -121,9 +99,8 @@ class Toolchain:
 
     command: list[str]
     version: str  # the first line of what --version prints
-    options: list[str]  # with -march=native or what stands for it, and -DSIMD_MATH=0 or 1
+    options: list[str]  # with -march
     vectors: str  # "AVX-512", ...
-    simd_math: bool  # expf, tanhf and erff come as vectors
 
     @classmethod
     def from_json(cls, text: bytes) -> Toolchain:
@@ -137,21 +114,19 @@ class Toolchain:
 
     def __str__(self) -> str:
         name = re.sub(r" \([^()]*\)", "", self.version)
-        return f"{name}, {self.vectors}{', vector math' if self.simd_math else ''}"
+        return f"{name}, {self.vectors}"
 
 
 _lock = Lock()
-_toolchain: Toolchain | _Failure | None = None
+_toolchain: Toolchain | Failure | None = None
 _locks: dict[str, Lock] = {}  # source -> held by the thread that compiles it
 _loaded: dict[str, ctypes.CDLL | None] = {}
-_failure: _Failure | None = None  # of the first source that could not be compiled
+_failure: Failure | None = None  # of the first source that could not be compiled
 
 
 def library(source: str) -> ctypes.CDLL | None:
-    """Compile C++ and load the library; None where that is impossible (see problem()).
-
-    The source sees the macro SIMD_MATH, 1 where vectors of expf, tanhf and erff can be linked.
-    """
+    """The library of a source: the wheel's, the cache's, or compiled now; None where that is
+    impossible (see problem())."""
     global _failure
     if os.environ.get(VARIABLE) == "0":
         return None
@@ -160,15 +135,15 @@ def library(source: str) -> ctypes.CDLL | None:
     with lock:
         if source not in _loaded:
             try:
-                _loaded[source] = _library(source, toolchain())
-            except _Failure as failure:
+                _loaded[source] = _shipped(source) or _library(source, toolchain())
+            except Failure as failure:
                 _loaded[source] = None
                 _failure = _failure or failure
         return _loaded[source]
 
 
 def problem() -> str | None:
-    """Why nothing, or not everything, can be compiled; None where all is well so far."""
+    """Why nothing, or not everything, is compiled; None where all is well so far."""
     failure = _problem()
     return str(failure) if failure else None
 
@@ -179,43 +154,101 @@ def remedy() -> str | None:
     return failure.remedy if failure else None
 
 
-def _problem() -> _Failure | None:
+def _problem() -> Failure | None:
     if os.environ.get(VARIABLE) == "0":
-        return _Failure(f"{VARIABLE}=0", f"Unset {VARIABLE}.")
-    try:
-        toolchain()
-    except _Failure as failure:
-        return failure
+        return Failure(f"{VARIABLE}=0", f"Unset {VARIABLE}.")
+    if shipped() is None:
+        try:
+            toolchain()
+        except Failure as failure:
+            return failure
     return _failure
 
 
+def complain() -> None:
+    """Say on stderr, once a process, that there is a problem() that is not the user's wish."""
+    if os.environ.get(VARIABLE) != "0" and problem():
+        _tell(f"NumPy computes on the CPU, at about half the speed ({problem()}). {remedy()}")
+
+
+@functools.cache
+def _tell(note: str) -> None:
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # none, closed, or unread
+        sys.stderr.write(f"gpumlp: note: {note}\n")
+        sys.stderr.flush()
+
+
+# ------------------------------------------------------------------ the wheel's
+def shipped() -> Path | None:
+    """The folder of the wheel's libraries for this CPU; None where there is none, or not wanted."""
+    level = None if os.environ.get(VARIABLE) == "0" else processor.level()
+    folder = SHIPPED / level if level else None
+    return folder if folder and folder.is_dir() else None
+
+
+def is_shipped(library: ctypes.CDLL) -> bool:
+    """Whether it is one of the wheel's."""
+    return Path(library._name).is_relative_to(SHIPPED)
+
+
+def _shipped(source: str) -> ctypes.CDLL | None:
+    """The wheel's library; None where it is missing or damaged."""
+    folder = shipped()
+    if folder is not None:
+        with contextlib.suppress(OSError):
+            path = folder / _shipped_name(source, folder.name)
+            cache.contents(path)
+            return ctypes.CDLL(str(path))
+    return None
+
+
+def _shipped_name(source: str, level: str) -> str:
+    return f"{_hash(source, options(level))}.so"
+
+
+def options(level: str) -> tuple[str, ...]:
+    """The compiler's options for CPUs of that level."""
+    return *OPTIONS, *processor.LEVELS[level].options
+
+
+def ship(source: str, level: str, folder: Path) -> None:
+    """Compile a library for the wheel into a folder; raises Failure."""
+    command, _ = _command()
+    with _temporary(folder) as temporary:
+        _compile([*command, *options(level)], source, temporary / "library")
+        name = _shipped_name(source, level)
+        cache.keep(folder / name, (temporary / "library").read_bytes())
+
+
+# ------------------------------------------------------------------ compiled here
 def toolchain() -> Toolchain:
-    """The compiler, looked for once a process; raises _Failure without one."""
+    """The compiler, looked for once a process; raises Failure without one."""
     global _toolchain
     with _lock:
         if _toolchain is None:
             try:
                 _toolchain = _find()
-            except _Failure as failure:
+            except Failure as failure:
                 _toolchain = failure
-        if isinstance(_toolchain, _Failure):
+        if isinstance(_toolchain, Failure):
             raise _toolchain
         return _toolchain
 
 
 def _library(source: str, tools: Toolchain) -> ctypes.CDLL:
-    """The library from the cache, or compiled and kept there; raises _Failure."""
+    """The library from the cache, or compiled and kept there; raises Failure."""
     folder = _folder()
     path = folder / f"{_key(source, tools.options, tools.command, tools.version)}.so"
     with contextlib.suppress(OSError):
         return _load(path)
+    _tell(f"compiling programs for this CPU, once; they are kept in {folder}")
     with _temporary(folder) as temporary:
         _compile([*tools.command, *tools.options], source, temporary / "library")
         cache.keep(path, (temporary / "library").read_bytes())
     try:
         return _load(path)
     except OSError as error:
-        raise _Failure(f"a compiled library cannot be loaded ({error})", ANOTHER) from None
+        raise Failure(f"a compiled library cannot be loaded ({error})", ANOTHER) from None
 
 
 def _load(path: Path) -> ctypes.CDLL:
@@ -225,10 +258,10 @@ def _load(path: Path) -> ctypes.CDLL:
 
 
 def _find() -> Toolchain:
-    """The toolchain from the cache, or probed and kept there; raises _Failure."""
+    """The toolchain from the cache, or probed and kept there; raises Failure."""
     folder = _folder()
     command, identity = _command()
-    path = folder / f"{_key(PROBE, OPTIONS, TARGETS, command, identity)}.json"
+    path = folder / f"{_key(PROBE, OPTIONS, _targets(), command, identity)}.json"
     with contextlib.suppress(OSError, ValueError):
         return Toolchain.from_json(cache.read(path))
     with _temporary(folder) as temporary:
@@ -243,7 +276,7 @@ def _command() -> tuple[list[str], str]:
     try:
         candidates = [shlex.split(named)] if named else [[name] for name in COMPILERS]
     except ValueError as error:
-        raise _Failure(f"CXX={named!r} is no command ({error})", ANOTHER) from None
+        raise Failure(f"CXX={named!r} is no command ({error})", ANOTHER) from None
     for command in candidates:
         executable = shutil.which(command[0])
         if executable:
@@ -252,39 +285,30 @@ def _command() -> tuple[list[str], str]:
                 status = os.stat(file)
                 return [executable, *command[1:]], f"{file} {status.st_size} {status.st_mtime_ns}"
     if named:
-        raise _Failure(f"CXX names {named}, which was not found", ANOTHER)
-    raise _Failure("no C++ compiler was found", INSTALL)
+        raise Failure(f"CXX names {named}, which was not found", ANOTHER)
+    raise Failure("no C++ compiler was found", INSTALL)
+
+
+def _targets() -> tuple[tuple[str, ...], ...]:
+    """Options for this CPU: the first that are taken, and whose code runs, are used."""
+    level = processor.level()
+    return (*([processor.LEVELS[level].options] if level else []), *NATIVE)
 
 
 def _probe(command: list[str], temporary: Path) -> Toolchain:
-    """Find the options with which this compiler's programs run here; raises _Failure."""
+    """Find the options with which this compiler's programs run here; raises Failure."""
     version = _run([*command, "--version"], temporary).strip().partition("\n")[0]
     common = [option for option in OPTIONS if option not in ("-shared", "-fPIC")]
-    # Clang knows no attribute `simd`, and says so in a warning.
-    common.append("-Werror=attributes")
-
-    def vectors(target: str | None, simd_math: int) -> str:
-        options = [*([target] if target else []), f"-DSIMD_MATH={simd_math}"]
-        _compile([*command, *common, *options], PROBE, temporary / "probe")
-        return _run([str(temporary / "probe")], temporary).strip()
-
     problem = None
-    for target in TARGETS:
+    for target in _targets():
         try:
-            name = vectors(target, 0)
-            break
-        except _Failure as failure:
+            _compile([*command, *common, *target], PROBE, temporary / "probe")
+            vectors = _run([str(temporary / "probe")], temporary).strip()
+            return Toolchain(command, version, [*OPTIONS, *target], vectors)
+        except Failure as failure:
             problem = problem or failure
-    else:
-        assert problem is not None
-        raise problem
-    try:
-        vectors(target, 1)
-        simd_math = True
-    except _Failure:
-        simd_math = False
-    options = [*OPTIONS, *([target] if target else []), f"-DSIMD_MATH={int(simd_math)}"]
-    return Toolchain(command, version, options, name, simd_math)
+    assert problem is not None
+    raise problem
 
 
 def _compile(command: list[str], source: str, out: Path) -> None:
@@ -308,20 +332,20 @@ def _run(command: list[str], temporary: Path) -> str:
             start_new_session=True,
         )
     except OSError as error:
-        raise _Failure(f"{name} cannot be run ({error.strerror})", ANOTHER) from None
+        raise Failure(f"{name} cannot be run ({error.strerror})", ANOTHER) from None
     with process:
         try:
             output, _ = process.communicate(timeout=TIMEOUT)
         except BaseException as error:
             os.killpg(process.pid, signal.SIGKILL)
             if isinstance(error, subprocess.TimeoutExpired):
-                raise _Failure(f"{name} did not end in {TIMEOUT} s", ANOTHER) from None
+                raise Failure(f"{name} did not end in {TIMEOUT} s", ANOTHER) from None
             raise
     if process.returncode:
         said = [line.strip() for line in output.splitlines() if line.strip()]
         errors = [line for line in said if "error" in line] + said
         why = errors[0] if errors else f"exit status {process.returncode}"
-        raise _Failure(f"{name} failed ({why})", ANOTHER)
+        raise Failure(f"{name} failed ({why})", ANOTHER)
     return output
 
 
@@ -329,10 +353,10 @@ def _folder() -> Path:
     try:
         return cache.folder("host")
     except cache.Unsafe as error:
-        raise _Failure(str(error), error.remedy) from None
+        raise Failure(str(error), error.remedy) from None
     except (OSError, RuntimeError) as error:
         why = f"there is no folder for compiled libraries ({error})"
-        raise _Failure(why, cache.ELSEWHERE) from None
+        raise Failure(why, cache.ELSEWHERE) from None
 
 
 @contextlib.contextmanager
@@ -343,27 +367,12 @@ def _temporary(folder: Path):
             yield place
     except OSError as error:
         why = error.strerror or error
-        raise _Failure(f"cannot write to {folder} ({why})", cache.ELSEWHERE) from None
+        raise Failure(f"cannot write to {folder} ({why})", cache.ELSEWHERE) from None
 
 
 def _key(*parts: object) -> str:
-    return hashlib.sha256(repr((*parts, _machine())).encode()).hexdigest()[:32]
+    return _hash(*parts, processor.description())
 
 
-@functools.cache
-def _machine() -> str:
-    """A description of the CPU and the C library, for keys."""
-    facts = [platform.system(), platform.machine()]
-    with contextlib.suppress(AttributeError, ValueError, OSError):
-        facts.append(os.confstr("CS_GNU_LIBC_VERSION") or "")
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                name = line.partition(":")[0].strip().lower()
-                if not name:
-                    break  # the first core's lines end
-                if name in CPU:
-                    facts.append(line)
-    except OSError:
-        facts.append(platform.processor())
-    return "\n".join(facts)
+def _hash(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]

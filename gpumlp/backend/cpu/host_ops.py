@@ -1,8 +1,9 @@
 """The operations on the CPU by compiled C++: kernels/shared in the loops of kernels/cpu.
 
 `gpumlp.backend.contract.Ops` says what each operation does and what its arguments mean.  Each is
-one call of a library that is compiled when first used (gpumlp/backend/cpu/compiler.py).  What has
-no program, as an activation of the user's own, is done by NumPy.
+one call of a library that is in the wheel, or compiled when first used
+(gpumlp/backend/cpu/compiler.py).  What has no program, as an activation of the user's own, is done
+by NumPy.
 """
 
 from __future__ import annotations
@@ -23,8 +24,6 @@ ITEM = 1 << 15
 SHARED = 1 << 18
 # Forward products of so few rows by so many weights are our own, as BLAS is slower.
 FEW_ROWS, WEIGHTS = 8, 1 << 16
-# Where the C library has no vectors, its tanh takes many times as long as NumPy's.
-NEED_TANH = ("Tanh", "GeluTanh", "Mish")
 
 IDENTITY = activations["identity"]  # through which a fused loss goes back
 
@@ -108,6 +107,8 @@ class HostOps(NumpyOps):
         key = names, program, options
         if key not in self._functions:
             library = compiler.library(program(*options))
+            if library is None:
+                compiler.complain()
             self._functions[key] = library and [_function(library, name) for name in names]
         return self._functions[key]
 
@@ -202,8 +203,6 @@ class HostOps(NumpyOps):
 
     def _layer(self, f, dtype):
         if not (f.built_in and isinstance(f.cuda, str)):
-            return None
-        if f.cuda in NEED_TANH and not compiler.toolchain().simd_math:
             return None
         names = "activate", "backprop", "backprop_end"
         return self._get(names, host_sources.layer, str(dtype), f)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 from gpumlp.backend import sources
+from gpumlp.backend.cpu.blas import AFFIXES
 from gpumlp.backend.sources import REAL, SOURCE
-from gpumlp.functions.activation import Activation
-from gpumlp.functions.loss import Form
+from gpumlp.functions import sklearn_losses
+from gpumlp.functions.activation import Activation, activations
+from gpumlp.functions.loss import Form, losses, pair
+from gpumlp.functions.optimizer import optimizers
 
 SUFFIXES = (".hpp", ".cuh", ".cpp")
 
 
 def _program(dtype: str, *texts: str) -> str:
-    head = [f"#define Real {REAL[dtype]}", sources.text("host.hpp")]
+    head = [f"#define Real {REAL[dtype]}", *map(sources.text, ("mathematics.hpp", "host.hpp"))]
     return "\n".join(
         [*head, *(sources.text(text) if text.endswith(SUFFIXES) else text for text in texts), ""]
     )
@@ -79,3 +85,38 @@ def gather(dtype: str, source: str) -> str:
 def shuffle() -> str:
     """Function `shuffle_keys`."""
     return _program("float32", "philox.cuh", "shuffle.cpp")
+
+
+def built_in() -> set[str]:
+    """All programs that need no function of the user's own: those that wheels carry."""
+    texts = {sequence(), shuffle()}
+    for dtype in REAL:
+        texts |= {scale(dtype), rows(dtype), few_rows(dtype), prepare_update(dtype)}
+        texts |= {layer(dtype, f) for f in activations.values() if not f.rows}
+        texts |= {loss(dtype, *options) for options in _losses()}
+        texts |= {gemm(dtype, integer) for _, _, integer in AFFIXES}
+        texts |= {gather(dtype, source) for source in SOURCE}
+        texts |= {update(dtype, *rule) for rule in _update_rules()}
+    return texts
+
+
+def _losses() -> Iterator[tuple[Form, bool, bool]]:
+    """(form, rows, log_u) of each loss with each output that it takes."""
+    reported = (
+        *(sklearn_losses.squared_error(outputs=2), sklearn_losses.poisson()),
+        *(sklearn_losses.log_loss("float64"), sklearn_losses.binary_log_loss("float64")),
+    )
+    for each, output in itertools.product((*losses.values(), *reported), activations.values()):
+        if each.outputs is None or output.name in each.outputs:
+            form, _, by_rows, log_u = pair(each, output)
+            if isinstance(form.cuda, str):
+                yield form, by_rows, log_u
+
+
+def _update_rules() -> Iterator[tuple[str, tuple[bool, ...]]]:
+    """(family, used state buffers) of each optimiser: what only some use may go with any other."""
+    for optimizer in optimizers.values():
+        kinds = [optimizer(**numbers) for numbers in optimizer.examples.values()]
+        found = zip(*(kind.state_buffers().values() for kind in kinds), strict=True)
+        for used in itertools.product(*map(set, found)):
+            yield kinds[0].family, used
