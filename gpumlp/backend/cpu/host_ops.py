@@ -103,10 +103,12 @@ class HostOps(NumpyOps):
 
     # ------------------------------------------------------------ calling
     def _get(self, names, program, *options):
-        """These functions of the library compiled from program(*options); None without it."""
+        """These functions of the library compiled from program(*options), to which dtypes go by
+        name; None without it."""
         key = names, program, options
         if key not in self._functions:
-            library = compiler.library(program(*options))
+            named = (str(option) if isinstance(option, np.dtype) else option for option in options)
+            library = compiler.library(program(*named))
             if library is None:
                 compiler.complain()
             self._functions[key] = library and [_function(library, name) for name in names]
@@ -136,7 +138,7 @@ class HostOps(NumpyOps):
         inner, threads = a.shape[1 if ta else 2], 1
         places = _at(a), _stride(a), _at(b), _stride(b), _at(out), _stride(out)
         if tb and not ta and rows <= blas.SHARED_ROWS and columns * inner >= WEIGHTS:
-            few = rows <= FEW_ROWS and self._get(("few_rows",), host_sources.few_rows, str(a.dtype))
+            few = rows <= FEW_ROWS and self._get(("few_rows",), host_sources.few_rows, a.dtype)
             if few:
                 chunks = _chunks(columns, inner)
                 sizes = models, rows, columns, inner, chunks
@@ -205,10 +207,10 @@ class HostOps(NumpyOps):
         if not (f.built_in and isinstance(f.cuda, str)):
             return None
         names = "activate", "backprop", "backprop_end"
-        return self._get(names, host_sources.layer, str(dtype), f)
+        return self._get(names, host_sources.layer, dtype, f)
 
     def _rows(self, f, dtype):
-        return f.built_in and self._get(("activate_rows",), host_sources.rows, str(dtype))
+        return f.built_in and self._get(("activate_rows",), host_sources.rows, dtype)
 
     def scale(self, V, s, out):
         functions = self._scale("scale", V.dtype)
@@ -230,7 +232,7 @@ class HostOps(NumpyOps):
 
     def _scale(self, name, dtype):
         names = (name, f"{name}_end") if name == "scale_gradient" else (name,)
-        return self._get(names, host_sources.scale, str(dtype))
+        return self._get(names, host_sources.scale, dtype)
 
     # ------------------------------------------------------------ the loss
     def loss(self, pair, u, b, targets, w, w_sum, mean, p, delta, value):
@@ -256,7 +258,7 @@ class HostOps(NumpyOps):
     def _loss(self, pair, dtype):
         if not isinstance(pair.form.cuda, str):
             return None
-        options = str(dtype), pair.form, pair.rows, pair.log_u
+        options = dtype, pair.form, pair.rows, pair.log_u
         return self._get(("loss", "loss_end"), host_sources.loss, *options)
 
     # ------------------------------------------------------------ the update
@@ -264,7 +266,7 @@ class HostOps(NumpyOps):
         self, g, loss, w_sum, hyper, rates, first_rate, state, theta=None, decayed=0
     ):
         functions = self._get(
-            ("prepare_update", "prepare_update_end"), host_sources.prepare_update, str(g.dtype)
+            ("prepare_update", "prepare_update_end"), host_sources.prepare_update, g.dtype
         )
         if not functions:
             arguments = g, loss, w_sum, hyper, rates, first_rate, state, theta, decayed
@@ -286,7 +288,7 @@ class HostOps(NumpyOps):
         self, family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed, factors=None
     ):
         used = tuple(buffer is not None for buffer in state_buffers)
-        functions = self._get(("update",), host_sources.update, str(theta.dtype), family, used)
+        functions = self._get(("update",), host_sources.update, theta.dtype, family, used)
         if not functions:
             arguments = family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed
             self._by_numpy(NumpyOps.update, *arguments, factors)
@@ -303,7 +305,7 @@ class HostOps(NumpyOps):
         self._call((*functions, None), values, arrays, models * chunks, theta.size)
 
     def add_up(self, parts, out):
-        functions = self._get(("add_up",), host_sources.prepare_update, str(out.dtype))
+        functions = self._get(("add_up",), host_sources.prepare_update, out.dtype)
         if not functions:
             self._by_numpy(NumpyOps.add_up, parts, out)
             return
@@ -313,9 +315,8 @@ class HostOps(NumpyOps):
 
     # ------------------------------------------------------------ minibatches
     def gather(self, data, order, cursor, batch, out):
-        types = str(out.x.dtype), str(data.x.dtype)
-        names = "gather", "gather_end"
-        functions = types[1] in SOURCE and self._get(names, host_sources.gather, *types)
+        types, names = (out.x.dtype, data.x.dtype), ("gather", "gather_end")
+        functions = str(types[1]) in SOURCE and self._get(names, host_sources.gather, *types)
         if not functions:
             self._by_numpy(NumpyOps.gather, data, order, cursor, batch, out)
             return
