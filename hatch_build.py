@@ -4,7 +4,6 @@ Where there is no compiler, or no level of CPUs that is compiled for, the wheel 
 HATCH_BUILD_NO_HOOKS=true.  An editable install compiles at first use.
 """
 
-import os
 import platform
 import sys
 import sysconfig
@@ -23,7 +22,7 @@ class KernelsHook(BuildHookInterface):
         if version == "editable" or platform.system() != "Linux":
             return
         sys.path.insert(0, self.root)
-        from gpumlp.backend.cpu import compiler, host_sources, processor
+        from gpumlp.backend.cpu import compiler, host_sources, pool, processor
 
         levels = [
             name
@@ -36,7 +35,7 @@ class KernelsHook(BuildHookInterface):
                 folder = Path(self.folder.name, level)
                 folder.mkdir()
                 ship = partial(compiler.ship, level=level, folder=folder)
-                with ThreadPoolExecutor(os.cpu_count()) as threads:
+                with ThreadPoolExecutor(pool.threads()) as threads:
                     list(threads.map(ship, sorted(host_sources.built_in())))
         except compiler.Failure as failure:
             self.app.display_warning(

@@ -7,10 +7,11 @@ from benchmarks import traffic
 from benchmarks.agreement import TOLERANCE, difference
 from benchmarks.cases import Case
 from benchmarks.contenders import ENTRIES, GEMMS, LIBRARY, Declined
-from benchmarks.contenders.everyday import load, processes
+from benchmarks.load import load
 from benchmarks.networks import Network
 from benchmarks.tables import ratio, seconds, table
 from benchmarks.turns import Failed, Runner
+from gpumlp.backend.cpu import pool
 
 LIMITS = {"cpu": 300.0, "cuda": 40.0}  # seconds for one answer
 
@@ -54,7 +55,8 @@ class Contest:
                         result["error"] = str(failure)
 
         compare(dict(ask("prepare", case.task)), results, case)
-        with load(processes(case.task)):
+        loaded = getattr(case.task, "loaded", False)
+        with load(pool.threads() if loaded else 0):
             for work in case.works:
                 if case.least:
                     list(ask("warm", work, case.least))

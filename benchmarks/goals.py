@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from benchmarks.cases import ALGORITHMS, STACKS, TIMED, WAYS
 from benchmarks.compared import median, over
-from benchmarks.contenders import GEMMS, LIBRARY, everyday
-from benchmarks.contenders.everyday import LOADED, OURS, TASKS
+from benchmarks.contenders import GEMMS, LIBRARY
+from benchmarks.contenders.everyday import LOADED, OURS, PEER, TASKS
 from benchmarks.contenders.searches import SEARCH
 from benchmarks.networks import FITS, LARGE, LONG, MIDDLE, NETWORKS, SMALLEST, WIDE
 from benchmarks.operations import GOAL
@@ -86,7 +86,7 @@ def cpu_goals():
     searches = [best("searches", SEARCH, name, work="search") for name in names]
     yield Goal("cpu", " / ".join(names), LEAST, 4, quotient(*searches))
     for task in [*TASKS, *LOADED]:
-        times = [best("everyday", task, n, work=task.work) for n in (everyday.SCIKIT_LEARN, OURS)]
+        times = [best("everyday", task, n, work=task.work) for n in (PEER, OURS)]
         text = f"scikit-learn / gpumlp, {task.work}: {task.name}"
         yield Goal("cpu", text, LEAST, task.goal, quotient(*times))
 

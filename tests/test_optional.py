@@ -16,6 +16,7 @@ FOLDER = Path(__file__).parent
 # Every test of these files needs the package.
 WHOLE_FILES = {
     "test_cli_reading.py": "pandas",
+    "test_cli_resume.py": "pandas",
     "test_cli_runs.py": "pandas",
     "test_cli_tables.py": "pandas",
     "test_cli_tables_input.py": "pandas",

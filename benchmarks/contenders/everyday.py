@@ -1,23 +1,19 @@
 """What users of scikit-learn's interface do every day: small fits, sparse rows, few rows a call."""
 
-import contextlib
-import multiprocessing
-import os
 import warnings
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks.contenders import Contender
 
-OURS, SCIKIT_LEARN = "gpumlp's estimators", "scikit-learn's estimators"
+OURS, PEER = "gpumlp's estimators", "scikit-learn's estimators"
 
 
 class Everyday(NamedTuple):
     """goal: scikit-learn's time over gpumlp's, on a quiet machine.  Rows are sparse where `filled`,
     the share of numbers that are not 0, is given; targets are values where there are no classes.
-    called: the rows of a call of predict; 0: all."""
+    called: the rows of a call of predict; 0: all.  loaded: others compute on every core."""
 
     name: str
     work: str
@@ -45,7 +41,7 @@ class Everyday(NamedTuple):
         return self._replace(
             **{"name": name, "goal": 0, "loaded": False, "filled": self.filled and 0.2},
             **{"rows": 60, "features": 20, "classes": min(3, self.classes), "called": 1},
-            parameters=fit(8, 2, **dict(kept)),
+            parameters=net(8, 2, **dict(kept)),
         )
 
     def data(self) -> tuple[Any, np.ndarray]:
@@ -64,35 +60,36 @@ class Everyday(NamedTuple):
         return X, y
 
 
-def fit(width, epochs: int, **parameters) -> tuple[tuple[str, Any], ...]:
+def net(width, epochs: int, **parameters) -> tuple[tuple[str, Any], ...]:
     hidden = width if isinstance(width, tuple) else (width,)
     return tuple({"hidden_layer_sizes": hidden, "max_iter": epochs, **parameters}.items())
 
 
 TASKS = [
-    Everyday("1 row, 30-100-3", "predict", 1.2, 500, 30, 3, fit(100, 1), called=1),
+    Everyday("1 row, 30-100-3", "predict", 1.2, 500, 30, 3, net(100, 1), called=1),
     Everyday(
-        *("1 row, 784-2048-2048-10", "predict", 1.2, 500, 784, 10, fit((2048, 2048), 1)), called=1
+        *("1 row, 784-2048-2048-10", "predict", 1.2, 500, 784, 10, net((2048, 2048), 1)),
+        called=1,
     ),
     Everyday(
-        "16 rows, 784-512-512-10", "predict", 1.2, 500, 784, 10, fit((512, 512), 1), called=16
+        "16 rows, 784-512-512-10", "predict", 1.2, 500, 784, 10, net((512, 512), 1), called=16
     ),
-    Everyday("200 rows, 50-64-5", "partial_fit", 2, 200, 50, 5, fit(64, 1)),
-    Everyday("4,000 x 10,000, 0.2 % filled", "fit", 3, 4000, 10_000, 10, fit(64, 5), filled=0.002),
-    Everyday("2,000 x 80,000, 0.1 %", "predict", 1.5, 2000, 80_000, 10, fit(100, 1), filled=0.001),
-    Everyday("2,000 x 5,000", "fit", 1.8, 2000, 5000, 10, fit(100, 5)),
-    Everyday("1,000 classes, 64-128-1000", "fit", 3, 5000, 64, 1000, fit(128, 5)),
-    Everyday("150 x 4, 100 epochs", "fit", 5, 150, 4, 3, fit(100, 100)),
-    Everyday("5 folds of 2,000 x 30", "cross_val_score", 4, 2000, 30, 3, fit(64, 20)),
-    Everyday("20,000 x 50", "fit", 5, 20_000, 50, 5, fit(100, 10)),
-    Everyday("20,000 x 50, float64", "fit", 4, 20_000, 50, 5, fit(100, 10), dtype="float64"),
-    Everyday("lbfgs, 2,000 x 30", "fit", 3.9, 2000, 30, 0, fit(100, 50, solver="lbfgs")),
-    Everyday("8 x 64, 5,000 x 30", "fit", 3.1, 5000, 30, 5, fit(8 * (64,), 10)),
+    Everyday("200 rows, 50-64-5", "partial_fit", 2, 200, 50, 5, net(64, 1)),
+    Everyday("4,000 x 10,000, 0.2 % filled", "fit", 3, 4000, 10_000, 10, net(64, 5), filled=0.002),
+    Everyday("2,000 x 80,000, 0.1 %", "predict", 1.5, 2000, 80_000, 10, net(100, 1), filled=0.001),
+    Everyday("2,000 x 5,000", "fit", 1.8, 2000, 5000, 10, net(100, 5)),
+    Everyday("1,000 classes, 64-128-1000", "fit", 3, 5000, 64, 1000, net(128, 5)),
+    Everyday("150 x 4, 100 epochs", "fit", 5, 150, 4, 3, net(100, 100)),
+    Everyday("5 folds of 2,000 x 30", "cross_val_score", 4, 2000, 30, 3, net(64, 20)),
+    Everyday("20,000 x 50", "fit", 5, 20_000, 50, 5, net(100, 10)),
+    Everyday("20,000 x 50, float64", "fit", 4, 20_000, 50, 5, net(100, 10), dtype="float64"),
+    Everyday("lbfgs, 2,000 x 30", "fit", 3.9, 2000, 30, 0, net(100, 50, solver="lbfgs")),
+    Everyday("8 x 64, 5,000 x 30", "fit", 3.1, 5000, 30, 5, net(8 * (64,), 10)),
     Everyday(
-        "early stopping, 5,000 x 20", "fit", 3.6, 5000, 20, 0, fit(100, 10, early_stopping=True)
+        "early stopping, 5,000 x 20", "fit", 3.6, 5000, 20, 0, net(100, 10, early_stopping=True)
     ),
-    Everyday("batches of 32, 5,000 x 30", "fit", 11, 5000, 30, 5, fit(64, 5, batch_size=32)),
-    Everyday("batches of 1, 1,000 x 30", "fit", 23, 1000, 30, 5, fit(64, 2, batch_size=1)),
+    Everyday("batches of 32, 5,000 x 30", "fit", 11, 5000, 30, 5, net(64, 5, batch_size=32)),
+    Everyday("batches of 1, 1,000 x 30", "fit", 23, 1000, 30, 5, net(64, 2, batch_size=1)),
 ]
 LOADED = [task._replace(name=f"{task.name}, loaded", goal=1, loaded=True) for task in TASKS]
 
@@ -137,28 +134,3 @@ class Estimators(Contender):
         some = slice(max(300, self.task.classes))
         fitted = self.estimator(max_iter=2).fit(self.X[some].astype(np.float64), self.y[some])
         return {"losses": [fitted.loss_], "arrays": [*fitted.coefs_, *fitted.intercepts_]}
-
-
-def spin() -> None:
-    while True:
-        pass
-
-
-@contextlib.contextmanager
-def load(processes: int) -> Iterator[None]:
-    """A context in which so many processes compute, as other users of the machine do."""
-    context = multiprocessing.get_context("spawn")
-    others = [context.Process(target=spin, daemon=True) for _ in range(processes)]
-    for process in others:
-        process.start()
-    try:
-        yield
-    finally:
-        for process in others:
-            process.kill()
-            process.join()
-
-
-def processes(task) -> int:
-    """The load of a task: one process a core, or none."""
-    return len(os.sched_getaffinity(0)) if getattr(task, "loaded", False) else 0

@@ -69,9 +69,7 @@ class RunFolder:
 
     @property
     def goes_on(self) -> str:
-        """How to go on with a run that was cut short; of others nothing."""
-        resume = f"gpumlp train --resume {shlex.quote(str(self.path))} goes on with it"
-        return resume if (self.path / CHECKPOINT).is_file() else ""
+        return goes_on(self.path)
 
     def write(self, name: str, content: bytes) -> None:
         write(self.path / name, content)
@@ -79,6 +77,12 @@ class RunFolder:
     def remove(self, *names: str) -> None:
         for name in names:
             (self.path / name).unlink(missing_ok=True)
+
+
+def goes_on(folder: Path) -> str:
+    """How to go on with a run that was cut short; of others nothing."""
+    resume = f"gpumlp train --resume {shlex.quote(str(folder))} goes on with it"
+    return resume if (folder / CHECKPOINT).is_file() else ""
 
 
 def as_json(value: Any) -> bytes:

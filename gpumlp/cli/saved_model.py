@@ -14,7 +14,7 @@ from gpumlp.cli.array_network import ArrayNetwork
 from gpumlp.cli.cells import NUMBER
 from gpumlp.cli.error import InputError
 from gpumlp.cli.preparation import Standardised
-from gpumlp.cli.run_folder import CONFIG, MODEL
+from gpumlp.cli.run_folder import CONFIG, MODEL, goes_on
 
 Model = Any
 """An ArrayNetwork, a TableModel or an Estimator."""
@@ -90,8 +90,13 @@ def _plain(labels: np.ndarray) -> np.ndarray:
 
 def load(path: str, device: str) -> Model:
     """The model of a file, or of a run's folder."""
-    if Path(path).is_dir() and (Path(path) / MODEL).is_file():
-        path = str(Path(path) / MODEL)
+    if Path(path).is_dir():
+        if (Path(path) / MODEL).is_file():
+            path = str(Path(path) / MODEL)
+        elif hint := goes_on(Path(path)):
+            raise InputError(f"the run in {path} is not finished: {hint}")
+        else:
+            raise InputError(f"the folder {path} holds no model, which is named {MODEL}")
     try:
         loaded = gpumlp.load(path, device=device)
     except (gpumlp.FileError, OSError, ValueError, TypeError, OverflowError) as error:

@@ -85,6 +85,12 @@ def arguments_of_run(arguments: argparse.Namespace) -> argparse.Namespace:
     of_run = argparse.Namespace(**vars(arguments) | options)
     if of_run.hidden is not None:
         of_run.hidden = tuple(of_run.hidden)
+    for path in files:
+        if not Path(path).is_file():
+            raise InputError(
+                f"the run in {folder} began with {path}, which is not there: call --resume from "
+                "the folder in which it began"
+            )
     for path, digest in _digests(of_run).items():
         if files.get(path) != digest:
             raise InputError(
@@ -95,6 +101,8 @@ def arguments_of_run(arguments: argparse.Namespace) -> argparse.Namespace:
 
 def _asked(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """The options of a run that was cut short, and the digests of its files by path."""
+    if folder.is_file():
+        raise InputError(f"--resume {folder}: this is a file; name the folder of its run")
     if not folder.is_dir():
         raise InputError(f"--resume {folder}: there is no such folder")
     if not (folder / CHECKPOINT).is_file():
@@ -105,7 +113,10 @@ def _asked(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
     path = folder / BEGUN
     try:
         asked = json.loads(path.read_text(encoding="utf-8"))
-        return dict(asked["options"]), dict(asked["files"])
+        options, files = dict(asked["options"]), dict(asked["files"])
+        if not isinstance(options["data"], str):
+            raise TypeError("data")
+        return options, files
     except OSError as error:
         raise InputError(f"{path} cannot be read ({reason(error)})") from error
     except (ValueError, TypeError, KeyError) as error:
@@ -134,4 +145,6 @@ def _said(name: str, value: Any) -> str:
         return option
     if name == "drop":
         return " ".join(f"{option} {column}" for column in value)
-    return f"{option} {','.join(map(str, value)) if isinstance(value, list) else value}"
+    if isinstance(value, list):
+        value = ",".join(map(str, value)) or "none"
+    return f"{option} {value}"

@@ -29,7 +29,7 @@ from gpumlp.estimators.tabular.stored_stack import StoredStack
 from gpumlp.estimators.tabular.table_preparation import Preparation
 from gpumlp.estimators.tabular.tabular_base import BaseTabular
 from gpumlp.estimators.tabular.tabular_classifier import TabularClassifier
-from gpumlp.estimators.tabular.tabular_fit import TabularFit
+from gpumlp.estimators.tabular.tabular_fit import TabularFit, parameters_of
 from gpumlp.estimators.tabular.tabular_regressor import TabularRegressor
 from gpumlp.io import network_codec, trainer_codec
 from gpumlp.io.codec import Reader, Writer
@@ -179,7 +179,7 @@ def _take_fit(
     net = network_codec.restore(trainer["network"], arrays, est.device, custom)
     fit = TabularFit(
         est,
-        est.get_params(deep=False),
+        parameters_of(est),
         begin=-parts.pop("seconds"),
         stacks=stacks,
         histories=histories,

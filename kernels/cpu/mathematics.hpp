@@ -4,7 +4,11 @@
 // depend on its version.
 //
 // Errors are below 3 ulp, of pow(x, y) below 2 + |y log x| ulp.  Infinities, NaN and subnormal numbers come
-// out as in the C library.
+// out as in the C library, but for pow, which is for x >= 0, and NaN where y is infinite or NaN.
+
+#ifdef __FAST_MATH__
+#error "-ffast-math: these functions add numbers so that rounding does what they want"
+#endif
 
 #define INLINE inline __attribute__((always_inline))
 

@@ -27,7 +27,7 @@ __device__ __forceinline__ Real at_most(Real u, Real high)  { return u > high ? 
 __device__ __forceinline__ Real positive(Real u)      { return at_least(u, TINY); }
 __device__ __forceinline__ Real open_unit(Real u)     { return at_most(at_least(u, TINY), Real(1) - EPS); }
 __device__ __forceinline__ Real power(Real u, Real p)  { return p == Real(2) ? u * u : pow(u, p); }
-__device__ __forceinline__ Real x_log_x(Real y)       { return y * log(y + TINY); }    // 0 at 0
+__device__ __forceinline__ Real x_log_x(Real y)       { return y * log(positive(y)); }   // 0 at 0
 
 // log(1 + e) of e between 0 and 1, with neither branches nor calls.
 __device__ __forceinline__ Real log1p_of_unit(Real e)

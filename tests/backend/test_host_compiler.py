@@ -21,6 +21,7 @@ from gpumlp import backend
 from gpumlp.backend.cpu import compiler, processor
 from gpumlp.backend.cpu.host_ops import HostOps
 from gpumlp.backend.reference.numpy_ops import NumpyOps
+from gpumlp.functions.activation import activations
 from gpumlp.utils import cache as kept
 from tests.helpers import host
 from tests.helpers.spoiling import WAYS_TO_SPOIL
@@ -176,6 +177,15 @@ def test_a_named_compiler_may_have_options(fresh, monkeypatch):
     monkeypatch.setenv("CXX", f"{CXX} -DFACTOR=5")
     source = 'extern "C" double twice(double a) { return FACTOR * a; }'
     assert twice(compiler.library(source), 2) == 10
+
+
+@needs_compiler
+def test_its_options_do_not_take_rounding_away(fresh, monkeypatch):
+    """mathematics.hpp adds numbers so that rounding does what it wants."""
+    monkeypatch.setenv("CXX", f"{CXX} -ffast-math")
+    z, n = np.array([[[1.0, 2.5, np.nan]]]), np.empty((1, 1, 3))
+    HostOps().activate(activations["tanh"], z, np.zeros((1, 3)), n, np.zeros((1, 2)))
+    np.testing.assert_allclose(n, np.tanh(z), rtol=1e-15)
 
 
 def test_a_compiler_that_fails(fresh, monkeypatch, tmp_path):

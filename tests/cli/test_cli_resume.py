@@ -287,7 +287,8 @@ def test_another_table_is_refused(change, folder, unfinished, monkeypatch, capsy
     said = refused(capsys, "train", "--resume", unfinished)
     assert "cars.csv is not what it was when the run in" in said
     (tmp_path / "cars.csv").unlink()
-    assert "there is no file cars.csv" in refused(capsys, "train", "--resume", unfinished)
+    said = refused(capsys, "train", "--resume", unfinished)
+    assert "began with cars.csv, which is not there: call --resume from the folder" in said
     assert contents(unfinished) == before
 
 
@@ -308,8 +309,13 @@ def test_nothing_to_resume(folder, unfinished, monkeypatch, capsys, tmp_path):
     nothing.mkdir()
     said = refused(capsys, "train", "--resume", nothing)
     assert "nothing to go on with: no checkpoint was written, which is done after an epoch" in said
+    assert "this is a file; name the folder of its run" in refused(
+        capsys, "train", "--resume", unfinished / "checkpoint.json"
+    )
     assert "are required: DATA, or --resume" in refused(capsys, "train", "--target", "price")
     for name, content, says in [
+        ("checkpoint.json", b'{"options": {}, "files": {}}', "does not hold the options of a run"),
+        ("checkpoint.json", b'{"options": {"data": 1}, "files": {}}', "does not hold the options"),
         ("checkpoint.json", b"{}", "does not hold the options of a run"),
         ("checkpoint.json", b"\xff", "does not hold the options of a run"),
         ("checkpoint.json", None, "cannot be read (No such file or directory)"),
@@ -327,3 +333,14 @@ def test_a_checkpoint_is_no_model(folder, unfinished, capsys):
     path = unfinished / "checkpoint.safetensors"
     said = refused(capsys, "predict", path, folder / "more.csv", "--device", "cpu")
     assert "cannot be loaded as a model" in said and "not fitted yet" in said
+    for command in ("predict", "evaluate"):
+        said = refused(capsys, command, unfinished, folder / "more.csv", "--device", "cpu")
+        assert f"is not finished: gpumlp train --resume '{unfinished}' goes on" in said
+    said = refused(capsys, "predict", folder, folder / "more.csv", "--device", "cpu")
+    assert "holds no model, which is named model.safetensors" in said
+
+
+def test_no_hidden_layer_is_said_as_it_is_given(folder, capsys):
+    path, _, _ = cut(folder, "folds")
+    said = refused(capsys, "train", "--resume", path, "--hidden", 64)
+    assert "--hidden none, not --hidden 64" in said

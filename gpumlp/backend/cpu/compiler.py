@@ -43,7 +43,8 @@ ANOTHER = "Let CXX name a C++ compiler whose programs run here, g++ or clang++."
 # No OpenMP: its threads spin, and BLAS's threads then wait for their cores.
 OPTIONS = (
     *("-O3", "-std=c++17", "-shared", "-fPIC", "-pthread", "-Wno-psabi"),
-    *("-fno-math-errno", "-fno-trapping-math"),
+    # Against the options of a CXX of the user's own: mathematics.hpp relies on rounding.
+    *("-fno-fast-math", "-fno-math-errno", "-fno-trapping-math"),
     "-fno-exceptions",  # else they, and on Linux all that a compiler links, need C++'s library
     *(("-s", "-Wl,--as-needed") if platform.system() == "Linux" else ()),
 )

@@ -224,10 +224,11 @@ def as_number(value: Any) -> float | None:
 
 def in_microseconds(dates: np.ndarray) -> np.ndarray:
     """Dates of any unit, rounded down; NaT beyond what 64 bits of microseconds can say."""
-    unit, _ = np.datetime_data(dates.dtype)
+    unit, count = np.datetime_data(dates.dtype)
     if unit == "generic":  # NaT alone
         return np.full(dates.shape, "NaT", MICROSECONDS)
-    if unit in FINER:  # to round down, NumPy subtracts up to a microsecond before it divides
+    if count < FINER.get(unit, 0):
+        # To round down, NumPy subtracts up to a microsecond before it divides.
         least = np.array(FINER[unit] - 2**63).astype(dates.dtype)
         return np.maximum(dates, least).astype(MICROSECONDS)
     within = (dates > FIRST.astype(dates.dtype)) & (dates < LAST.astype(dates.dtype))

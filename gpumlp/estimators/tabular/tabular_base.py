@@ -21,7 +21,7 @@ from gpumlp.estimators.tabular.preset import NetworkParams
 from gpumlp.estimators.tabular.stored_stack import StoredStack
 from gpumlp.estimators.tabular.table_preparation import Preparation
 from gpumlp.estimators.tabular.table_reader import TableReader
-from gpumlp.estimators.tabular.tabular_fit import TabularFit
+from gpumlp.estimators.tabular.tabular_fit import TabularFit, parameters_of
 from gpumlp.estimators.tabular.train_stacks import StackTask, TableSamples, train_stacks
 from gpumlp.model import memory
 from gpumlp.training.history import History
@@ -121,11 +121,16 @@ class BaseTabular(BaseEstimator):
         tabular_parameters.check(self)
         fitted = copy.copy(self)  # a fit that fails, or is interrupted, leaves this one as it was
         fitted._forget()
-        if self._resuming and self._unfinished.resumable:
+        if self._resuming:
+            if not self._unfinished.resumable:
+                raise ValueError(
+                    "the resumed fit was cut short again, and its networks are no longer those of "
+                    "the checkpoint: read the newest one, by gpumlp.resume, and fit that"
+                )
             fit = self._unfinished.going_on(fitted, begin)
         else:
             seed = hyperparameters.random_of(self.random_state).randint(0, 2**31, size=4)
-            fit = TabularFit(fitted, self.get_params(deep=False), begin, seed)
+            fit = TabularFit(fitted, parameters_of(self), begin, seed)
         fitted._learn(X, y, sample_weight, validation, fit)
         self._forget()
         self.__dict__.update(vars(fitted))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
 from typing import Any
@@ -17,6 +18,31 @@ SHOWN = 5  # features in a message
 
 # The parameters that may be others when a fit goes on; of the device its trainer knows.
 FREE = ("callbacks", "device", "random_state", "time_limit", "verbose")
+
+
+def parameters_of(est: Any) -> dict[str, Any]:
+    """The parameters as they are now, whatever becomes of a dictionary or list among them."""
+    parameters = est.get_params(deep=False)
+    return {
+        name: copy.deepcopy(value) if isinstance(value, dict | list | np.ndarray) else value
+        for name, value in parameters.items()
+    }
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two values of a parameter mean the same."""
+    if a is b or repr(a) == repr(b):
+        return True
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, bool | np.bool_) != isinstance(b, bool | np.bool_):
+        return False
+    for meaning in (np.dtype, np.asarray):  # "float32" and np.float32; 8 and np.int64(8), (8,)
+        try:
+            return bool(np.array_equal(meaning(a), meaning(b)))
+        except (TypeError, ValueError):
+            continue
+    return False
 
 
 @dataclasses.dataclass
@@ -75,9 +101,9 @@ class TabularFit:
         self.validated = validated
 
     def _check_parameters(self, device: str, had_device: str) -> None:
-        for name, value in self.est.get_params(deep=False).items():
+        for name, value in parameters_of(self.est).items():
             had = self.parameters[name]
-            if name not in FREE and value is not had and repr(value) != repr(had):
+            if name not in FREE and not _same(value, had):
                 raise ValueError(
                     f"{name} = {shown(value)}, and the fit to be resumed had {shown(had)}: give "
                     "the same parameters"

@@ -228,6 +228,44 @@ def test_other_parameters_are_refused(changed, checkpoint, frame, tmp_path):
     assert model.histories_[0].epochs == EPOCHS
 
 
+def test_parameters_that_mean_the_same_are_no_others(frame, tmp_path):
+    options = {"dtype": "float32", "network_params": {"dropout": 0.1}}
+    whole = checkpointed(TabularClassifier, frame, tmp_path / "whole", **options)
+    model = resumed(min((tmp_path / "whole").iterdir()), tmp_path / "a")
+    model.set_params(dtype=np.float32, max_epochs=np.int64(EPOCHS))
+    model.set_params(hidden_layer_sizes=[*model.hidden_layer_sizes])
+    model.set_params(network_params={"dropout": np.float64(0.1)})
+    model.fit(frame, y_of(TabularClassifier, frame))
+    np.testing.assert_array_equal(model.oof_prediction_, whole.oof_prediction_)
+
+
+def test_a_parameter_that_is_changed_in_place_is_another(frame, tmp_path):
+    options = {"network_params": {"dropout": 0.1}}
+    checkpointed(TabularClassifier, frame, tmp_path / "whole", **options)
+    model = resumed(min((tmp_path / "whole").iterdir()), tmp_path / "a")
+    model.network_params["dropout"] = 0.9
+    with pytest.raises(ValueError, match=r"^network_params = .*, and the fit to be resumed had "):
+        model.fit(frame, y_of(TabularClassifier, frame))
+
+
+def test_what_was_cut_short_again_is_read_again(checkpoint, frame, tmp_path):
+    """The networks went on from the checkpoint: a second fit would begin anew, over the files."""
+
+    class Stops(gpumlp.Callback):
+        def on_epoch_end(self, trainer, history):
+            raise RuntimeError("again")
+
+    y, folder = y_of(TabularClassifier, frame), tmp_path / "a"
+    model = resumed(checkpoint, folder)
+    with pytest.raises(RuntimeError, match="again"):
+        model.set_params(callbacks=[Stops()]).fit(frame, y)
+    before = sorted(folder.iterdir())
+    with pytest.raises(ValueError, match=r"cut short again.*gpumlp\.resume"):
+        model.set_params(callbacks=None).fit(frame, y)
+    assert sorted(folder.iterdir()) == before
+    assert gpumlp.resume(folder).fit(frame, y).histories_[0].epochs == EPOCHS
+
+
 def test_a_checkpoint_is_no_fitted_estimator(checkpoint, frame, tmp_path):
     with pytest.raises(gpumlp.FileError, match=r"not fitted yet: gpumlp\.resume goes on with it"):
         gpumlp.load(checkpoint)
