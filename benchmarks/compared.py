@@ -111,7 +111,7 @@ def over(a: float | None, b: float | None) -> float | None:
 
 def errors(record: dict) -> list[str]:
     """Of contenders, or of an operation."""
-    results = record.get("contenders") or {"it": record}
+    results = record.get("contenders", {"it": record})
     failed = {name: result["error"].strip() for name, result in results.items() if result["error"]}
     lines = {name: error.splitlines()[-1] for name, error in failed.items()}
     return [f"{record['name']}: {name} failed: {line}" for name, line in lines.items()]

@@ -1,20 +1,25 @@
 // Losses l(u, y) and their derivatives dl = dl/du, where u is ŷ, log ŷ (Log) or logit ŷ (Logit).
 // gpumlp/functions/loss.py is the same table for NumPy and says which form serves which output.
 
-// log_terms: of (log((1 + s) / (1 - s)) - 2 s) / s³ in s² up to 1/9, interpolated at Chebyshev's nodes.
+// log_rest: (log((1 + s) / (1 - s)) - 2 s) / s³ of x = s² up to 1/9, interpolated at Chebyshev's nodes.
 template<class T> struct Limits;
 template<> struct Limits<float> {
     static constexpr float tiny = 1.17549435e-38f, eps = 1.1920929e-7f;
-    static constexpr float log_terms[] = {
-        0.6666666732052776f, 0.39999706331804635f, 0.2859235800110294f, 0.2170657568608436f,
-        0.2322432981656043f};
+    static __device__ __forceinline__ float log_rest(float x)
+    {
+        return 0.6666666732052776f + x * (0.39999706331804635f + x * (0.2859235800110294f
+            + x * (0.2170657568608436f + x * 0.2322432981656043f)));
+    }
 };
 template<> struct Limits<double> {
     static constexpr double tiny = 2.2250738585072014e-308, eps = 2.220446049250313e-16;
-    static constexpr double log_terms[] = {
-        0.6666666666666666, 0.40000000000014585, 0.28571428567108753, 0.22222222717428236,
-        0.18181789436114057, 0.15385570065486454, 0.13314144200997735, 0.12001072891953125,
-        0.0880073806534387, 0.1616404650447245};
+    static __device__ __forceinline__ double log_rest(double x)
+    {
+        return 0.6666666666666666 + x * (0.40000000000014585 + x * (0.28571428567108753
+            + x * (0.22222222717428236 + x * (0.18181789436114057 + x * (0.15385570065486454
+            + x * (0.13314144200997735 + x * (0.12001072891953125 + x * (0.0880073806534387
+            + x * 0.1616404650447245))))))));
+    }
 };
 
 constexpr Real TINY = Limits<Real>::tiny;               // the smallest normal number
@@ -32,12 +37,8 @@ __device__ __forceinline__ Real x_log_x(Real y)       { return y * log(positive(
 // log(1 + e) of e between 0 and 1, with neither branches nor calls.
 __device__ __forceinline__ Real log1p_of_unit(Real e)
 {
-    constexpr int TERMS = sizeof(Limits<Real>::log_terms) / sizeof(Real);
     const Real s = e / (Real(2) + e), square = s * s;
-    Real sum = Limits<Real>::log_terms[TERMS - 1];
-    #pragma unroll
-    for (int i = TERMS - 2; i >= 0; --i) sum = sum * square + Limits<Real>::log_terms[i];
-    return Real(2) * s + s * square * sum;
+    return Real(2) * s + s * square * Limits<Real>::log_rest(square);
 }
 
 // Both by the same exp, where both are needed.

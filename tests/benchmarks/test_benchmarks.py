@@ -12,14 +12,23 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import agreement, cases, goals, machine, operations
-from benchmarks.contenders import GEMMS, LIBRARY
+from benchmarks.contenders import GEMMS, LIBRARY, everyday
 from gpumlp import backend
 from gpumlp.backend.device import resolve
 from tests.helpers.waiting import HANGS
 
 SCIKIT_LEARN = "scikit-learn"
 OURS, THEIRS = "gpumlp's GridSearchCV", "scikit-learn's, 2 processes"
-FAST = [LIBRARY, GEMMS, SCIKIT_LEARN, "gpumlp in a loop", OURS, THEIRS]
+FAST = [
+    LIBRARY,
+    GEMMS,
+    SCIKIT_LEARN,
+    "gpumlp in a loop",
+    OURS,
+    THEIRS,
+    everyday.OURS,
+    everyday.PEER,
+]
 
 
 @pytest.fixture

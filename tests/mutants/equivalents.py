@@ -69,12 +69,6 @@ EQUIVALENTS = [
         "numbers are converted before they are copied to the GPU or after it: to the same",
     ),
     Equivalent(
-        "gpumlp/backend/cpu/host_ops.py",
-        "self._call((function, None), values, (a, b, out), 1, 0)",
-        "self._call((function, None), values, (a, b, out), 0, 0)",
-        "a call of size 0 is not divided, whatever its items",
-    ),
-    Equivalent(
         "gpumlp/functions/activation.py",
         "lambda z, p: _where(z > 0, z, p[0] * np.expm1(z), z),",
         "lambda z, p: _where(z >= 0, z, p[0] * np.expm1(z), z),",
