@@ -304,7 +304,7 @@ def test_a_file_may_have_any_name(folder, tmp_path, monkeypatch, name):
         (["labels/model.safetensors", "new.npy", "--proba", "--out", "o.npy"], "one array"),
         (["values/model.safetensors", "new.npy", "--proba"], "this model predicts values"),
         (["none.safetensors", "new.npy"], "none.safetensors"),
-        (["folder", "new.npy"], "there is no such file"),
+        (["folder", "new.npy"], "holds no model"),
         (["empty", "new.npy"], "cannot be loaded"),
         (["labels.npz", "new.npy"], "cannot be loaded"),
         (["bare.safetensors", "new.npy"], "was not saved by `gpumlp train`"),
