@@ -267,7 +267,9 @@ def test_a_run_that_is_cut_off_keeps_what_it_had(only, tmp_path, number):
     assert results["stacks"]["closed"] == "not begun"
     tests = {name.rpartition("::")[2]: test for name, test in results["broken"]["tests"].items()}
     assert tests["test_measures"]["figures"] == {"ms": 1.5}
-    assert tests["test_is_too_late"]["outcome"] == "not begun"
+    # Killed, it may not have come to write down what it did not begin.
+    if number != signal.SIGKILL or "test_is_too_late" in tests:
+        assert tests["test_is_too_late"]["outcome"] == "not begun"
 
 
 def test_a_process_whose_time_is_over_ends_with_all_that_it_started(tmp_path):
