@@ -57,12 +57,12 @@ class RunCheckpoint(gpumlp.Checkpoint):
 def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options that were given, and DATA, in plain JSON."""
     others = ("command", "resume")
-    given = {
+    options = {
         name: value
         for name, value in vars(arguments).items()
         if name not in others and value is not None and value is not False
     }
-    return json.loads(json.dumps(given))
+    return json.loads(json.dumps(options))
 
 
 def arguments_of_run(arguments: argparse.Namespace) -> argparse.Namespace:

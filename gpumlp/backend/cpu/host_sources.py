@@ -106,9 +106,9 @@ def _losses() -> Iterator[tuple[Form, bool, bool]]:
         *(sklearn_losses.squared_error(outputs=2), sklearn_losses.poisson()),
         *(sklearn_losses.log_loss("float64"), sklearn_losses.binary_log_loss("float64")),
     )
-    for each, output in itertools.product((*losses.values(), *reported), activations.values()):
-        if each.outputs is None or output.name in each.outputs:
-            form, _, by_rows, log_u = pair(each, output)
+    for function, output in itertools.product((*losses.values(), *reported), activations.values()):
+        if function.outputs is None or output.name in function.outputs:
+            form, _, by_rows, log_u = pair(function, output)
             if isinstance(form.cuda, str):
                 yield form, by_rows, log_u
 
@@ -117,6 +117,6 @@ def _update_rules() -> Iterator[tuple[str, tuple[bool, ...]]]:
     """(family, used state buffers) of each optimiser: what only some use may go with any other."""
     for optimizer in optimizers.values():
         kinds = [optimizer(**numbers) for numbers in optimizer.examples.values()]
-        found = zip(*(kind.state_buffers().values() for kind in kinds), strict=True)
-        for used in itertools.product(*map(set, found)):
+        buffers = zip(*(kind.state_buffers().values() for kind in kinds), strict=True)
+        for used in itertools.product(*map(set, buffers)):
             yield kinds[0].family, used

@@ -44,7 +44,7 @@ def level() -> str | None:
     facts = _facts()
     flags = {*facts.get("flags", "").split(), *facts.get("features", "").split()}
     machine = platform.machine()
-    fits = (name for name, each in LEVELS.items() if each.machine == machine)
+    fits = (name for name, target in LEVELS.items() if target.machine == machine)
     return next((name for name in fits if LEVELS[name].flags <= flags), None)
 
 
