@@ -10,7 +10,7 @@ from tests import simt
 from tests.helpers.waiting import HANGS
 from tests.mutants import compiled, cpp, equivalents, python, run
 from tests.mutants.edit import Edit
-from tests.mutants.tests_of import nearness
+from tests.mutants.tests_of import Reached, nearness, trace
 
 PYTHON = '''
 """A docstring: 1 + 1."""
@@ -159,3 +159,15 @@ def test_equivalents_are_not_run(tmp_path, monkeypatch):
     monkeypatch.setattr(equivalents, "EQUIVALENTS", [equivalents.Equivalent(*row)])
     verdict = run.judge(mutant, tmp_path, None)
     assert verdict.outcome == run.EQUIVALENT and verdict.why == "nobody reads the second"
+
+
+def test_a_trace_notes_lines_and_programs(tmp_path):
+    """Of tests that train, none of which may fail because it is traced."""
+    file, source = "tests/training/test_device_state.py", "gpumlp/training/step.py"
+    trace(run.copy(tmp_path / "tree"), tmp_path / "traced", 1, file)
+    known, log = Reached(tmp_path / "traced"), (tmp_path / "traced/pytest.log").read_text()
+    assert known.seconds and " failed" not in log, log
+    text = (run.REPOSITORY / source).read_text()
+    line = text[: text.index("net.ops.prepare_update(")].count("\n") + 1
+    assert known.tests(source, range(line, line + 1), False)
+    assert simt.why_no_compiler() or known.tests("kernels/cpu/layer.cpp", range(1, 2), False)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import coverage
 
-from gpumlp.backend.cpu.host_ops import HostOps
+from gpumlp.backend.cpu.host_ops import HostOps, program_text
 from tests import simt
 from tests.simt import module
 
@@ -67,7 +67,7 @@ HostOps._get = _noting(
 
 @functools.cache
 def _program(program, options) -> str:
-    return program(*options)
+    return program_text(program, options)
 
 
 def pytest_runtest_logstart(nodeid, location):

@@ -29,12 +29,12 @@ def environment(tree: Path) -> dict[str, str]:
     return os.environ | own
 
 
-def trace(tree: Path, out: Path, processes: int) -> None:
-    """Run every test, and note in `out` what each reaches."""
+def trace(tree: Path, out: Path, processes: int, *files: str) -> None:
+    """Run every test, or those of some files, and note in `out` what each reaches."""
     out.mkdir(parents=True)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.mutants.reached"]
-    command += ["-n", str(processes), "--dist", "loadfile", "-o", "faulthandler_timeout=600"]
-    command += [f"--ignore-glob=*/test_{each}.py" for each in LEFT_OUT]
+    command += ["-n", str(processes), "--dist", "loadfile", "-o", "faulthandler_timeout=1800"]
+    command += [f"--ignore-glob=*/test_{each}.py" for each in LEFT_OUT] + [*files]
     with (out / "pytest.log").open("w") as log:
         subprocess.run(
             command,

@@ -107,8 +107,7 @@ class HostOps(NumpyOps):
         name; None without it."""
         key = names, program, options
         if key not in self._functions:
-            named = (str(option) if isinstance(option, np.dtype) else option for option in options)
-            library = compiler.library(program(*named))
+            library = compiler.library(program_text(program, options))
             if library is None:
                 compiler.complain()
             self._functions[key] = library and [_function(library, name) for name in names]
@@ -346,6 +345,11 @@ class HostOps(NumpyOps):
         values = _at(seeds), epoch, _at(keys), models, rows, chunks
         self._call((*functions, None), values, (seeds, keys), models * chunks, keys.size)
         return keys
+
+
+def program_text(program, options) -> str:
+    """program(*options), to which dtypes go by name."""
+    return program(*(str(o) if isinstance(o, np.dtype) else o for o in options))
 
 
 def _function(library, name):
