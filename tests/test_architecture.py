@@ -29,7 +29,7 @@ ORDER = (
 BACKEND = (
     *("device", "selfcheck", "__init__"),
     *("cuda", "cpu", "reference"),
-    *("sources", "layout", "contract"),
+    *("sources", "layout", "contract", "sparse_rows"),
 )
 TOP_LEVEL = 12  # names in gpumlp/ at most
 LEVELS = 9  # of folders that import each other, at most

@@ -9,8 +9,8 @@ Arrays are (M, B, N): M networks, B samples, N units; where (1 or M, ...) is wri
 of 1 is shared by all networks.  Arrays are contiguous, but for their leading axis.
 
 On a GPU, where the others are float32, some arrays may be in bfloat16, as bits in uint16: of gemm
-a and b (and out), of activate z and n, of backprop delta (and z and n), of scale out, of loss
-delta, of gather out.x.
+a and b (and out), of activate z and n, of backprop delta (and z and n), of sparse_product WT (and
+out), of sparse_gradient delta, of scale out, of loss delta, of gather out.x.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from gpumlp.backend.sparse_rows import SparseRows
 
 if TYPE_CHECKING:
     from gpumlp.backend.cuda.persistent_kernel import Chip, LaunchArgs, Places, Shape
@@ -54,7 +56,7 @@ class Targets(NamedTuple):
 class Data(NamedTuple):
     """The data that minibatches come from; a leading axis of 1 is shared by all networks."""
 
-    x: Array  # (1 or M, R, N_0), any real dtype
+    x: Any  # (1 or M, R, N_0), any real dtype, or SparseRows
     labels: Array | None  # (1 or M, R) int32
     dense: Array | None  # (1 or M, R, N_K)
     weight: Array | None  # (1 or M, R)
@@ -63,7 +65,7 @@ class Data(NamedTuple):
 class Batch(NamedTuple):
     """A minibatch."""
 
-    x: Array  # (1 or M, B, N_0)
+    x: Any  # (1 or M, B, N_0), or SparseRows
     labels: Array | None
     dense: Array | None
     w: Array  # (1 or M, B)
@@ -79,6 +81,16 @@ class Factors(NamedTuple):
     ends: Array  # (S,) int64, ascending; the last is P
     rate: Array  # (S,): of the learning rate
     decay: Array  # (S,): of the penalties and the weight decay
+
+
+class Occurring(NamedTuple):
+    """The features that occur in a batch of sparse rows, which alone are updated.
+
+    Their parameters are the rows of W^(1)^T, N_1 numbers each, with which those of a network begin.
+    """
+
+    features: Array  # (M, N_0) uint8: 0 or 1
+    units: int  # N_1
 
 
 @dataclass
@@ -180,6 +192,19 @@ class Ops(Protocol):
         slope.  n is not kept.
         """
 
+    def sparse_product(self, x: SparseRows, WT: Array, out: Array) -> None:
+        """out <- x WT, z^(1) of sparse rows without its bias.
+
+        WT (M, N_0, N_1): W^(1)^T as it is stored; out (M, B, N_1).
+        """
+
+    def sparse_gradient(self, x: SparseRows, delta: Array, occurs: Array, out: Array) -> None:
+        """out <- x^T delta, (12) of the first layer of sparse rows; each sum in the rows' order.
+
+        delta (M, B, N_1); out (M, N_0, N_1), in which only features that occur are not 0.
+        occurs (M, N_0) uint8: which features do; before it says for which out may not be 0.
+        """
+
     def scale(self, V: Array, s: Array, out: Array) -> None:
         """out <- V diag(s), the weights W of z = V (s * n) + b = W n + b.
 
@@ -248,20 +273,22 @@ class Ops(Protocol):
         stopped_at: Array,
         decayed: int,
         factors: Factors | None = None,
+        occurring: Occurring | None = None,
     ) -> None:
         """theta (M, P) and its state buffers (M, P) <- an update by the optimiser's rule, (14)(15).
 
         family: of the optimiser, see gpumlp/functions/optimizer.py.  Only networks that move by
         scalars (M, 4) change.  The first `decayed` parameters take penalties and weight decay, and
         all have one learning rate; with factors, those say both for each slice.  A parameter stays,
-        with its state, where one of them would not be finite, and stopped_at[m] is t[m].
+        with its state, where one of them would not be finite, and stopped_at[m] is t[m].  With
+        occurring, parameters of W^(1) whose feature does not occur stay too, with their state.
         """
 
     # ------------------------------------------------------------ minibatches
     def gather(self, data: Data, order: Array, cursor: Array, batch: int, out: Batch) -> None:
         """out <- a minibatch: row i is row order[m, cursor[m] * batch + i] of data.
 
-        -1 is a row of zeros with weight 0.
+        -1 is a row of zeros with weight 0.  Of sparse rows out.x.numbers are written.
         """
 
     def shuffle(self, seeds: Array, epoch: int, order: Array) -> None:

@@ -12,7 +12,8 @@ class Layout:
     optimiser's state have the same layout.
 
     sizes: N_0 .. N_K;  learned: the layers k whose activation has a learned slope;  scaled: those
-    with a scale s^(k) of their N_{k-1} inputs.
+    with a scale s^(k) of their N_{k-1} inputs;  sparse: whether W^(1) is stored as its transpose
+    (N_0, N_1), in which the weights of a feature are neighbours.
     """
 
     def __init__(
@@ -21,8 +22,9 @@ class Layout:
         learned: tuple[int, ...],
         itemsize: int,
         scaled: tuple[int, ...] = (),
+        sparse: bool = False,
     ):
-        self.sizes, self.learned = sizes, learned
+        self.sizes, self.learned, self.sparse = sizes, learned, sparse
         self._align = ALIGNMENT // itemsize
         layers = range(1, len(sizes))
         self.size = 0

@@ -18,6 +18,7 @@ struct Gather {
     int* y_labels;
     Real *y_dense, *w, *w_sum;
     Int networks, rows, columns, outputs, chunks;
+    int* numbers;                           // (M, B), of sparse rows: the indices; or 0
 };
 
 extern "C" void gather_end(const Gather& a, int = 0, int = 1)
@@ -57,6 +58,7 @@ extern "C" void gather(const Gather& a, int piece, int pieces)
             if (row + AHEAD < part.last && index[row + AHEAD] >= 0)
                 fetch(X + index[row + AHEAD] * a.columns, a.columns);
             copy_row(a.x + out * a.columns, used ? X + source * a.columns : 0, a.columns);
+            if (a.numbers) a.numbers[out] = int(source);
             if (a.dense)
                 copy_row(a.y_dense + out * a.outputs,
                          used ? a.dense + m * a.y_stride + source * a.outputs : 0, a.outputs);

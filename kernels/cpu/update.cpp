@@ -12,6 +12,8 @@ struct Update {
     Int networks, size, decayed, chunks;
     const Int* ends;                        // of the slices, ascending, or 0
     const Real *rate, *decay;               // the factors of each slice
+    const unsigned char* occurs;            // (M, features): whether the parameters of one move; or 0
+    Int features, units;                    // with N_1 parameters for each, the first of all
 };
 
 // As wide as Real, so that the compiler makes vectors of what is found of each number.
@@ -34,6 +36,32 @@ __device__ __forceinline__ bool move_range(const Rule& rule, const Update& a, In
     return stuck == 0;
 }
 
+// The first feature from j on, and before `end`, that occurs or not as `wanted`.
+inline Int next(const unsigned char* occurs, Int j, Int end, bool wanted)
+{
+    while (j < end && (occurs[j] != 0) != wanted) ++j;
+    return j;
+}
+
+// Those of the parameters [from, to) of a network, which begin at `begin`, that move.
+inline bool move_occurring(const Rule& rule, const Update& a, Int m, Int from, Int to, const Slice& slice)
+{
+    const Int begin = m * a.size, end = a.occurs ? a.features * a.units : 0;
+    bool all = true;
+    if (from < end) {
+        const unsigned char* occurs = a.occurs + m * a.features;
+        const Int last = to < end ? to : end, until = (last + a.units - 1) / a.units;
+        for (Int j = next(occurs, from / a.units, until, true); j < until;) {
+            const Int k = next(occurs, j, until, false);    // features j .. k - 1 lie one behind the other
+            all &= move_range(rule, a, begin + (j * a.units > from ? j * a.units : from),
+                              begin + (k * a.units < last ? k * a.units : last), slice);
+            j = next(occurs, k, until, true);
+        }
+        from = last;
+    }
+    return from < to ? all & move_range(rule, a, begin + from, begin + to, slice) : all;
+}
+
 extern "C" void update(const Update& a, int piece, int pieces)
 {
     each_item(a.networks, a.chunks, a.size / LANES, piece, pieces, [&](const Part& part) {
@@ -42,16 +70,16 @@ extern "C" void update(const Update& a, int piece, int pieces)
         if (step.go == Real(0)) return;
         Rule rule;
         rule.begin(a.hyper + m * HYPERS, step, Real(a.t[m]));
-        const Int begin = m * a.size, middle = first > a.decayed ? first : last < a.decayed ? last : a.decayed;
+        const Int middle = first > a.decayed ? first : last < a.decayed ? last : a.decayed;
         bool all = true;
         if (!a.ends)
-            all = move_range(rule, a, begin + first, begin + middle, Slice{step.lr, Real(1)})
-                & move_range(rule, a, begin + middle, begin + last, Slice{step.lr, Real(0)});
+            all = move_occurring(rule, a, m, first, middle, Slice{step.lr, Real(1)})
+                & move_occurring(rule, a, m, middle, last, Slice{step.lr, Real(0)});
         else
             for (Int s = 0, from = first; from < last; ++s) {
                 const Int to = a.ends[s] < last ? a.ends[s] : last;
                 if (to <= from) continue;
-                all &= move_range(rule, a, begin + from, begin + to, Slice{step.lr * a.rate[s], a.decay[s]});
+                all &= move_occurring(rule, a, m, from, to, Slice{step.lr * a.rate[s], a.decay[s]});
                 from = to;
             }
         if (!all) __atomic_store_n(a.halted + m, a.t[m], __ATOMIC_RELAXED);     // the same by all threads

@@ -1,5 +1,6 @@
 // A minibatch by index: rows of X converted to Stored, targets and sample weights, and the sum of the
-// weights of each network.  An index below 0 is padding: a row of zeros with weight 0.
+// weights of each network.  An index below 0 is padding: a row of zeros with weight 0.  Of sparse rows the
+// indices are taken instead, with no columns.
 //
 // Bytes per element of X: reads one Source, writes one Stored.
 //
@@ -11,14 +12,15 @@ constexpr int STORED_VEC = 16 / sizeof(Stored);         // elements of x in 128 
 // X (1 or M, R, columns), labels (1 or M, R) or dense (1 or M, R, outputs) or neither, weight
 // (1 or M, R) or 0; a stride is from network to network, 0 if shared.
 // For each network `sums` blocks, which add its weights, and `chunks` with blockDim.y rows at a time.
-// Out: x (M, B, columns), y_labels (M, B) or y_dense (M, B, outputs), w (M, B), w_sum (M).
+// Out: x (M, B, columns) or numbers (M, B), the other of them 0; y_labels (M, B) or y_dense (M, B, outputs);
+// w (M, B), w_sum (M).
 // partial (M, sums); arrived (M), all 0.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) gather(
     const int* order, long long order_stride, const long long* cursor, long long batch,
     const Source* X, long long x_stride, const int* labels, const Real* dense, long long y_stride,
     const Real* weight, long long weight_stride,
-    Stored* x, int* y_labels, Real* y_dense, Real* w, Real* w_sum, Real* partial, unsigned* arrived,
-    long long rows, int columns, int outputs, int sums, int chunks)
+    Stored* x, int* numbers, int* y_labels, Real* y_dense, Real* w, Real* w_sum,
+    Real* partial, unsigned* arrived, long long rows, int columns, int outputs, int sums, int chunks)
 {
     const Place at = place<1>(1, sums + chunks);
     const long long m = at.network, step = (long long)chunks * blockDim.y;
@@ -55,6 +57,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) gather(
                 y_dense[out * outputs + j] =
                     source < 0 ? Real(0) : dense[m * y_stride + (long long)source * outputs + j];
         if (threadIdx.x == 0) {
+            if (numbers) numbers[out] = source;
             if (labels) y_labels[out] = source < 0 ? 0 : labels[m * y_stride + source];
             w[out] = source < 0 ? Real(0) : weight ? weight[m * weight_stride + source] : Real(1);
         }

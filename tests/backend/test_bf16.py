@@ -10,7 +10,7 @@ from gpumlp import backend
 from gpumlp.backend.cuda import cuda_sources
 from gpumlp.backend.sources import BF16
 from tests import simt
-from tests.operations import bf16, layers, losses, minibatches
+from tests.operations import bf16, layers, losses, minibatches, sparse
 
 SHAPES = [(1, 1), (3, 37), (70, 132), (130, 8), (37, 136)]
 LOSSES = [losses.NATURAL[0], losses.NATURAL[6], losses.NATURAL[8], losses.NATURAL[10]]
@@ -60,6 +60,15 @@ def test_activation_sizes(ops, shape, name):
 def test_scale(ops, shape):
     for models in 1, 3:
         bf16.check_scale(ops, models, shape)
+
+
+@shapes
+@pytest.mark.parametrize("named", sparse.NAMED)
+def test_sparse_rows(ops, shape, named):
+    for models in 1, 3:
+        for stored in "uint16", "float32":
+            bf16.check_sparse_product(ops, models, named, shape, stored)
+        bf16.check_sparse_gradient(ops, models, named, shape)
 
 
 @shapes

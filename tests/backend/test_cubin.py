@@ -61,6 +61,7 @@ WIDE = {
     "gather": (0, 3),  # what it loads depends on the type of the data; x, two packs or more and one
     "scale": (3, 1),  # V twice, s; W
     "scale_gradient": (5, 1),  # G and V twice, s; G
+    "sparse_product": (8, 1),  # W^T of eight non-zeros, and more; z
     "cast_bf16": (5, 5),  # four packs and one
     "prepare_update": (1, 0),  # g
     "loss": (3, 0),  # u, b, y
@@ -70,9 +71,9 @@ WIDE = {
 WIDE_IN_PROGRAM = {  # f' = 1 needs neither n nor z
     (f"layer-identity{arrays}", "backprop"): (2, 1) for arrays in ("", "-bf16", "-bf16-delta")
 } | {  # theta, g and the state buffers in use; all but g
-    (f"{label}{factors}", "update"): (2 + sum(used), 1 + sum(used))
+    (f"{label}{way}", "update"): (2 + sum(used), 1 + sum(used))
     for label, _, used in cuda_sources.update_rules()
-    for factors in ("", "-factors")
+    for way in ("", "-factors", "-occurring")
 }
 
 # float32 programs that round float64 data, as that is what they are for.

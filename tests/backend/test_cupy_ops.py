@@ -1,17 +1,19 @@
 """What the operations on the GPU do around their kernels: copies, captures, the epoch's order."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import gpumlp
 from gpumlp import backend
-from gpumlp.backend.contract import Data
+from gpumlp.backend.contract import Batch, Data, Occurring
 from gpumlp.backend.cuda import cupy_ops
 from gpumlp.functions.activation import activations
 from gpumlp.model import memory
 from gpumlp.training import placement
 from tests.helpers.training import fit
-from tests.operations import minibatches, random, send
+from tests.operations import minibatches, random, send, sparse
 from tests.operations.selection import IN_MANY_BLOCKS
 
 
@@ -222,6 +224,68 @@ def test_a_capture_in_which_the_workspace_of_products_grows_is_refused(counters)
     ops.capture(work)()
     expected = ops.to_host(a)[0] @ ops.to_host(b)[0]
     np.testing.assert_allclose(ops.to_host(out)[0], expected, rtol=1e-4, atol=1e-4)
+
+
+class SparseStep:
+    """The operations of a step on sparse rows, on arrays of their own."""
+
+    KERNELS = "gather", "sparse_product", "clear_gradient", "sparse_gradient", "update"
+
+    def __init__(self, ops, rows=37, units=5, width=64):
+        self.ops, self.rows = ops, rows
+        self.optimizer = gpumlp.Adam(0.1)
+        x = sparse.sent(ops, sparse.make_rows("float32", 3 * rows, width))
+        self.numbers = send(ops, np.full((1, rows), -7), np.int32)
+        batch = dataclasses.replace(x, numbers=self.numbers)
+        w, w_sum = (send(ops, np.ones(s), np.float32) for s in ((1, rows), (1,)))
+        self.given = Data(x, None, None, None), send(ops, [np.arange(3 * rows)[::-1]], np.int32)
+        self.out = Batch(batch, None, None, w, w_sum)
+        self.cursor = send(ops, [0], np.int64)
+        self.theta = send(ops, random(1, width * units), np.float32)
+        self.g, self.first, self.second = (ops.xp.zeros_like(self.theta) for _ in range(3))
+        self.WT, self.GT = (a.reshape(1, width, units) for a in (self.theta, self.g))
+        self.z = ops.xp.zeros((1, rows, units), np.float32)
+        self.occurs = ops.xp.zeros((1, width), np.uint8)
+        hyper, scalars = self.optimizer.hyper(1), [[1, 1, 0.1, 1]]
+        self.now = send(ops, scalars, np.float32), send(ops, hyper, np.float32)
+        self.t, self.stopped_at = send(ops, [1], np.int64), send(ops, [0], np.int64)
+
+    def __call__(self):
+        ops, x = self.ops, self.out.x
+        ops.gather(*self.given, self.cursor, self.rows, self.out)
+        ops.sparse_product(x, self.WT, self.z)
+        ops.sparse_gradient(x, self.z, self.occurs, self.GT)
+        ops.update(
+            *(self.optimizer.family, self.theta, self.g, (self.first, self.second)),
+            *(*self.now, self.t, self.stopped_at, 0),
+            occurring=Occurring(self.occurs, self.WT.shape[2]),
+        )
+
+
+def test_sparse_rows_in_a_graph(counters):
+    """Nothing is allocated or awaited; what changes from step to step lies in arrays."""
+    ops = backend.get("cuda:0")
+    eager, captured = SparseStep(ops), SparseStep(ops)
+    eager()
+    captured()
+    with counters.count() as c:
+        replay = ops.capture(captured)
+    assert (c.launches, c.allocations, c.synchronisations) == (0, 0, 0)
+    for step in 1, 2:
+        for each in eager, captured:
+            each.cursor += 1
+            each.t += 1
+        eager()
+        with counters.count() as c:
+            replay()
+        assert (c.graphs, c.allocations, c.synchronisations) == (1, 0, 0)
+        assert (*c.kernels,) == SparseStep.KERNELS
+        expected = np.arange(3 * 37)[::-1][step * 37 : (step + 1) * 37]
+        np.testing.assert_array_equal(ops.to_host(captured.numbers)[0], expected)
+        for name in "theta", "g", "first", "second", "z", "occurs":
+            own, other = (ops.to_host(getattr(each, name)) for each in (captured, eager))
+            np.testing.assert_array_equal(own, other)
+            assert np.isfinite(own).all()
 
 
 # ------------------------------------------------------------------ around an epoch

@@ -5,6 +5,7 @@ Every operation by itself is held against formulas in test_operations.py.
 
 import copy
 import ctypes
+import dataclasses
 import functools
 import pickle
 from pathlib import Path
@@ -16,7 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import gpumlp
 from gpumlp import backend
-from gpumlp.backend.contract import Data, Noise, Targets
+from gpumlp.backend.contract import Data, Noise, Occurring, Targets
 from gpumlp.backend.cpu import blas, compiler, host_ops, host_sources, pool, sequence
 from gpumlp.backend.cpu.host_ops import HostOps
 from gpumlp.backend.reference.numpy_ops import NumpyOps
@@ -26,7 +27,7 @@ from gpumlp.functions.loss import losses, pair
 from gpumlp.functions.optimizer import examples
 from gpumlp.model import blas_threads
 from gpumlp.model.shape import NetworkShape
-from tests.operations import layers, minibatches, random, updates
+from tests.operations import layers, minibatches, random, sparse, updates
 from tests.operations import losses as loss_checks
 
 pytestmark = pytest.mark.skipif(
@@ -209,6 +210,19 @@ def use_every_function(ops, dtype):
         ops.prepare_update(theta, one, one, hyper, None, np.zeros(1, np.int64), state)
         now = state.scalars, hyper, state.t, state.stopped_at
         ops.update(optimizer.family, theta, theta.copy(), state_buffers, *now, 32)
+        ops.update(
+            *(optimizer.family, theta, theta.copy(), state_buffers, *now, 32),
+            occurring=Occurring(np.ones((1, 8), np.uint8), 4),
+        )
+    x = sparse.make_rows(dtype, 3, 8)
+    ops.sparse_product(x, np.ones((1, 8, 4), dtype), np.empty_like(z))
+    ops.sparse_gradient(x, z, np.ones((1, 8), np.uint8), np.empty((1, 8, 4), dtype))
+    numbers = np.empty((1, 2), np.int32)
+    out = minibatches.Minibatch(ops, dtype, 1, 2, 8, False, 0).out
+    out = out._replace(x=dataclasses.replace(x, numbers=numbers))
+    order = np.array([[2, -1]], np.int32)
+    ops.gather(Data(x, None, None, None), order, np.zeros(1, np.int64), 2, out)
+    assert (numbers == order).all()
     for source in SOURCE:
         out = minibatches.Minibatch(ops, dtype, 1, 2, 3, False, 0).out
         data = Data(np.ones((1, 5, 3), source), None, None, None)
@@ -491,7 +505,26 @@ def everything(ops, dtype, models, rows, columns):
         *(optimizer.family, theta, g, [first, second]),
         *(state.scalars, hyper, state.t, state.stopped_at, size // 64 * 32),
     )
-    results += [state.norm, state.losses[0], state.scalars, theta, first, second]
+    moved = (a.copy() for a in (theta, first, second))
+    results += [state.norm, state.losses[0], state.scalars, *moved]
+
+    width = 40
+    x, WT = sparse.make_rows(dtype, rows, width), random(models, width, columns).astype(dtype)
+    numbers = np.random.default_rng(1).integers(-1, rows, (models, rows)).astype(np.int32)
+    for batch in x, dataclasses.replace(x, numbers=numbers):
+        product, gradient = np.empty_like(z), np.full_like(WT, np.nan)
+        occurs = np.ones((models, width), np.uint8)
+        ops.sparse_product(batch, WT, product)
+        ops.sparse_gradient(batch, delta, occurs, gradient)
+        results += [product, gradient, occurs]
+    ops.update(
+        *(optimizer.family, theta, g, [first, second]),
+        *(state.scalars, hyper, state.t, state.stopped_at, size // 64 * 32),
+        occurring=Occurring(
+            np.arange(models * 9).reshape(models, 9).astype(np.uint8) % 2, size // 10
+        ),
+    )
+    results += [theta, first, second]
 
     out = minibatches.Minibatch(ops, dtype, models, rows, columns, True, 0).out
     order = np.random.default_rng(0).integers(-1, rows, (1, rows)).astype(np.int32)
@@ -521,7 +554,7 @@ def test_large_buffers_are_shared_and_numpys(numpy_alone, monkeypatch, shape):
         monkeypatch.setattr(pool, "threads", lambda count=count: count)
         shared.clear()
         results[count] = everything(HostOps(), "float64", *shape)
-        assert len(shared) == (12 if count > 1 else 0)
+        assert len(shared) == (17 if count > 1 else 0)
     for count in (2, 5):
         for one, several in zip(results[1], results[count], strict=True):
             np.testing.assert_array_equal(several, one)

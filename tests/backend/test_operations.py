@@ -20,7 +20,7 @@ from gpumlp.model.objective import Objective
 from gpumlp.training.placement import make_rows
 from tests import simt
 from tests.conftest import require_cuda
-from tests.operations import layers, losses, metrics, minibatches, noise, updates
+from tests.operations import layers, losses, metrics, minibatches, noise, sparse, updates
 
 DTYPES = ("float32", "float64")
 MODELS = (1, 3)
@@ -168,6 +168,69 @@ def test_activation_at_kinks(ops, dtype, name):
 def test_activation_of_the_users_own(ops, dtype, models, df_from):
     for shape in (5, 37), (5, 8):
         layers.check_custom(ops, dtype, models, df_from, shape)
+
+
+# ------------------------------------------------------------------ sparse rows
+
+named_rows = pytest.mark.parametrize("named_by", sparse.NAMED)
+SPARSE_SIZES = [(1, 1), (3, 37), (70, 64), (37, 100), (33, 132), (130, 3)]
+
+
+@dtypes
+@models
+@named_rows
+@pytest.mark.parametrize("shape", SPARSE_SIZES, ids=lambda shape: "x".join(map(str, shape)))
+def test_sparse_rows(ops, dtype, models, named_by, shape):
+    sparse.check_product(ops, dtype, models, named_by, shape)
+    sparse.check_gradient(ops, dtype, models, named_by, shape)
+
+
+@dtypes
+@models
+@pytest.mark.parametrize("width", [20, 5003])
+def test_sparse_rows_of_few_and_many_features(ops, dtype, models, width):
+    sparse.check_product(ops, dtype, models, "own", (37, 8), width)
+    sparse.check_gradient(ops, dtype, models, "own", (37, 8), width)
+
+
+@dtypes
+@models
+def test_rows_without_nonzeros(ops, dtype, models):
+    sparse.check_no_nonzeros(ops, dtype, models)
+
+
+@dtypes
+def test_sparse_gradient_adds_in_the_order_of_rows(ops, dtype):
+    sparse.check_order(ops, dtype)
+
+
+@dtypes
+@models
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("targets", ["labels", "dense", None])
+def test_gather_sparse_rows(ops, dtype, models, shared, targets):
+    sparse.check_gather(ops, dtype, models, targets, weighted=not shared, shared=shared)
+
+
+@dtypes
+@models
+@pytest.mark.parametrize("units", [1, 3, 37, 64])
+@pytest.mark.parametrize("case", sparse.CASES, ids=named(*sparse.CASES))
+def test_update_of_occurring_features(ops, dtype, models, case, units):
+    sparse.check_update(ops, dtype, models, *case, units)
+
+
+@dtypes
+@pytest.mark.parametrize("case", sparse.CASES, ids=named(*sparse.CASES))
+def test_update_of_occurring_features_with_factors(ops, dtype, case):
+    sparse.check_update(ops, dtype, 3, *case, factors=True)
+
+
+@dtypes
+@models
+@pytest.mark.parametrize("case", sparse.CASES, ids=named(*sparse.CASES))
+def test_overflow_of_features(ops, dtype, models, case):
+    sparse.check_overflow(ops, dtype, models, *case)
 
 
 # ------------------------------------------------------------------ randomness

@@ -114,11 +114,11 @@ def test_the_first_use_takes_programs_that_a_fit_takes(cuda, monkeypatch):
 # operation -> how many cases, and the multiple of the dtype's tolerance that they are allowed
 EXTENT = {
     "activate": (60, 1), "prepare_update": (5, 5), "backprop": (56, 5), "capture": (2, 1),
-    "copies": (1, 0), "gather": (14, 1), "gemm": (30, 1), "loss": (102, 5), "cast_bf16": (1, 0),
-    "scale": (3, 1), "scale_gradient": (2, 5),
+    "copies": (1, 0), "gather": (16, 1), "gemm": (30, 1), "loss": (102, 5), "cast_bf16": (1, 0),
+    "scale": (3, 1), "scale_gradient": (2, 5), "sparse_product": (4, 1), "sparse_gradient": (3, 5),
     "persistent_kernel": (6, 5), "shuffle": (3, 1), "accumulate_metrics": (4, 1),
     "transfers": (1, 0),
-    "update": (2 * (len(dict(examples())) + len(OVERFLOWING) + 1) + 1, 5),
+    "update": (2 * (len(dict(examples())) + len(OVERFLOWING) + 2) + 1, 5),
 }  # fmt: skip
 
 

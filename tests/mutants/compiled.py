@@ -56,6 +56,7 @@ def _host() -> Iterator[tuple[str, str]]:
             form, _, rows, log_u = pair(each, output)
             yield f"{name} {dtype}", host_sources.loss(dtype, form, rows, log_u)
         yield f"rows {dtype}", host_sources.rows(dtype)
+        yield f"sparse {dtype}", host_sources.sparse(dtype)
         yield f"gemm {dtype}", host_sources.gemm(dtype, "int")
         yield f"prepare_update {dtype}", host_sources.prepare_update(dtype)
         for label, family, used in cuda_sources.update_rules():

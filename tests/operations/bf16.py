@@ -18,6 +18,7 @@ from . import (
     noise,
     random,
     send,
+    sparse,
 )
 from . import rounded as round_to
 from .layers import constants, evaluate
@@ -180,6 +181,40 @@ def check_gather(ops, models, source, columns, rows=70):
     ops.gather(*given, send(ops, np.zeros(models), np.int64), rows, out)
     assert_same(ops, out.x, bits(expected), f"{source} {columns}")
     assert_same(ops, out.w_sum, (order >= 0).sum(axis=1).astype(REAL))
+
+
+# ------------------------------------------------------------------ sparse rows
+
+
+def check_sparse_product(ops, models, named, shape, stored="uint16", width=300):
+    """z of W in bfloat16, as the last layer's too: in float32; x's values are float32."""
+    rows, units = shape
+    data = sparse.make_data(REAL, named, rows, width)
+    batch = sparse.Picked(ops, data, named, models, rows)
+    WT = rounded(random(models, width, units, seed=53))
+    wide = Wide(ops, bits(WT), np.uint16)
+    out = send(ops, np.full((models, rows, units), NAN if stored == "uint16" else np.nan), stored)
+    ops.sparse_product(batch.rows, wide.view, out)
+    expected = batch.x @ WT
+    if stored == "uint16":
+        assert_nearest(ops, out, expected, 10, f"{named} {shape}")
+    else:
+        assert_close(ops, out, expected, REAL, 10, f"{named} {shape}")
+
+
+def check_sparse_gradient(ops, models, named, shape, width=300):
+    """The gradient in float32 of delta in bfloat16."""
+    rows, units = shape
+    data = sparse.make_data(REAL, named, rows, width)
+    batch = sparse.Picked(ops, data, named, models, rows)
+    delta = rounded(random(models, rows, units, seed=54))
+    occurs = send(ops, np.ones((models, width)), np.uint8)
+    out = Wide(ops, np.full((models, width, units), np.nan), REAL)
+    ops.sparse_gradient(batch.rows, put(ops, delta), occurs, out.view)
+    assert_same(ops, occurs, 1 * batch.occurs)
+    expected = batch.x.swapaxes(1, 2) @ delta
+    assert_close(ops, out.view, expected, REAL, 3 * np.sqrt(rows), f"{named} {shape}")
+    out.assert_untouched_outside()
 
 
 # ------------------------------------------------------------------ narrow

@@ -6,7 +6,7 @@
 
 import sys
 
-from . import bf16, layers, losses, metrics, minibatches, noise, persistent_kernel, updates
+from . import bf16, layers, losses, metrics, minibatches, noise, persistent_kernel, sparse, updates
 
 SELECTION = {
     "tanh": lambda ops: _layer(ops, "float32", "tanh", (70, 37)),
@@ -21,6 +21,24 @@ SELECTION = {
     "scale by 128 bits": lambda ops: layers.check_scale(ops, "float32", 3, (130, 8)),
     "scale in float64": lambda ops: layers.check_scale(ops, "float64", 3, (70, 132)),
     "scale into bfloat16": lambda ops: bf16.check_scale(ops, 3, (37, 136)),
+    "sparse product": lambda ops: sparse.check_product(ops, "float32", 3, "own", (70, 37)),
+    "sparse product by 128 bits": lambda ops: sparse.check_product(
+        ops, "float32", 3, "shared", (70, 132)
+    ),
+    "sparse product in float64": lambda ops: sparse.check_product(
+        ops, "float64", 3, "slice", (37, 8)
+    ),
+    "sparse product in bfloat16": lambda ops: bf16.check_sparse_product(ops, 3, "own", (37, 136)),
+    "sparse product of bfloat16": lambda ops: bf16.check_sparse_product(
+        ops, 3, "own", (37, 136), "float32"
+    ),
+    "sparse gradient": lambda ops: sparse.check_gradient(ops, "float32", 3, "own", (70, 37)),
+    "sparse gradient of a slice": lambda ops: sparse.check_gradient(
+        ops, "float32", 3, "slice", (37, 64), 1000
+    ),
+    "sparse gradient in order": lambda ops: sparse.check_order(ops, "float32"),
+    "sparse gradient in bfloat16": lambda ops: bf16.check_sparse_gradient(ops, 3, "own", (37, 37)),
+    "rows without non-zeros": lambda ops: sparse.check_no_nonzeros(ops, "float32", 3),
     "softmax": lambda ops: layers.check_softmax(ops, "float32", 3, "softmax", (37, 37)),
     "dropout": lambda ops: noise.check_dropout_and_f(ops, "float32", 3, (37, 37), "gelu"),
     "dropout by 128 bits": lambda ops: noise.check_dropout_and_f(
@@ -67,6 +85,11 @@ SELECTION = {
     "plain epsilon": lambda ops: updates.check_plain_epsilon(ops, "float32", 3),
     "overflow": lambda ops: updates.check_overflow(ops, "float32", 3, *updates.CASES[8]),
     "factors": lambda ops: updates.check_factors(ops, "float32", 3, *updates.CASES[9]),
+    "occurring": lambda ops: sparse.check_update(ops, "float32", 3, *sparse.CASES[0]),
+    "occurring, with factors": lambda ops: sparse.check_update(
+        ops, "float32", 3, *sparse.CASES[3], units=3, factors=True
+    ),
+    "occurring, overflow": lambda ops: sparse.check_overflow(ops, "float32", 3, *sparse.CASES[1]),
     "frozen": lambda ops: updates.check_frozen(ops, "float32", "Adam"),
     "gather": lambda ops: minibatches.check_gather(ops, "float32", 3, "float32", 37),
     "gather by 128 bits": lambda ops: minibatches.check_gather(ops, "float32", 3, "float32", 132),
@@ -80,6 +103,7 @@ SELECTION = {
         ops, "float32", 3, "uint8", 1, targets=None, rows=4400
     ),
     "gather into float64": lambda ops: minibatches.check_gather(ops, "float64", 1, "float32", 8),
+    "gather sparse rows": lambda ops: sparse.check_gather(ops, "float32", 3),
     "gather beyond 32 bits": minibatches.check_gather_far,
     "accumulate_metrics": lambda ops: metrics.check_tally(ops, "float32", 3, "largest", (130, 3)),
     "tally by 128 bits": lambda ops: metrics.check_tally(ops, "float32", 3, "largest", (37, 36)),

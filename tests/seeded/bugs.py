@@ -293,6 +293,81 @@ LAYERS = {
     ),
 }
 
+SPARSE = {
+    "rows as they stand in the place of their numbers": Bug(
+        "sparse.cu", "numbers ? numbers[m * numbers_stride + row] : row", "row", "sparse product"
+    ),
+    "the numbers of the first network for all": Bug(
+        "sparse.cu", "numbers[m * numbers_stride + row]", "numbers[row]", "sparse product"
+    ),
+    "padding that has a product": Bug(
+        "sparse.cu",
+        "if (source >= 0)\n",
+        "if (source >= -1)\n",
+        "sparse product",
+        *(ADDRESS, OUTSIDE),
+    ),
+    "128-bit packs of units with a tail": Bug(
+        "sparse.cu",
+        "if (units % WEIGHT_VEC == 0)",
+        "if (units >= WEIGHT_VEC)",
+        "sparse product",
+        *(ADDRESS, "misaligned address"),
+    ),
+    "the last non-zero left out": Bug(
+        "sparse.cuh", "j = first; j < last; ++j", "j = first; j < last - 1; ++j", "sparse product"
+    ),
+    "the last warp's features are not cleared": Bug(
+        "sparse.cu",
+        "first < features; first += 32 * at.step",
+        "first + 32 < features; first += 32 * at.step",
+        "sparse gradient",
+    ),
+    "one of 32 features is cleared": Bug(
+        "sparse.cu",
+        "left; left &= left - 1) {\n            Real* row",
+        "left; left = 0) {\n            Real* row",
+        "sparse gradient",
+    ),
+    "a gradient that is cleared without its tail": Bug(
+        "sparse.cu",
+        "unit = lane; unit < units; unit += 32",
+        "unit = lane; unit < 32; unit += 32",
+        "sparse gradient",
+    ),
+    "features that occurred and still do": Bug(
+        "sparse.cu", "if (clear) occurs[feature] = 0;", "", "sparse gradient"
+    ),
+    "a feature of every share": Bug(
+        "sparse.cu",
+        "there && share_of(column, shares) == share",
+        "there",
+        "sparse gradient",
+    ),
+    "lanes without a non-zero that count": Bug(
+        "sparse.cu", "there && share_of", "share_of", "sparse gradient"
+    ),
+    "the rows behind the first 32 left out": Bug(
+        "sparse.cu", "top < rows; top += 32", "top < 32; top += 32", "sparse gradient in order"
+    ),
+    "non-zeros behind the first 32 left out": Bug(
+        "sparse.cu", "j < last; j += 32", "j < last; j = last", "sparse gradient"
+    ),
+    "rows in another order": Bug(
+        "sparse.cu",
+        "for (int r = 0; r < 32 && top + r < rows; ++r) {",
+        "for (int r = rows - top < 32 ? int(rows - top) - 1 : 31; r >= 0; --r) {",
+        "sparse gradient in order",
+    ),
+    "units beyond the row": Bug(
+        "sparse.cu",
+        "if (unit < units) G[",
+        "G[",
+        "sparse gradient",
+        *(THREAD, RACE),
+    ),
+}
+
 LOSSES = {
     "softmax without subtracting the maximum": Bug(
         "objective.cuh", "top = row_max(top);", "top = Real(0);", "large logits"
@@ -359,6 +434,24 @@ UPDATES = {
     "an overflow that halts nothing": Bug(
         "update.cu", "if (!all) atomicMax(halted + at.network, t[at.network]);", "", "overflow"
     ),
+    "features of the first network for all": Bug(
+        "update.cu", "moving_of(occurs + at.network * features,", "moving_of(occurs,", "occurring"
+    ),
+    "a pack that moves as its first number": Bug(
+        "update.cu", "if (++unit == units) unit = 0, ++feature;", "", "occurring"
+    ),
+    "parameters behind the features that stay": Bug(
+        "update.cu",
+        "feature >= features || occurs[feature]",
+        "feature < features && occurs[feature]",
+        "occurring",
+    ),
+    "features that stay, with their pack's others": Bug(
+        "update_rule.cuh", "moves &= may;", "", "occurring"
+    ),
+    "an overflow of what stays": Bug(
+        "update_rule.cuh", "all &= moves | !may;", "all &= moves;", "occurring, overflow"
+    ),
     "a halt that does not last": Bug("step.cuh", "halted == 0 && w_sum", "w_sum", "events"),
     "a gradient that is not looked at": Bug(
         "step.cuh", "isfinite(loss) && isfinite(length)", "isfinite(loss)", "events"
@@ -393,6 +486,15 @@ MINIBATCHES = {
     "the same batch at every step": Bug("gather.cu", " + cursor[m] * batch", "", "gather"),
     "the targets of the first network for all": Bug(
         "gather.cu", "dense[m * y_stride +", "dense[", "gather targets"
+    ),
+    "numbers without padding": Bug(
+        "gather.cu",
+        "if (numbers) numbers[out] = source;",
+        "if (numbers && source >= 0) numbers[out] = source;",
+        "gather sparse rows",
+    ),
+    "the numbers of networks in the same place": Bug(
+        "gather.cu", "numbers[out] = source", "numbers[row] = source", "gather sparse rows"
     ),
     "shuffle keys that are not unique": Bug(
         "shuffle.cu", "(unsigned long long)row", "(unsigned long long)(row & 1023)", "shuffle"
@@ -589,4 +691,4 @@ COMPILED = {
     ),
 }
 
-BUGS = REDUCTIONS | PLACES | LAYERS | LOSSES | UPDATES | MINIBATCHES | RESIDENTS | COMPILED
+BUGS = REDUCTIONS | PLACES | LAYERS | SPARSE | LOSSES | UPDATES | MINIBATCHES | RESIDENTS | COMPILED

@@ -152,6 +152,16 @@ def where(condition, x, y):
     return operations.compute(np.where, condition, x, y)
 
 
+def flatnonzero(a):
+    """CuPy waits for the device, which alone knows how many there are."""
+    record(synchronisations=1)
+    return operations.compute(np.flatnonzero, a)
+
+
+def searchsorted(a, v):
+    return operations.compute(np.searchsorted, a, v)
+
+
 def take(a, indices, axis=None):
     """CuPy wraps an index that is out of range without a word; here it is an error."""
     return operations.compute(np.take, a, indices, axis=axis)

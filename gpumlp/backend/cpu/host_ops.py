@@ -16,6 +16,7 @@ import numpy as np
 from gpumlp.backend.cpu import blas, compiler, host_sources, pool, sequence
 from gpumlp.backend.reference.numpy_ops import NumpyOps
 from gpumlp.backend.sources import SOURCE
+from gpumlp.backend.sparse_rows import SparseRows
 from gpumlp.functions.activation import activations
 
 # Work is divided into items of about so many elements, and from so many on among threads: it has to
@@ -61,6 +62,8 @@ class HostOps(NumpyOps):
             programs.append((self._rows if f.rows else self._layer)(f, shape.dtype))
         if any(shape.scaled):
             programs.append(self._scale("scale_gradient", shape.dtype))
+        if shape.sparse:
+            programs.append(self._sparse("sparse_product", shape.dtype))
         if objective is not None:
             programs.append(self._loss(objective.pair, shape.dtype))
         return pool.threads() if all(programs) else 1
@@ -211,6 +214,34 @@ class HostOps(NumpyOps):
     def _rows(self, f, dtype):
         return f.built_in and self._get(("activate_rows",), host_sources.rows, dtype)
 
+    def sparse_product(self, x, WT, out):
+        functions = self._sparse("sparse_product", out.dtype)
+        if not functions:
+            self._by_numpy(NumpyOps.sparse_product, x, WT, out)
+            return
+        models, rows, units = out.shape
+        work = x.mean_non_zeros(rows) * units
+        chunks = max(1, min(rows, work // ITEM))
+        values = (*_sparse_rows(x), _at(WT), _stride(WT), _at(out), models, rows, units, chunks)
+        arrays = *x.arrays, WT, out
+        self._call((*functions, None), (*values, 0, 0), arrays, models * chunks, models * work)
+
+    def sparse_gradient(self, x, delta, occurs, out):
+        functions = self._sparse("sparse_gradient", out.dtype)
+        if not functions:
+            self._by_numpy(NumpyOps.sparse_gradient, x, delta, occurs, out)
+            return
+        models, rows, units = delta.shape
+        work = x.mean_non_zeros(rows) * units
+        shares = min(pool.threads(), max(1, work // ITEM))
+        places = _at(out), _stride(out), _at(delta)
+        sizes = models, rows, units, shares, _at(occurs), occurs.shape[1]
+        values, arrays = (*_sparse_rows(x), *places, *sizes), (*x.arrays, delta, occurs, out)
+        self._call((*functions, None), values, arrays, models * shares, models * work)
+
+    def _sparse(self, name, dtype):
+        return self._get((name,), host_sources.sparse, dtype)
+
     def scale(self, V, s, out):
         functions = self._scale("scale", V.dtype)
         if not functions:
@@ -284,13 +315,24 @@ class HostOps(NumpyOps):
         self._call(functions, values, arrays, models * chunks, g.size)
 
     def update(
-        self, family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed, factors=None
+        self,
+        family,
+        theta,
+        g,
+        state_buffers,
+        scalars,
+        hyper,
+        t,
+        stopped_at,
+        decayed,
+        factors=None,
+        occurring=None,
     ):
         used = tuple(buffer is not None for buffer in state_buffers)
         functions = self._get(("update",), host_sources.update, theta.dtype, family, used)
         if not functions:
             arguments = family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed
-            self._by_numpy(NumpyOps.update, *arguments, factors)
+            self._by_numpy(NumpyOps.update, *arguments, factors, occurring)
             return
         models, size = theta.shape
         chunks = _chunks(size, 1)
@@ -299,8 +341,9 @@ class HostOps(NumpyOps):
             *(_at(scalars), _at(hyper), _at(t), _at(stopped_at)),
             *(models, size, decayed, chunks),
             *((0, 0, 0) if factors is None else map(_at, factors)),
+            *((0, 0, 0) if occurring is None else _occurring(occurring)),
         )
-        arrays = theta, g, list(state_buffers), scalars, hyper, t, stopped_at, factors
+        arrays = theta, g, list(state_buffers), scalars, hyper, t, stopped_at, factors, occurring
         self._call((*functions, None), values, arrays, models * chunks, theta.size)
 
     def add_up(self, parts, out):
@@ -314,23 +357,27 @@ class HostOps(NumpyOps):
 
     # ------------------------------------------------------------ minibatches
     def gather(self, data, order, cursor, batch, out):
-        types, names = (out.x.dtype, data.x.dtype), ("gather", "gather_end")
+        sparse = isinstance(data.x, SparseRows)
+        types, names = (out.w.dtype, data.x.dtype), ("gather", "gather_end")
         functions = str(types[1]) in SOURCE and self._get(names, host_sources.gather, *types)
         if not functions:
             self._by_numpy(NumpyOps.gather, data, order, cursor, batch, out)
             return
-        models, rows, columns = out.x.shape
+        models, rows = out.w.shape
+        columns = 0 if sparse else out.x.shape[2]
+        x, numbers = (None, out.x.numbers) if sparse else (out.x, None)
+        given = None if sparse else data.x
         outputs = 0 if data.dense is None else data.dense.shape[2]
         y = data.dense if data.labels is None else data.labels
-        chunks = _chunks(rows, columns)
+        chunks = _chunks(rows, columns + 1)
         values = (
-            *(_at(order), _stride(order), _at(cursor), batch, _at(data.x), _stride(data.x)),
+            *(_at(order), _stride(order), _at(cursor), batch, _at(given), _stride(given)),
             *(_at(data.labels), _at(data.dense), _stride(y), _at(data.weight)),
-            *(_stride(data.weight), _at(out.x), _at(out.labels), _at(out.dense), _at(out.w)),
-            *(_at(out.w_sum), models, rows, columns, outputs, chunks),
+            *(_stride(data.weight), _at(x), _at(out.labels), _at(out.dense), _at(out.w)),
+            *(_at(out.w_sum), models, rows, columns, outputs, chunks, _at(numbers)),
         )
         arrays = order, cursor, data, out
-        self._call(functions, values, arrays, models * chunks, out.x.size)
+        self._call(functions, values, arrays, models * chunks, out.w.size * columns)
 
     def accumulate_metrics(self, n, targets, w, w_sum, loss, mean, threshold, cursor, sums):
         arguments = n, targets, w, w_sum, loss, mean, threshold, cursor, sums
@@ -386,6 +433,16 @@ def _scaling(V, s, out):
     chunks = _chunks(rows, columns)
     places = (_at(V), _stride(V), _at(s), _stride(s), _at(out), _stride(out))
     return (*places, models, rows, columns, chunks), models * chunks
+
+
+def _sparse_rows(x):
+    """The arguments values, columns, starts, numbers and their stride."""
+    return _at(x.values), _at(x.columns), _at(x.starts), _at(x.numbers), _stride(x.numbers)
+
+
+def _occurring(occurring):
+    """The arguments features, their number, units."""
+    return _at(occurring.features), occurring.features.shape[1], occurring.units
 
 
 def _noise(noise):

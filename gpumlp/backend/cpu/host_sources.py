@@ -34,6 +34,11 @@ def scale(dtype: str) -> str:
     return _program(dtype, "scale.cpp")
 
 
+def sparse(dtype: str) -> str:
+    """Functions `sparse_product` and `sparse_gradient`."""
+    return _program(dtype, "sparse.cuh", "sparse.cpp")
+
+
 def loss(dtype: str, form: Form, rows: bool, log_u: bool) -> str:
     """Function `loss` of a form whose CUDA side is a struct."""
     return _program(
@@ -91,7 +96,7 @@ def built_in() -> set[str]:
     """All programs that need no function of the user's own: those that wheels carry."""
     texts = {sequence(), shuffle()}
     for dtype in REAL:
-        texts |= {scale(dtype), rows(dtype), few_rows(dtype), prepare_update(dtype)}
+        texts |= {scale(dtype), sparse(dtype), rows(dtype), few_rows(dtype), prepare_update(dtype)}
         texts |= {layer(dtype, f) for f in activations.values() if not f.rows}
         texts |= {loss(dtype, *options) for options in _losses()}
         texts |= {gemm(dtype, integer) for _, _, integer in AFFIXES}

@@ -74,6 +74,13 @@ def scale(dtype: str, stored: str | None = None) -> str:
     return _program(dtype, [_stored("Stored", stored)], "columns.cuh", "scale.cu")
 
 
+def sparse(dtype: str, stored: str | None = None, z: str | None = None) -> str:
+    """Kernels `sparse_product`, `clear_gradient` and `sparse_gradient`; `stored` is the dtype of W
+    and delta, `z` that of z."""
+    types = _stored("Weight", stored), _stored("Delta", stored), _stored("Stored", z)
+    return _program(dtype, [*types, sources.text("sparse.cuh")], "sparse.cu")
+
+
 def rows(dtype: str) -> str:
     """Kernel `activate_rows`: softmax and log_softmax."""
     return _program(dtype, [], "rows.cu")
@@ -110,12 +117,20 @@ def prepare_update(dtype: str) -> str:
     return _program(dtype, [columns(), sources.text("step.cuh")], "prepare_update.cu")
 
 
-def update(dtype: str, family: str, used: tuple[bool, ...], factors: bool = False) -> str:
+def update(
+    dtype: str,
+    family: str,
+    used: tuple[bool, ...],
+    factors: bool = False,
+    occurring: bool = False,
+) -> str:
     """Kernel `update` of an optimiser that uses these of its state buffers.
 
-    factors: whether slices of the parameters have factors, see `contract.Factors`.
+    factors: whether slices of the parameters have factors, see `contract.Factors`; occurring:
+    whether only features that occur move, see `contract.Occurring`.
     """
-    definitions = [*sources.update_rule(family, used), flag("FACTORS", factors)]
+    flags = flag("FACTORS", factors), flag("OCCURRING", occurring)
+    definitions = [*sources.update_rule(family, used), *flags]
     return _program(dtype, definitions, "update.cu")
 
 
@@ -241,11 +256,16 @@ def programs(dtype: str) -> Iterator[tuple[str, str]]:
     yield "scale", scale(dtype)
     if mixed:
         yield "scale-bf16", scale(dtype, BF16)
+    yield "sparse", sparse(dtype)
+    if mixed:
+        yield "sparse-bf16", sparse(dtype, BF16, BF16)
+        yield "sparse-bf16-weights", sparse(dtype, BF16)
     yield "rows", rows(dtype)
     yield "prepare_update", prepare_update(dtype)
     for label, family, used in update_rules():
         yield label, update(dtype, family, used)
         yield f"{label}-factors", update(dtype, family, used, factors=True)
+        yield f"{label}-occurring", update(dtype, family, used, occurring=True)
     yield "accumulate_metrics", accumulate_metrics(dtype)
     yield "shuffle", shuffle(dtype)
     for source in SOURCE:

@@ -1,8 +1,8 @@
 """The operations on CuPy arrays: the kernels of kernels/ and cuBLASLt.
 
 `gpumlp.backend.contract.Ops` says what each operation does and what its arguments mean.  Each is
-one launch, but for `gemm`, which is one call of cuBLASLt, or one for each 65,535 networks, and
-`shuffle`, which is two and CuPy's sort between them.
+one launch, but for `gemm`, which is one call of cuBLASLt, or one for each 65,535 networks,
+`sparse_gradient`, which is two, and `shuffle`, which is two and CuPy's sort between them.
 Programs are compiled by NVRTC when first used and kept on disk by CuPy.
 """
 
@@ -24,9 +24,11 @@ from gpumlp.backend.cuda import (
     persistent_kernel,
     transfer,
 )
+from gpumlp.backend.sparse_rows import SparseRows
 
 THREADS = 256  # of every block of every kernel; THREADS in kernels/cuda/common.cuh
 NULL = np.uintp(0)  # an absent array
+NOTHING = np.int64(0), np.int64(0)
 MOST_STAGED = 1 << 20  # bytes of an array that goes by way of page-locked memory
 # Sequences between two marks of `pace`: while the device does as many, a microsecond or more each,
 # the host submits the next.  At most twice as many are submitted and not done.
@@ -39,6 +41,8 @@ MOST_PLANS = 1024  # that are held for matrix products of different shapes
 ROWS_PER_THREAD = 4
 SUMMED_ROWS_PER_THREAD = 8
 MOST_PARTIAL_SUMS = 64
+# Blocks of `sparse_gradient` for each of ENOUGH: a multiprocessor has room for some more.
+SHARES_PER_BLOCK = 2
 # Blocks below which a thread rather takes fewer: two for each multiprocessor of an H100.  It is the
 # same number on every GPU, as the order of sums depends on it.
 ENOUGH = 264
@@ -302,6 +306,50 @@ class CupyOps:
             ),
         )
 
+    def sparse_product(self, x, WT, out):
+        models, rows, units = out.shape
+        kernel = self._sparse("sparse_product", x.dtype, WT.dtype, out.dtype)
+        block, tiles = _tile(units, WT.itemsize)
+        chunks = _chunks(rows, block[1], ROWS_PER_THREAD, models * tiles)
+        kernel(
+            (models * chunks * tiles,),
+            block,
+            (
+                *(*_sparse_rows(x), WT, _stride(WT), out),
+                *(np.int64(rows), np.int32(units), np.int32(tiles), np.int32(chunks)),
+            ),
+        )
+
+    def sparse_gradient(self, x, delta, occurs, out):
+        models, rows, units = delta.shape
+        features, types = np.int64(occurs.shape[1]), (x.dtype, delta.dtype, delta.dtype)
+        block = 32, THREADS // 32
+        chunks = _chunks(occurs.shape[1], THREADS, ROWS_PER_THREAD, models)
+        self._sparse("clear_gradient", *types)(
+            (models * chunks,),
+            block,
+            (occurs, out, _stride(out), features, np.int32(units), np.int32(chunks)),
+        )
+        tiles = _ceil_div(units, 32)
+        # As many warps as fill a GPU, or have some non-zeros each; all look at each of the batch's.
+        most = _ceil_div(x.mean_non_zeros(rows), 32 * block[1])
+        chunks = min(most, _ceil_div(ENOUGH * SHARES_PER_BLOCK, models * tiles))
+        self._sparse("sparse_gradient", *types)(
+            (models * chunks * tiles,),
+            block,
+            (
+                *(*_sparse_rows(x), delta, occurs, out, _stride(out), np.int64(rows), features),
+                *(np.int32(units), np.int32(tiles), np.int32(chunks)),
+            ),
+        )
+
+    def _sparse(self, name, dtype, stored, z):
+        return self._get(
+            (name, dtype.char, stored.char, z.char),
+            name,
+            lambda: cuda_sources.sparse(str(dtype), str(stored), str(z)),
+        )
+
     def scale(self, V, s, out):
         models, rows, columns = V.shape
         kernel = self._scale("scale", V.dtype, out.dtype)
@@ -399,15 +447,28 @@ class CupyOps:
         )
 
     def update(
-        self, family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed, factors=None
+        self,
+        family,
+        theta,
+        g,
+        state_buffers,
+        scalars,
+        hyper,
+        t,
+        stopped_at,
+        decayed,
+        factors=None,
+        occurring=None,
     ):
         models, size = theta.shape
         chunks = _update_chunks(theta)
         used = tuple(buffer is not None for buffer in state_buffers)
         kernel = self._get(
-            ("update", family, used, factors is not None),
+            ("update", family, used, factors is not None, occurring is not None),
             "update",
-            lambda: cuda_sources.update(str(theta.dtype), family, used, factors is not None),
+            lambda: cuda_sources.update(
+                str(theta.dtype), family, used, factors is not None, occurring is not None
+            ),
         )
         kernel(
             (models * chunks,),
@@ -416,6 +477,7 @@ class CupyOps:
                 *(theta, g, *_pointers(state_buffers), scalars, hyper, t, stopped_at),
                 *(np.int64(size), np.int64(decayed), np.int32(chunks)),
                 *((NULL, NULL, NULL) if factors is None else factors),
+                *((NULL, *NOTHING) if occurring is None else _occurring(occurring)),
             ),
         )
 
@@ -449,14 +511,20 @@ class CupyOps:
 
     # ------------------------------------------------------------ minibatches
     def gather(self, data, order, cursor, batch, out):
-        models, rows, columns = out.x.shape
+        sparse = isinstance(data.x, SparseRows)
+        models, rows = out.w.shape
+        columns = 0 if sparse else out.x.shape[2]
+        given, x, numbers = data.x, out.x, None
+        if sparse:
+            given, x, numbers = None, None, out.x.numbers
+        stored = out.x.dtype
         outputs = 0 if data.dense is None else data.dense.shape[2]
         kernel = self._get(
-            ("gather", data.x.dtype.char, out.x.dtype.char),
+            ("gather", data.x.dtype.char, stored.char),
             "gather",
-            lambda: cuda_sources.gather(str(out.w.dtype), str(data.x.dtype), str(out.x.dtype)),
+            lambda: cuda_sources.gather(str(out.w.dtype), str(data.x.dtype), str(stored)),
         )
-        lanes = min(THREADS, _power_of_two(_packs(columns, out.x.itemsize)))
+        lanes = min(THREADS, _power_of_two(max(1, _packs(columns, stored.itemsize))))
         height = THREADS // lanes
         chunks = _chunks(rows, height, ROWS_PER_THREAD, models)
         sums = _weight_blocks(rows, models)
@@ -466,10 +534,11 @@ class CupyOps:
             (models * (sums + chunks),),
             (lanes, height),
             (
-                *(order, _stride(order), cursor, np.int64(batch), data.x, _stride(data.x)),
+                *(order, _stride(order), cursor, np.int64(batch), _or_null(given), _stride(given)),
                 *(_or_null(data.labels), _or_null(data.dense), _stride(y)),
                 *(_or_null(data.weight), _stride(data.weight)),
-                *(out.x, _or_null(out.labels), _or_null(out.dense), out.w, out.w_sum),
+                *(_or_null(x), _or_null(numbers), _or_null(out.labels), _or_null(out.dense)),
+                *(out.w, out.w_sum),
                 *(partial, arrived, np.int64(rows), np.int32(columns), np.int32(outputs)),
                 *(np.int32(sums), np.int32(chunks)),
             ),
@@ -593,6 +662,17 @@ def _update_chunks(theta) -> int:
     models, size = theta.shape
     packs = size * theta.itemsize // 16
     return min(_chunks(packs, THREADS, ROWS_PER_THREAD, models), 8 * THREADS)
+
+
+def _sparse_rows(x) -> tuple:
+    """The arguments values, columns, starts, numbers and their stride."""
+    return x.values, x.columns, x.starts, _or_null(x.numbers), _stride(x.numbers)
+
+
+def _occurring(occurring) -> tuple:
+    """The arguments occurs, features, units."""
+    features = occurring.features
+    return features, np.int64(features.shape[1]), np.int64(occurring.units)
 
 
 def _noise(noise):

@@ -14,6 +14,7 @@ import numpy as np
 
 from gpumlp.backend.reference import philox
 from gpumlp.backend.sources import SCALARS
+from gpumlp.backend.sparse_rows import SparseRows
 from gpumlp.functions.optimizer import HYPERS, optimizers
 
 # Overflow and invalid values are noticed in the loss, not by a warning in the middle of a step.
@@ -135,6 +136,21 @@ class NumpyOps:
         return cached[1:]
 
     @_quiet
+    def sparse_product(self, x, WT, out):
+        for m in range(len(out)):
+            out[m] = _matrix(x, m) @ WT[m]
+
+    @_quiet
+    def sparse_gradient(self, x, delta, occurs, out):
+        for m in range(len(out)):
+            matrix = _matrix(x, m)
+            out[m, occurs[m] != 0] = 0
+            occurs[m] = 0
+            features = np.unique(matrix.indices)
+            occurs[m, features] = 1
+            out[m, features] = matrix[:, features].T @ delta[m]
+
+    @_quiet
     def scale(self, V, s, out):
         np.multiply(V, s[:, None, :], out=out)
 
@@ -209,7 +225,18 @@ class NumpyOps:
 
     @_quiet
     def update(
-        self, family, theta, g, state_buffers, scalars, hyper, t, stopped_at, decayed, factors=None
+        self,
+        family,
+        theta,
+        g,
+        state_buffers,
+        scalars,
+        hyper,
+        t,
+        stopped_at,
+        decayed,
+        factors=None,
+        occurring=None,
     ):
         rule = optimizers[family].update_rule
         size = theta.shape[1]
@@ -231,11 +258,14 @@ class NumpyOps:
                 if h["WEIGHT_DECAY"]:
                     value[W] *= 1 - lr * rate * h["WEIGHT_DECAY"] * share
                 rule(value, gradient, state, h, lr * rate, int(t[m]))
+                absent = _absent(occurring, m, part)
                 stays = ~np.logical_and.reduce([np.isfinite(array) for array in moving])
+                if (stays & ~absent).any():
+                    stopped_at[m] = t[m]
+                stays |= absent
                 if stays.any():
                     for array, old in zip(moving, before, strict=True):
                         np.copyto(array, old, where=stays)
-                    stopped_at[m] = t[m]
 
     # ------------------------------------------------------------ minibatches
     def gather(self, data, order, cursor, batch, out):
@@ -244,7 +274,11 @@ class NumpyOps:
             start = int(cursor[m]) * batch
             index = order[m if columns > 1 else 0, start : start + rows]
             padding = index < 0
-            _take(data.x, m, index, out.x[m])
+            if isinstance(data.x, SparseRows):
+                out.x.numbers[m] = index
+            else:
+                _take(data.x, m, index, out.x[m])
+                out.x[m, padding] = 0
             if data.labels is not None:
                 _take(data.labels, m, index, out.labels[m])
             if data.dense is not None:
@@ -253,9 +287,7 @@ class NumpyOps:
                 out.w[m] = 1
             else:
                 _take(data.weight, m, index, out.w[m])
-            if padding.any():
-                out.x[m, padding] = 0
-                out.w[m, padding] = 0
+            out.w[m, padding] = 0
         out.w.sum(axis=1, out=out.w_sum)
 
     @_quiet
@@ -278,6 +310,28 @@ class NumpyOps:
         keys <<= np.uint64(32)
         keys |= np.arange(rows, dtype=np.uint64)
         return keys
+
+
+def _matrix(x, m):
+    """The sparse rows of network m's batch, as a matrix of SciPy's."""
+    from scipy import sparse  # which takes longer to import than the rest together
+
+    first = x.starts[0]  # not 0 of a slice
+    values, columns, starts = x.values[first:], x.columns[first:], x.starts - first
+    if x.numbers is None:
+        return sparse.csr_matrix((values, columns, starts), (len(starts) - 1, x.width))
+    starts = np.append(starts, starts[-1])  # number -1 is the last row, which is empty
+    matrix = sparse.csr_matrix((values, columns, starts), (len(starts) - 1, x.width))
+    return matrix[x.numbers[m if len(x) > 1 else 0]]
+
+
+def _absent(occurring, m, part):
+    """Which parameters of a block belong to features that do not occur."""
+    index = np.arange(part.start, part.stop)
+    if occurring is None:
+        return np.zeros(len(index), bool)
+    feature, features = index // occurring.units, occurring.features[m]
+    return (feature < len(features)) & (features.take(feature, mode="clip") == 0)
 
 
 def _take(source, m, index, out):

@@ -9,6 +9,7 @@ import numpy as np
 
 from gpumlp.backend.contract import Noise
 from gpumlp.backend.reference.numpy_ops import NumpyOps
+from gpumlp.backend.sparse_rows import SparseRows
 
 SEED = 7
 MODELS = 3
@@ -80,6 +81,19 @@ class Side:
             step=self.send([0, 41, 2**31 + 3], np.int64),
             layer=3,
             dropout=self.send([2**31, 2**29, 2**32 - 2**29], np.uint32) if dropout else None,
+        )
+
+    def sparse(self, rows: int, width: int, numbers=None) -> SparseRows:
+        """Rows of 0 to 9 non-zeros; `numbers` of them that make up a batch."""
+        lengths = self.rng.integers(0, 10, rows)
+        starts = np.concatenate(([0], np.cumsum(lengths)))
+        columns = [self.rng.choice(width, length, replace=False) for length in lengths]
+        return SparseRows(
+            values=self.normal(starts[-1]),
+            columns=self.send(np.concatenate(columns), np.int32),
+            starts=self.send(starts, np.int64),
+            width=width,
+            numbers=None if numbers is None else self.send(numbers, np.int32),
         )
 
     def read(self, array):

@@ -1,4 +1,4 @@
-"""The cases of gemm, activate, backprop, scale, cast_bf16 and loss."""
+"""The cases of gemm, activate, backprop, sparse rows, scale, cast_bf16 and loss."""
 
 from __future__ import annotations
 
@@ -102,6 +102,34 @@ def backprop(side: Side, f: Activation, dropout=False, shapes=SHAPES):
     return results
 
 
+def _batches(side: Side, width: int):
+    """Batches of sparse rows: as they stand, and by numbers of which some are padding."""
+    yield side.sparse(37, width)
+    yield side.sparse(90, width, side.rng.integers(-1, 90, (MODELS, 70)))
+
+
+def sparse_product(side: Side, out_stored=True, width=300):
+    results = []
+    for x in _batches(side, width):
+        for units in (37, 40):
+            WT = side.store(side.rng.standard_normal((MODELS, width, units)))
+            make = side.blank if out_stored else side.empty
+            results.append(make(MODELS, x.shape[1], units))
+            side.ops.sparse_product(x, WT, results[-1])
+    return results
+
+
+def sparse_gradient(side: Side, units=37, width=300):
+    """The gradients of two batches, one after the other in the same place."""
+    results = []
+    out, occurs = side.empty(MODELS, width, units), side.send(np.ones((MODELS, width)), np.uint8)
+    for x in _batches(side, width):
+        delta = side.store(side.rng.standard_normal((MODELS, x.shape[1], units)))
+        side.ops.sparse_gradient(x, delta, occurs, out)
+        results += [out.copy(), occurs.copy()]
+    return results
+
+
 def scale(side: Side):
     results = []
     for rows, columns in (*SHAPES, MANY):
@@ -158,8 +186,14 @@ def _layers() -> Iterator[Case]:
     many |= {"factor": LOOSE}
     yield case("backprop", "relu, many rows", "float32", backprop, functions["relu"], **many)
     for dtype in DTYPES:
+        yield case("sparse_product", "x WT", dtype, sparse_product)
+        yield case("sparse_gradient", "xT delta", dtype, sparse_gradient, factor=LOOSE)
         yield case("scale", "V diag(s)", dtype, scale)
         yield case("scale_gradient", "by V and s", dtype, scale_gradient, factor=LOOSE)
+    yield case("sparse_product", "x WT", "bf16", sparse_product, gpu=True)
+    what, options = "x WT, into float32", {"out_stored": False}
+    yield case("sparse_product", what, "bf16", sparse_product, gpu=True, **options)
+    yield case("sparse_gradient", "xT delta", "bf16", sparse_gradient, factor=LOOSE, gpu=True)
     yield case("scale", "V diag(s)", "bf16", scale, gpu=True)
     yield case("cast_bf16", "float32 to bf16", "bf16", cast_bf16, factor=0.0, gpu=True)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from gpumlp.backend.contract import Batch, Data, Factors, State, Targets
+from gpumlp.backend.contract import Batch, Data, Factors, Occurring, State, Targets
 from gpumlp.backend.selfcheck.case import DTYPES, LOOSE, MODELS, Case, Side, case
 from gpumlp.backend.sources import SOURCE
 from gpumlp.functions.optimizer import (
@@ -67,8 +67,11 @@ def prepare_update(side: Side, penalty: bool, size=SIZE):
     return [scalars] + [getattr(state, field.name) for field in dataclasses.fields(state)[:-1]]
 
 
-def update(side: Side, optimizer: Optimizer, size=SIZE, factors=False):
-    """Two steps from an empty state; one network stands still."""
+def update(side: Side, optimizer: Optimizer, size=SIZE, factors=False, occurring=False):
+    """Two steps from an empty state; one network stands still.
+
+    occurring: of 23 features with 37 units, which those of the first parameters are.
+    """
     decayed = size - 32
     theta, used = side.normal(MODELS, size), optimizer.state_buffers().values()
     state_buffers = [side.send(np.zeros((MODELS, size))) if in_use else None for in_use in used]
@@ -83,7 +86,9 @@ def update(side: Side, optimizer: Optimizer, size=SIZE, factors=False):
         step = side.send(np.full(MODELS, t), np.int64)
         g = side.normal(MODELS, size)
         now = side.send(scalars), hyper, step, stopped_at
-        side.ops.update(optimizer.family, theta, g, state_buffers, *now, decayed, of_slices)
+        features = side.send(side.rng.integers(0, 2, (MODELS, 23)), np.uint8)
+        which = Occurring(features, 37) if occurring else None
+        side.ops.update(optimizer.family, theta, g, state_buffers, *now, decayed, of_slices, which)
     return [theta, *(buffer for buffer in state_buffers if buffer is not None)]
 
 
@@ -144,6 +149,8 @@ def _updates() -> Iterator[Case]:
             yield case("update", what, dtype, overflow, optimizer, factor=LOOSE, first=first)
         options = {"factors": True, "factor": LOOSE}
         yield case("update", "AdamW, factors", dtype, update, with_factors, **options)
+        options = {"occurring": True, "factor": LOOSE}
+        yield case("update", "AdamW, features that occur", dtype, update, with_factors, **options)
     options = {"size": MANY, "factor": LOOSE}
     yield case("prepare_update", "many parameters", "float32", prepare_update, True, **options)
     optimizer = dict(examples())["Adam"]
@@ -177,6 +184,27 @@ def gather(side: Side, source: str, columns: int, dense: bool = False, shared: b
     return [out.x, np.where(counts[..., None] if dense else counts, target, 0), out.w, out.w_sum]
 
 
+def gather_sparse(side: Side):
+    """A batch of sparse rows: their numbers, with labels and weights."""
+    rows, count = 70, 90
+    x = side.sparse(count, 300)
+    labels = side.send(side.rng.integers(0, 9, (1, count)), np.int32)
+    weight = side.send(side.rng.uniform(0.2, 2, (1, count)))
+    order = side.rng.integers(-1, count, (1, 3 * rows))
+    out = Batch(
+        x=dataclasses.replace(x, numbers=side.send(np.full((MODELS, rows), -7), np.int32)),
+        labels=side.send(np.zeros((MODELS, rows)), np.int32),
+        dense=None,
+        w=side.empty(MODELS, rows),
+        w_sum=side.empty(MODELS),
+    )
+    cursor = side.send([1, 0, 2], np.int64)
+    given = Data(x, labels, None, weight), side.send(order, np.int32)
+    side.ops.gather(*given, cursor, rows, out)
+    target = np.where(side.read(out.w) > 0, side.read(out.labels), 0)
+    return [out.x.numbers, target, out.w, out.w_sum]
+
+
 def accumulate_metrics(side: Side, threshold: float | None, dense: bool):
     rows, columns = 37, 5
     sums, cursor = side.send(np.zeros((3, MODELS, 3))), side.send(np.ones(MODELS), np.int64)
@@ -202,6 +230,7 @@ def shuffle(side: Side, models: int):
 def _minibatches() -> Iterator[Case]:
     for dtype in DTYPES:
         yield case("gather", "labels", dtype, gather, dtype, 37, first=True)
+        yield case("gather", "sparse rows", dtype, gather_sparse)
         yield case("gather", "values, one data set", dtype, gather, dtype, 40, True, True)
         yield case(
             "accumulate_metrics",
