@@ -10,11 +10,12 @@ import gpumlp
 from gpumlp.cli import array_network, options
 
 ADAM = {"lr": 0.001, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "l1": 0, "l2": 0,
-        "eps_corrected": True, "decay_per_weight": False}  # fmt: skip
+        "eps_corrected": True, "decay_per_weight": False, "lazy": False}  # fmt: skip
 PENALTIES = {"l1": 0, "l2": 0, "decay_per_weight": False}
 # None and the empty collections left out
 DEFAULTS = {
-    "SGD": {"lr": 0.01, "momentum": 0, "nesterov": False, **PENALTIES},
+    "SGD": {"lr": 0.01, "momentum": 0, "nesterov": False, "lazy": False,
+            **PENALTIES},
     "RMSprop": {"lr": 0.01, "rho": 0.99, "eps": 1e-8, "momentum": 0, "centered": False,
                 **PENALTIES},
     "Adam": ADAM,
@@ -22,7 +23,7 @@ DEFAULTS = {
     "Lion": {"lr": 1e-4, "beta1": 0.9, "beta2": 0.99, "weight_decay": 0, **PENALTIES},
     "MLP": {"hidden": "relu", "output": "softmax", "dtype": "float32", "device": "auto",
             "init": "glorot_uniform", "seed": 0, "dropout": 0, "scale": False,
-            "precision": "float32", "tune": False},
+            "precision": "float32", "tune": False, "sparse": False},
     "MLP.loss_and_grad": {"loss": "cross_entropy", "reduction": "mean"},
     "Trainer": {"loss": "cross_entropy", "batch_size": 128, "shuffle": True, "reduction": "mean",
                 "seed": 0, "penalty_in_loss": False},

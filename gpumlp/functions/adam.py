@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -41,6 +41,11 @@ class Adam(Optimizer):
         remark and scikit-learn.
     decay_per_weight : bool, default False
         Whether penalties are divided by the sum of the batch's sample weights.
+    lazy : bool, default False
+        Whether, of a network with sparse=True, only the weights W[1][:, j] of features j that occur
+        in the batch move, with their m and v and their penalties.  t counts all updates, as in
+        PyTorch's SparseAdam.  Else the weights of absent features move by m and penalties, and each
+        update takes the time of all.
 
     Raises
     ------
@@ -56,6 +61,7 @@ class Adam(Optimizer):
     l2: PerNetwork = 0.0
     eps_corrected: bool = True
     decay_per_weight: bool = False
+    lazy: bool = field(default=False, kw_only=True)
 
     family: ClassVar = "Adam"
     examples: ClassVar = {
@@ -111,8 +117,8 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    lr, beta1, beta2, eps, l1, l2, eps_corrected, decay_per_weight
-        As in `Adam`.
+    lr, beta1, beta2, eps, l1, l2, eps_corrected, decay_per_weight, lazy
+        As in `Adam`; with lazy, weight decay too is of the features that occur.
     weight_decay : float or (M,) array, default 0.01
         λ_w, 0 or more.
 

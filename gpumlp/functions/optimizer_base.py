@@ -43,11 +43,15 @@ class Optimizer:
     decay_per_weight : bool
         Whether penalties are divided by the sum of the batch's sample weights, which is
         scikit-learn's meaning of alpha; else they stand as in (14).
+    lazy : bool
+        Whether, of a network with sparse=True, only the weights in W[1] of features that occur in
+        the batch move, with their state; the others' gradient is 0.
     """
 
     family: ClassVar[str]
     examples: ClassVar[dict[str, dict[str, Any]]]
     decay_per_weight: bool = False
+    lazy: bool = False
     intervals: ClassVar[dict[str, checks.Interval]] = {
         "lr": checks.NONNEGATIVE,
         "l1": checks.NONNEGATIVE,

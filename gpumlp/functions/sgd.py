@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -37,6 +37,10 @@ class SGD(Optimizer):
         The L2 penalty ½ λ ‖W‖², (14).
     decay_per_weight : bool, default False
         Whether penalties are divided by the sum of the batch's sample weights.
+    lazy : bool, default False
+        Whether, of a network with sparse=True, only the weights W[1][:, j] of features j that occur
+        in the batch move, with their v and their penalties.  Else the weights of absent features
+        move by momentum and penalties, and each update takes the time of all.
 
     Raises
     ------
@@ -50,6 +54,7 @@ class SGD(Optimizer):
     l1: PerNetwork = 0.0
     l2: PerNetwork = 0.0
     decay_per_weight: bool = False
+    lazy: bool = field(default=False, kw_only=True)
 
     family: ClassVar = "SGD"
     examples: ClassVar = {

@@ -101,10 +101,11 @@ def generator(value) -> bool:
 
 
 def network(value) -> bool:
-    """sizes, activations, dtype, dropout and precision of a network"""
+    """sizes, activations, dtype, dropout, precision, and whether rows are sparse, of a network"""
     return (
         isinstance(value, tuple)
-        and len(value) in (5, 6)
+        and len(value) in (5, 6, 7)
+        and type(Spec(*value).sparse) is bool
         and isinstance(value[0], tuple)
         and all(map(size, value[0]))
         and all(map(fraction, value[4] if isinstance(value[4], tuple) else value[4:5]))
@@ -254,6 +255,7 @@ def _learned(spec: Spec) -> list[int]:
         init="zeros",
         dropout=spec.dropout,
         precision=spec.precision,
+        sparse=spec.sparse,
     )
     return [k for k in range(1, net.K + 1) if net.f[k].learned]
 

@@ -22,6 +22,7 @@ NETWORK = {
     "scale?": [bool],
     "precision?": frozenset(["float32", "tf32", "bf16"]),
     "tune?": bool,
+    "sparse?": bool,
     "products?": {"gpu?": str, "cublaslt?": int, "algorithms?": {str: str}},
     "metadata": anything,
 }
@@ -33,9 +34,9 @@ HISTORY = {
     "diverged": {str: count},
 }
 
-# Of each optimiser, by name: its numbers.
+# Of each optimiser, by name: its numbers.  What came later is by keyword only, and may be absent.
 OPTIMIZERS = {
-    name: {field.name: (bool, finite, [finite]) for field in fields(kind)}
+    name: {f"{f.name}?" if f.kw_only else f.name: (bool, finite, [finite]) for f in fields(kind)}
     for name, kind in optimizer.optimizers.items()
 }
 

@@ -27,6 +27,7 @@ def describe(net: MLP, prefix: str = "") -> tuple[dict[str, Any], dict[str, np.n
         **({"scale": list(net.shape.scaled[1:])} if net.shape.scaled else {}),
         "precision": net.precision,
         "tune": net.tune,
+        **({"sparse": True} if net.shape.sparse else {}),
         "products": net.ops.export_algorithms(),
     }
     return about, file_arrays.named(net.layout, net.ops.to_host(net.parameters.buffer), prefix)
@@ -55,6 +56,7 @@ def restore(
         scale=state.get("scale", False),
         precision=state.get("precision", "float32"),
         tune=state.get("tune", False),
+        sparse=state.get("sparse", False),
     )
     net.ops.load_algorithms(state.get("products", {}))
     net.init = state["init"]

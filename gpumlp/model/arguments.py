@@ -68,6 +68,17 @@ def scaled_of(scale, K) -> tuple[bool, ...]:
     return scaled if any(scaled) else ()
 
 
+def sparse_of(sparse, scaled: tuple[bool, ...]) -> bool:
+    """Whether x is sparse; its features take no scale."""
+    sparse = checks.flag(sparse, "sparse")
+    if sparse and scaled and scaled[1]:
+        raise checks.ParameterError(
+            "scale = True: the first layer's inputs have none with sparse=True; give a bool for "
+            "each layer, False for the first"
+        )
+    return sparse
+
+
 def per_layer(dropout, K) -> list:
     """The dropout of layers 0..K; 0 at the input and the output."""
     if not isinstance(dropout, list | tuple) and np.ndim(dropout) == 0:

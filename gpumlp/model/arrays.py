@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpumlp.backend.sparse_rows import SparseRows
 from gpumlp.utils import checks
 
 
@@ -20,8 +21,18 @@ class UserArray(NamedTuple):
     on_host: bool
 
 
+def is_sparse(array) -> bool:
+    """Whether it is a sparse matrix or array, of SciPy or cupyx."""
+    return hasattr(array, "toarray") and hasattr(array, "nnz")
+
+
 def is_on_gpu(array) -> bool:
-    """Whether an array is on a GPU, by the CUDA array interface or DLPack."""
+    """Whether an array, or the non-zeros of sparse rows, are on a GPU, by the CUDA array interface
+    or DLPack."""
+    if isinstance(array, SparseRows):
+        array = array.values
+    elif is_sparse(array):
+        array = getattr(array, "data", None)
     if hasattr(array, "__cuda_array_interface__"):
         return True
     if isinstance(array, np.ndarray):
@@ -52,7 +63,7 @@ def take(array, name: str, ops) -> UserArray:
         if device_of(array) != ops.device:
             raise TypeError(f"{name} is on {device_of(array)}, the network on {ops.device}")
         return UserArray(_numeric(array, name), on_host=False)
-    if hasattr(array, "toarray") and hasattr(array, "nnz"):
+    if is_sparse(array):
         raise TypeError(f"{name} is sparse; pass {name}.toarray()")
     if hasattr(array, "__dlpack__") and not hasattr(array, "__array__"):
         array = np.from_dlpack(array)
@@ -86,11 +97,18 @@ def check_finite(user_array: UserArray, name: str, real: np.dtype, xp=np) -> Non
         raise ValueError(f"{name} cannot be used: {reason} (for {real})")
 
 
-def features(array, name: str, net, finite: bool = True) -> UserArray:
+def features(array, name: str, net, finite: bool = True, dense: bool = False) -> UserArray:
     """Check x, and return it as (1 or M, B, N_0), in its own dtype.
 
     finite: check the values too, which takes long for many rows.
+
+    For a network of sparse rows they are `SparseRows`, whatever x is; with `dense`, dense rows are
+    left as they are.
     """
+    if isinstance(array, SparseRows):
+        return UserArray(array, not is_on_gpu(array))
+    if is_sparse(array):
+        return _sparse_features(array, name, net, finite)
     user_array = take(array, name, net.ops)
     array, width = user_array.array, net.sizes[0]
     stacked = net.models is not None and array.ndim == 3
@@ -109,7 +127,19 @@ def features(array, name: str, net, finite: bool = True) -> UserArray:
         )
     if array.shape[-2] == 0:
         raise ValueError(f"{name} has no rows (it has shape {array.shape})")
+    if net.shape.sparse and not dense:
+        if stacked:
+            raise ValueError(
+                f"{name} has shape {array.shape}; the networks of a stack with sparse=True share "
+                "their rows"
+            )
+        xp = np if user_array.on_host else net.ops.xp
+        return _checked(UserArray(_non_zeros(array, xp), user_array.on_host), name, net, finite)
     features = UserArray(array if stacked else array[None], user_array.on_host)
+    return _checked(features, name, net, finite)
+
+
+def _checked(features: UserArray, name: str, net, finite: bool) -> UserArray:
     if finite:
         check_features(features, name, net)
     return features
@@ -117,7 +147,50 @@ def features(array, name: str, net, finite: bool = True) -> UserArray:
 
 def check_features(features: UserArray, name: str, net) -> None:
     """Check the values of features that `features` returned with finite=False."""
+    if isinstance(features.array, SparseRows):
+        features = features._replace(array=features.array.values)
     check_finite(features, name, net.dtype, np if features.on_host else net.ops.xp)
+
+
+def _sparse_features(matrix, name: str, net, finite: bool) -> UserArray:
+    """Check a sparse matrix, whose arrays are not copied if they are CSR's."""
+    if not net.shape.sparse:
+        raise TypeError(
+            f"{name} is sparse: make the network with sparse=True, or pass {name}.toarray()"
+        )
+    if matrix.ndim != 2 or matrix.shape[1] != net.sizes[0]:
+        raise ValueError(f"{name} has shape {matrix.shape}; the network takes (B, {net.sizes[0]})")
+    if matrix.shape[0] == 0:
+        raise ValueError(f"{name} has no rows (it has shape {matrix.shape})")
+    matrix = matrix.tocsr()
+    values, columns, starts = (
+        take(part, name, net.ops) for part in (matrix.data, matrix.indices, matrix.indptr)
+    )
+    rows = SparseRows(values.array, columns.array, starts.array, matrix.shape[1])
+    if problem := _malformed(rows, matrix.shape[0]):
+        raise ValueError(f"{name} is no CSR matrix: {problem}")
+    return _checked(UserArray(rows, values.on_host), name, net, finite)
+
+
+def _malformed(rows: SparseRows, count: int) -> str:
+    """What is wrong with the places of non-zeros, which kernels trust; or ""."""
+    columns, starts, nnz = rows.columns, rows.starts, len(rows.values)
+    if len(starts) != count + 1 or len(columns) != nnz:
+        return f"{count} rows, {len(starts)} starts, {len(columns)} columns of {nnz} values"
+    if int(starts[0]) != 0 or int(starts[-1]) > nnz or bool((starts[1:] < starts[:-1]).any()):
+        return f"its rows do not divide {nnz} values"
+    if nnz and not 0 <= int(columns.min()) <= int(columns.max()) < rows.width:
+        return f"columns from {int(columns.min())} to {int(columns.max())} of {rows.width}"
+    return ""
+
+
+def _non_zeros(array, xp) -> SparseRows:
+    """The non-zeros of dense rows (B, N_0)."""
+    count, width = array.shape
+    flat = array.reshape(-1)
+    places = xp.flatnonzero(flat)
+    starts = xp.searchsorted(places, xp.arange(count + 1) * width)
+    return SparseRows(xp.take(flat, places), places % width, starts, width)
 
 
 class CheckedTargets(NamedTuple):
@@ -193,10 +266,22 @@ def to_device(array, net, dtype=None):
     """Copy an array to the network's device, contiguous, in that dtype or the network's."""
     if array is None:
         return None
+    if isinstance(array, SparseRows):
+        types = dtype or net.dtype, np.int32, np.int64
+        parts = array.values, array.columns, array.starts
+        values, columns, starts = (
+            to_device(part, net, of) for part, of in zip(parts, types, strict=True)
+        )
+        return SparseRows(values, columns, starts, array.width)
     xp = net.ops.xp
     if xp is not np and isinstance(array, np.ndarray):
         array = np.ascontiguousarray(array, dtype=dtype or net.dtype)
     return xp.ascontiguousarray(net.ops.to_device(array), dtype=dtype or net.dtype)
+
+
+def some_rows(x, start: int, stop: int):
+    """Some rows of x (1 or M, B, N_0)."""
+    return x.slice(start, stop) if isinstance(x, SparseRows) else x[:, start:stop]
 
 
 def aligned(x):

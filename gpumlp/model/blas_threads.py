@@ -25,12 +25,12 @@ _lift: Callable[[], Any] = int  # gives BLAS its threads back, while there are s
 
 def widest(shape: NetworkShape, rows: int) -> int:
     """The multiplications of the largest product of one network's step."""
-    return rows * max(shape.products)
+    return rows * max(shape.dense_products)
 
 
 def multiplications(shape: NetworkShape, rows: int) -> int:
     """The multiplications of one network's forward pass."""
-    return rows * sum(shape.products)
+    return rows * sum(shape.dense_products)
 
 
 @contextlib.contextmanager

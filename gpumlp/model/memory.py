@@ -13,6 +13,7 @@ import numpy as np
 from gpumlp import backend
 from gpumlp.backend.cuda import faults
 from gpumlp.backend.sources import SCALARS
+from gpumlp.backend.sparse_rows import SparseRows
 from gpumlp.functions.optimizer import HYPERS
 from gpumlp.model import arrays, blocks, workspace
 from gpumlp.model.shape import NetworkShape
@@ -74,6 +75,8 @@ def predict(
         theta += shape.layout.size * shape.stored.itemsize
     else:  # W = V diag(s)
         theta += sum(shape.products[k - 1] for k in shape.layout.s) * shape.dtype.itemsize
+    if shape.sparse and purpose != "predict":
+        theta += shape.sizes[0]  # which features occur
     total = shape.M * theta + data_bytes
     if not rows or purpose != "fit":
         return total + (workspace.size(shape, rows, purpose) if rows else 0)
@@ -116,9 +119,14 @@ def _passes(shape: NetworkShape, rows: int, fit: MemoryPlan) -> int:
     return passes + private + shape.M * sums + order
 
 
-def size_of(*arrays) -> int:
+def size_of(*user_arrays) -> int:
     """The sum of the arrays' nbytes; 0 of what has none."""
-    return sum(getattr(array, "nbytes", 0) for array in arrays)
+    return sum(
+        size_of(user_array.data, user_array.indices, user_array.indptr)
+        if arrays.is_sparse(user_array) and hasattr(user_array, "indptr")
+        else getattr(user_array, "nbytes", 0)
+        for user_array in user_arrays
+    )
 
 
 def text(size: float) -> str:
@@ -204,6 +212,9 @@ def check_total(ops, needed: int) -> None:
 def copied(array, dtype, ops) -> int:
     """Bytes that `arrays.to_device` takes: 0 where it need not copy."""
     dtype = np.dtype(dtype)
+    if isinstance(array, SparseRows):
+        types = zip((array.values, array.columns, array.starts), (dtype, "i4", "i8"), strict=True)
+        return sum(copied(part, of, ops) for part, of in types)
     there = arrays.is_on_gpu(array) == (ops.device != "cpu")
     same = there and array.dtype == dtype and array.flags.c_contiguous
     return 0 if same else math.prod(array.shape) * dtype.itemsize

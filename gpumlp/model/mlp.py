@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +13,13 @@ from gpumlp import backend
 from gpumlp.backend import device as devices
 from gpumlp.backend.contract import Batch
 from gpumlp.backend.cpu import blas, pool
+from gpumlp.backend.sparse_rows import SparseRows
 from gpumlp.functions import initializer
 from gpumlp.model import arguments, arrays, blas_threads, memory, propagate, workspace
 from gpumlp.model.blocks import shared
 from gpumlp.model.network import Network
 from gpumlp.model.objective import Objective
-from gpumlp.model.parameters import Parameters, ParameterViews, products
+from gpumlp.model.parameters import Gradient, Parameters, ParameterViews, products
 from gpumlp.model.shape import NetworkShape
 from gpumlp.utils import checks
 
@@ -74,6 +76,10 @@ class MLP:
         Whether to time cuBLASLt's algorithms for every new shape of product on a GPU, and to keep
         the fastest for later runs, in the user's cache; else its own first choice is taken, which
         is the same in every run.
+    sparse : bool, default False
+        Whether x is sparse: a matrix of SciPy or cupyx, of which only the non-zeros take memory and
+        time; dense rows are taken too, and lose their zeros.  W[1] then lies in memory as its
+        transpose.  The first layer has no scale, and a stack's networks share x.
 
     Attributes
     ----------
@@ -142,6 +148,7 @@ class MLP:
         scale: bool | Sequence[bool] = False,
         precision: str = "float32",
         tune: bool = False,
+        sparse: bool = False,
     ) -> None:
         sizes = arguments.sizes_of(sizes)
         K = len(sizes) - 1
@@ -165,7 +172,8 @@ class MLP:
         rates = arguments.dropout_rates(dropout, K, M)
         drops = tuple(bool(rate.any()) for rate in rates)
         scaled = arguments.scaled_of(scale, K)
-        self.shape = NetworkShape(sizes, tuple(f), M, real, where, precision, drops, scaled)
+        sparse = arguments.sparse_of(sparse, scaled)
+        self.shape = NetworkShape(sizes, tuple(f), M, real, where, precision, drops, scaled, sparse)
         draw = initializer.find(init)
         ops = backend.get(where, precision, self.tune)
         with ops.on_device(), memory.explain_oom(self.shape, ops):
@@ -353,7 +361,7 @@ class MLP:
         ----------
         x : (B, N_0) array, or for a stack also (M, B, N_0)
             Samples in rows, of any real dtype, on the host or on the network's device; of a stack
-            the same for all networks, or for each its own.
+            the same for all networks, or for each its own.  A sparse matrix for `sparse` networks.
 
         Returns
         -------
@@ -369,9 +377,12 @@ class MLP:
         MemoryError
             Where the outputs do not fit.
         """
-        features = arrays.features(x, "x", self, finite=False)
+        # Networks of sparse rows predict dense ones by a dense product, if that is of their dtype.
+        dense = self.shape.stored == self.dtype
+        features = arrays.features(x, "x", self, finite=False, dense=dense)
         net, rows = self.network, features.array.shape[1]
-        chunk = min(rows, self.shape.chunk_rows)
+        sparse = isinstance(features.array, SparseRows)
+        chunk = min(rows, replace(self.shape, sparse=sparse).chunk_rows)
         out_bytes = self.M * rows * self.sizes[-1] * self.dtype.itemsize
         with (
             self.ops.on_device(),
@@ -385,7 +396,7 @@ class MLP:
             blocks = net.blocks.get(net, chunk)
 
             def predict(start: int, stop: int) -> None:
-                x = arrays.to_device(features.array[:, start:stop], self)
+                x = arrays.to_device(arrays.some_rows(features.array, start, stop), self)
 
                 def work(i: int) -> None:
                     members, part = blocks[i]
@@ -454,9 +465,8 @@ class MLP:
         ):
             memory.check_total(self.ops, copied + workspace.least(self.shape, rows))
             arrays.check_features(features, "x", self)
-            xp = self.ops.xp
             batch = self.batch(features.array, y, objective, sample_weight)
-            grad = Parameters(self.shape.layout, xp.zeros_like(self.parameters.buffer))
+            grad: Parameters = Gradient.zeros(net)
             ws = net.workspaces.get(batch.w.shape[1], "step")
             noise = [None] * (self.K + 1)
             propagate.loss_and_backward(net, ws, batch, objective, grad, noise)
@@ -539,6 +549,7 @@ class MLP:
             "scale": list(self.shape.scaled[1:]) or False,
             "precision": "float32" if "dtype" in changes else self.precision,
             "tune": self.tune,
+            "sparse": self.shape.sparse,
         } | changes
         other = MLP(self.sizes, **options)
         other.init = self.init

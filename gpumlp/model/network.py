@@ -141,7 +141,8 @@ class Network:
 
     def stage(self, batch: Batch, ws) -> Batch:
         """A copy of the batch in the workspace's buffers, whose addresses captured steps know."""
-        data = Data(arrays.aligned(batch.x), batch.labels, batch.dense, batch.w)
+        x = batch.x if self.shape.sparse else arrays.aligned(batch.x)
+        data = Data(x, batch.labels, batch.dense, batch.w)
         staged, rows = ws.batch(data), batch.x.shape[1]
         if self._first is None or self._first.shape[1] < rows:
             self._first = self.ops.xp.arange(rows, dtype=np.int32)[None]

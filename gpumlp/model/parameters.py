@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from gpumlp.backend.layout import Layout
 
 
@@ -19,7 +21,11 @@ class Parameters:
         self.s: list[Any] = [None] * (K + 1)
         self.slope: list[Any] = [None] * (K + 1)
         for k in range(1, K + 1):
-            self.W[k] = buffer[:, layout.W[k]].reshape(len(buffer), sizes[k], sizes[k - 1])
+            W = buffer[:, layout.W[k]]
+            if k == 1 and layout.sparse:
+                self.W[k] = W.reshape(len(buffer), sizes[0], sizes[1]).transpose(0, 2, 1)
+            else:
+                self.W[k] = W.reshape(len(buffer), sizes[k], sizes[k - 1])
             self.b[k] = buffer[:, layout.b[k]]
             if k in layout.s:
                 self.s[k] = buffer[:, layout.s[k]]
@@ -28,6 +34,11 @@ class Parameters:
 
     def __reduce__(self):
         return Parameters, (self.layout, self.buffer)  # a copy's views are of its own buffer
+
+    @property
+    def WT(self):
+        """W[1]^T (M, N_0, N_1), as it is stored for sparse rows."""
+        return self.W[1].transpose(0, 2, 1)
 
     def all(self) -> list:
         """Every W[k], b[k], s[k] and slope[k]."""
@@ -43,6 +54,32 @@ class Parameters:
         theta = self.buffer if stacked else self.buffer[0]
         W, b, s, slope = map(seen, (self.W, self.b, self.s, self.slope))
         return ParameterViews(W, b, s, slope, theta)
+
+
+class Gradient(Parameters):
+    """The gradient by each parameter.
+
+    occurs (M, N_0) uint8: of sparse rows, the features whose gradient may not be 0; else None.
+    """
+
+    def __init__(self, layout: Layout, buffer, occurs=None):
+        super().__init__(layout, buffer)
+        self.occurs = occurs
+
+    def __reduce__(self):
+        return Gradient, (self.layout, self.buffer, self.occurs)
+
+    @classmethod
+    def zeros(cls, net) -> Gradient:
+        """Zeros on the network's device, in the layout of its parameters."""
+        xp, layout = net.ops.xp, net.layout
+        occurs = xp.zeros((net.M, layout.sizes[0]), np.uint8) if layout.sparse else None
+        return cls(layout, xp.zeros_like(net.parameters.buffer), occurs)
+
+    def take(self, members: slice) -> Gradient:
+        """That of some of the networks."""
+        occurs = None if self.occurs is None else self.occurs[members]
+        return Gradient(self.layout, self.buffer[members], occurs)
 
 
 def products(views: Parameters | ParameterViews) -> list:

@@ -6,6 +6,7 @@ an index in the code is the index in the equation: slot 0 is the input or None.
 
 from __future__ import annotations
 
+from gpumlp.backend.sparse_rows import SparseRows
 from gpumlp.functions.activation import activations
 
 IDENTITY = activations["identity"]
@@ -14,7 +15,8 @@ IDENTITY = activations["identity"]
 def forward(net, ws, x, noise, last: int):
     """z^(k) and n^(k) of layers 1..K into the workspace; of the last layer only z, unless last = K.
 
-    x (1 or M, B, N_0).  noise[k] is the randomness of layer k in training, or None.
+    x (1 or M, B, N_0), or `SparseRows` if the network's shape is sparse.  noise[k] is the
+    randomness of layer k in training, or None.
     """
     make_operands(net)
     first_product(net, ws, x)
@@ -32,6 +34,14 @@ def make_operands(net):
 
 def first_product(net, ws, x):
     """z^(1) without its bias: all of `forward` that reads x."""
+    if net.shape.sparse:
+        WT = net.operands[1].transpose(0, 2, 1)  # as it is stored
+        ws.n[0] = x
+        if isinstance(x, SparseRows):
+            net.ops.sparse_product(x, WT, out=ws.z[1])
+        else:
+            net.ops.gemm(x, WT, out=ws.z[1])
+        return
     if net.bf16 is not None and x.dtype != net.shape.stored:
         bits = ws.x[: len(x)]
         net.ops.cast_bf16(net.ops.xp.ascontiguousarray(x), bits)
@@ -66,7 +76,7 @@ def loss_and_backward(net, ws, batch, objective, grad, noise):
     """L and every gradient of one batch: the whole of (1)-(13).
 
     batch: a `Batch`; objective: the loss as this network's output meets it (an `Objective`);
-    grad: `Parameters`, overwritten.  The loss of each network is left in ws.loss.
+    grad: a `Gradient`, overwritten.  The loss of each network is left in ws.loss.
     """
     make_operands(net)
     backpropagate(net, ws, batch, objective, grad, noise)
@@ -90,7 +100,10 @@ def backpropagate(net, ws, batch, objective, grad, noise):
         df = IDENTITY if k == K and fused else f[k]
         ops.backprop(df, z[k], n[k], delta[k], grad.b[k], net.p[k], grad.slope[k], noise[k])
         # (12)  dL/dW^(k) = delta^(k) (n^(k-1))^T
-        ops.gemm(delta[k], n[k - 1], out=grad.W[k], ta=True)
+        if k == 1 and net.shape.sparse:
+            ops.sparse_gradient(n[0], delta[1], grad.occurs, out=grad.WT)
+        else:
+            ops.gemm(delta[k], n[k - 1], out=grad.W[k], ta=True)
         if k in net.layout.s:
             # with G = dL/dW^(k):  dL/dV_ij = G_ij s_j,  dL/ds_j = sum_i G_ij V_ij
             ops.scale_gradient(grad.W[k], net.parameters.W[k], net.parameters.s[k], grad.s[k])

@@ -28,6 +28,7 @@ class NetworkShape:
     precision: of the products, see `gpumlp.MLP`.
     drops:     for layers 0, ..., K whether units are dropped in training.
     scaled:    for layers 0, ..., K whether the inputs have a learned scale; empty where none has.
+    sparse:    whether x is `SparseRows`, for which W^(1) is stored as its transpose.
     """
 
     sizes: tuple[int, ...]
@@ -38,6 +39,7 @@ class NetworkShape:
     precision: str
     drops: tuple[bool, ...]
     scaled: tuple[bool, ...] = ()
+    sparse: bool = False
 
     @property
     def K(self) -> int:
@@ -54,7 +56,7 @@ class NetworkShape:
         """The layout of a network's row in the buffer of all parameters."""
         learned = tuple(k for k, f in enumerate(self.f) if f is not None and f.learned)
         scaled = tuple(k for k, is_scaled in enumerate(self.scaled) if is_scaled)
-        return Layout(self.sizes, learned, self.dtype.itemsize, scaled)
+        return Layout(self.sizes, learned, self.dtype.itemsize, scaled, self.sparse)
 
     @cached_property
     def layers(self) -> tuple[Layer | None, ...]:
@@ -76,11 +78,17 @@ class NetworkShape:
 
     @property
     def products(self) -> tuple[int, ...]:
-        """N_k N_{k-1}: the multiplications of each layer for one sample."""
+        """N_k N_{k-1}: the multiplications of each layer for one sample of dense features."""
         return tuple(outputs * inputs for inputs, outputs in pairwise(self.sizes))
+
+    @property
+    def dense_products(self) -> tuple[int, ...]:
+        """Those of the products of dense matrices; 0 in the first layer of sparse rows."""
+        return (0, *self.products[1:]) if self.sparse else self.products
 
     @property
     def chunk_rows(self) -> int:
         """The rows of a chunk in prediction, where memory is not short."""
-        row_bytes = self.M * 2 * max(self.sizes) * self.dtype.itemsize
+        widest = max(self.sizes[1:] if self.sparse else self.sizes)
+        row_bytes = self.M * 2 * widest * self.dtype.itemsize
         return max(1, min(1 << 16, CHUNK_BYTES // row_bytes))

@@ -47,8 +47,10 @@ def number(shape: NetworkShape, rows: int, cores: int) -> int:
     cores: what `ops.threads` says.
     """
     most = blas_threads.multiplications(shape, rows) // LEAST
-    if shape.M > 1 or most < 2:
-        return 1  # whole networks are shared among threads: blocks.py
+    if shape.M > 1 or most < 2 or shape.sparse:
+        # Whole networks are shared among threads: blocks.py.  Of sparse rows a slice's gradient
+        # would take longer to add up than the batch does.
+        return 1
     count = min(cores, most)
     if blas_threads.widest(shape, rows) >= blas_threads.SMALL_PRODUCT:
         if count < cores or rows < count * MANY_ROWS:

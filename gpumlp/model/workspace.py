@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from gpumlp.backend.contract import Batch, Data
 from gpumlp.backend.layout import ALIGNMENT
+from gpumlp.backend.sparse_rows import SparseRows
 from gpumlp.model.shape import NetworkShape
 
 MOST_KEPT = 8  # a fit uses two batch sizes, its validation two more
@@ -18,10 +20,11 @@ class Workspace:
     """Holds z[k], n[k], delta[k] and a batch of B rows, as views of one piece of memory.
 
     Its purpose: "predict" keeps only what the next layer needs; "step" keeps what backward needs;
-    "fit" holds the gathered minibatch too.
+    "fit" holds the gathered minibatch too; of sparse rows, their numbers.
     """
 
     x: Any = None
+    numbers: Any = None
     labels: Any = None
     dense: Any = None
     w: Any = None
@@ -46,7 +49,7 @@ class Workspace:
         self.z = [None, *(views.get(("z", k), self.n[k]) for k in range(1, K + 1))]
         self.delta = [None, *(layer("delta", k) for k in range(1, K + 1))]
         self.loss, self.w_sum = views["loss"], views["w_sum"]
-        for name in ("x", "labels", "dense", "w"):
+        for name in ("x", "numbers", "labels", "dense", "w"):
             if name in views:
                 setattr(self, name, views[name])
 
@@ -59,8 +62,9 @@ class Workspace:
 
     def batch(self, data: Data) -> Batch:
         """The buffers for a minibatch of this data."""
+        sparse = isinstance(data.x, SparseRows)
         return Batch(
-            self.x,
+            replace(data.x, numbers=self.numbers) if sparse else self.x,
             None if data.labels is None else self.labels,
             None if data.dense is None else self.dense,
             self.w,
@@ -73,7 +77,10 @@ def parts(shape, rows: int, purpose: str) -> dict:
     models, sizes, K = shape.M, shape.sizes, shape.K
     real = shape.dtype
     buffers: dict = {"loss": ((models,), real), "w_sum": ((models,), real)}
-    if purpose == "fit" or shape.stored != real:
+    if shape.sparse:
+        if purpose == "fit":
+            buffers["numbers"] = (models, rows), np.dtype(np.int32)
+    elif purpose == "fit" or shape.stored != real:
         buffers["x"] = (models, rows, sizes[0]), shape.stored
     if purpose == "fit":
         buffers["labels"] = (models, rows), np.dtype(np.int32)

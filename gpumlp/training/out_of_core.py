@@ -9,14 +9,16 @@ still in use.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from gpumlp.backend.contract import Data
 from gpumlp.backend.cpu import pool
+from gpumlp.backend.sparse_rows import SparseRows
 from gpumlp.model import memory
 from gpumlp.model.memory import ORDER_BYTES, SORTING_BYTES
-from gpumlp.training.rows import Rows, aligned, shapes, size
+from gpumlp.training.rows import Rows, aligned, shapes, size, sparse_shapes
 
 # A piece takes so much, or this part of what is free: enough to hide the latency of a copy.
 PIECE_BYTES = 64 << 20
@@ -41,12 +43,16 @@ class Streamed(Rows):
     def __init__(self, net, data: Data, batch_size: int, orders: int, room: int):
         """orders: see `make_rows`; room: bytes on the device that these rows may take."""
         ops, xp = net.ops, net.ops.xp
+        self._x: Any = data.x if isinstance(data.x, SparseRows) else None
+        dense = data if self._x is None else data._replace(x=None)
+        if self._x is not None:  # its rows and their targets have the same numbers
+            orders = max(orders, *(len(part) for part in dense if part is not None))
         self._begin(ops, data.x.shape[1], batch_size)
         needed = least(net, data, self.batch_size, orders)
         if needed > room:
             message = f"two pieces of {self.batch_size} rows of the data take {memory.text(needed)}"
             raise memory.NoRoomForPieces(message, needed)
-        self._data = Data(*(None if a is None else ops.to_host(a) for a in data))
+        self._data = Data(*(None if a is None else ops.to_host(a) for a in dense))
         batch_bytes = size(net, data, self.batch_size, orders)
         order_bytes = ORDER_BYTES * self.count
         wanted = min(PIECE_BYTES, room // PART_OF_FREE, (room - order_bytes) // 2)
@@ -54,19 +60,38 @@ class Streamed(Rows):
         pieces = math.ceil(self.steps / most)
         self._batches = math.ceil(self.steps / pieces)  # of a piece
         rows = self._batches * self.batch_size
-        parts = shapes(net, data, rows, orders)
+        parts: list[Any] = list(shapes(net, dense, rows, orders))
+        parts += [] if self._x is None else sparse_shapes(net, self._x, rows, orders)
         piece_bytes = size(net, data, rows, orders)
         left = room - order_bytes - 2 * piece_bytes
         self._sorted_there = (SORTING_BYTES + ORDER_BYTES) * self.count <= left
         self._transfers = ops.transfers(piece_bytes)
         self._host = [_views(transfer.host, parts) for transfer in self._transfers]
-        self._device = [_views(transfer.array, parts) for transfer in self._transfers]
+        self._device = [
+            self._piece_data(_views(transfer.array, parts)) for transfer in self._transfers
+        ]
         self._turn = 0  # the transfer that was used last
         self._piece: int | None = None  # that it holds
         self._order: np.ndarray | None = None  # (1 or M, R) of the running epoch; None: as given
         self._orders = max(1, orders)
         self.order = xp.arange(self.count, dtype=np.int32)[None]
         self.order %= np.int32(rows)
+        if self._x is not None:  # the networks' rows lie one behind the other
+            self.order = (
+                self.order + np.int32(rows) * xp.arange(self._orders, dtype=np.int32)[:, None]
+            )
+
+    def _piece_data(self, views: list) -> Data:
+        """The views of a piece as data.
+
+        Sparse rows have no leading axis: those of all networks are numbered through, so that
+        targets and weights are, too.
+        """
+        if self._x is None:
+            return Data(*views)
+        _, *others = (None if a is None else a.reshape(1, -1, *a.shape[2:]) for a in views[:4])
+        values, columns, starts = views[4:]
+        return Data(SparseRows(values, columns, starts, self._x.width), *others)
 
     @property
     def source(self) -> None:
@@ -97,23 +122,47 @@ class Streamed(Rows):
             self._transfers[self._turn].release()
             self._piece = None
 
-    def _fill(self, parts: Data, piece: int):
+    def _fill(self, parts: list, piece: int):
         """Gather the rows of a piece, in the epoch's order, on all threads."""
         start = piece * self._batches * self.batch_size
         rows = min(self._batches * self.batch_size, self.length - start)
         size = sum(part.nbytes for part in parts if part is not None)
         shares = min(rows, math.ceil(size / SHARE_BYTES))
         ends = [rows * i // shares for i in range(shares + 1)]
+        if self._x is not None:
+            self._place_non_zeros(parts[6], start, rows)
         pool.run(lambda i: self._gather(parts, start, ends[i], ends[i + 1]), shares)
 
-    def _gather(self, parts: Data, start: int, first: int, last: int):
+    def _index(self, m: int, first: int, last: int) -> np.ndarray | slice:
+        """The rows of network m at positions first .. last - 1."""
+        if self._order is None:
+            return slice(first, last)
+        return self._order[m if len(self._order) > 1 else 0, first:last]
+
+    def _place_non_zeros(self, starts: np.ndarray, start: int, rows: int):
+        """Write where the sparse rows of a piece of so many begin, for each network."""
+        lengths, most = np.diff(self._x.starts), (len(starts) - 1) // self._orders
+        starts[0] = 0
+        for m in range(self._orders):  # rows that the last piece lacks are empty
+            of_network = starts[m * most : (m + 1) * most + 1]
+            of_network[1:] = 0
+            of_network[1 : rows + 1] = lengths[self._index(m, start, start + rows)]
+            np.cumsum(of_network, out=of_network)
+
+    def _gather(self, parts: list, start: int, first: int, last: int):
         """Gather rows first .. last - 1 of the piece that begins at position `start`."""
-        for source, part in zip(self._data, parts, strict=True):
+        for source, part in zip(self._data, parts[:4], strict=True):
             for m in range(0 if part is None else len(part)):
-                index: slice | np.ndarray = slice(start + first, start + last)
-                if self._order is not None:
-                    index = self._order[m if len(self._order) > 1 else 0, index]
+                index = self._index(m, start + first, start + last)
                 _take(source[m if len(source) > 1 else 0], index, part[m, first:last])
+        if self._x is not None:
+            values, columns, starts = parts[4:]
+            most = (len(starts) - 1) // self._orders
+            for m in range(self._orders):
+                index = self._index(m, start + first, start + last)
+                taken = self._x.take(index)
+                there = slice(*starts[[m * most + first, m * most + last]])
+                values[there], columns[there] = taken.values, taken.columns
 
     def shuffle(self, seeds, epoch: int):
         if self.chosen is not None or not self._sorted_there:
@@ -134,7 +183,7 @@ class Streamed(Rows):
         self._order = np.broadcast_to(order, (max(len(order), self._orders), self.length))
 
 
-def _views(buffer, parts: Data) -> Data:
+def _views(buffer, parts: list) -> list:
     """Views of the parts (shape, dtype), one behind the other in a buffer of bytes."""
     views: list = []
     offset = 0
@@ -146,7 +195,7 @@ def _views(buffer, parts: Data) -> Data:
         length = math.prod(shape) * dtype.itemsize
         views.append(buffer[offset : offset + length].view(dtype).reshape(shape))
         offset += aligned(length)
-    return Data(*views)
+    return views
 
 
 def _take(rows, index, out):

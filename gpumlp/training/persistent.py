@@ -61,11 +61,13 @@ def plan(
 ) -> Plan | None:
     """Plan how networks train in shared memory; source: the dtype of the features.
 
-    None, if they are to take the operations: where there is no such chip, they do not fit, or a
-    layer has a scale; where one batch is too long for a launch, even if `resident` is True; and
-    where that is None and too little would be saved.
+    None, if they are to take the operations: where there is no such chip, they do not fit, a layer
+    has a scale, or x is sparse; where one batch is too long for a launch, even if `resident` is
+    True; and where that is None and too little would be saved.
     """
-    if resident is False or chip is None or shape.precision != "float32" or any(shape.scaled):
+    if resident is False or chip is None or shape.precision != "float32":
+        return None
+    if any(shape.scaled) or shape.sparse:
         return None
     compiled = shape_of(shape, objective, optimizer, source)
     at = fit(compiled, chip)

@@ -11,6 +11,7 @@ from gpumlp.backend.contract import Array, Data
 from gpumlp.backend.layout import ALIGNMENT
 from gpumlp.backend.reference.numpy_ops import NumpyOps
 from gpumlp.backend.sources import SOURCE
+from gpumlp.backend.sparse_rows import SparseRows
 from gpumlp.model import arrays, memory
 from gpumlp.model.blocks import shared
 from gpumlp.model.graph_cache import GraphCache
@@ -46,11 +47,14 @@ def check_count(rows: int, name: str) -> int:
 
 def kept(net, data: Data) -> Data:
     """The dtypes in which rows are kept."""
-    return Data(kept_dtype(net, data.x), np.dtype(np.int32), net.dtype, net.dtype)
+    x = None if data.x is None else kept_dtype(net, data.x)
+    return Data(x, np.dtype(np.int32), net.dtype, net.dtype)
 
 
 def kept_dtype(net, x) -> np.dtype:
     """The dtype in which features are kept: their own where `gather` can read it."""
+    if isinstance(x, SparseRows):
+        return net.dtype
     return x.dtype if str(x.dtype) in SOURCE else net.dtype
 
 
@@ -70,8 +74,21 @@ def shapes(net, data: Data, rows: int, orders: int = 0) -> Data:
 
 def size(net, data: Data, rows: int, orders: int = 0) -> int:
     """The bytes of so many rows; orders: see `shapes`."""
-    parts = [part for part in shapes(net, data, rows, orders) if part is not None]
+    parts: list[Any] = []
+    if isinstance(data.x, SparseRows):
+        parts = sparse_shapes(net, data.x, rows, orders)
+        data = data._replace(x=None)
+    parts += [part for part in shapes(net, data, rows, orders) if part is not None]
     return sum(aligned(math.prod(shape) * dtype.itemsize) for shape, dtype in parts)
+
+
+def sparse_shapes(net, x: SparseRows, rows: int, orders: int = 0) -> list[tuple[tuple, np.dtype]]:
+    """The (shape, dtype) of values, columns and starts of so many sparse rows, be they the fullest;
+    orders: see `shapes`."""
+    lengths, copies = x.starts[1:] - x.starts[:-1], max(1, orders)
+    most = len(x.values) if rows >= len(lengths) else int(np.sort(lengths)[-rows:].sum())
+    places = (copies * most,), (copies * most,), (copies * rows + 1,)
+    return list(zip(places, map(np.dtype, (net.dtype, np.int32, np.int64)), strict=True))
 
 
 def aligned(length: int) -> int:
@@ -105,7 +122,9 @@ class Rows:
         """Copy what `read` returned to the network's device."""
         parts = zip(data, kept(net, data), strict=True)
         sent = Data(*(arrays.to_device(a, net, dtype) for a, dtype in parts))
-        return cls(net.ops, sent._replace(x=arrays.aligned(sent.x)), batch_size)
+        if not isinstance(sent.x, SparseRows):
+            sent = sent._replace(x=arrays.aligned(sent.x))
+        return cls(net.ops, sent, batch_size)
 
     count: int
 
@@ -177,7 +196,8 @@ class Rows:
         """x, y and weights on the device, as `make_rows` takes them."""
         x, labels, dense, weight = self.data
         parts = x, dense if labels is None else labels, weight
-        return tuple(a[0] if a is not None and len(a) == 1 else a for a in parts)
+        shared = (a is not None and len(a) == 1 and not isinstance(a, SparseRows) for a in parts)
+        return tuple(a[0] if one else a for a, one in zip(parts, shared, strict=True))
 
     def _make_order(self, shape):
         if self.order.shape != shape:

@@ -44,6 +44,7 @@ def select(trainer: Trainer, members) -> Trainer:
         scale=list(net.shape.scaled[1:]) or False,
         precision=net.precision,
         tune=net.tune,
+        sparse=net.shape.sparse,
     )
     stack.init = net.init
     optimizer: Any = trainer.optimizer

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gpumlp.backend.contract import Array, Batch, Factors, Noise, State
+from gpumlp.backend.contract import Array, Batch, Factors, Noise, Occurring, State
 from gpumlp.model import slices
 from gpumlp.model.blocks import shared
 from gpumlp.model.network import Network
 from gpumlp.model.objective import Objective
-from gpumlp.model.parameters import Parameters
+from gpumlp.model.parameters import Gradient
 from gpumlp.training.learning_rates import LearningRates
 from gpumlp.training.state import TrainingState
 
@@ -27,12 +27,13 @@ class TrainingStep:
     noise:     of each layer, see `Network.noise`.
     penalised: the parameters whose penalties are added to the loss, or None.
     factors:   of slices of the parameters on learning rate and decay, or None.
+    lazy:      whether only the weights of features that occur in a batch move.
     """
 
     net: Network
     objective: Objective
     family: str
-    grad: Parameters
+    grad: Gradient
     buffers: list[Array | None]
     seeds: Array
     hyper: Array
@@ -41,17 +42,18 @@ class TrainingStep:
     noise: list[Noise | None]
     penalised: Array | None
     factors: Factors | None
+    lazy: bool
 
     @classmethod
-    def of(cls, state: TrainingState, objective, family: str, penalty_in_loss: bool):
+    def of(cls, state: TrainingState, objective, optimizer, penalty_in_loss: bool):
         """The step of a whole training."""
         net = state.net
         theta = net.parameters.buffer
         return cls(
             net=net,
             objective=objective,
-            family=family,
-            grad=Parameters(net.layout, net.ops.xp.zeros_like(theta)),
+            family=optimizer.family,
+            grad=Gradient.zeros(net),
             buffers=list(state.buffers.values()),
             seeds=state.seeds,
             hyper=state.hyper,
@@ -60,6 +62,7 @@ class TrainingStep:
             noise=net.noise(state.seeds, state.device.t),
             penalised=theta if penalty_in_loss else None,
             factors=state.factors,
+            lazy=optimizer.lazy,
         )
 
     def take(self, members: slice, net: Network) -> TrainingStep:
@@ -71,7 +74,7 @@ class TrainingStep:
             net=net,
             objective=self.objective,
             family=self.family,
-            grad=Parameters(net.layout, self.grad.buffer[members]),
+            grad=self.grad.take(members),
             buffers=[shared(buffer, members) for buffer in self.buffers],
             seeds=seeds,
             hyper=self.hyper[members],
@@ -80,6 +83,7 @@ class TrainingStep:
             noise=net.noise(seeds, part["t"]),
             penalised=shared(self.penalised, members),
             factors=self.factors,
+            lazy=self.lazy,
         )
 
     @property
@@ -117,6 +121,7 @@ class TrainingStep:
             device.stopped_at,
             net.layout.decayed,
             self.factors,
+            Occurring(self.grad.occurs, net.sizes[1]) if self.lazy else None,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -157,6 +158,9 @@ class Trainer:
                 f"factors = {checks.shown(factors)} change the decay; penalty_in_loss counts "
                 "the penalties of W alone"
             )
+        if optimizer.lazy and not net.shape.sparse:
+            law = type(optimizer).__name__
+            raise checks.ParameterError(f"{law}: lazy = True needs a network with sparse=True")
         self.objective = Objective(net, loss, reduction)
         self.callbacks: list[callback.Callback] = []  # of the running fit
         self.owner: Any = None  # an estimator's running fit, which checkpoints then hold
@@ -174,7 +178,7 @@ class Trainer:
             on_device = of_slices.on_device(self.factors, net.network)
             self.state = TrainingState(net.network, buffers, seeds, numbers, schedule, on_device)
             self._step = TrainingStep.of(
-                self.state, self.objective, optimizer.family, self.penalty_in_loss
+                self.state, self.objective, optimizer, self.penalty_in_loss
             )
         self._slices: dict[int, int] = {}  # of the batches of `step`, by their rows
         self._graphs = GraphCache(net.ops)  # of `step`; a fit's belong to its rows
@@ -285,9 +289,10 @@ class Trainer:
             ws = network.workspaces.get(rows, "fit")
             staged = network.stage(batch, ws)
             kind = staged.labels is None, staged.dense is None
-            self._graphs.run(
-                kind, lambda: self._step.update(ws, staged, parts), ws, *self._step.replaced
-            )
+            # Sparse rows are not copied: what is captured reads the user's.
+            rows_read = staged.x.arrays[:3] if net.shape.sparse else ()
+            work = partial(self._step.update, ws, staged, parts)
+            self._graphs.run(kind, work, ws, *self._step.replaced, *rows_read)
             loss = ws.loss.copy()
         return loss if net.models is not None else loss[0]
 
@@ -399,9 +404,10 @@ class Trainer:
         Parameters
         ----------
         x : ([M,] R, N_0) array
-            Training samples in rows, for all networks or for each its own.  Data larger than a
-            GPU's free memory stay where they are, which may be a memory-mapped file, and pieces of
-            each epoch are sent while the GPU computes on others; the results are the same.
+            Training samples in rows, for all networks or for each its own; of networks with
+            sparse=True a sparse matrix, of which only the non-zeros take memory.  Data larger than
+            a GPU's free memory stay where they are, which may be a memory-mapped file, and pieces
+            of each epoch are sent while the GPU computes on others; the results are the same.
         y : ([M,] R, N_K) array, or ([M,] R)
             Targets or labels, see `MLP.loss_and_grad`.
         epochs : int, default 10
