@@ -65,6 +65,12 @@ def back(values, like):
 def features(estimator, X, device: str, dtype, reset: bool):
     """Check features on the network's GPU; returns them (n_samples, n_features) in that dtype."""
     ops = backend.get(device)
+    if is_gpu_sparse(X):
+        with ops.on_device():
+            X = X.tocsr()
+            arrays.check_finite(arrays.take(X.data, "X", ops), "X", np.dtype(dtype), ops.xp)
+            validate_data(estimator, X, reset=reset, skip_check_array=True)
+            return X.astype(dtype)
     user_array = arrays.take(X, "X", ops)
     with ops.on_device():
         array = user_array.array

@@ -15,7 +15,7 @@ from gpumlp.estimators.member_task import Member
 from gpumlp.estimators.messages import warn
 from gpumlp.estimators.stack_fitter import fit_members
 from gpumlp.estimators.validation import Samples, split_rows
-from gpumlp.model import memory
+from gpumlp.model import arrays, memory
 
 
 def fit(est, X, y, sample_weight, validation) -> None:
@@ -23,8 +23,9 @@ def fit(est, X, y, sample_weight, validation) -> None:
     device = devices.resolve(est.device)
     est._forget()
     samples = est._samples(X, y, sample_weight, device, True, False)
-    spec, *_ = est._plan(samples.X.shape[1], samples.X.dtype, samples.encoded)
-    val = est._given(validation, device, samples.encoded)
+    sparse = arrays.is_sparse(samples.X)
+    spec, *_ = est._plan(samples.X.shape[1], samples.X.dtype, samples.encoded, sparse)
+    val = est._given(validation, device, samples)
     inputs = _count(est.max_features, samples.X.shape[1])
     memory.check_weights((inputs, *spec.sizes[1:]), est.n_models)
     members = members_of(est, samples, val is not None)

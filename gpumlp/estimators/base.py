@@ -18,6 +18,7 @@ from gpumlp.estimators import (
     array_io,
     bagging,
     contents,
+    estimator_rows,
     from_sklearn,
     hyperparameters,
     lbfgs,
@@ -39,6 +40,7 @@ from gpumlp.estimators.input_checks import (
 )
 from gpumlp.estimators.layer_outputs import Layers
 from gpumlp.estimators.validation import Samples
+from gpumlp.model import arrays
 from gpumlp.utils.checks import ParameterError
 
 if TYPE_CHECKING:
@@ -138,8 +140,11 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         first = not self._has_weights or not (self.warm_start or goes_on)
         device = devices.resolve(self.device)
         samples = self._samples(X, y, sample_weight, device, first, goes_on)
-        user_set = self._given(validation, device, samples.encoded)
-        spec, loss, follows = self._plan(samples.X.shape[1], samples.X.dtype, samples.encoded)
+        user_set = self._given(validation, device, samples)
+        sparse = arrays.is_sparse(samples.X)
+        spec, loss, follows = self._plan(
+            samples.X.shape[1], samples.X.dtype, samples.encoded, sparse
+        )
         rng = hyperparameters.random_of(self.random_state)
         if first:
             self._begin(spec)
@@ -164,8 +169,9 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
             if name.endswith("_") or name in OF_FITS:
                 del self.__dict__[name]
 
-    def _plan(self, features: int, dtype: np.dtype, encoded: np.ndarray) -> ModelPlan:
-        """What is to be trained on so many features and these targets, as `_encoded` codes them."""
+    def _plan(self, features: int, dtype: np.dtype, encoded: np.ndarray, sparse: bool) -> ModelPlan:
+        """What is to be trained on so many features, of sparse rows or others, and these targets,
+        as `_encoded` codes them."""
         hyperparameters.check_range(self, dtype)
         self.n_outputs_ = self._outputs_of(encoded)
         loss, output = self._loss_and_output(dtype)
@@ -178,7 +184,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
             raise ParameterError(
                 f"{type(self).__name__}: dropout = {self.dropout!r} for {len(hidden)} hidden layers"
             )
-        spec = Spec(sizes, hidden, output, str(dtype), dropout, self.precision)
+        spec = Spec(sizes, hidden, output, str(dtype), dropout, self.precision, sparse)
         return ModelPlan(spec, loss, follows)
 
     def _begin(self, spec: Spec) -> None:
@@ -204,6 +210,8 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
                 f"the fitted network has sizes {engine.spec.sizes}; these parameters and data make "
                 f"{spec.sizes}: use fit with warm_start=False"
             )
+        if engine.spec is not None and engine.spec.sparse:
+            spec = spec._replace(sparse=True)  # it takes dense rows too
         engine.build(spec, device)
         self.n_layers_ = len(spec.sizes)
         self._fill_in()
@@ -247,9 +255,9 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         self,
         validation: tuple[Features | None, Data | None, Data | None],
         device: str,
-        trained: np.ndarray,
+        trained: Samples,
     ) -> Samples | None:
-        """The user's own validation set; trained: the encoded targets that it goes with."""
+        """The user's own validation set; trained: the samples that it goes with."""
         X, y, weight = validation
         if X is None and y is None and weight is None:
             return None
@@ -260,11 +268,10 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         X, y = self._validated(X, y, device, self._working_dtype(device), False, "_val")
         with naming("y_val"):
             y, encoded = self._encoded_again(y, X.dtype)
-            if encoded.shape[1:] != trained.shape[1:]:
+            if encoded.shape[1:] != trained.encoded.shape[1:]:
                 raise ValueError(f"y_val has shape {np.shape(y)}; it must be coded as y is")
-        return Samples(
-            X, y, encoded, sample_weights(weight, X.shape[0], X.dtype, "sample_weight_val")
-        )
+        weight = sample_weights(weight, X.shape[0], X.dtype, "sample_weight_val")
+        return estimator_rows.alike(Samples(X, y, encoded, weight), trained)
 
     def _validated(
         self, X: Features, y: Data, device: str, dtype: Any, reset: bool, suffix: str
@@ -276,6 +283,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         with naming(f"X{suffix}"):
             name = f"X{suffix}"
             X = self._features(X, device, dtype, reset, name, ORDER_BYTES, device == "cpu")
+            X = estimator_rows.dense_if_full(X)
         with naming(f"y{suffix}"):
             y = self._targets(array_io.host(y), f"y{suffix}")
         if y.shape[0] != X.shape[0]:
@@ -313,7 +321,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
     ) -> Any:
         """Checked features, left on the GPU if they are there; row_bytes, copied: see
         `too_many_rows`."""
-        if array_io.on_gpu(X) and not array_io.is_gpu_sparse(X):
+        if array_io.on_gpu(X) and (device != "cpu" or not array_io.is_gpu_sparse(X)):
             return array_io.features(self, X, device, dtype, reset)
         with QUIET():
             X = array_io.host(X)

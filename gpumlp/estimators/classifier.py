@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 from sklearn.utils.metaestimators import available_if
 
@@ -429,7 +430,8 @@ class MLPClassifier(Classes, ClassifierMixin, BaseMLP):
 
     def score(self, X: Features, y: Data, sample_weight: Data | None = None) -> float:
         """Return the accuracy of `predict` on samples X with classes y."""
-        return super().score(*map(array_io.host, (X, y, sample_weight)))
+        y, predicted, weight = map(array_io.host, (y, self.predict(X), sample_weight))
+        return accuracy_score(y, predicted, sample_weight=weight)
 
     def _from_outputs(self, outputs: np.ndarray) -> np.ndarray:
         binarizer = self._binarizer

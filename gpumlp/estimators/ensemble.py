@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from gpumlp.estimators.fitted_network import GROUPS, Spec, dense_parts, device_or_cpu
+from gpumlp.estimators.fitted_network import GROUPS, Spec, device_or_cpu
+from gpumlp.model import arrays
 from gpumlp.model.mlp import MLP
 from gpumlp.model.parameters import Parameters
 from gpumlp.utils.locks import Lock
@@ -36,6 +37,7 @@ class Ensemble:
         self._estimators, self.diverged = estimators, diverged
         self.net: Any = None
         self._shown = False  # the estimators
+        self._sparse = False  # whether the stack has been asked about sparse rows
         # spec, device, the members' `FittedNetwork.version`
         self._made_of: tuple[Any, ...] = (None, "", [])
         self._sent: dict[int, np.ndarray] = {}  # row of the stack -> its parameters, where known
@@ -92,6 +94,7 @@ class Ensemble:
     def _renew(self, engines: list[Any]) -> None:
         """Make the stack, or send the rows of theta that have changed since, in one copy."""
         spec, device = self.spec, device_or_cpu(engines[0].device)
+        spec = spec._replace(sparse=spec.sparse or self._sparse)
         made_of = spec, device, [engine.version for engine in engines]
         *kind, before = self._made_of
         if [spec, device] != kind or len(before) != len(engines):
@@ -122,10 +125,9 @@ class Ensemble:
     def outputs(self, X: Features) -> Array:
         """n^(K) (M, rows, N_K) of features, sparse ones too, on their side."""
         with self._lock:
-            net = self.awake()
-            if not hasattr(X, "toarray"):
-                return net.forward(X)
-            return np.concatenate([net.forward(part) for part in dense_parts(X, net)], axis=1)
+            if arrays.is_sparse(X) and not self._sparse:
+                self._sparse, self.net = True, None
+            return self.awake().forward(X)
 
     def hidden(self, X: Features, k: int) -> Array:
         """n^(k) of all members side by side, (rows, M N_k), on the side that X is on."""
@@ -167,6 +169,7 @@ def empty_stack(spec: Spec, device: str, models: int, dropout: Any = 0.0) -> MLP
         init="zeros",
         dropout=dropout,
         precision=spec.precision,
+        sparse=spec.sparse,
     )
 
 

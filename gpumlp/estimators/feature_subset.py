@@ -20,8 +20,8 @@ def widened(state: dict[str, Any], columns, features: int) -> dict[str, Any]:
 
     def wide(theta):
         """A row (1, P) in the larger layout."""
-        narrow = Parameters(Layout(spec.sizes, learned, theta.itemsize), theta)
-        layout = Layout(sizes, learned, theta.itemsize)
+        narrow = Parameters(Layout(spec.sizes, learned, theta.itemsize, sparse=spec.sparse), theta)
+        layout = Layout(sizes, learned, theta.itemsize, sparse=spec.sparse)
         extended = Parameters(layout, np.zeros((1, layout.size), theta.dtype))
         extended.W[1][:, :, columns] = narrow.W[1]
         for target, source in zip(extended.all()[1:], narrow.all()[1:], strict=True):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpumlp.backend import device as devices
+from gpumlp.backend.layout import Layout
 from gpumlp.functions import activation
 from gpumlp.model import arrays, memory, propagate
 from gpumlp.model.mlp import MLP
@@ -31,6 +32,7 @@ class Spec(NamedTuple):
     dtype: str
     dropout: Any
     precision: str = "float32"
+    sparse: bool = False
 
 
 class FittedNetwork:
@@ -182,6 +184,8 @@ class FittedNetwork:
             self.version, self.shared = next(_versions), False
         else:
             slopes = self._leave()
+            if self.spec is not None and spec.sparse != self.spec.sparse:
+                self._lay_out_again(spec, tuple(slopes or ()))
         self.spec, self.device = spec, device
         self.net = MLP(
             spec.sizes,
@@ -192,6 +196,7 @@ class FittedNetwork:
             init="zeros",
             dropout=spec.dropout,
             precision=spec.precision,
+            sparse=spec.sparse,
         )
         if slopes:
             self._restore_slopes(slopes)
@@ -200,6 +205,26 @@ class FittedNetwork:
         for name in GROUPS:
             if weights is not None or name not in kept:
                 self._forget(name)
+
+    def _lay_out_again(self, spec: Spec, learned: tuple[int, ...]) -> None:
+        """Bring what is stored of the optimiser into the layout of another spec."""
+
+        def laid_out(theta):
+            old, new = (
+                Layout(spec.sizes, learned, theta.itemsize, sparse=each.sparse)
+                for each in (self.spec, spec)
+            )
+            result = Parameters(new, np.zeros((1, new.size), theta.dtype))
+            for target, source in zip(result.all(), Parameters(old, theta).all(), strict=True):
+                target[...] = source
+            return result.buffer
+
+        if self._stored.get("best") is not None:
+            self._stored["best"] = laid_out(self._stored["best"])
+        if self._stored.get("optimizer"):
+            optimizer = dict(self._stored["optimizer"])
+            optimizer["slots"] = {n: laid_out(slot) for n, slot in optimizer["slots"].items()}
+            self._stored["optimizer"] = optimizer
 
     def move(self, device: str) -> None:
         """Set the device of a network that is still to be made."""
@@ -231,21 +256,28 @@ class FittedNetwork:
 
     # ------------------------------------------------------------ what it computes
     def outputs(self, X):
-        """n^(K) (rows, N_K) of dense or sparse features, on their side, in chunks that fit the
-        device."""
+        """n^(K) (rows, N_K) of dense or sparse features, on their side."""
         with self.lock:
-            net = self.awake()
-            if not hasattr(X, "toarray"):
-                return net.forward(X)
-            parts = [net.forward(part) for part in dense_parts(X, net)]
-            return np.concatenate(parts)
+            return self._awake_for(X).forward(X)
+
+    def _awake_for(self, X) -> MLP:
+        """The network, in the layout for sparse rows if X is sparse."""
+        net = self.awake()
+        if not arrays.is_sparse(X) or net.shape.sparse:
+            return net
+        if self._training:  # on dense rows: a callback asks
+            return net.like(sparse=True)
+        self.build(self.spec._replace(sparse=True), self.device)
+        return self.net
 
     def hidden(self, X, k: int):
         """n^(k) (rows, N_k), on the side that X is on."""
         with self.lock:
-            net, rows, on_gpu = self.awake(), X.shape[0], arrays.is_on_gpu(X)
+            net, rows, on_gpu = self._awake_for(X), X.shape[0], arrays.is_on_gpu(X)
             ops, noise = net.ops, [None] * (net.K + 1)
-            chunk = max(1, CHUNK_BYTES // (3 * sum(net.sizes) * net.dtype.itemsize))
+            x = arrays.features(X, "X", net, finite=False).array
+            widths = sum(net.sizes[1 if net.shape.sparse else 0 :])
+            chunk = max(1, CHUNK_BYTES // (3 * widths * net.dtype.itemsize))
             with (
                 ops.on_device(),
                 memory.explain_oom(net.shape, ops, min(rows, chunk), purpose="step"),
@@ -253,11 +285,9 @@ class FittedNetwork:
                 out = (ops.xp if on_gpu else np).empty((rows, net.sizes[k]), net.dtype)
 
                 def compute(start, stop):
-                    part = X[start:stop]
-                    part = part.toarray() if hasattr(part, "toarray") else part
+                    part = arrays.to_device(arrays.some_rows(x, start, stop), net)
                     ws = net.network.workspaces.get(stop - start, "step")
-                    x = arrays.to_device(part, net)[None]
-                    propagate.forward(net.network, ws, x, noise, last=net.K)
+                    propagate.forward(net.network, ws, part, noise, last=net.K)
                     n = net.values(ws.n[k])[0]
                     out[start:stop] = n if on_gpu else ops.to_host(n)
 
@@ -385,12 +415,6 @@ def device_or_cpu(device: str) -> str:
     if device != "cpu" and devices.gpu_problem(devices.parse(device)[1]) is not None:
         return "cpu"
     return device
-
-
-def dense_parts(X, net):
-    """Yield chunks of sparse rows, made dense."""
-    for start in range(0, X.shape[0], net.shape.chunk_rows):
-        yield X[start : start + net.shape.chunk_rows].toarray()
 
 
 def draw(sizes, follows, rng) -> tuple[list, list]:

@@ -13,11 +13,10 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from gpumlp.backend.contract import Batch
-from gpumlp.estimators import estimator_rows
 from gpumlp.estimators.messages import warn
-from gpumlp.model import blas_threads, memory, propagate, workspace
+from gpumlp.model import arrays, blas_threads, memory, propagate, workspace
 from gpumlp.model.objective import Objective
-from gpumlp.model.parameters import Parameters
+from gpumlp.model.parameters import Gradient, Parameters
 from gpumlp.training.rows import Rows, read
 
 CHUNK_BYTES = 256 << 20  # of the workspace of one pass
@@ -89,19 +88,14 @@ class _Function:
     def __init__(self, est, net, samples, loss, weight):
         self._net, self._alpha = net, est.alpha
         self._objective = Objective(net, loss, "sum")
-        self._samples = samples._replace(
-            X=estimator_rows.dense_if_small(samples.X, net.dtype), weight=weight
-        )
-        self._resident = (
-            None if estimator_rows.is_sparse(self._samples.X) else self._rows(slice(None))
-        )
+        self._rows = self._sent(samples._replace(weight=weight))
         count = samples.rows
         self._total = float(count if weight is None else weight.sum())
         # Where the reported squared error is ½ / outputs (ŷ - y)², its δ is still ŷ - y.
         self._data_scale = 2 * loss.parameters.get("factor", 0.5)
         self._places = _packed_places(net.layout)
         self._decayed = sum(out * into for into, out in pairwise(net.sizes))
-        self._grad = Parameters(net.layout, net.ops.xp.zeros_like(net.parameters.buffer))
+        self._grad = Gradient.zeros(net.network)
         per_row = workspace.size(net.shape, min(count, 1024), "step") / min(count, 1024)
         self._chunk = max(1, int(CHUNK_BYTES / per_row))
 
@@ -121,12 +115,8 @@ class _Function:
         net = self._net
         self.place(packed)
         value, gradient = 0.0, np.zeros(len(packed))
-        for start in range(0, self._samples.rows, self._chunk):
-            part = slice(start, start + self._chunk)
-            if self._resident is None:  # sparse, and too large to be made dense at once
-                batch = self._batch(self._rows(part), slice(None))
-            else:
-                batch = self._batch(self._resident, part)
+        for start in range(0, self._rows.count, self._chunk):
+            batch = self._batch(start, min(start + self._chunk, self._rows.count))
             ws = net.network.workspaces.get(batch.x.shape[1], "step")
             noise = [None] * (net.K + 1)
             propagate.loss_and_backward(net.network, ws, batch, self._objective, self._grad, noise)
@@ -138,25 +128,17 @@ class _Function:
         gradient /= self._total
         return value / self._total + 0.5 * self._alpha * (W @ W) / self._total, gradient
 
-    def _rows(self, part: slice) -> Rows:
-        """Send some of the samples to the device, dense."""
-        X, _, y, weight = self._samples
-        X = X[part]
-        X = X.toarray() if estimator_rows.is_sparse(X) else X
-        X = X.astype(self._net.dtype, copy=False)
-        # A part may be without weight, which `read` refuses of a whole set.
-        weight = None if weight is None else weight[part]
-        data = read(self._net, self._objective, X, y[part], None)
-        rows = Rows.send(self._net, data, len(X))
-        if weight is not None:
-            rows.data = rows.data._replace(
-                weight=self._net.ops.to_device(weight.astype(self._net.dtype))[None]
-            )
-        return rows
+    def _sent(self, samples) -> Rows:
+        """Send the samples to the device."""
+        X, _, y, weight = samples
+        if not arrays.is_sparse(X):  # whose rows are kept in the network's dtype
+            X = X.astype(self._net.dtype, copy=False)
+        data = read(self._net, self._objective, X, y, weight)
+        return Rows.send(self._net, data, X.shape[0])
 
-    def _batch(self, rows: Rows, part: slice) -> Batch:
-        data, xp, net = rows.data, self._net.ops.xp, self._net
-        x = data.x[:, part]
+    def _batch(self, start: int, stop: int) -> Batch:
+        data, xp, net = self._rows.data, self._net.ops.xp, self._net
+        x, part = arrays.some_rows(data.x, start, stop), slice(start, stop)
         w = data.weight
         w = xp.ones((1, x.shape[1]), net.dtype) if w is None else w[:, part]
         return Batch(

@@ -18,6 +18,7 @@ from gpumlp.estimators.validation import Samples, Score, split_rows
 from gpumlp.functions import activation
 from gpumlp.functions.function import Function
 from gpumlp.functions.schedule import Plateau
+from gpumlp.model import arrays
 
 
 class Member(NamedTuple):
@@ -86,7 +87,9 @@ class MemberTask:
         dtype, weight = samples.X.dtype, samples.weight
         y = self._targets(member, samples, target_cache)
         features = samples.X.shape[1] if self.columns is None else len(self.columns)
-        self.spec, self.loss, self._follows = est._plan(features, dtype, self.targets)
+        self.spec, self.loss, self._follows = est._plan(
+            features, dtype, self.targets, arrays.is_sparse(samples.X)
+        )
         est._begin(self.spec)
 
         rng = random_of(est.random_state)

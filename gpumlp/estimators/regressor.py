@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 
@@ -379,7 +380,8 @@ class MLPRegressor(RegressorMixin, BaseMLP):
 
     def score(self, X: Features, y: Data, sample_weight: Data | None = None) -> float:
         """Return R², the coefficient of determination, of `predict` on samples X with targets y."""
-        return super().score(*map(array_io.host, (X, y, sample_weight)))
+        y, predicted, weight = map(array_io.host, (y, self.predict(X), sample_weight))
+        return r2_score(y, predicted, sample_weight=weight)
 
     def _from_outputs(self, outputs: Array) -> Array:
         return outputs.ravel() if self.n_outputs_ == 1 else outputs

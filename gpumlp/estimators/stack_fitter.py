@@ -14,7 +14,7 @@ from sklearn.utils import _safe_indexing
 
 from gpumlp import backend
 from gpumlp.backend import device as devices
-from gpumlp.estimators import array_io, estimator_rows, hyperparameters
+from gpumlp.estimators import array_io, hyperparameters
 from gpumlp.estimators.ensemble import empty_stack
 from gpumlp.estimators.feature_subset import widened
 from gpumlp.estimators.fitted_network import FittedNetwork
@@ -24,7 +24,7 @@ from gpumlp.estimators.messages import warn
 from gpumlp.estimators.stack_trainer import StackTrainer, dropouts
 from gpumlp.estimators.stochastic import NON_FINITE
 from gpumlp.estimators.validation import Samples
-from gpumlp.model import memory
+from gpumlp.model import arrays, memory
 from gpumlp.model.mlp import MLP
 from gpumlp.model.objective import Objective
 from gpumlp.training import executors
@@ -106,7 +106,9 @@ class StackFitter:
             self._samples[kind] = samples, attributes, all_rows
         samples, attributes, all_rows = self._samples[kind]
         taken = 0 if member.rows is None else len(member.rows)
-        if samples is None or taken > samples.rows:
+        # The networks of a stack share sparse rows with all their features.
+        apart = samples is not None and arrays.is_sparse(samples.X) and member.columns is not None
+        if samples is None or taken > samples.rows or apart:
             self._alone.append(place)
             return
         est._forget()
@@ -127,11 +129,8 @@ class StackFitter:
             weight = sample_weights(sample_weight, X.shape[0], X.dtype)
         except (ValueError, TypeError):
             return None, {}
-        X = estimator_rows.dense_if_small(X, X.dtype)
         free = backend.get(device).free_memory()
-        if estimator_rows.is_sparse(X) or (
-            free is not None and memory.size_of(X) > DATA_SHARE * free
-        ):
+        if free is not None and memory.size_of(X) > DATA_SHARE * free:
             return None, {}
         names = ("n_features_in_", "feature_names_in_")
         attributes = {name: vars(est)[name] for name in names if name in vars(est)}
@@ -185,8 +184,8 @@ class StackFitter:
         """Train the members of one key, as many at once as memory has room for."""
         val = None
         if self._validated:
-            val = tasks[0].est._given(self._data[3], device, tasks[0].targets)
-            val = val._replace(X=estimator_rows.dense_if_small(val.X, val.X.dtype))
+            trained = samples._replace(encoded=tasks[0].targets)
+            val = tasks[0].est._given(self._data[3], device, trained)
         parts = np.array_split(np.arange(len(tasks)), _stacks(tasks, samples, val, device))
         pauses = epochs is not None and len(parts) == 1 and not tasks[0].timed
         if epochs is not None and not pauses:
@@ -318,4 +317,6 @@ def _taken(array, index, axis: int = 0):
         return _safe_indexing(array, index, axis=axis)
     import cupy
 
+    if array_io.is_gpu_sparse(array):
+        return array.tocsr()[index] if axis == 0 else array.tocsr()[:, index]
     return cupy.take(cupy.asarray(array), cupy.asarray(index), axis=axis)

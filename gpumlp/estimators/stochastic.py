@@ -135,7 +135,9 @@ def fit(
     state_buffers = sum(trainer.optimizer.state_buffers().values())
     with (
         net.ops.on_device(),
-        memory.explain_oom(net.shape, net.ops, batch_size, state_buffers, _bytes(samples.X)),
+        memory.explain_oom(
+            net.shape, net.ops, batch_size, state_buffers, memory.size_of(samples.X)
+        ),
         blas_threads.limit_blas_threads(net.shape, batch_size),
     ):
         rows = _make_rows(est, net, trainer.objective, samples, batch_size)
@@ -163,11 +165,9 @@ def _hold_out(est, samples: Samples, rng, incremental: bool) -> tuple[Samples, S
 def _make_rows(est, net, objective, samples: Samples, batch_size: int):
     """The training rows, with the weights of their classes."""
     weight = est._training_weight(samples)
-    return estimator_rows.make(net, objective, samples.X, samples.encoded, weight, batch_size)
-
-
-def _bytes(X) -> int:
-    return X.data.nbytes if estimator_rows.is_sparse(X) else X.nbytes
+    return estimator_rows.EstimatorRows(
+        net, objective, samples.X, samples.encoded, weight, batch_size
+    )
 
 
 class Fit:
@@ -235,11 +235,7 @@ class Fit:
         return self.rule.epochs_left
 
     def train(self, interrupt) -> Epoch | None:
-        trainer, epoch = self.trainer, self.trainer.epoch
-        done = self.rows.run(trainer, self.rule.next_order(), interrupt)
-        # Sparse rows come in pieces, each of them an epoch to the trainer.
-        trainer.epoch = epoch + (done is not None)
-        return done
+        return self.rows.run(self.trainer, self.rule.next_order(), interrupt)
 
     def note(self, epoch: Epoch) -> None:
         """Write the loss to the estimator, as scikit-learn defines it, and to the history."""

@@ -15,6 +15,7 @@ from gpumlp import MLPClassifier, MLPRegressor
 from gpumlp.estimators import array_io
 from tests.helpers.estimators import BOTH, DIABETES, IRIS, data, fitted, same_weights, small
 from tests.helpers.optional import Package
+from tests.helpers.sparse import on_gpu
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -273,36 +274,28 @@ def test_sparse_matrices_of_scipy(layout, shape):
     model = small(MLPClassifier).fit(given, y)
     same_weights(model, small(MLPClassifier).fit(X, y))
     for method in ("predict", "predict_proba", "transform"):
-        np.testing.assert_array_equal(getattr(model, method)(given), getattr(model, method)(X))
-
-
-class GpuSparse:
-    """As a sparse matrix of cupyx: what the library asks of one."""
-
-    def __init__(self, X):
-        self._X = sparse.csr_matrix(X)
-        self.shape, self.dtype, self.nnz = self._X.shape, self._X.dtype, self._X.nnz
-        self.device = "<CUDA Device 0>"
-
-    def get(self):
-        return self._X
-
-    def toarray(self):
-        raise AssertionError("a sparse matrix is not made dense as a whole")
+        found, expected = getattr(model, method)(given), getattr(model, method)(X)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_sparse_matrices_on_the_gpu(cuda):
+    """They stay there."""
     import cupy
 
-    X, y = (part[::10] for part in IRIS)
-    X = np.where(np.abs(X) > 0.5, X, 0)
-    model = small(MLPClassifier, device=cuda).fit(GpuSparse(X), y)
-    same_weights(model, small(MLPClassifier, device=cuda).fit(X, y))
-    for method in ("predict", "predict_proba", "transform"):
-        result = getattr(model, method)(GpuSparse(X))
-        assert isinstance(result, cupy.ndarray)
-        np.testing.assert_array_equal(cupy.asnumpy(result), getattr(model, method)(X))
-    assert model.score(GpuSparse(X), y) == model.score(X, y)
+    X, y = (part[::3] for part in IRIS)
+    X = sparse.csr_matrix(np.where(np.abs(X) > 6.2, X, 0))
+    assert X.nnz < 0.1 * X.shape[0] * X.shape[1]
+    given, arguments = on_gpu(X), {"device": cuda, "batch_size": 16}
+    for changes in ({}, {"early_stopping": True}, {"solver": "lbfgs"}, {"n_models": 2}):
+        model = small(MLPClassifier, **arguments, **changes).fit(given, y)
+        host = small(MLPClassifier, **arguments, **changes).fit(X, y)
+        for method in ("predict", "predict_proba", "transform"):
+            result = getattr(model, method)(given)
+            assert isinstance(result, cupy.ndarray)
+            np.testing.assert_array_equal(cupy.asnumpy(result), getattr(host, method)(X))
+        assert model.score(given, y) == host.score(X, y)
+    with pytest.raises(ValueError, match="4 features"):
+        model.predict(on_gpu(X[:, :3]))
 
 
 def test_cupyx_has_what_is_asked_of_its_sparse_matrices():
@@ -314,7 +307,7 @@ try:
 except ImportError as error:
     sys.exit(f"skip: {error}")
 for kind in (sparse.csr_matrix, sparse.csc_matrix, sparse.coo_matrix):
-    for name in ("toarray", "get", "device"):
+    for name in ("toarray", "tocsr", "get", "device", "astype", "__getitem__"):
         assert hasattr(kind, name), (kind, name)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

@@ -7,7 +7,7 @@ from sklearn import datasets
 from sklearn.exceptions import DataConversionWarning
 
 from gpumlp import MLPClassifier, MLPRegressor
-from gpumlp.estimators import estimator_rows as estimator_data
+from gpumlp.estimators import estimator_rows
 from gpumlp.model.shape import NetworkShape
 from tests.helpers.estimators import BOTH, DIABETES, IRIS, data, fitted, same_weights, small
 from tests.helpers.optional import Package
@@ -41,16 +41,16 @@ def test_a_single_class():
 @pytest.mark.parametrize("cls", BOTH)
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 def test_sparse_equals_dense(cls, kind, solver, monkeypatch):
-    """Made dense at once, or, where that would be too much, a few batches at a time."""
+    """Made dense where it is rather full, else left sparse."""
     X, y = data(cls)
     X = np.where(np.abs(X) > 0.5, X, 0)
     weight = np.linspace(0, 2, len(X))
     arguments = {"batch_size": 16, "solver": solver, "early_stopping": solver == "adam"}
     dense = small(cls, **arguments).fit(X, y, weight)
-    for limit in (1 << 30, 0):
-        monkeypatch.setattr("gpumlp.estimators.estimator_rows.DENSE_BYTES", limit)
-        monkeypatch.setattr("gpumlp.estimators.estimator_rows.PIECE_BYTES", 5000)
+    for full in (0.0, 1.0):
+        monkeypatch.setattr("gpumlp.estimators.estimator_rows.FULL", full)
         other = small(cls, **arguments).fit(kind(X), y, weight)
+        assert other._engine.spec.sparse == bool(full)
         np.testing.assert_allclose(other.coefs_[0], dense.coefs_[0], rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(other.loss_, dense.loss_, rtol=1e-12)
         if solver == "adam":
@@ -58,13 +58,12 @@ def test_sparse_equals_dense(cls, kind, solver, monkeypatch):
         np.testing.assert_array_equal(other.predict(kind(X)), other.predict(X))
 
 
-def test_sparse_pieces_without_weight(monkeypatch):
+def test_sparse_batches_without_weight(monkeypatch):
     X, y = IRIS
     weight = np.r_[np.zeros(40), np.ones(110)]
     arguments = {"batch_size": 5, "shuffle": False}
     dense = small(MLPClassifier, **arguments).fit(X, y, weight)
-    monkeypatch.setattr("gpumlp.estimators.estimator_rows.DENSE_BYTES", 0)
-    monkeypatch.setattr("gpumlp.estimators.estimator_rows.PIECE_BYTES", 800)
+    monkeypatch.setattr("gpumlp.estimators.estimator_rows.FULL", 1.0)
     other = small(MLPClassifier, **arguments).fit(sparse.csr_matrix(X), y, weight)
     np.testing.assert_allclose(other.coefs_[0], dense.coefs_[0], rtol=1e-12)
     np.testing.assert_allclose(other.loss_curve_, dense.loss_curve_, rtol=1e-12)
@@ -237,10 +236,15 @@ def test_a_new_fit_may_have_other_data():
 
 @pytest.mark.parametrize("shape", [(40, 3), (3, 40)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_what_is_made_dense_at_once(shape, dtype, monkeypatch):
-    """What takes no more than DENSE_BYTES when it is dense."""
+def test_what_is_made_dense(shape, dtype, monkeypatch):
+    """What has more than the part FULL of its places, and takes no more than DENSE_BYTES then."""
     X = sparse.csr_array(np.eye(*shape, dtype=dtype))
     size = X.toarray().nbytes
-    for limit, dense in ((size, True), (size - 1, False)):
+    for full, limit, dense in (
+        (0.024, size, True),
+        (0.025, size, False),
+        (0.024, size - 1, False),
+    ):
+        monkeypatch.setattr("gpumlp.estimators.estimator_rows.FULL", full)
         monkeypatch.setattr("gpumlp.estimators.estimator_rows.DENSE_BYTES", limit)
-        assert isinstance(estimator_data.dense_if_small(X, dtype), np.ndarray) == dense
+        assert isinstance(estimator_rows.dense_if_full(X), np.ndarray) == dense
