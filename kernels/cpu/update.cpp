@@ -21,7 +21,8 @@ template<int> struct Integer { typedef int type; };
 template<> struct Integer<8> { typedef Int type; };
 typedef Integer<sizeof(Real)>::type Mask;
 
-__device__ __forceinline__ bool move_range(const Rule& rule, const Update& a, Int from, Int to, const Slice& slice)
+// The rule and the slice are copies: stores could change what is referred to, and no vectors be made.
+__device__ __forceinline__ bool move_range(const Rule rule, const Update& a, Int from, Int to, const Slice slice)
 {
     Real* const theta = a.theta;
     const Real* const g = a.g;
@@ -44,7 +45,7 @@ inline Int next(const unsigned char* occurs, Int j, Int end, bool wanted)
 }
 
 // Those of the parameters [from, to) of a network, which begin at `begin`, that move.
-inline bool move_occurring(const Rule& rule, const Update& a, Int m, Int from, Int to, const Slice& slice)
+__device__ __forceinline__ bool move_occurring(const Rule& rule, const Update& a, Int m, Int from, Int to, const Slice& slice)
 {
     const Int begin = m * a.size, end = a.occurs ? a.features * a.units : 0;
     bool all = true;

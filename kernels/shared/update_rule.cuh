@@ -40,10 +40,10 @@ struct UpdateRule {
 
 // Moves a pack of neighbours with their state, which lies `offset` Reals from where the buffers begin.
 // What would overflow stays, so that the weights in place are finite; returns whether all could move.
-// Of `moving`, bit k says whether the k-th may.
-template<class Rule>
+// If CHOSEN, bit k of `chosen` says whether the k-th may move.
+template<bool CHOSEN = false, class Rule>
 __device__ __forceinline__ bool move_pack(const Rule& rule, Pack<VEC>& theta, const Pack<VEC>& g,
-    const StateBuffers& buffers, long long offset, const Slice& slice, unsigned moving = ~0u)
+    const StateBuffers& buffers, long long offset, const Slice& slice, unsigned chosen = ~0u)
 {
     bool all = true;
     Pack<VEC> state[STATE_BUFFERS] = {};
@@ -60,9 +60,12 @@ __device__ __forceinline__ bool move_pack(const Rule& rule, Pack<VEC>& theta, co
         bool moves = isfinite(moved);
         #pragma unroll
         for (int i = 0; i < STATE_BUFFERS; ++i) moves = moves & isfinite(after[i]);
-        const bool may = moving >> k & 1u;
-        all &= moves | !may;
-        moves &= may;
+        if constexpr (CHOSEN) {
+            const bool may = chosen >> k & 1u;
+            all &= moves | !may;
+            moves &= may;
+        } else
+            all &= moves;
         #pragma unroll
         for (int i = 0; i < STATE_BUFFERS; ++i) state[i].v[k] = moves ? after[i] : state[i].v[k];
         theta.v[k] = moves ? moved : theta.v[k];

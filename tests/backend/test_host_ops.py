@@ -8,6 +8,10 @@ import ctypes
 import dataclasses
 import functools
 import pickle
+import platform
+import re
+import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -601,3 +605,18 @@ def test_items_are_made_of_large_buffers_only():
     assert host_ops._chunks(200, 100) == 1
     assert host_ops._chunks(1100, 301) == 10
     assert host_ops._chunks(3, 1 << 20) == 3  # no more items than rows
+
+
+@pytest.mark.skipif(compiler.problem() is not None, reason=f"{compiler.problem()}")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_update_rules_are_vectors(dtype):
+    """The loop over the parameters has Adam's square root for several of them at once: what the
+    compiler cannot tell apart in memory, it computes one by one, in many times as long."""
+    if shutil.which("objdump") is None or platform.machine() != "x86_64":
+        pytest.skip("objdump, or an x86-64 to read the code of, is missing")
+    library = compiler.library(host_sources.update(dtype, "Adam", (True, True)))
+    code = subprocess.run(
+        ["objdump", "-d", "--no-show-raw-insn", library._name], capture_output=True, text=True
+    ).stdout
+    packed = "sqrtps" if dtype == "float32" else "sqrtpd"
+    assert re.search(rf"v?{packed} .*%[yz]mm", code), "no square roots of vectors"
