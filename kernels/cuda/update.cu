@@ -52,7 +52,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) update(
         }
         Pack<VEC> value = load<VEC>(theta + offset);
         const Pack<VEC> gradient = load<VEC>(g + offset);
-        all &= move_pack(rule, value, gradient, buffers, offset, slice, moving);
+        all &= move_pack<OCCURRING>(rule, value, gradient, buffers, offset, slice, moving);
         store<VEC>(theta + offset, value);
     }
     if (!all) atomicMax(halted + at.network, t[at.network]);    // it was 0; others may find it, too
