@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from benchmarks.contenders import GEMMS, LIBRARY
-from benchmarks.contenders.everyday import LOADED, OURS, PEER, TASKS, Everyday
+from benchmarks.contenders.everyday import LOADED, OURS, PEER, TASKS, WRITTEN, Everyday
 from benchmarks.contenders.searches import SEARCH, Search
 from benchmarks.networks import FITS, LARGE, LONG, MIDDLE, NETWORKS, SMALLEST, WIDE, Network
 
@@ -57,7 +57,7 @@ def all_cases(kind: str) -> Iterator[Case]:
         yield Case("searches", SEARCH, ("search",), names, turns=3, least=0)
         for everyday in [*TASKS, *LOADED]:
             quick = everyday.work in ("predict", "partial_fit")
-            names = OURS, PEER
+            names = OURS, PEER, WRITTEN
             yield Case("everyday", everyday, (everyday.work,), names, turns=7 if quick else 3)
     else:
         yield Case("stacks", STACKS[0], ("epoch",), (LIBRARY, *VMAPS))

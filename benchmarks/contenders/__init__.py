@@ -66,6 +66,7 @@ ENTRIES = {
     "scikit-learn's, 2 processes": Entry("sklearn", "searches.Searching"),
     "gpumlp's estimators": Entry("gpumlp", "everyday.Estimators", options={"ours": True}),
     "scikit-learn's estimators": Entry("sklearn", "everyday.Estimators"),
+    "PyTorch, written out": Entry("torch", "everyday_torch.Written"),
 }
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from benchmarks.contenders import Contender
 
 OURS, PEER = "gpumlp's estimators", "scikit-learn's estimators"
+WRITTEN = "PyTorch, written out"
 
 
 class Everyday(NamedTuple):

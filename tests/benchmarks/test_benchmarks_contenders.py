@@ -13,7 +13,16 @@ import numpy as np
 import pytest
 
 from benchmarks import agreement, cases, compared, machine, turns
-from benchmarks.contenders import ENTRIES, GEMMS, LIBRARY, Contender, Declined, Entry, gemms
+from benchmarks.contenders import (
+    ENTRIES,
+    GEMMS,
+    LIBRARY,
+    Contender,
+    Declined,
+    Entry,
+    everyday,
+    gemms,
+)
 from benchmarks.contenders.searches import Search
 from benchmarks.networks import FITS, Network, Problem
 from gpumlp.backend.device import resolve
@@ -117,6 +126,22 @@ def test_a_stack_does_as_its_networks_alone():
 def test_one_network_is_declined(name):
     with pytest.raises(Declined, match="many networks"):
         make(name, SMALL[0])
+
+
+def test_pytorch_written_out_does_everyday_work():
+    pytest.importorskip("torch", reason="torch is not installed")
+    done, declined = [], []
+    for task in everyday.TASKS:
+        try:
+            contender = ENTRIES[everyday.WRITTEN].make(task.small(), "cpu")
+        except Declined:
+            declined.append(task.name)
+            continue
+        assert contender.answers() is None  # and it trains
+        if task.work == "predict":
+            assert contender.work("predict")().shape == (task.small().called,)
+        done.append(task.work)
+    assert set(done) == {"fit", "predict", "partial_fit"} and len(declined) == 3
 
 
 @pytest.mark.parametrize("name", cases.WAYS)
