@@ -60,13 +60,11 @@ class Written(Contender):
         self.optimizer = torch.optim.Adam(parameters, RATE, fused=True)
         self.loss = nn.functional.cross_entropy if task.classes else nn.functional.mse_loss
 
-    def of(self, index: np.ndarray | slice):
-        """Rows of the features, on the device."""
-        if self.rows is not None:
-            return self.rows[index]
-        part = self.X[index]
+    def sent(self, part):
+        """Sparse rows on the device."""
         pointers = map(torch.as_tensor, (part.indptr, part.indices, part.data))
-        return torch.sparse_csr_tensor(*pointers, size=part.shape).to(self.device)
+        options = {"size": part.shape, "check_invariants": False}
+        return torch.sparse_csr_tensor(*pointers, **options).to(self.device)
 
     def train(self, epochs: int):
         for _ in range(epochs):
@@ -74,7 +72,8 @@ class Written(Contender):
             for start in range(0, len(order), self.batch):
                 index = order[start : start + self.batch]
                 self.optimizer.zero_grad(set_to_none=True)
-                output = self.model(self.of(index))
+                x = self.sent(self.X[index]) if self.rows is None else self.rows[index]
+                output = self.model(x)
                 output = output if self.task.classes else output[:, 0]
                 loss = self.loss(output, self.targets[index])
                 penalty = sum((p * p).sum() for p in self.model.parameters() if p.ndim == 2)
@@ -93,7 +92,7 @@ class Written(Contender):
         x = self.called
         if not self.task.filled:
             return self.model(torch.as_tensor(x).to(self.device)).argmax(1).cpu().numpy()
-        parts = (self.of(slice(i, i + CHUNK)) for i in range(0, x.shape[0], CHUNK))
+        parts = (self.sent(x[i : i + CHUNK]) for i in range(0, x.shape[0], CHUNK))
         return np.concatenate([self.model(part).argmax(1).cpu().numpy() for part in parts])
 
     def answers(self):
