@@ -32,6 +32,8 @@ class ArrayNetwork:
     """A network and how samples are prepared for it; the file is a network's, with the preparation
     in its metadata."""
 
+    _stop: Any  # the EarlyStopping of the fit
+
     def __init__(self, net, preparation: Standardised):
         self.net, self.preparation = net, preparation
         self.classes = preparation.classes
@@ -39,7 +41,6 @@ class ArrayNetwork:
         self.takes_tables = preparation.columns is not None  # 0.1.0
         self.takes_arrays = not self.takes_tables
         self.smoothing = 0.0
-        self._stop: Any = None
         self._unfinished: Any = None  # the trainer of a checkpoint
 
     @classmethod

@@ -294,3 +294,17 @@ def test_rows_of_a_gpu_are_seen_before_its_memory_is_full(cuda, monkeypatch):
     assert net.forward(x).shape == (2000, 3)
     with pytest.raises(MemoryError, match=r"there are 9\.8 KiB on cuda:0"):
         net.forward(cupy.asarray(x))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_counters_of_many_small_networks(dtype):
+    """All that a training keeps of a network beside its parameters, to the byte."""
+    net = gpumlp.MLP((2, 3, 4, 2), models=50, dropout=0.5, dtype=dtype, device="cpu")
+    state = gpumlp.Trainer(net).state
+    device, network = state.device, net.network
+    kept = [device.t, device.cursor, device.stopped_at, state.seeds, network._nothing_done]
+    kept += [state.hyper, device.scalars, device.norm, device.losses, device.weights]
+    rows = 4 * (net.K + 1) * net.M  # of thresholds: each layer's, and the table of all
+    assert network.dropout_table.nbytes == rows
+    counted = memory._counters(net.shape, 1)
+    assert counted == sum(array.nbytes for array in kept) + 2 * rows
