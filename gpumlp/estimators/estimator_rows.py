@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from gpumlp.backend.contract import Data
 from gpumlp.model import arrays
 from gpumlp.training.evaluate import Evaluation
 from gpumlp.training.placement import make_rows
+from gpumlp.training.rows import kept_dtype, read
 
 # A sparse matrix with more non-zeros than this part of its places is made dense, unless it takes
 # more bytes then: its products are faster so.
 FULL = 0.1
 DENSE_BYTES = 1 << 30
+# Rows of a partial_fit of no more bytes are copied, and the next ones written over them.
+KEPT_BYTES = 1 << 20
 
 
 def dense_if_full(X):
@@ -65,12 +69,30 @@ class EstimatorRows:
     """The rows of a fit, on the device during the whole fit if it has room for them.
 
     sizes: rows of each batch.
+    own:   whether the arrays are copies, that are not the user's.
     """
 
-    def __init__(self, net, objective, X, y, weight, batch_size: int):
+    def __init__(self, net, objective, X, y, weight, batch_size: int, own: bool = False):
         self.count, self.batch_size = X.shape[0], batch_size
         self.sizes = batch_sizes(self.count, batch_size)
         self._rows = make_rows(net, objective, X, y, weight, batch_size)
+        if own:
+            self._rows.data = Data(*(None if a is None else a.copy() for a in self._rows.data))
+
+    def replace(self, net, objective, X, y, weight, batch_size: int) -> bool:
+        """Write other rows over these, which are our own; False where their arrays are others.
+
+        What was captured of the steps on these rows then serves the others.
+        """
+        data, old = read(net, objective, X, y, weight), self._rows.data
+        pairs = [(a, b) for a, b in zip(old, data, strict=True) if a is not None or b is not None]
+        same = all(a is not None and b is not None and a.shape == b.shape for a, b in pairs)
+        if not same or batch_size != self.batch_size or kept_dtype(net, data.x) != old.x.dtype:
+            return False
+        for array, values in pairs:
+            array[...] = net.ops.to_device(values)
+        self._rows.arrange(np.arange(self.count, dtype=np.int32)[None])
+        return True
 
     def run(self, trainer, order, interrupt):
         """An epoch in that order, as an `Epoch`; None where Ctrl-C came before its end."""

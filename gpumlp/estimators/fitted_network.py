@@ -61,6 +61,7 @@ class FittedNetwork:
         self.device = "auto"
         self.net: Any = None
         self.trainer: Any = None
+        self.rows: Any = None  # of the last partial_fit, if they were few
         self.best: Any = None  # theta of the best validation score, on the device
         self.lists: dict[str, Any] = dict.fromkeys(GROUPS)
         self._sent: dict[str, list] = {}  # of the lists that there are: what the network has of it
@@ -186,7 +187,7 @@ class FittedNetwork:
             slopes = self._leave()
             if self.spec is not None and spec.sparse != self.spec.sparse:
                 self._lay_out_again(spec, tuple(slopes or ()))
-        self.spec, self.device = spec, device
+        self.spec, self.device, self.rows = spec, device, None
         self.net = MLP(
             spec.sizes,
             spec.hidden,

@@ -13,7 +13,7 @@ from gpumlp.estimators.messages import Progress, warn
 from gpumlp.estimators.stopping_rule import StoppingRule
 from gpumlp.estimators.validation import Samples, Validation, split
 from gpumlp.functions.optimizer import SGD, Adam, AdamW, Optimizer
-from gpumlp.model import blas_threads, memory
+from gpumlp.model import arrays, blas_threads, memory
 from gpumlp.training import loop
 from gpumlp.training.callback import EarlyStopping
 from gpumlp.training.device_state import Epoch
@@ -23,19 +23,26 @@ from gpumlp.utils.interrupt import Interrupt
 NON_FINITE = "Solver produced non-finite parameter weights"  # in scikit-learn's words
 
 
+def optimizer_class(estimator) -> type[Optimizer]:
+    """The class of the solver's optimiser."""
+    if estimator.solver == "sgd":
+        return SGD
+    return AdamW if estimator.weight_decay else Adam
+
+
 def make_optimizer(estimator) -> Optimizer:
     """The solver's optimiser; penalties count per sample weight, as scikit-learn's alpha does."""
     est = estimator
     penalties = {"l1": est.l1, "l2": est.alpha, "decay_per_weight": True}
-    if est.solver == "sgd":
+    kind: Any = optimizer_class(est)
+    if kind is SGD:
         momentum = min(float(est.momentum), 1 - 1e-12)  # 1 is allowed, but no engine's number
         nesterov = bool(est.nesterovs_momentum) and momentum > 0
         return SGD(est.learning_rate_init, momentum, nesterov, **penalties)
     numbers = (est.learning_rate_init, est.beta_1, est.beta_2, est.epsilon)
-    if est.weight_decay:
-        decay = est.weight_decay
-        return AdamW(*numbers, eps_corrected=False, weight_decay=decay, **penalties)
-    return Adam(*numbers, eps_corrected=False, **penalties)
+    if kind is AdamW:
+        penalties["weight_decay"] = est.weight_decay
+    return kind(*numbers, eps_corrected=False, **penalties)
 
 
 def draw_seed(estimator, functions, rng) -> int:
@@ -74,7 +81,7 @@ def batch_size_for(estimator, count: int) -> int:
 
 def current_trainer(estimator, engine, loss, batch_size, rng, goes_on: bool, seed) -> Trainer:
     """The trainer of the last fit if that one goes on, else a new one; seed: None draws one."""
-    kept, kind = engine.trainer, type(make_optimizer(estimator))
+    kept, kind = engine.trainer, optimizer_class(estimator)
     if goes_on and kept is not None and type(kept.optimizer) is kind:
         penalties: Any = kept.optimizer
         if (penalties.l2, penalties.l1) != (estimator.alpha, estimator.l1):
@@ -140,7 +147,7 @@ def fit(
         ),
         blas_threads.limit_blas_threads(net.shape, batch_size),
     ):
-        rows = _make_rows(est, net, trainer.objective, samples, batch_size)
+        rows = _make_rows(est, engine, trainer.objective, samples, batch_size, incremental)
         validation = None
         if validation_set is not None:
             validation = Validation(est, engine, trainer.objective, validation_set)
@@ -162,12 +169,18 @@ def _hold_out(est, samples: Samples, rng, incremental: bool) -> tuple[Samples, S
     return split(est, samples, rng)
 
 
-def _make_rows(est, net, objective, samples: Samples, batch_size: int):
-    """The training rows, with the weights of their classes."""
-    weight = est._training_weight(samples)
-    return estimator_rows.EstimatorRows(
-        net, objective, samples.X, samples.encoded, weight, batch_size
-    )
+def _make_rows(est, engine, objective, samples: Samples, batch_size: int, incremental: bool):
+    """The training rows, with the weights of their classes; those of the last partial_fit, if
+    these are as many."""
+    X, net = samples.X, engine.net
+    given = net, objective, X, samples.encoded, est._training_weight(samples), batch_size
+    small = not arrays.is_sparse(X) and X.nbytes <= estimator_rows.KEPT_BYTES
+    own = incremental and small
+    if own and engine.rows is not None and engine.rows.replace(*given):
+        return engine.rows
+    rows = estimator_rows.EstimatorRows(*given, own)
+    engine.rows = rows if own else None
+    return rows
 
 
 class Fit:

@@ -1,5 +1,7 @@
 """What the estimators take and give: kinds of data, weights in a user's hands, going on."""
 
+import pickle
+
 import numpy as np
 import pytest
 from scipy import sparse
@@ -76,6 +78,40 @@ def test_sparse_predictions_in_chunks(monkeypatch):
     expected = model.predict_proba(X)
     monkeypatch.setattr(NetworkShape, "chunk_rows", 7)
     np.testing.assert_allclose(model.predict_proba(sparse.csr_array(X)), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("cls", BOTH)
+def test_the_rows_of_partial_fits_take_turns(cls, device, monkeypatch):
+    """Calls of as many rows share their buffers, which are not the user's; the numbers are those of
+    calls with buffers of their own."""
+    X, y = data(cls)
+    parts = [slice(0, 40), slice(40, 80), slice(80, 120), slice(0, 31), slice(31, 62), slice(0, 40)]
+    weights = [None, None, np.linspace(0.1, 2, 40), None, np.linspace(0.1, 2, 31), None]
+    order = {"shuffle": device == "cpu"}
+    models = [small(cls, device=device, batch_size=16, **order) for _ in range(2)]
+    before = X.copy(), y.copy()
+    shared = 0
+    for part, weight in zip(parts, weights, strict=True):
+        options = {"sample_weight": weight}
+        if cls is MLPClassifier:
+            options["classes"] = np.unique(y)
+        for model, kept in zip(models, (1 << 20, 0), strict=True):
+            monkeypatch.setattr("gpumlp.estimators.estimator_rows.KEPT_BYTES", kept)
+            rows = model._engine.rows if hasattr(model, "_engine") else None
+            model.partial_fit(X[part], y[part], **options)
+            shared += rows is not None and model._engine.rows is rows
+        same_weights(*models)
+        assert models[1]._engine.rows is None
+        models[0].set_params(shuffle=not models[0].shuffle)
+        models[1].set_params(shuffle=not models[1].shuffle)
+    assert shared == 1  # the second; later ones have weights or have not, or are fewer
+    np.testing.assert_array_equal(X, before[0])
+    np.testing.assert_array_equal(y, before[1])
+    again = [pickle.loads(pickle.dumps(model)) for model in models]
+    for model in (*models, *again):
+        model.partial_fit(X[:40], y[:40])
+    same_weights(*models)
+    same_weights(*again)
 
 
 def test_several_labels_sparse_and_dense():
