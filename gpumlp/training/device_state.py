@@ -27,7 +27,7 @@ class Epoch(NamedTuple):
 
 def diverged(stopped_at) -> dict[int, int]:
     """The networks that diverged: m -> the update that was not finite, or its loss or gradient."""
-    return {int(m): int(stopped_at[m]) for m in np.flatnonzero(stopped_at > 0)}
+    return {m: update for m, update in enumerate(stopped_at.tolist()) if update > 0}
 
 
 class DeviceState(State):

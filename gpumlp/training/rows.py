@@ -106,6 +106,7 @@ class Rows:
     orders that leave some out, or take some twice.
     graphs: captured steps, which live as long as the data that they read.
     parts: of the blocks of a stack, see `executors.NetworkBlocks`.
+    executor: what one was chosen for, and the executor.
     chosen (M, L) int32, on the host: the rows that each network takes; None: all.
     """
 
@@ -134,6 +135,7 @@ class Rows:
         self.batch_size = min(batch_size, count)
         self.graphs = GraphCache(ops)
         self.parts: Any = None
+        self.executor: Any = None
         self.chosen: np.ndarray | None = None
 
     def take(self, members: slice) -> Rows:

@@ -330,10 +330,7 @@ class Trainer:
         state.make_room(rows.steps, first)
         state.device.cursor.fill(first)
         state.rates.extend(rows.steps - first)
-        executor = executors.choose(
-            *(net.shape, net.ops, self.objective, self.optimizer, rows.batch_size, rows.source),
-            resident=self.resident if state.factors is None else False,
-        )
+        executor = self._executor(rows)
 
         def interrupted() -> bool:
             return bool(interrupt and interrupt.asked)
@@ -346,6 +343,16 @@ class Trainer:
         state.epoch += done == rows.steps
         state.batches_done = done % rows.steps
         return state.device.read(net.ops.to_host, done)
+
+    def _executor(self, rows: Rows) -> executors.Executor:
+        """The executor for these rows, which is chosen again only where something has changed."""
+        resident = self.resident if self.state.factors is None else False
+        kind = rows.batch_size, resident
+        if rows.executor is None or rows.executor[0] != kind:
+            arguments = self.net.shape, self.net.ops, self.objective, self.optimizer
+            executor = executors.choose(*arguments, rows.batch_size, rows.source, resident)
+            rows.executor = kind, executor
+        return rows.executor[1]
 
     # ------------------------------------------------------------ the optimiser's numbers
     def _numbers(self, optimizer: Optimizer) -> np.ndarray:
