@@ -51,7 +51,16 @@ CASES = {
         {"models": 2},
         {"folds": (np.stack([np.arange(60), np.arange(20, 80)]), [[70, 71, 72], [1, 2, 3]])},
     ),
+    "folds, one row": (
+        {"models": 2},
+        {"folds": (np.full((2, 60), np.diff(X.indptr).argmax()), [[70, 71, 72], [1, 1, 1]])},
+    ),
+    "folds, longer": (
+        {"models": 2},
+        {"folds": (np.arange(400).reshape(2, 200) % 83, [[70, 71, 72], [1, 2, 3]])},
+    ),
 }
+STREAMED = "Adam", "SGD", "stack", "stack, own labels", "folds", "folds, one row", "folds, longer"
 
 
 def dense(given):
@@ -75,7 +84,7 @@ def test_as_of_dense_rows(place, case):
     assert_close(mixed, found, 1e-13)
 
 
-@pytest.mark.parametrize("case", ["Adam", "SGD", "stack", "stack, own labels", "folds"])
+@pytest.mark.parametrize("case", STREAMED)
 @pytest.mark.parametrize("sorted_there", [True, False])
 def test_streamed_rows_are_those_of_the_device(cuda, case, sorted_there, monkeypatch):
     options, given = CASES[case]
