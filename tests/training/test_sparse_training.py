@@ -161,6 +161,15 @@ def test_checkpoints_and_files(device, tmp_path):
     np.testing.assert_array_equal(theta(resumed), theta(again))
 
 
+@pytest.mark.parametrize("sparse", [True, False])
+def test_a_state_of_another_layout_is_refused(sparse):
+    trainer, other = make(sparse=sparse), make(sparse=not sparse)
+    before = theta(trainer).copy()
+    with pytest.raises(ValueError, match=f"a network with sparse={not sparse}, whose W"):
+        trainer.load_state_dict(other.state_dict())
+    np.testing.assert_array_equal(theta(trainer), before)
+
+
 def test_selected_networks_go_on(device):
     stack = make(device, models=3)
     fit(stack, X, Y, epochs=2)
@@ -248,6 +257,15 @@ def test_lazy_needs_sparse_rows():
         gpumlp.SGD(lazy=1)
     with pytest.raises(TypeError):
         gpumlp.RMSprop(lazy=True)
+
+
+def test_a_running_trainer_stays_lazy_or_not():
+    for lazy in (True, False):
+        trainer = make(optimizer=gpumlp.Adam(lazy=lazy))
+        trainer.retune(lr=0.1, lazy=lazy)
+        with pytest.raises(ValueError, match=f"lazy = {not lazy}; which weights move stays"):
+            trainer.retune(lazy=not lazy)
+        assert trainer.optimizer.lazy is lazy
 
 
 def test_lazy_is_in_files(tmp_path):
