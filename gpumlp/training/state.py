@@ -111,8 +111,8 @@ class TrainingState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what `state_dict` returned; its arrays may be on the host or the device.
 
-        Raises ValueError where the parameters' layout, buffers or a plateau's memory are not those of
-        this training.
+        Raises ValueError where the parameters' layout, buffers or a plateau's memory are not those
+        of this training.
         """
         sparse, there = self.net.layout.sparse, state.get("sparse", False)
         if there != sparse:
