@@ -13,6 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_array, metadata_routing
 from sklearn.utils.validation import validate_data
 
+from gpumlp import backend
 from gpumlp.backend import device as devices
 from gpumlp.estimators import (
     array_io,
@@ -283,7 +284,10 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         with naming(f"X{suffix}"):
             name = f"X{suffix}"
             X = self._features(X, device, dtype, reset, name, ORDER_BYTES, device == "cpu")
-            X = estimator_rows.dense_if_full(X)
+            if arrays.is_sparse(X):
+                with backend.get(device).on_device():
+                    arrays.check_places(X, name)
+                X = estimator_rows.dense_if_full(X)
         with naming(f"y{suffix}"):
             y = self._targets(array_io.host(y), f"y{suffix}")
         if y.shape[0] != X.shape[0]:

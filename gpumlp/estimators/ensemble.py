@@ -97,7 +97,7 @@ class Ensemble:
         spec = spec._replace(sparse=spec.sparse or self._sparse)
         made_of = spec, device, [engine.version for engine in engines]
         *kind, before = self._made_of
-        if [spec, device] != kind or len(before) != len(engines):
+        if self.net is None or [spec, device] != kind or len(before) != len(engines):
             self.net = make_stack(spec, device, [engine.weights() for engine in engines])
             self._made_of, self._sent = made_of, {}
             return

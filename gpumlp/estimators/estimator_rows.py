@@ -19,13 +19,9 @@ KEPT_BYTES = 1 << 20
 
 
 def dense_if_full(X):
-    """X, made dense if it is sparse and rather full."""
+    """Sparse X, made dense if it is rather full."""
     places = X.shape[0] * X.shape[1]
-    if (
-        arrays.is_sparse(X)
-        and X.nnz > FULL * places
-        and places * np.dtype(X.dtype).itemsize <= DENSE_BYTES
-    ):
+    if X.nnz > FULL * places and places * np.dtype(X.dtype).itemsize <= DENSE_BYTES:
         return X.toarray()
     return X
 

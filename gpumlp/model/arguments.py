@@ -68,9 +68,16 @@ def scaled_of(scale, K) -> tuple[bool, ...]:
     return scaled if any(scaled) else ()
 
 
-def sparse_of(sparse, scaled: tuple[bool, ...]) -> bool:
-    """Whether x is sparse; its features take no scale."""
+MOST_COLUMNS = 2**31 - 1  # of sparse rows, whose columns are int32
+
+
+def sparse_of(sparse, scaled: tuple[bool, ...], features: int) -> bool:
+    """Whether x is sparse; its features take no scale, and an int32 can number them."""
     sparse = checks.flag(sparse, "sparse")
+    if sparse and features > MOST_COLUMNS:
+        raise checks.ParameterError(
+            f"sizes[0] = {features}: with sparse=True there are at most {MOST_COLUMNS} features"
+        )
     if sparse and scaled and scaled[1]:
         raise checks.ParameterError(
             "scale = True: the first layer's inputs have none with sparse=True; give a bool for "

@@ -162,24 +162,39 @@ def _sparse_features(matrix, name: str, net, finite: bool) -> UserArray:
         raise ValueError(f"{name} has shape {matrix.shape}; the network takes (B, {net.sizes[0]})")
     if matrix.shape[0] == 0:
         raise ValueError(f"{name} has no rows (it has shape {matrix.shape})")
+    if matrix.format == "csc":
+        check_places(matrix, name)  # conversion trusts them
     matrix = matrix.tocsr()
     values, columns, starts = (
         take(part, name, net.ops) for part in (matrix.data, matrix.indices, matrix.indptr)
     )
-    rows = SparseRows(values.array, columns.array, starts.array, matrix.shape[1])
-    if problem := _malformed(rows, matrix.shape[0]):
-        raise ValueError(f"{name} is no CSR matrix: {problem}")
+    check_places(matrix, name)
+    parts = values.array, columns.array
+    if values.on_host and starts.array[-1] < len(parts[0]):  # SciPy lets them have room for more
+        parts = parts[0][: starts.array[-1]], parts[1][: starts.array[-1]]
+    rows = SparseRows(*parts, starts.array, matrix.shape[1])
     return _checked(UserArray(rows, values.on_host), name, net, finite)
 
 
+def check_places(matrix, name: str) -> None:
+    """Raise ValueError for a CSR or CSC matrix whose non-zeros are not within it: SciPy and kernels
+    read and write by these numbers without looking."""
+    count, width = matrix.shape if matrix.format == "csr" else matrix.shape[::-1]
+    rows = SparseRows(matrix.data, matrix.indices, matrix.indptr, width)
+    if problem := _malformed(rows, count):
+        raise ValueError(f"{name} is no {matrix.format.upper()} matrix: {problem}")
+
+
 def _malformed(rows: SparseRows, count: int) -> str:
-    """What is wrong with the places of non-zeros, which kernels trust; or ""."""
+    """What is wrong with the places of non-zeros; or ""."""
     columns, starts, nnz = rows.columns, rows.starts, len(rows.values)
     if len(starts) != count + 1 or len(columns) != nnz:
         return f"{count} rows, {len(starts)} starts, {len(columns)} columns of {nnz} values"
-    if int(starts[0]) != 0 or int(starts[-1]) > nnz or bool((starts[1:] < starts[:-1]).any()):
+    used = int(starts[-1])
+    if int(starts[0]) != 0 or used > nnz or bool((starts[1:] < starts[:-1]).any()):
         return f"its rows do not divide {nnz} values"
-    if nnz and not 0 <= int(columns.min()) <= int(columns.max()) < rows.width:
+    columns = columns[:used]
+    if used and not 0 <= int(columns.min()) <= int(columns.max()) < rows.width:
         return f"columns from {int(columns.min())} to {int(columns.max())} of {rows.width}"
     return ""
 

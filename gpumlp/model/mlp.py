@@ -172,7 +172,7 @@ class MLP:
         rates = arguments.dropout_rates(dropout, K, M)
         drops = tuple(bool(rate.any()) for rate in rates)
         scaled = arguments.scaled_of(scale, K)
-        sparse = arguments.sparse_of(sparse, scaled)
+        sparse = arguments.sparse_of(sparse, scaled, sizes[0])
         self.shape = NetworkShape(sizes, tuple(f), M, real, where, precision, drops, scaled, sparse)
         draw = initializer.find(init)
         ops = backend.get(where, precision, self.tune)

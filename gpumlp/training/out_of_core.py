@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from gpumlp.backend.contract import Data
+from gpumlp.backend.contract import Array, Data
 from gpumlp.backend.cpu import pool
 from gpumlp.backend.sparse_rows import SparseRows
 from gpumlp.model import memory
@@ -42,7 +42,7 @@ class Streamed(Rows):
 
     def __init__(self, net, data: Data, batch_size: int, orders: int, room: int):
         """orders: see `make_rows`; room: bytes on the device that these rows may take."""
-        ops, xp = net.ops, net.ops.xp
+        ops = net.ops
         self._x: Any = data.x if isinstance(data.x, SparseRows) else None
         dense = data if self._x is None else data._replace(x=None)
         if self._x is not None:  # its rows and their targets have the same numbers
@@ -60,26 +60,53 @@ class Streamed(Rows):
         pieces = math.ceil(self.steps / most)
         self._batches = math.ceil(self.steps / pieces)  # of a piece
         rows = self._batches * self.batch_size
-        parts: list[Any] = list(shapes(net, dense, rows, orders))
-        parts += [] if self._x is None else sparse_shapes(net, self._x, rows, orders)
+        self._parts: list[Any] = list(shapes(net, dense, rows, orders))
+        if self._x is not None:
+            self._parts += sparse_shapes(net, self._x, rows, orders)
+            self._lengths = np.diff(self._x.starts)
         piece_bytes = size(net, data, rows, orders)
         left = room - order_bytes - 2 * piece_bytes
         self._sorted_there = (SORTING_BYTES + ORDER_BYTES) * self.count <= left
-        self._transfers = ops.transfers(piece_bytes)
-        self._host = [_views(transfer.host, parts) for transfer in self._transfers]
-        self._device = [
-            self._piece_data(_views(transfer.array, parts)) for transfer in self._transfers
-        ]
+        self._make_pieces()
         self._turn = 0  # the transfer that was used last
         self._piece: int | None = None  # that it holds
         self._order: np.ndarray | None = None  # (1 or M, R) of the running epoch; None: as given
         self._orders = max(1, orders)
-        self.order = xp.arange(self.count, dtype=np.int32)[None]
-        self.order %= np.int32(rows)
-        if self._x is not None:  # the networks' rows lie one behind the other
-            self.order = (
-                self.order + np.int32(rows) * xp.arange(self._orders, dtype=np.int32)[:, None]
-            )
+        self._piece_rows = rows
+        self.order = self._positions(self.count)
+
+    def _make_pieces(self):
+        """Make the two buffers of a piece, here and on the device."""
+        parts = (part for part in self._parts if part is not None)
+        piece_bytes = sum(aligned(math.prod(shape) * dtype.itemsize) for shape, dtype in parts)
+        self._transfers = self._ops.transfers(piece_bytes)
+        self._host = [_views(transfer.host, self._parts) for transfer in self._transfers]
+        self._device = [
+            self._piece_data(_views(transfer.array, self._parts)) for transfer in self._transfers
+        ]
+
+    def _make_room(self, order: np.ndarray):
+        """Make larger pieces where an order takes full rows so often that one would not have room
+        for their non-zeros."""
+        if max(int(np.bincount(row).max()) for row in order) < 2:
+            return
+        fullest = (np.sort(self._lengths[row])[-self._piece_rows :].sum() for row in order)
+        places = int(max(fullest)) * self._orders
+        if places <= self._parts[4][0][0]:
+            return
+        self._parts[4:6] = (((places,), dtype) for _, dtype in self._parts[4:6])
+        for transfer in self._transfers:
+            transfer.wait()  # it reads what goes away
+        self._make_pieces()
+
+    def _positions(self, length: int) -> Array:
+        """Where the row at each of so many positions of an epoch lies in its piece."""
+        xp, rows = self._ops.xp, np.int32(self._piece_rows)
+        order = xp.arange(length, dtype=np.int32)[None] % rows
+        if self._x is None:
+            return order
+        # the networks' rows lie one behind the other
+        return order + rows * xp.arange(self._orders, dtype=np.int32)[:, None]
 
     def _piece_data(self, views: list) -> Data:
         """The views of a piece as data.
@@ -141,12 +168,12 @@ class Streamed(Rows):
 
     def _place_non_zeros(self, starts: np.ndarray, start: int, rows: int):
         """Write where the sparse rows of a piece of so many begin, for each network."""
-        lengths, most = np.diff(self._x.starts), (len(starts) - 1) // self._orders
+        most = (len(starts) - 1) // self._orders
         starts[0] = 0
         for m in range(self._orders):  # rows that the last piece lacks are empty
             of_network = starts[m * most : (m + 1) * most + 1]
             of_network[1:] = 0
-            of_network[1 : rows + 1] = lengths[self._index(m, start, start + rows)]
+            of_network[1 : rows + 1] = self._lengths[self._index(m, start, start + rows)]
             np.cumsum(of_network, out=of_network)
 
     def _gather(self, parts: list, start: int, first: int, last: int):
@@ -166,7 +193,7 @@ class Streamed(Rows):
 
     def shuffle(self, seeds, epoch: int):
         if self.chosen is not None or not self._sorted_there:
-            self.arrange(self._shuffled_on_host(seeds, epoch))
+            self._take_order(self._shuffled_on_host(seeds, epoch))
             return
         ops = self._ops
         order = np.empty((len(seeds), self.count), np.int32)
@@ -174,12 +201,20 @@ class Streamed(Rows):
         for m in range(len(seeds)):  # one by one: keys take more room than their order
             ops.shuffle(seeds[m : m + 1], epoch, row)
             order[m] = ops.to_host(row)[0]
-        self.arrange(order)
+        self._take_order(order)
 
     def arrange(self, order):
         self._leave()
         order = self._ops.to_host(order)
+        if self._x is not None:
+            self._make_room(order)
+        self._take_order(order)
+
+    def _take_order(self, order: np.ndarray):
+        self._leave()
         self.length = order.shape[1]
+        if self.length > self.order.shape[1]:  # some rows are taken twice
+            self.order = self._positions(self.length)
         self._order = np.broadcast_to(order, (max(len(order), self._orders), self.length))
 
 

@@ -95,6 +95,7 @@ class TrainingState:
         tables = {"losses": device.losses, "weights": device.weights} if done else {}
         return {
             "parameters": get(self.net.parameters.buffer),
+            "sparse": self.net.layout.sparse,
             "buffers": {name: get(array) for name, array in self.used_buffers.items()},
             "steps": get(device.t),
             "stopped_at": get(device.stopped_at),
@@ -110,8 +111,15 @@ class TrainingState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load what `state_dict` returned; its arrays may be on the host or the device.
 
-        Raises ValueError where buffers or a plateau's memory are not those of this training.
+        Raises ValueError where the parameters' layout, buffers or a plateau's memory are not those
+        of this training.
         """
+        sparse, there = self.net.layout.sparse, state.get("sparse", False)
+        if there != sparse:
+            raise ValueError(
+                f"the state is of a network with sparse={there}, whose W[1] lies in memory as "
+                f"another than that of this one with sparse={sparse}"
+            )
         buffers, known = state["buffers"], self.used_buffers
         if buffers.keys() != known.keys():
             raise ValueError(f"the optimizer's state has {list(buffers)}, not {list(known)}")

@@ -256,7 +256,8 @@ class Trainer:
         x, y, sample_weight
             As in `MLP.loss_and_grad`.  Host arrays are checked for NaN; for arrays on the device
             that would mean to wait, so that a loss that is not finite shows in `diverged`, and the
-            network stops moving.
+            network stops moving.  Sparse rows on the device are waited for, since the places of
+            their non-zeros are checked.
 
         Returns
         -------
@@ -370,14 +371,15 @@ class Trainer:
         Parameters
         ----------
         **numbers
-            Arguments of the optimiser's class, e.g. lr=0.01.  Whether there is momentum stays.
+            Arguments of the optimiser's class, e.g. lr=0.01.  Whether there is momentum stays, and
+            whether updates are lazy.
 
         Raises
         ------
         TypeError
             For a number that the optimiser has not.
         ValueError
-            For one that is out of range, or that needs another state.
+            For one that is out of range, or that needs another state; for another `lazy`.
         """
         known = [f.name for f in fields(self.optimizer)]  # type: ignore[arg-type]
         for name in numbers.keys() - set(known):
@@ -388,6 +390,11 @@ class Trainer:
             raise ValueError(
                 f"{', '.join(numbers)}: the state of {self.optimizer} has no place for it; make a "
                 "Trainer with the other optimizer"
+            )
+        if changed.lazy != self.optimizer.lazy:
+            raise ValueError(
+                f"retune: lazy = {changed.lazy}; which weights move stays: make a Trainer with the "
+                "other optimizer"
             )
         self.state.numbers = self._numbers(changed)
         self.optimizer = changed
@@ -635,7 +642,8 @@ class Trainer:
         Raises
         ------
         ValueError
-            Where the optimiser's state or a plateau's memory are of another training.
+            Where the optimiser's state or a plateau's memory are of another training, or the state
+            is of a network with another `sparse`.
         """
         self.state.load_state_dict(state)
         self._stopping = bool((self.state.stopped_at() != 0).all())

@@ -164,6 +164,32 @@ def test_ensembles(kind, options):
     np.testing.assert_array_equal(again.predict(X), found.predict(X))
 
 
+@pytest.mark.parametrize("trained", [X, X.toarray()], ids=["sparse", "dense"])
+def test_ensembles_predict_sparse_and_dense_rows_in_turn(trained):
+    model = make("classifier", n_models=3).fit(trained, LABELS)
+    again = pickle.loads(pickle.dumps(model))
+    expected = model.predict_proba(X)
+    for rows in (X.toarray(), X, X.toarray(), X):
+        np.testing.assert_allclose(again.predict_proba(rows), expected, rtol=1e-11)
+    again.estimators_[0].predict(X)
+    for rows in (X.toarray(), X):
+        np.testing.assert_allclose(again.predict_proba(rows), expected, rtol=1e-11)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("form", ["csr", "csc"])
+def test_places_outside_of_the_matrix_are_refused(form, early_stopping, device):
+    model = make("classifier", device=device, early_stopping=early_stopping)
+    for part, value in (("indptr", 10**6), ("indices", -(10**6)), ("indices", 10**6)):
+        spoiled = X.asformat(form, copy=True)
+        getattr(spoiled, part)[3] = value
+        with pytest.raises(ValueError, match=f"X is no {form.upper()} matrix"):
+            model.fit(spoiled, LABELS)
+    model.fit(X, LABELS)
+    with pytest.raises(ValueError, match=f"x is no {form.upper()} matrix"):
+        model.predict(spoiled)
+
+
 def test_searches_train_stacks_of_sparse_rows(monkeypatch):
     grid = {"alpha": [1e-4, 1.0], "learning_rate_init": [1e-3, 1e-2]}
     cv = KFold(3, shuffle=True, random_state=0)

@@ -16,6 +16,8 @@ def sparse_rows(rows, features, filled=0.1, seed=0, dtype="float64"):
 class GpuSparse:
     """As a CSR matrix of cupyx: what the library asks of one.  Nothing makes it dense."""
 
+    format = "csr"
+
     def __init__(self, matrix):
         import cupy
 

@@ -204,6 +204,14 @@ def test_what_is_no_csr_matrix(device, parts, message):
             ask(broken(**parts))
 
 
+def test_room_for_more_non_zeros(device):
+    """SciPy's matrices may have it; it holds anything."""
+    net, _ = pair(device)
+    expected = to_numpy(net.forward(broken()))
+    roomy = broken(data=[1, 1, 1, 1, np.nan], indices=[0, 5, 82, 7, -9])
+    np.testing.assert_array_equal(to_numpy(net.forward(roomy)), expected)
+
+
 def test_what_is_refused(device):
     net, dense = pair(device)
     X = sparse_rows(7, SIZES[0])
@@ -232,6 +240,8 @@ def test_what_is_refused(device):
             gpumlp.MLP(SIZES, scale=scale, sparse=True, device="cpu")
     with pytest.raises(ParameterError, match="sparse = 1 must be True or False"):
         gpumlp.MLP(SIZES, sparse=1, device="cpu")
+    with pytest.raises(ParameterError, match=r"with sparse=True there are at most 2147483647 feat"):
+        gpumlp.MLP((2**31, 1), sparse=True, device="cpu")
     scaled = gpumlp.MLP(SIZES, scale=[False, True, True], sparse=True, device=device)
     assert np.isfinite(to_numpy(scaled.forward(X))).all()
 

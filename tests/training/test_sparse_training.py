@@ -51,7 +51,16 @@ CASES = {
         {"models": 2},
         {"folds": (np.stack([np.arange(60), np.arange(20, 80)]), [[70, 71, 72], [1, 2, 3]])},
     ),
+    "folds, one row": (
+        {"models": 2},
+        {"folds": (np.full((2, 60), np.diff(X.indptr).argmax()), [[70, 71, 72], [1, 1, 1]])},
+    ),
+    "folds, longer": (
+        {"models": 2},
+        {"folds": (np.arange(400).reshape(2, 200) % 83, [[70, 71, 72], [1, 2, 3]])},
+    ),
 }
+STREAMED = "Adam", "SGD", "stack", "stack, own labels", "folds", "folds, one row", "folds, longer"
 
 
 def dense(given):
@@ -75,7 +84,7 @@ def test_as_of_dense_rows(place, case):
     assert_close(mixed, found, 1e-13)
 
 
-@pytest.mark.parametrize("case", ["Adam", "SGD", "stack", "stack, own labels", "folds"])
+@pytest.mark.parametrize("case", STREAMED)
 @pytest.mark.parametrize("sorted_there", [True, False])
 def test_streamed_rows_are_those_of_the_device(cuda, case, sorted_there, monkeypatch):
     options, given = CASES[case]
@@ -150,6 +159,15 @@ def test_checkpoints_and_files(device, tmp_path):
     again.load_state_dict(killed.state_dict())
     fit(again, X, Y, epochs=2)
     np.testing.assert_array_equal(theta(resumed), theta(again))
+
+
+@pytest.mark.parametrize("sparse", [True, False])
+def test_a_state_of_another_layout_is_refused(sparse):
+    trainer, other = make(sparse=sparse), make(sparse=not sparse)
+    before = theta(trainer).copy()
+    with pytest.raises(ValueError, match=f"a network with sparse={not sparse}, whose W"):
+        trainer.load_state_dict(other.state_dict())
+    np.testing.assert_array_equal(theta(trainer), before)
 
 
 def test_selected_networks_go_on(device):
@@ -239,6 +257,15 @@ def test_lazy_needs_sparse_rows():
         gpumlp.SGD(lazy=1)
     with pytest.raises(TypeError):
         gpumlp.RMSprop(lazy=True)
+
+
+def test_a_running_trainer_stays_lazy_or_not():
+    for lazy in (True, False):
+        trainer = make(optimizer=gpumlp.Adam(lazy=lazy))
+        trainer.retune(lr=0.1, lazy=lazy)
+        with pytest.raises(ValueError, match=f"lazy = {not lazy}; which weights move stays"):
+            trainer.retune(lazy=not lazy)
+        assert trainer.optimizer.lazy is lazy
 
 
 def test_lazy_is_in_files(tmp_path):
