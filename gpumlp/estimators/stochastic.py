@@ -13,7 +13,7 @@ from gpumlp.estimators.messages import Progress, warn
 from gpumlp.estimators.stopping_rule import StoppingRule
 from gpumlp.estimators.validation import Samples, Validation, split
 from gpumlp.functions.optimizer import SGD, Adam, AdamW, Optimizer
-from gpumlp.model import arrays, blas_threads, memory
+from gpumlp.model import blas_threads, memory
 from gpumlp.training import loop
 from gpumlp.training.callback import EarlyStopping
 from gpumlp.training.device_state import Epoch
@@ -174,7 +174,7 @@ def _make_rows(est, engine, objective, samples: Samples, batch_size: int, increm
     these are as many."""
     X, net = samples.X, engine.net
     given = net, objective, X, samples.encoded, est._training_weight(samples), batch_size
-    small = not arrays.is_sparse(X) and X.nbytes <= estimator_rows.KEPT_BYTES
+    small = not net.shape.sparse and X.nbytes <= estimator_rows.KEPT_BYTES
     own = incremental and small
     if own and engine.rows is not None and engine.rows.replace(*given):
         return engine.rows
