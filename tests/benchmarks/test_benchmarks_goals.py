@@ -178,7 +178,7 @@ STATED = {
     "update.cu": ("3 Reals, and 2 for each state buffer in use", "update"),
 }
 WHOLE_STEPS = {"persistent.cu"}  # by the part "kernel"
-OF_OTHER_LAYERS = {"scale.cu"}  # that no network of the suite has
+OF_OTHER_LAYERS = {"scale.cu", "sparse.cu"}  # that no network of the suite has
 
 
 @pytest.mark.parametrize("kernel", STATED)

@@ -187,7 +187,7 @@ def test_ctrl_c_leaves_the_last_whole_epoch(tmp_path, monkeypatch):
 
     X, y = data(MLPClassifier)
     whole = make(MLPClassifier, "adam", tmp_path / "whole").fit(X, y)
-    run, calls = rows.Dense.run, []
+    run, calls = rows.EstimatorRows.run, []
 
     def interrupted(self, trainer, order, interrupt):
         calls.append(1)
@@ -195,7 +195,7 @@ def test_ctrl_c_leaves_the_last_whole_epoch(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return run(self, trainer, order, interrupt)
 
-    monkeypatch.setattr(rows.Dense, "run", interrupted)
+    monkeypatch.setattr(rows.EstimatorRows, "run", interrupted)
     with pytest.warns(UserWarning, match="interrupted"):
         make(MLPClassifier, "adam", tmp_path / "cut").fit(X, y)
     model = gpumlp.resume(tmp_path / "cut")
@@ -203,11 +203,8 @@ def test_ctrl_c_leaves_the_last_whole_epoch(tmp_path, monkeypatch):
     assert_same(model.fit(X, y), whole)
 
 
-def test_sparse_rows_in_pieces(tmp_path, monkeypatch):
-    from gpumlp.estimators import estimator_rows as rows
-
-    monkeypatch.setattr(rows, "DENSE_BYTES", 0)
-    monkeypatch.setattr(rows, "PIECE_BYTES", 4 * 8 * 60)
+def test_sparse_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr("gpumlp.estimators.estimator_rows.FULL", 1.0)
     X, y = data(MLPClassifier)
     X = sparse.csr_array(X * (X > 0.2))
     whole = make(MLPClassifier, "adam", tmp_path / "whole").fit(X, y)
