@@ -283,9 +283,7 @@ def test_refused_x(device, kind):
 def test_sparse_x_is_refused(device):
     sparse = pytest.importorskip("scipy.sparse", reason="scipy is not installed")
     for matrix in (sparse.csr_matrix(X), sparse.csr_array(X), sparse.coo_array(X)):
-        with pytest.raises(
-            TypeError, match=r"x is sparse: make the network with sparse=True, or pass x\.toarray"
-        ):
+        with pytest.raises(TypeError, match="x is sparse: make the network with sparse=True"):
             make(device).forward(matrix)
 
 
