@@ -142,7 +142,8 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         device = devices.resolve(self.device)
         samples = self._samples(X, y, sample_weight, device, first, goes_on)
         user_set = self._given(validation, device, samples)
-        sparse = arrays.is_sparse(samples.X)
+        given = [samples] if user_set is None else [samples, user_set]
+        sparse = any(arrays.is_sparse(part.X) for part in given)
         spec, loss, follows = self._plan(
             samples.X.shape[1], samples.X.dtype, samples.encoded, sparse
         )
@@ -153,7 +154,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
                 self._engine = FittedNetwork()
             self._engine.build(spec, device, weights=draw(spec.sizes, follows, rng))
         else:
-            self._go_on(spec, device)
+            self._go_on(spec, device, samples.X)
         engine = self._engine
         if self.solver == "lbfgs":
             self._fit_lbfgs(engine, spec, samples, loss)
@@ -203,7 +204,7 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         self.validation_scores_ = self.validation_loss_curve_ = None
         self.best_validation_score_ = self.best_loss_ = None
 
-    def _go_on(self, spec: Spec, device: str) -> None:
+    def _go_on(self, spec: Spec, device: str, X: Any) -> None:
         """With the weights that are there."""
         engine = self._engine
         if engine.spec is not None and engine.spec.sizes != spec.sizes:
@@ -211,8 +212,9 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
                 f"the fitted network has sizes {engine.spec.sizes}; these parameters and data make "
                 f"{spec.sizes}: use fit with warm_start=False"
             )
-        if engine.spec is not None and engine.spec.sparse:
-            spec = spec._replace(sparse=True)  # it takes dense rows too
+        if engine.spec is not None and engine.spec.sparse and not spec.sparse:
+            # It takes dense rows too, and changes back only for what is rather full.
+            spec = spec._replace(sparse=not estimator_rows.rather_full(X))
         engine.build(spec, device)
         self.n_layers_ = len(spec.sizes)
         self._fill_in()

@@ -20,17 +20,26 @@ KEPT_BYTES = 1 << 20
 
 def dense_if_full(X):
     """Sparse X, made dense if it is rather full."""
-    places = X.shape[0] * X.shape[1]
-    if X.nnz > FULL * places and places * np.dtype(X.dtype).itemsize <= DENSE_BYTES:
-        return X.toarray()
-    return X
+    full = X.nnz > FULL * X.shape[0] * X.shape[1]
+    return X.toarray() if full and _dense_bytes(X) <= DENSE_BYTES else X
 
 
 def alike(samples, trained):
-    """Validation samples, dense where those that are trained on are."""
-    if arrays.is_sparse(samples.X) and not arrays.is_sparse(trained.X):
-        return samples._replace(X=samples.X.toarray())
+    """Validation samples, dense where those that are trained on are, unless they take too much."""
+    X = samples.X
+    if arrays.is_sparse(X) and not arrays.is_sparse(trained.X) and _dense_bytes(X) <= DENSE_BYTES:
+        return samples._replace(X=X.toarray())
     return samples
+
+
+def rather_full(X) -> bool:
+    """Whether dense rows have so many non-zeros that they are to stay dense; of rows on a GPU that
+    is not counted."""
+    return arrays.is_on_gpu(X) or np.count_nonzero(X) > 2 * FULL * X.size
+
+
+def _dense_bytes(X) -> int:
+    return X.shape[0] * X.shape[1] * np.dtype(X.dtype).itemsize
 
 
 def rows_of(X, index):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -141,7 +142,11 @@ class Network:
 
     def stage(self, batch: Batch, ws) -> Batch:
         """A copy of the batch in the workspace's buffers, whose addresses captured steps know."""
-        x = batch.x if self.shape.sparse else arrays.aligned(batch.x)
+        if self.shape.sparse:  # whose non-zeros are not copied
+            ws.starts[...] = batch.x.starts
+            x = replace(batch.x, starts=ws.starts)
+        else:
+            x = arrays.aligned(batch.x)
         data = Data(x, batch.labels, batch.dense, batch.w)
         staged, rows = ws.batch(data), batch.x.shape[1]
         if self._first is None or self._first.shape[1] < rows:

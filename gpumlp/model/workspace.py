@@ -20,11 +20,13 @@ class Workspace:
     """Holds z[k], n[k], delta[k] and a batch of B rows, as views of one piece of memory.
 
     Its purpose: "predict" keeps only what the next layer needs; "step" keeps what backward needs;
-    "fit" holds the gathered minibatch too; of sparse rows, their numbers.
+    "fit" holds the gathered minibatch too; of sparse rows, their numbers, and the starts of rows
+    that `Network.stage` is given.
     """
 
     x: Any = None
     numbers: Any = None
+    starts: Any = None
     labels: Any = None
     dense: Any = None
     w: Any = None
@@ -49,7 +51,7 @@ class Workspace:
         self.z = [None, *(views.get(("z", k), self.n[k]) for k in range(1, K + 1))]
         self.delta = [None, *(layer("delta", k) for k in range(1, K + 1))]
         self.loss, self.w_sum = views["loss"], views["w_sum"]
-        for name in ("x", "numbers", "labels", "dense", "w"):
+        for name in ("x", "numbers", "starts", "labels", "dense", "w"):
             if name in views:
                 setattr(self, name, views[name])
 
@@ -80,6 +82,7 @@ def parts(shape, rows: int, purpose: str) -> dict:
     if shape.sparse:
         if purpose == "fit":
             buffers["numbers"] = (models, rows), np.dtype(np.int32)
+            buffers["starts"] = (rows + 1,), np.dtype(np.int64)
     elif purpose == "fit" or shape.stored != real:
         buffers["x"] = (models, rows, sizes[0]), shape.stored
     if purpose == "fit":

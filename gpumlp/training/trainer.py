@@ -161,6 +161,11 @@ class Trainer:
         if optimizer.lazy and not net.shape.sparse:
             law = type(optimizer).__name__
             raise checks.ParameterError(f"{law}: lazy = True needs a network with sparse=True")
+        if optimizer.lazy and self.penalty_in_loss:
+            raise checks.ParameterError(
+                "penalty_in_loss = True counts the penalties of all weights; with lazy=True only "
+                "those of features that occur are applied"
+            )
         self.objective = Objective(net, loss, reduction)
         self.callbacks: list[callback.Callback] = []  # of the running fit
         self.owner: Any = None  # an estimator's running fit, which checkpoints then hold
@@ -291,7 +296,7 @@ class Trainer:
             staged = network.stage(batch, ws)
             kind = staged.labels is None, staged.dense is None
             # Sparse rows are not copied: what is captured reads the user's.
-            rows_read = staged.x.arrays[:3] if net.shape.sparse else ()
+            rows_read = (staged.x.values, staged.x.columns) if net.shape.sparse else ()
             work = partial(self._step.update, ws, staged, parts)
             self._graphs.run(kind, work, ws, *self._step.replaced, *rows_read)
             loss = ws.loss.copy()

@@ -117,6 +117,32 @@ def test_predictions_of_sparse_rows_by_what_was_fitted_on_dense_ones():
     np.testing.assert_allclose(model.predict_proba(X), model.predict_proba(X.toarray()), rtol=1e-11)
 
 
+def test_full_rows_are_dense_again_after_a_prediction_of_sparse_ones():
+    full = np.random.default_rng(0).normal(size=X.shape)
+    models = [make("classifier").partial_fit(full, LABELS, classes=[0, 1, 2]) for _ in "ab"]
+    models[0].predict(X)
+    assert models[0]._engine.spec.sparse
+    for model in models:
+        model.partial_fit(full, LABELS)
+        assert not model._engine.spec.sparse
+    assert_same(*models, 1e-12)
+
+
+@pytest.mark.parametrize("models", [None, 2])
+def test_a_large_validation_set_stays_sparse(models, monkeypatch):
+    full = np.random.default_rng(0).normal(size=(100, 71))
+    options = {"early_stopping": True, "n_models": models}
+    given = LABELS[:100], X[100:], LABELS[100:]
+    fitted = []
+    for most in (1 << 30, 1000):
+        monkeypatch.setattr("gpumlp.estimators.estimator_rows.DENSE_BYTES", most)
+        y, X_val, y_val = given
+        fitted.append(make("classifier", **options).fit(full, y, X_val=X_val, y_val=y_val))
+    for a, b in zip(*(m.estimators_ if models else [m] for m in fitted), strict=True):
+        assert_same(a, b)
+        assert b._engine.spec.sparse and not a._engine.spec.sparse
+
+
 def test_a_callback_may_ask_for_sparse_rows():
     seen = []
 

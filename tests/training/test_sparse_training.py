@@ -257,6 +257,21 @@ def test_lazy_needs_sparse_rows():
         gpumlp.SGD(lazy=1)
     with pytest.raises(TypeError):
         gpumlp.RMSprop(lazy=True)
+    with pytest.raises(ParameterError, match="penalty_in_loss = True counts the penalties of all"):
+        make(optimizer=gpumlp.Adam(lazy=True), penalty_in_loss=True)
+
+
+@pytest.mark.parametrize("starts", ["int32", "int64"])
+def test_steps_on_the_same_arrays_are_graphs(cuda, counters, starts):
+    trainer, rows = make(cuda), X[:16].astype("float64")
+    rows.indptr = rows.indptr.astype(starts)
+    there = on_gpu(rows)
+    for _ in range(2):
+        trainer.step(there, Y[:16])
+    with counters.count() as done:
+        for _ in range(3):
+            trainer.step(there, Y[:16])
+    assert done.graphs == 3 and done.h2d <= 3  # labels
 
 
 def test_a_running_trainer_stays_lazy_or_not():
