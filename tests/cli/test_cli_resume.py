@@ -53,14 +53,14 @@ AMID_AN_EPOCH = """
     class Signalled:
         def __init__(self, executor):
             self.executor, self.slices = executor, executor.slices
-        def run(self, step, rows, done, left, interrupted):
-            done = self.executor.run(step, rows, done, 1, interrupted)
+        def run(self, step, rows, first, most, interrupted):
+            epochs.extend([1] * (first == 0))
+            if len(epochs) != 3:
+                return self.executor.run(step, rows, first, most, interrupted)
+            done = self.executor.run(step, rows, first, 1, interrupted)
             os.kill(os.getpid(), NAME)
             return done
-    def chosen(*arguments, **options):
-        epochs.append(choose(*arguments, **options))
-        return Signalled(epochs[-1]) if len(epochs) == 3 else epochs[-1]
-    executors.choose = chosen
+    executors.choose = lambda *arguments: Signalled(choose(*arguments))
 """
 BEFORE_THE_FIRST = """
     from gpumlp.training.trainer import Trainer
