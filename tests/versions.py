@@ -41,7 +41,7 @@ FAST = """
     tests/training/test_plot.py tests/io/test_files_written.py
     tests/estimators/test_estimator_arrays.py tests/backend/test_standin.py
     tests/backend/test_device.py tests/estimators/tabular/test_table_columns.py
-    tests/estimators/tabular/test_tabular_network.py
+    tests/estimators/tabular/test_tabular_network.py tests/model/test_sparse.py
 """.split()
 
 
