@@ -142,8 +142,8 @@ class BaseMLP(Constructed, ByHand, Display, Layers, TransformerMixin, BaseEstima
         device = devices.resolve(self.device)
         samples = self._samples(X, y, sample_weight, device, first, goes_on)
         user_set = self._given(validation, device, samples)
-        given = [samples] if user_set is None else [samples, user_set]
-        sparse = any(arrays.is_sparse(part.X) for part in given)
+        all_samples = [samples] if user_set is None else [samples, user_set]
+        sparse = any(arrays.is_sparse(part.X) for part in all_samples)
         spec, loss, follows = self._plan(
             samples.X.shape[1], samples.X.dtype, samples.encoded, sparse
         )

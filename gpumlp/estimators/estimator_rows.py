@@ -74,18 +74,19 @@ class EstimatorRows:
     """The rows of a fit, on the device during the whole fit if it has room for them.
 
     sizes: rows of each batch.
-    own:   whether the arrays are copies, that are not the user's.
+    kept:  whether the arrays are copies on the device, over which others may be written.
     """
 
-    def __init__(self, net, objective, X, y, weight, batch_size: int, own: bool = False):
+    def __init__(self, net, objective, X, y, weight, batch_size: int, keep: bool = False):
         self.count, self.batch_size = X.shape[0], batch_size
         self.sizes = batch_sizes(self.count, batch_size)
         self._rows = make_rows(net, objective, X, y, weight, batch_size)
-        if own:
+        self.kept = keep and self._rows.source is not None
+        if self.kept:
             self._rows.data = Data(*(None if a is None else a.copy() for a in self._rows.data))
 
     def replace(self, net, objective, X, y, weight, batch_size: int) -> bool:
-        """Write other rows over these, which are our own; False where their arrays are others.
+        """Write other rows over these, which are kept; False where their arrays are others.
 
         What was captured of the steps on these rows then serves the others.
         """

@@ -212,8 +212,8 @@ class FittedNetwork:
 
         def laid_out(theta):
             old, new = (
-                Layout(spec.sizes, learned, theta.itemsize, sparse=each.sparse)
-                for each in (self.spec, spec)
+                Layout(spec.sizes, learned, theta.itemsize, sparse=kind.sparse)
+                for kind in (self.spec, spec)
             )
             result = Parameters(new, np.zeros((1, new.size), theta.dtype))
             for target, source in zip(result.all(), Parameters(old, theta).all(), strict=True):

@@ -173,13 +173,13 @@ def _make_rows(est, engine, objective, samples: Samples, batch_size: int, increm
     """The training rows, with the weights of their classes; those of the last partial_fit, if
     these are as many."""
     X, net = samples.X, engine.net
-    given = net, objective, X, samples.encoded, est._training_weight(samples), batch_size
+    arguments = net, objective, X, samples.encoded, est._training_weight(samples), batch_size
     small = not net.shape.sparse and X.nbytes <= estimator_rows.KEPT_BYTES
-    own = incremental and small
-    if own and engine.rows is not None and engine.rows.replace(*given):
+    keep = incremental and small
+    if keep and engine.rows is not None and engine.rows.replace(*arguments):
         return engine.rows
-    rows = estimator_rows.EstimatorRows(*given, own)
-    engine.rows = rows if own else None
+    rows = estimator_rows.EstimatorRows(*arguments, keep)
+    engine.rows = rows if rows.kept else None
     return rows
 
 

@@ -366,12 +366,12 @@ class HostOps(NumpyOps):
         models, rows = out.w.shape
         columns = 0 if sparse else out.x.shape[2]
         x, numbers = (None, out.x.numbers) if sparse else (out.x, None)
-        given = None if sparse else data.x
+        source = None if sparse else data.x
         outputs = 0 if data.dense is None else data.dense.shape[2]
         y = data.dense if data.labels is None else data.labels
         chunks = _chunks(rows, columns + 1)
         values = (
-            *(_at(order), _stride(order), _at(cursor), batch, _at(given), _stride(given)),
+            *(_at(order), _stride(order), _at(cursor), batch, _at(source), _stride(source)),
             *(_at(data.labels), _at(data.dense), _stride(y), _at(data.weight)),
             *(_stride(data.weight), _at(x), _at(out.labels), _at(out.dense), _at(out.w)),
             *(_at(out.w_sum), models, rows, columns, outputs, chunks, _at(numbers)),

@@ -514,9 +514,9 @@ class CupyOps:
         sparse = isinstance(data.x, SparseRows)
         models, rows = out.w.shape
         columns = 0 if sparse else out.x.shape[2]
-        given, x, numbers = data.x, out.x, None
+        source, x, numbers = data.x, out.x, None
         if sparse:
-            given, x, numbers = None, None, out.x.numbers
+            source, x, numbers = None, None, out.x.numbers
         stored = out.x.dtype
         outputs = 0 if data.dense is None else data.dense.shape[2]
         kernel = self._get(
@@ -534,7 +534,14 @@ class CupyOps:
             (models * (sums + chunks),),
             (lanes, height),
             (
-                *(order, _stride(order), cursor, np.int64(batch), _or_null(given), _stride(given)),
+                *(
+                    order,
+                    _stride(order),
+                    cursor,
+                    np.int64(batch),
+                    _or_null(source),
+                    _stride(source),
+                ),
                 *(_or_null(data.labels), _or_null(data.dense), _stride(y)),
                 *(_or_null(data.weight), _stride(data.weight)),
                 *(_or_null(x), _or_null(numbers), _or_null(out.labels), _or_null(out.dense)),
